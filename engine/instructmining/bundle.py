@@ -1,0 +1,228 @@
+"""The bundle on disk: graphs, tokenizers and the manifest that binds them; the one contract with the exporter."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeAlias, get_args
+
+import orjson
+
+from instructmining.errors import BundleError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+RoleName: TypeAlias = Literal["reward", "perplexity", "embedding", "unieval"]
+ROLES: tuple[RoleName, ...] = get_args(RoleName)
+PieceKind: TypeAlias = Literal["special", "literal", "content"]
+_MIN_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """How a model's text is put together from turns, as lists of (kind, text) pieces.
+
+    A piece is ("special", token), ("literal", text) or ("content", ""), the turn's own text.
+    """
+
+    turns: Mapping[str, tuple[tuple[PieceKind, str], ...]]  # by turn role
+    start: tuple[tuple[PieceKind, str], ...] = ()
+    separator: tuple[tuple[PieceKind, str], ...] = ()  # between turns
+    end: tuple[tuple[PieceKind, str], ...] = ()
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object], where: str) -> Template:
+        """Read the manifest's form.
+
+        Raises:
+            BundleError: it is not of that form.
+        """
+        turns = value.get("turns")
+        if not isinstance(turns, dict):
+            raise BundleError(f"{where}: 'turns' is missing; export the bundle again")
+        return cls(
+            turns={str(role): _pieces(pieces, where) for role, pieces in turns.items()},
+            start=_pieces(value.get("start", []), where),
+            separator=_pieces(value.get("separator", []), where),
+            end=_pieces(value.get("end", []), where),
+        )
+
+
+def _pieces(value: object, where: str) -> tuple[tuple[PieceKind, str], ...]:
+    pieces: list[tuple[PieceKind, str]] = []
+    for piece in value if isinstance(value, list) else [value]:
+        match piece:
+            case [("special" | "literal" | "content") as kind, str(text)]:
+                pieces.append((kind, text))
+            case _:
+                raise BundleError(f"{where}: {piece!r} is not a template piece; export the bundle again")
+    return tuple(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One model role of a bundle."""
+
+    name: RoleName
+    graph: Path
+    tokenizer: Path
+    template: Template
+    max_tokens: int  # longest text the model is given, in tokens
+    precision: str
+    source: Mapping[str, object]  # id, revision, licence
+    parity: Mapping[str, object]  # figures of the exporter's gate
+    references: Path | None  # token ids and float32 values that the graph must give on any device
+
+    @property
+    def shares(self) -> tuple[object, ...]:
+        """Equal for two roles whose conversations are the same tokens through the same graph."""
+        return (self.graph, self.tokenizer, self.max_tokens, repr(self.template))
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder of graphs, opened and checked."""
+
+    path: Path
+    name: str
+    note: str  # what a user must know before trusting its numbers, "" if nothing
+    roles: Mapping[RoleName, Role]
+    default_rule: str | None
+    length_tokenizer: RoleName
+    digest: str  # sha256 of the manifest, which holds the digest of every file
+    files: Mapping[str, Mapping[str, object]]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read the manifest; check every file's size and every graph's digest.
+
+        Raises:
+            BundleError: the folder is no bundle, was written by another format version, or a file is missing, of
+                another size, outside the folder, or not the one that was exported.
+        """
+        folder = Path(path)
+        content = _read_manifest(folder)
+        manifest = _object(orjson.loads(content), folder / MANIFEST)
+        files = {
+            name: _object(entry, folder / MANIFEST) for name, entry in _object(manifest["files"], folder).items()
+        }
+        for name, entry in files.items():
+            file = _inside(folder, name)
+            if file.stat().st_size != entry.get("bytes"):
+                raise BundleError(f"{file}: {file.stat().st_size} bytes, the manifest says {entry.get('bytes')}")
+            if file.suffix == ".onnx":
+                _check_digest(file, entry)
+        roles: dict[RoleName, Role] = {}
+        for name, entry in _object(manifest["roles"], folder).items():
+            if name not in ROLES:
+                raise BundleError(f"{folder}: unknown role {name!r}; known: {', '.join(ROLES)}")
+            roles[name] = _role(folder, name, _object(entry, folder), files)
+        length_tokenizer = manifest.get("length_tokenizer")
+        if length_tokenizer not in roles:
+            raise BundleError(f"{folder}: length_tokenizer {length_tokenizer!r} is not one of its roles")
+        default_rule = manifest.get("default_rule")
+        return cls(
+            path=folder,
+            name=str(manifest.get("name", folder.name)),
+            note=str(manifest.get("note", "")),
+            roles=roles,
+            default_rule=str(default_rule) if default_rule is not None else None,
+            length_tokenizer=length_tokenizer,
+            digest=hashlib.sha256(content).hexdigest(),
+            files=files,
+        )
+
+    def verify(self) -> None:
+        """Read every file whole and compare its digest with the manifest's.
+
+        Raises:
+            BundleError: one differs.
+        """
+        for name, entry in self.files.items():
+            _check_digest(_inside(self.path, name), entry)
+
+    def role(self, name: RoleName, *, wanted_by: str) -> Role:
+        """The role, or the error that says how to get it.
+
+        Raises:
+            BundleError: the bundle has no such role.
+        """
+        if name not in self.roles:
+            raise BundleError(
+                f"{self.path}: has no role {name!r}, which {wanted_by} needs; its roles: {', '.join(self.roles)}; "
+                f"export a bundle with that role (see 'instructmining export --help' and the README)"
+            )
+        return self.roles[name]
+
+
+def _read_manifest(folder: Path) -> bytes:
+    file = folder / MANIFEST
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder}: is not a bundle: {MANIFEST}: {error.strerror}") from error
+    try:
+        manifest = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise BundleError(f"{file}: invalid JSON: {error}") from error
+    found = _object(manifest, file).get("format")
+    if found != FORMAT_VERSION:
+        raise BundleError(
+            f"{file}: format {found}, this version reads {FORMAT_VERSION}; "
+            "export the bundle again, or install the version that wrote it"
+        )
+    for key in ("files", "roles"):
+        if key not in manifest:
+            raise BundleError(f"{file}: {key!r} is missing; export the bundle again")
+    return content
+
+
+def _role(folder: Path, name: RoleName, entry: Mapping[str, object], files: Mapping[str, object]) -> Role:
+    def listed(key: str) -> Path:
+        value = entry.get(key)
+        if not isinstance(value, str) or value not in files:
+            raise BundleError(f"{folder}: role {name!r}: {key} {value!r} is not among the manifest's files")
+        return _inside(folder, value)
+
+    limit = entry.get("max_tokens")
+    if not isinstance(limit, int) or limit < _MIN_TOKENS:
+        raise BundleError(f"{folder}: role {name!r}: max_tokens is {limit!r}, wanted at least {_MIN_TOKENS}")
+    return Role(
+        name=name,
+        graph=listed("graph"),
+        tokenizer=listed("tokenizer"),
+        template=Template.from_json(_object(entry.get("template"), folder), f"{folder}: role {name!r}: template"),
+        max_tokens=limit,
+        precision=str(entry.get("precision")),
+        source=_object(entry.get("source", {}), folder),
+        parity=_object(entry.get("parity", {}), folder),
+        references=listed("references") if "references" in entry else None,
+    )
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the bundle; never one outside of it."""
+    pure = PurePosixPath(name)
+    file = folder / name
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name:
+        raise BundleError(f"{folder}: the manifest names {name!r}, which is outside of the bundle")
+    if any(part.is_symlink() for part in (file, *file.parents[: len(pure.parts) - 1])):
+        raise BundleError(f"{file}: is a symbolic link; a bundle holds its files itself")
+    if not file.is_file():
+        raise BundleError(f"{file}: is missing; export the bundle again")
+    return file
+
+
+def _check_digest(file: Path, entry: Mapping[str, object]) -> None:
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != entry.get("sha256"):
+        raise BundleError(f"{file}: is not the file that was exported (sha256 {found[:12]}…); export the bundle again")
+
+
+def _object(value: object, where: Path) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise BundleError(f"{where}: found {type(value).__name__} where the manifest has an object")
+    return value

@@ -1,0 +1,50 @@
+"""The error tree: one root, a leaf for each thing a caller can act on.
+
+InstructMiningError
+├── RowError         one row cannot be scored; it goes to the rejects, the run goes on
+├── InputError       a file cannot be read, or its format is not one of ours
+├── OutputError      OUT exists, a name is taken, the disk does not take it
+├── BundleError      the bundle is damaged, from another version, or lacks a role
+├── DeviceError      the device asked for does not work here
+├── RuleError        a rule cannot be read or applied
+├── SelectionError   a choice that the scored rows cannot answer
+└── ExportError      a checkpoint cannot become a bundle
+"""
+
+from __future__ import annotations
+
+
+class InstructMiningError(Exception):
+    """Root of all errors raised on purpose; the message says where, what was found, what was wanted, how to mend."""
+
+
+class RowError(InstructMiningError):
+    """One row cannot be scored; the message is the reason written to the rejects file."""
+
+
+class InputError(InstructMiningError):
+    """An input file is missing, unreadable, or in no format we know."""
+
+
+class OutputError(InstructMiningError):
+    """The output cannot be written as asked."""
+
+
+class BundleError(InstructMiningError):
+    """A bundle is missing, damaged, of another format version, or lacks a role that is needed."""
+
+
+class DeviceError(InstructMiningError):
+    """The device asked for does not run here; the message names what is missing."""
+
+
+class RuleError(InstructMiningError):
+    """A rule file is unreadable or wrong, or a term has no column."""
+
+
+class SelectionError(InstructMiningError):
+    """The scored file cannot answer the selection asked for."""
+
+
+class ExportError(InstructMiningError):
+    """A checkpoint cannot be exported, or its graph is not equal to it."""

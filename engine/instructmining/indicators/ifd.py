@@ -1,0 +1,25 @@
+"""Instruction-following difficulty: perplexity given the prompt over perplexity of the response alone.
+
+Source:
+    Li et al., Superfiltering, arXiv 2402.00530; the response alone is scored from its second token on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from instructmining.indicators.base import RowIndicator
+from instructmining.indicators.perplexity import mean_nll
+from instructmining.records import Column, Measurements
+
+
+def _ifd(rows: Measurements) -> Column:
+    given, alone = rows.conversation_nll, rows.response_nll
+    assert given is not None  # noqa: S101 - the scorer measures what an indicator needs
+    assert alone is not None  # noqa: S101
+    notes = dict.fromkeys(np.flatnonzero(alone.tokens == 0).tolist(), "the response is a single token")
+    notes |= dict.fromkeys(np.flatnonzero(given.tokens == 0).tolist(), "no response token to score")
+    return Column(np.exp(mean_nll(given) - mean_nll(alone)), notes)
+
+
+IFD = RowIndicator("ifd", ("conversation_nll", "response_nll"), _ifd)

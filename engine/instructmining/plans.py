@@ -1,0 +1,89 @@
+"""Which texts go through which graphs for the indicators asked for; roles that share a graph share the pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from instructmining.bundle import Bundle, Role, RoleName
+from instructmining.errors import RuleError
+from instructmining.indicators import INDICATORS, UNIEVAL_COLUMNS, Indicator
+from instructmining.indicators.base import MEASURED_BY, Measurement
+from instructmining.rules import Rule
+
+TextKind: TypeAlias = Literal["conversation", "responses", "document"]
+
+_TEXT_AND_OUTPUT: dict[Measurement, tuple[TextKind, str]] = {
+    "conversation_nll": ("conversation", "nll"),
+    "response_nll": ("responses", "nll"),
+    "reward": ("conversation", "reward"),
+    "embedding": ("document", "embedding"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One kind of text through one graph."""
+
+    role: Role  # its graph, tokenizer, template and limit are used
+    text: TextKind
+    measures: tuple[Measurement, ...]
+    roles: tuple[RoleName, ...]  # the roles that are served
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The graph outputs wanted."""
+        return tuple(_TEXT_AND_OUTPUT[measure][1] for measure in self.measures)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Indicators in column order, and the streams that feed them."""
+
+    indicators: tuple[Indicator, ...]
+    streams: tuple[Stream, ...]
+    needs: frozenset[Measurement]
+
+
+def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str]) -> Plan:
+    """Work out what has to be computed.
+
+    Args:
+        bundle: gives the roles.
+        rule: its terms are computed too.
+        indicators: columns asked for beside them.
+
+    Raises:
+        RuleError: an indicator is not known.
+        BundleError: the bundle lacks a role; the message names it and says how to get one.
+    """
+    wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
+    by = f"rule {rule.id!r}" if rule is not None else "your --indicators"
+    for column in sorted(wanted & set(UNIEVAL_COLUMNS)):
+        bundle.role("unieval", wanted_by=f"{column!r} ({by})")
+        raise RuleError(f"{column!r} is not computed by this version; use a rule without it, such as paper-v1")
+    unknown = sorted(wanted - set(INDICATORS))
+    if unknown:
+        raise RuleError(f"unknown indicator {', '.join(unknown)}; known: {', '.join(INDICATORS)}")
+    chosen = tuple(indicator for column, indicator in INDICATORS.items() if column in wanted)
+    streams: list[Stream] = []
+    for indicator in chosen:
+        for measure in indicator.needs:
+            if measure in MEASURED_BY:
+                role = bundle.role(MEASURED_BY[measure], wanted_by=f"{indicator.column!r} ({by})")
+                _add(streams, role, measure)
+    needs = frozenset(measure for indicator in chosen for measure in indicator.needs)
+    return Plan(chosen, tuple(streams), needs)
+
+
+def _add(streams: list[Stream], role: Role, measure: Measurement) -> None:
+    """Put a measurement on the stream that computes its text anyway, or on a new one."""
+    text = _TEXT_AND_OUTPUT[measure][0]
+    for number, stream in enumerate(streams):
+        if stream.text == text and stream.role.shares == role.shares:
+            if measure not in stream.measures:
+                roles = tuple(dict.fromkeys([*stream.roles, role.name]))
+                streams[number] = Stream(stream.role, text, (*stream.measures, measure), roles)
+            return
+    streams.append(Stream(role, text, (measure,), (role.name,)))

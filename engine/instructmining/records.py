@@ -1,0 +1,161 @@
+"""What flows between the stages: plain frozen records, array shapes in comments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+TurnRole: TypeAlias = Literal["system", "user", "assistant", "tool"]
+ColumnValue: TypeAlias = float | int | None
+
+PREDICTION = "predicted_log_loss"
+# Every column that scoring can add, in the order in which they are written.
+COLUMNS = (
+    "input_length",
+    "output_length",
+    "reward",
+    "perplexity",
+    "mtld",
+    "knn_6",
+    "naturalness",
+    "coherence",
+    "understandability",
+    "ifd",
+    PREDICTION,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One row as it was read."""
+
+    source: str  # path, or "-" for standard input
+    line: int  # 1-based line on which the row begins
+    offset: int  # byte of the uncompressed text at which the row begins
+    raw: bytes  # its own bytes, a JSON object on one line
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that cannot be scored, and why."""
+
+    source: str
+    line: int
+    offset: int
+    reason: str
+    raw: bytes  # as read, possibly not UTF-8
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: TurnRole
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One instruction-tuning example; its last assistant turn is the response."""
+
+    turns: tuple[Turn, ...]
+    row: SourceRow | None = None  # where it came from, when it came from a file
+
+    @property
+    def prompt_texts(self) -> list[str]:
+        """All texts that are not the assistant's, in order."""
+        return [turn.text for turn in self.turns if turn.role != "assistant"]
+
+    @property
+    def response_texts(self) -> list[str]:
+        """All texts of the assistant, in order."""
+        return [turn.text for turn in self.turns if turn.role == "assistant"]
+
+    @classmethod
+    def of(cls, prompt: str, response: str) -> Example:
+        """The common case: one prompt, one response."""
+        return cls((Turn("user", prompt), Turn("assistant", response)))
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """One special token of the template, by name; text in a row never becomes one."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Text between two special tokens; it is tokenized whole."""
+
+    text: str
+    responses: tuple[tuple[int, int], ...] = ()  # the spans of assistant text in it, as character offsets
+
+
+Part: TypeAlias = Special | Run
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text of one row, ready for a graph."""
+
+    ids: NDArray[np.int64]  # (width,)
+    scored: NDArray[np.int64]  # (n,) positions of the tokens whose likelihood is wanted, each at least 1
+    truncated: bool = False  # the model sees less than the whole text
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Texts of like length, padded on the right to one width."""
+
+    members: NDArray[np.int64]  # (rows,) indices into the list of texts that was batched
+    ids: NDArray[np.int64]  # (rows, width) token ids, 0 where padded
+    positions: NDArray[np.int64]  # (rows, width) 0, 1, 2, … and 0 where padded
+    mask: NDArray[np.int64]  # (rows, width) 1 where ids holds a token
+    scored: NDArray[np.int64]  # (n, 2) row and position of each token to score, ordered by row
+
+
+@dataclass(frozen=True, slots=True)
+class LikelihoodSums:
+    """Negative log likelihood summed over each row's scored tokens."""
+
+    total: NDArray[np.float64]  # (rows,) in nats
+    tokens: NDArray[np.int64]  # (rows,) 0 where the row has no token to score
+
+
+@dataclass(slots=True)
+class Measurements:
+    """What was counted and computed for a window of rows; the indicators read it. Absent where nobody asked."""
+
+    examples: list[Example]
+    prompt_tokens: NDArray[np.int64] | None = None  # (rows,)
+    response_tokens: NDArray[np.int64] | None = None  # (rows,)
+    conversation_nll: LikelihoodSums | None = None  # response tokens, each given all before it
+    response_nll: LikelihoodSums | None = None  # response tokens from the second on, each response alone
+    reward: NDArray[np.float64] | None = None  # (rows,)
+    embedding: NDArray[np.float32] | None = None  # (rows, size) unit vectors
+    truncated: list[list[str]] = field(default_factory=list)  # (rows,) names of the roles that saw less
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One indicator's values for a window of rows."""
+
+    values: NDArray[np.float64]  # (rows,) NaN where undefined
+    notes: dict[int, str] = field(default_factory=dict)  # row → why it is undefined
+    whole: bool = False  # values are counts, written as integers
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """An example with its columns, ``predicted_log_loss`` among them when there is a rule."""
+
+    example: Example
+    columns: dict[str, ColumnValue]  # None where undefined, the reason in notes
+    truncated: tuple[str, ...]  # the roles that saw less than the whole text
+    notes: dict[str, str]  # column → why it is None

@@ -1,0 +1,106 @@
+"""The linear rule that predicts a row's log loss; the paper's rules ship as data files."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from instructmining.errors import RuleError
+
+PRESETS = ("paper-v1", "paper-v3")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Intercept plus the weighted sum of indicators, in raw units."""
+
+    id: str
+    intercept: float
+    terms: Mapping[str, float]  # column → coefficient
+    reward_model: str | None = None  # source id of the reward model that the rule was fitted with
+    provenance: Mapping[str, object] = field(default_factory=dict)
+    digest: str = ""  # sha256 of the file it was read from
+
+    @classmethod
+    def load(cls, name: str | Path) -> Rule:
+        """A preset by name, or a user's own JSON file.
+
+        Raises:
+            RuleError: there is no such file, or it is not a rule.
+        """
+        try:
+            if str(name) in PRESETS:
+                content = (resources.files("instructmining") / "rules" / f"{name}.json").read_bytes()
+            else:
+                content = Path(name).read_bytes()
+        except OSError as error:
+            raise RuleError(
+                f"rule {str(name)!r}: {error.strerror}; wanted {' or '.join(PRESETS)}, or a JSON file"
+            ) from error
+        return cls._parse(content, str(name))
+
+    @classmethod
+    def _parse(cls, content: bytes, where: str) -> Rule:
+        try:
+            value = orjson.loads(content)
+        except orjson.JSONDecodeError as error:
+            raise RuleError(f"{where}: invalid JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise RuleError(f"{where}: wanted an object with 'id', 'intercept' and 'terms'")
+        terms = value.get("terms")
+        if not isinstance(terms, dict) or not terms:
+            raise RuleError(f"{where}: 'terms' is {terms!r}, wanted an object of column: coefficient")
+        reward_model = value.get("reward_model")
+        return cls(
+            id=str(value.get("id") or Path(where).stem),
+            intercept=_number(value.get("intercept"), f"{where}: 'intercept'"),
+            terms={column: _number(coefficient, f"{where}: '{column}'") for column, coefficient in terms.items()},
+            reward_model=str(reward_model) if reward_model else None,
+            provenance=value.get("provenance") or {},
+            digest=hashlib.sha256(content).hexdigest(),
+        )
+
+    def predict(self, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Predicted log evaluation loss after fine-tuning on rows like each; lower is better.
+
+        Args:
+            columns: one float64 (rows,) array per term, in raw units (lengths in tokens, UniEval in 0..1).
+
+        Returns:
+            float64 (rows,), natural logarithm of a loss; NaN where a term is missing.
+
+        Raises:
+            RuleError: a term has no column.
+
+        Source:
+            Cao et al., arXiv 2307.06290; the version is in ``provenance``.
+        """
+        return self.intercept + sum(self.contributions(columns).values(), start=np.zeros(()))
+
+    def contributions(self, columns: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+        """What each term adds to the prediction, float64 (rows,) by column; with the intercept they sum to it.
+
+        Raises:
+            RuleError: a term has no column.
+        """
+        missing = [column for column in self.terms if column not in columns]
+        if missing:
+            raise RuleError(f"rule {self.id!r} needs {', '.join(missing)}; the columns are {', '.join(columns)}")
+        return {
+            column: coefficient * np.asarray(columns[column], dtype=np.float64)
+            for column, coefficient in self.terms.items()
+        }
+
+
+def _number(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise RuleError(f"{where} is {value!r}, wanted a finite number")
+    return float(value)

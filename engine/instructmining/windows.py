@@ -1,0 +1,101 @@
+"""Examples to tokenized windows: each text once per tokenizer, one list of texts for each stream of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining import prompts
+from instructmining.errors import RowError
+from instructmining.plans import Plan, Stream
+from instructmining.records import Example, Part, Tokens
+from instructmining.tokens import TextEncoder, alone
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTexts:
+    """The texts of one stream in a window."""
+
+    stream: Stream
+    texts: list[Tokens]
+    owners: NDArray[np.int64]  # (texts,) row of the window that each text belongs to
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Rows whose texts are tokenized."""
+
+    examples: list[Example]
+    streams: list[StreamTexts]
+    prompt_tokens: NDArray[np.int64] | None  # (rows,)
+    response_tokens: NDArray[np.int64] | None  # (rows,)
+
+
+class WindowBuilder:
+    """Renders and tokenizes; safe to share between threads."""
+
+    def __init__(self, plan: Plan, length_tokenizer: Path) -> None:
+        """Load the tokenizers that the plan needs."""
+        self._plan = plan
+        self._length_tokenizer = length_tokenizer
+        self._lengths = {"prompt_tokens", "response_tokens"} & plan.needs
+        paths = {stream.role.tokenizer for stream in plan.streams} | ({length_tokenizer} if self._lengths else set())
+        self._encoders = {path: TextEncoder(path) for path in paths}
+
+    def build(self, taken: Sequence[Example], on_reject: Callable[[Example, str], None]) -> Window:
+        """Tokenize examples; those that a template cannot hold are given to ``on_reject`` with the reason."""
+        conversations: dict[Stream, list[list[Part]]] = {
+            stream: [] for stream in self._plan.streams if stream.text == "conversation"
+        }
+        examples = []
+        for example in taken:
+            try:
+                rendered = [prompts.conversation(example, stream.role.template) for stream in conversations]
+            except RowError as error:
+                on_reject(example, str(error))
+                continue
+            examples.append(example)
+            for texts, parts in zip(conversations.values(), rendered, strict=True):
+                texts.append(parts)
+        responses, owners = _flatten([example.response_texts for example in examples])
+        ids_by_tokenizer: dict[Path, list[NDArray[np.int64]]] = {}
+
+        def response_ids(tokenizer: Path) -> list[NDArray[np.int64]]:
+            if tokenizer not in ids_by_tokenizer:
+                ids_by_tokenizer[tokenizer] = self._encoders[tokenizer].plain(responses)
+            return ids_by_tokenizer[tokenizer]
+
+        streams = []
+        for stream in self._plan.streams:
+            role = stream.role
+            if stream.text == "responses":
+                texts = [alone(ids, max_tokens=role.max_tokens) for ids in response_ids(role.tokenizer)]
+                streams.append(StreamTexts(stream, texts, owners))
+                continue
+            parts_of = conversations.get(stream) or [prompts.document(example, role.template) for example in examples]
+            texts = self._encoders[role.tokenizer].rendered(parts_of, max_tokens=role.max_tokens)
+            streams.append(StreamTexts(stream, texts, np.arange(len(examples))))
+        prompt_tokens = response_tokens = None
+        if self._lengths:
+            response_tokens = _count(response_ids(self._length_tokenizer), owners, len(examples))
+            texts_of, prompt_owners = _flatten([example.prompt_texts for example in examples])
+            prompt_ids = self._encoders[self._length_tokenizer].plain(texts_of)
+            prompt_tokens = _count(prompt_ids, prompt_owners, len(examples))
+        return Window(examples, streams, prompt_tokens, response_tokens)
+
+
+def _flatten(texts: Sequence[Sequence[str]]) -> tuple[list[str], NDArray[np.int64]]:
+    """All texts, and the row that each is of."""
+    owners = np.repeat(np.arange(len(texts)), [len(row) for row in texts])
+    return [text for row in texts for text in row], owners
+
+
+def _count(ids: Sequence[NDArray[np.int64]], owners: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """Tokens of each row, int64 (rows,)."""
+    counts = np.zeros(rows, dtype=np.int64)
+    np.add.at(counts, owners, [len(text) for text in ids])
+    return counts

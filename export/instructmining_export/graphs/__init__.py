@@ -1,0 +1,1 @@
+"""ONNX graphs written directly from a checkpoint's weights, fused by construction."""

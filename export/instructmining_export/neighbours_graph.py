@@ -1,0 +1,35 @@
+"""Writes the small graph that the engine ships: inner products of queries with points, and the k largest of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.tape import Tape
+
+from instructmining_export.graphs.tape import OPSET
+
+
+def build() -> ir.Model:
+    """Inputs float32 ``queries`` (q, size) and ``points`` (p, size), int64 ``k`` (1,); outputs ``values``, ``indices``."""
+
+    def vectors(name: str, rows: str) -> ir.Value:
+        return ir.Value(name=name, shape=ir.Shape([rows, "size"]), type=ir.TensorType(ir.DataType.FLOAT))
+
+    queries, points = vectors("queries", "q"), vectors("points", "p")
+    k = ir.Value(name="k", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64))
+    tape = Tape()
+    products = tape.op("Gemm", [queries, points], {"transB": 1})
+    values, indices = tape.op_multi_out("TopK", [products, k], {"axis": 1, "largest": 1, "sorted": 1}, num_outputs=2)
+    values.name, values.type = "values", ir.TensorType(ir.DataType.FLOAT)
+    indices.name, indices.type = "indices", ir.TensorType(ir.DataType.INT64)
+    graph = ir.Graph(
+        [queries, points, k], [values, indices], nodes=tape.nodes, opset_imports={"": OPSET}, name="neighbours"
+    )
+    return ir.Model(graph, ir_version=10, producer_name="instructmining")
+
+
+if __name__ == "__main__":
+    import instructmining
+
+    ir.save(build(), Path(instructmining.__path__[0]) / "neighbours.onnx")
