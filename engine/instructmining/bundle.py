@@ -105,21 +105,18 @@ class Bundle:
         folder = Path(path)
         content = _read_manifest(folder)
         manifest = _object(orjson.loads(content), folder / MANIFEST)
-        files = {
-            name: _object(entry, folder / MANIFEST) for name, entry in _object(manifest["files"], folder).items()
-        }
+        files = {name: _object(entry, folder / MANIFEST) for name, entry in _object(manifest["files"], folder).items()}
         for name, entry in files.items():
             file = _inside(folder, name)
             if file.stat().st_size != entry.get("bytes"):
                 raise BundleError(f"{file}: {file.stat().st_size} bytes, the manifest says {entry.get('bytes')}")
             if file.suffix == ".onnx":
                 _check_digest(file, entry)
-        roles: dict[RoleName, Role] = {}
-        for name, entry in _object(manifest["roles"], folder).items():
-            if name not in ROLES:
-                raise BundleError(f"{folder}: unknown role {name!r}; known: {', '.join(ROLES)}")
-            roles[name] = _role(folder, name, _object(entry, folder), files)
-        length_tokenizer = manifest.get("length_tokenizer")
+        roles = {
+            (role := _role_name(name, folder)): _role(folder, role, _object(entry, folder), files)
+            for name, entry in _object(manifest["roles"], folder).items()
+        }
+        length_tokenizer = _role_name(manifest.get("length_tokenizer"), folder)
         if length_tokenizer not in roles:
             raise BundleError(f"{folder}: length_tokenizer {length_tokenizer!r} is not one of its roles")
         default_rule = manifest.get("default_rule")
@@ -177,6 +174,13 @@ def _read_manifest(folder: Path) -> bytes:
         if key not in manifest:
             raise BundleError(f"{file}: {key!r} is missing; export the bundle again")
     return content
+
+
+def _role_name(name: object, folder: Path) -> RoleName:
+    for known in ROLES:
+        if name == known:
+            return known
+    raise BundleError(f"{folder}: unknown role {name!r}; known: {', '.join(ROLES)}")
 
 
 def _role(folder: Path, name: RoleName, entry: Mapping[str, object], files: Mapping[str, object]) -> Role:

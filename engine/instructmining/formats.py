@@ -34,6 +34,20 @@ _PROMPTS = ("prompt", "question", "query", "instruction")
 _RESPONSES = ("response", "completion", "answer", "output")
 
 
+def format_name(name: str | None) -> FormatName | None:
+    """The format of that name; None stays None.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name is None:
+        return None
+    for known in FORMATS:
+        if name == known:
+            return known
+    raise InputError(f"format {name!r}; known: {', '.join(FORMATS)}")
+
+
 def detect(rows: Sequence[SourceRow]) -> FormatName:
     """The format of the first row that has the fields of one.
 

@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from instructmining.errors import InputError, RowError
-from instructmining.formats import FORMATS, FormatName, detect, parse
+from instructmining.formats import FormatName, detect, format_name, parse
 from instructmining.readers import MAX_ROW_BYTES, RowOrReject, RowReader
 from instructmining.records import Example, Reject, SourceRow
 
@@ -115,11 +115,9 @@ def read_examples(
         InputError: a file is missing or a folder, or the format is not known.
         RowError: while reading, at the first bad row, when nobody takes rejects.
     """
-    if format is not None and format not in FORMATS:
-        raise InputError(f"format {format!r}; known: {', '.join(FORMATS)}")
     several = [paths] if isinstance(paths, (str, Path)) else list(paths)
     readers = [RowReader(str(path), max_row_bytes=max_row_bytes) for path in several]
-    return ExampleReader(readers, format, limit, frozenset(columns), on_reject or _raise)
+    return ExampleReader(readers, format_name(format), limit, frozenset(columns), on_reject or _raise)
 
 
 def _raise(reject: Reject) -> None:

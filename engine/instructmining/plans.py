@@ -22,7 +22,7 @@ _TEXT_AND_OUTPUT: dict[Measurement, tuple[TextKind, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Stream:
     """One kind of text through one graph."""
 

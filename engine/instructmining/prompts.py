@@ -8,6 +8,7 @@ from instructmining.bundle import PieceKind, Template
 from instructmining.errors import RowError
 from instructmining.records import Example, Part, Run, Special
 
+
 def conversation(example: Example, template: Template) -> list[Part]:
     """The whole conversation in a model's template.
 

@@ -8,7 +8,8 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -23,6 +24,7 @@ _CHUNK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 # A string, an opening or closing bracket, or a quote whose string does not end in the buffer.
 _STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|"', re.DOTALL)
+_KEPT = 1000  # bytes kept of a row that is too long, or that stopped the reading
 _BETWEEN = b" \t\r\n,"
 READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 _NEWLINES = re.compile(rb"\s*[\r\n]\s*")
@@ -65,8 +67,10 @@ class RowReader:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes taken from the file so far."""
-        return self._raw.tell() if self._raw is not None and not self._raw.closed and self.path != "-" else 0
+        """Bytes taken from the file so far; its size once it is read to the end or left."""
+        if self._raw is None or self.path == "-":
+            return 0
+        return self.bytes_total or 0 if self._raw.closed else self._raw.tell()
 
     def __iter__(self) -> Iterator[RowOrReject]:
         """Yield each row, or the reject that stands for it.
@@ -84,25 +88,19 @@ class RowReader:
 
     @contextmanager
     def _opened(self) -> Iterator[io.BufferedReader]:
-        try:
-            raw: BinaryIO = sys.stdin.buffer if self.path == "-" else Path(self.path).open("rb")
-        except OSError as error:
-            raise InputError(f"{self.path}: {error.strerror}") from error
-        self._raw = raw
-        suffix = Path(self.path).suffix
-        stream: io.BufferedReader
-        if suffix == ".gz":
-            stream = io.BufferedReader(gzip.GzipFile(fileobj=raw), _CHUNK)  # type: ignore[arg-type]
-        elif suffix == ".zst":
-            reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            stream = io.BufferedReader(reader, _CHUNK)
-        else:
-            stream = io.BufferedReader(raw, _CHUNK)  # type: ignore[arg-type]
-        try:
-            yield stream
-        finally:
-            if self.path != "-":
-                raw.close()
+        with ExitStack() as stack:
+            try:
+                raw = sys.stdin.buffer if self.path == "-" else stack.enter_context(Path(self.path).open("rb"))
+            except OSError as error:
+                raise InputError(f"{self.path}: {error.strerror}") from error
+            self._raw = raw
+            suffix = Path(self.path).suffix
+            plain: io.RawIOBase | io.BufferedIOBase | BinaryIO = raw
+            if suffix == ".gz":
+                plain = gzip.GzipFile(fileobj=raw)
+            elif suffix == ".zst":
+                plain = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+            yield io.BufferedReader(plain, _CHUNK)  # type: ignore[arg-type]
 
     def _lines(self, stream: io.BufferedReader) -> Iterator[RowOrReject]:
         offset = 0
@@ -114,7 +112,7 @@ class RowReader:
                 size = len(line)
                 if size > self._max_row_bytes and not line.endswith(b"\n"):
                     size += _skip_line(stream)
-                    yield self._reject(number, offset, f"row is longer than {self._max_row_bytes} bytes", line[:1000])
+                    yield self._reject(number, offset, f"row is longer than {self._max_row_bytes} bytes", line[:_KEPT])
                     offset += size
                     continue
             except READ_ERRORS as error:
@@ -133,65 +131,12 @@ class RowReader:
                 self.blank += 1
 
     def _values(self, stream: io.BufferedReader) -> Iterator[RowOrReject]:
-        """Rows of a JSON array, or of objects written one after the other over several lines.
-
-        Only brackets and strings are looked at here, so that a row keeps its bytes and a bad row costs no other.
-        """
-        buffer = stream.read(len(_BOM)).removeprefix(_BOM)
-        base, line = 0, 1  # offset and line of the buffer's first byte
-        cursor = 0  # everything in the buffer before it was looked at
-        depth = start = 0  # brackets open around the cursor, the array's own not counted; where the open row starts
-        in_array = ended = False
-        while True:
-            match = _STRUCTURE.search(buffer, cursor)
-            if match is None or match.group() == b'"':
-                if ended:
-                    break
-                keep = start if depth else cursor
-                if len(buffer) - keep > self._max_row_bytes:
-                    reason = f"row is longer than {self._max_row_bytes} bytes; the rest of the file is not read"
-                    yield self._reject(line, base + keep, reason, buffer[keep : keep + 1000])
-                    return
-                try:
-                    more = stream.read1(max(_CHUNK, len(buffer) - keep))
-                except READ_ERRORS as error:
-                    yield self._reject(line, base + keep, f"the rest of the file cannot be read: {error}", buffer[keep:])
-                    return
-                if depth:
-                    cursor = len(buffer) if match is None else match.start()
-                line += buffer.count(b"\n", 0, keep)
-                base, cursor, start = base + keep, cursor - keep, start - keep
-                buffer, ended = buffer[keep:] + more, not more
-                continue
-            symbol = match.group()
-            if depth == 0 and (gap := buffer[cursor : match.start()].strip(_BETWEEN)):
-                yield self._reject(line + buffer.count(b"\n", 0, cursor), base + cursor, "text outside of any row", gap)
-            cursor = match.end()
-            if depth == 0 and symbol == b"[" and not in_array:
-                in_array = True
-            elif depth == 0 and symbol == b"]" and in_array:
-                in_array = False
-            elif symbol in (b"{", b"["):
-                start = match.start() if depth == 0 else start
-                depth += 1
-            elif symbol in (b"}", b"]"):
-                if depth == 0:
-                    at = line + buffer.count(b"\n", 0, match.start())
-                    rest = buffer[match.start() :]
-                    yield self._reject(at, base + match.start(), "a closing bracket without its opening", rest)
-                    return
-                depth -= 1
-                if depth == 0:
-                    at = line + buffer.count(b"\n", 0, start)
-                    yield self._parse(at, base + start, buffer[start:cursor])
-            elif depth == 0:
-                at = line + buffer.count(b"\n", 0, match.start())
-                yield self._reject(at, base + match.start(), "row is a text, wanted an object", symbol)
-        begin = start if depth else cursor
-        if depth or in_array or buffer[begin:].strip(_BETWEEN):
-            at = line + buffer.count(b"\n", 0, begin)
-            reason = "the file ends in the middle of a row" if depth else "the file ends before its array is closed"
-            yield self._reject(at, base + begin, reason, buffer[begin:])
+        """Rows of a JSON array, or of objects written one after the other over several lines."""
+        for piece in _Values(stream, self._max_row_bytes):
+            if piece.problem:
+                yield self._reject(piece.line, piece.offset, piece.problem, piece.text)
+            else:
+                yield self._parse(piece.line, piece.offset, piece.text)
 
     def _parse(self, line: int, offset: int, text: bytes) -> RowOrReject:
         try:
@@ -206,6 +151,114 @@ class RowReader:
 
     def _reject(self, line: int, offset: int, reason: str, raw: bytes) -> Reject:
         return Reject(self.path, line, offset, reason, raw)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """The bytes of one value, or of what is none."""
+
+    line: int
+    offset: int
+    text: bytes
+    problem: str = ""
+
+
+class _Values:
+    """Cuts the values out of a JSON array.
+
+    Only brackets and strings are looked at here, so that a row keeps its bytes and a bad row costs no other.
+    """
+
+    def __init__(self, stream: io.BufferedReader, max_row_bytes: int) -> None:
+        self._stream = stream
+        self._max_row_bytes = max_row_bytes
+        self._buffer = b""
+        self._offset = 0  # of the buffer's first byte in the file
+        self._line = 1  # on which the buffer begins
+        self._cursor = 0  # everything in the buffer before it was looked at
+        self._depth = 0  # brackets open around the cursor, the array's own not counted
+        self._start = 0  # where the open value begins, if there is one
+        self._in_array = False
+        self._problem = ""  # what ended the reading early
+
+    def __iter__(self) -> Iterator[_Piece]:
+        while not self._problem and (match := self._structure()) is not None:
+            if self._depth == 0 and self._buffer[self._cursor : match.start()].strip(_BETWEEN):
+                yield self._piece(self._cursor, match.start(), "text outside of any row")
+            yield from self._step(match)
+        yield from self._rest()
+
+    def _structure(self) -> re.Match[bytes] | None:
+        """The next bracket or whole string; None at the end."""
+        while True:
+            match = _STRUCTURE.search(self._buffer, self._cursor)
+            if match is not None and match.group() != b'"':
+                return match
+            if not self._refill(match):
+                return None
+
+    def _refill(self, match: re.Match[bytes] | None) -> bool:
+        """Drop what is done from the buffer and read on; False where nothing more comes."""
+        keep = self._start if self._depth else self._cursor
+        if len(self._buffer) - keep > self._max_row_bytes:
+            self._problem = f"row is longer than {self._max_row_bytes} bytes; the rest of the file is not read"
+            return False
+        try:
+            more = self._stream.read1(max(_CHUNK, len(self._buffer) - keep))
+        except READ_ERRORS as error:
+            self._problem = f"the rest of the file cannot be read: {error}"
+            return False
+        if self._depth:
+            self._cursor = len(self._buffer) if match is None else match.start()
+        self._line += self._buffer.count(b"\n", 0, keep)
+        self._offset += keep
+        self._cursor -= keep
+        self._start -= keep
+        self._buffer = self._buffer[keep:] + more
+        if self._offset == 0 and keep == 0 and self._buffer.startswith(_BOM) and self._cursor == 0:
+            self._cursor = len(_BOM)
+        return bool(more)
+
+    def _step(self, match: re.Match[bytes]) -> Iterator[_Piece]:
+        symbol = match.group()
+        self._cursor = match.end()
+        if symbol in (b"[", b"{"):
+            if self._depth == 0 and symbol == b"[" and not self._in_array:
+                self._in_array = True
+                return
+            if self._depth == 0:
+                self._start = match.start()
+            self._depth += 1
+        elif symbol in (b"]", b"}"):
+            if self._depth:
+                self._depth -= 1
+                if self._depth == 0:
+                    yield self._piece(self._start, self._cursor)
+            elif symbol == b"]" and self._in_array:
+                self._in_array = False
+            else:
+                self._cursor = match.start()
+                self._problem = "a closing bracket without its opening"
+        elif self._depth == 0:
+            yield self._piece(match.start(), self._cursor, "row is a text, wanted an object")
+
+    def _rest(self) -> Iterator[_Piece]:
+        """What is left is one piece: the open value, or what stopped the reading."""
+        begin = self._start if self._depth else self._cursor
+        problem = self._problem
+        if not problem and self._depth:
+            problem = "the file ends in the middle of a row"
+        if not problem and self._in_array:
+            problem = "the file ends before its array is closed"
+        if not problem and self._buffer[begin:].strip(_BETWEEN):
+            problem = "text outside of any row"
+        if problem:
+            end = begin + _KEPT if self._problem else len(self._buffer)
+            yield self._piece(begin, end, problem)
+
+    def _piece(self, begin: int, end: int, problem: str = "") -> _Piece:
+        line = self._line + self._buffer.count(b"\n", 0, begin)
+        return _Piece(line, self._offset + begin, self._buffer[begin:end], problem)
 
 
 def _skip_line(stream: io.BufferedReader) -> int:

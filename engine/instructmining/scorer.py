@@ -22,7 +22,7 @@ from instructmining.plans import Plan, plan
 from instructmining.records import PREDICTION, Column, ColumnValue, Example, Measurements, ScoredRow
 from instructmining.rules import Rule
 from instructmining.runstats import Statistics
-from instructmining.sessions import Device, GraphSession, TopKSession, choose_device
+from instructmining.sessions import Device, GraphSession, TopKSession, choose_device, runtime_version
 from instructmining.spool import Spool
 from instructmining.windows import Window, WindowBuilder
 
@@ -41,7 +41,7 @@ class Scorer:
         self.bundle = bundle
         self.rule = rule
         self.device = device
-        self.columns = tuple(indicator.column for indicator in work.indicators)
+        self.columns = (*(indicator.column for indicator in work.indicators), *([PREDICTION] if rule else []))
         self.budget_tokens = BUDGET_TOKENS[device.kind]
         self._plan = work
         self._windows = WindowBuilder(work, bundle.roles[bundle.length_tokenizer].tokenizer)
@@ -92,6 +92,11 @@ class Scorer:
         self._top_k = None
 
     @property
+    def runtime_version(self) -> str:
+        """Version of onnxruntime."""
+        return runtime_version()
+
+    @property
     def caution(self) -> str | None:
         """What must be said beside the predictions when the bundle's reward model is not the rule's; else None."""
         if self.rule is None or "reward" not in self.rule.terms or self.rule.reward_model is None:
@@ -100,8 +105,8 @@ class Scorer:
         if found == self.rule.reward_model:
             return None
         return (
-            f"rule {self.rule.id!r} was fitted with the reward model {self.rule.reward_model}, this bundle has {found}: "
-            "the predicted losses are not the paper's, in scale or in order"
+            f"rule {self.rule.id!r} was fitted with the reward model {self.rule.reward_model}, this bundle has "
+            f"{found}: the predicted losses are not the paper's, in scale or in order"
         )
 
     def score(
@@ -135,7 +140,7 @@ class Scorer:
             return
         with Spool() as spool:
             for rows, measured in windows:
-                assert measured.embedding is not None  # noqa: S101 - a corpus indicator is planned
+                assert measured.embedding is not None
                 spool.append(rows, measured.embedding)
             corpus = self._corpus_columns(spool.embeddings(), report, counts)
             begin = 0
@@ -181,9 +186,7 @@ class Scorer:
                 if rows:
                     yield rows, measured
 
-    def _scored(
-        self, measured: Measurements, on_reject: OnReject
-    ) -> tuple[list[ScoredRow], Measurements]:
+    def _scored(self, measured: Measurements, on_reject: OnReject) -> tuple[list[ScoredRow], Measurements]:
         """Rows with the columns of the row indicators; rows with a model output that is not finite are rejected."""
         finite = _finite(measured)
         for row in np.flatnonzero(~finite):
@@ -219,7 +222,7 @@ class Scorer:
                 reason = f"{rows} rows in the run; the distance to neighbour {indicator.k} needs {indicator.k + 1}"
                 columns[indicator.column] = Column(np.full(rows, np.nan), dict.fromkeys(range(rows), reason))
                 continue
-            assert self._top_k is not None  # noqa: S101 - opened with the plan
+            assert self._top_k is not None
             with counts.timed("neighbours"):
                 distances = kth_distances(embeddings, indicator.k, self._top_k, progress=progress)
             columns[indicator.column] = Column(distances)
@@ -227,7 +230,6 @@ class Scorer:
 
     def _finished(self, rows: list[ScoredRow], corpus: dict[str, Column]) -> Iterator[ScoredRow]:
         """The rows with the corpus columns, the prediction last, columns in the order of the indicators."""
-        order = [*self.columns, PREDICTION]
         full = [_add_columns(row, corpus, number) for number, row in enumerate(rows)]
         prediction: dict[str, Column] = {}
         if self.rule is not None:
@@ -243,7 +245,7 @@ class Scorer:
             prediction = {PREDICTION: Column(predicted, notes)}
         for number, row in enumerate(full):
             done = _add_columns(row, prediction, number)
-            yield replace(done, columns={name: done.columns[name] for name in order if name in done.columns})
+            yield replace(done, columns={name: done.columns[name] for name in self.columns})
 
 
 def _raise(example: Example, reason: str) -> None:

@@ -55,7 +55,7 @@ class Choice:
             return min(self.top, len(ordered))
         if self.fraction is not None:
             return math.floor(self.fraction * len(ordered) + 0.5)
-        return int(np.searchsorted(ordered, self.max_loss, side="right"))
+        return int(np.searchsorted(ordered, np.float64(self.max_loss or 0.0), side="right"))
 
 
 def select(
@@ -164,4 +164,3 @@ def without_scores(row: SourceRow, prefix: str = "") -> bytes:
     except orjson.JSONDecodeError:
         same = False
     return line if same else orjson.dumps(original)
-

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -20,9 +22,16 @@ from instructmining.records import Batch
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_DRIVER = "libcuda.so.1"
 # What onnxruntime-gpu 1.31 loads, as found on Linux; the major versions are those it is built for.
-_CUDA_LIBRARIES = ("libcuda.so.1", "libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13", "libcurand.so.10",
-                   "libcufft.so.12", "libcudnn.so.9")  # fmt: skip
+_CUDA_LIBRARIES = (
+    "libcudart.so.13",
+    "libcublas.so.13",
+    "libcublasLt.so.13",
+    "libcurand.so.10",
+    "libcufft.so.12",
+    "libcudnn.so.9",
+)
 _PROBE = "neighbours.onnx"
 
 
@@ -35,6 +44,7 @@ class Device:
     threads: int = 1  # of onnxruntime's pool, CPU only
 
     def __str__(self) -> str:
+        """As the run file says it."""
         return f"cuda:{self.index}" if self.kind == "cuda" else f"cpu ({self.threads} threads)"
 
 
@@ -61,6 +71,11 @@ def choose_device(asked: str) -> Device:
     raise DeviceError(f"device {asked!r} does not work here: {problem}")
 
 
+def runtime_version() -> str:
+    """Version of onnxruntime."""
+    return str(ort.__version__)
+
+
 def cpu_threads() -> int:
     """CPUs that this process may use: its affinity, and the container's quota where there is one."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -79,13 +94,14 @@ def cuda_problem(index: int = 0) -> str | None:
             f"this onnxruntime ({ort.__version__}) is built without CUDA; "
             "install onnxruntime-gpu in place of onnxruntime"
         )
+    if os.name == "posix" and not _loads(_DRIVER):
+        return f"cannot load {_DRIVER}; install the NVIDIA driver"
     if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
+        with redirect_stdout(sys.stderr):  # it prints what it misses, and standard output is for results
+            ort.preload_dlls()
     missing = [name for name in _CUDA_LIBRARIES if not _loads(name)] if os.name == "posix" else []
     if missing:
-        driver = "libcuda.so.1" in missing
-        mend = "install the NVIDIA driver" if driver else "pip install 'instructmining[cuda]'"
-        return f"cannot load {', '.join(missing)}; {mend}"
+        return f"cannot load {', '.join(missing)}; pip install 'instructmining[cuda]'"
     try:
         session = ort.InferenceSession(_probe_path(), providers=[(_CUDA, {"device_id": index})])
         if _CUDA not in session.get_providers():

@@ -58,6 +58,6 @@ class Spool:
         self._rows.seek(0)
         done = 0
         while done < self.rows:
-            window: list[ScoredRow] = pickle.load(self._rows)  # noqa: S301
+            window: list[ScoredRow] = pickle.load(self._rows)
             done += len(window)
             yield window

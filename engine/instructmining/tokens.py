@@ -104,8 +104,10 @@ def _kept(size: int, begin: int, end: int, max_tokens: int) -> NDArray[np.int64]
     """Positions that stay of a text whose last response lies at begin..end, in order."""
     room = max_tokens - (size - end)
     prompt = min(begin, max(MIN_PROMPT_TOKENS, room - (end - begin)), room)
-    return np.concatenate([
-        np.arange(begin - prompt, begin),
-        np.arange(begin, begin + room - prompt),
-        np.arange(end, size),
-    ])
+    return np.concatenate(
+        [
+            np.arange(begin - prompt, begin),
+            np.arange(begin, begin + room - prompt),
+            np.arange(end, size),
+        ]
+    )

@@ -59,8 +59,8 @@ class WindowBuilder:
                 on_reject(example, str(error))
                 continue
             examples.append(example)
-            for texts, parts in zip(conversations.values(), rendered, strict=True):
-                texts.append(parts)
+            for of_stream, parts in zip(conversations.values(), rendered, strict=True):
+                of_stream.append(parts)
         responses, owners = _flatten([example.response_texts for example in examples])
         ids_by_tokenizer: dict[Path, list[NDArray[np.int64]]] = {}
 

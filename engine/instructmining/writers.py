@@ -6,6 +6,7 @@ import base64
 import gzip
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -14,7 +15,7 @@ import orjson
 import zstandard
 
 from instructmining.errors import OutputError
-from instructmining.records import Reject, ScoredRow
+from instructmining.records import Example, Reject, ScoredRow
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
@@ -57,14 +58,14 @@ def compressed(stream: BinaryIO, name: str) -> BinaryIO:
     if name.endswith(".gz"):
         return gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=6, mtime=0)  # type: ignore[return-value]
     if name.endswith(".zst"):
-        return zstandard.ZstdCompressor(level=3).stream_writer(stream, closefd=False)  # type: ignore[return-value]
+        return zstandard.ZstdCompressor(level=3).stream_writer(stream, closefd=False)
     return stream
 
 
 class RunWriter:
     """OUT, its rejects and its run file, written in a folder beside OUT and moved into place at the end."""
 
-    def __init__(self, out: str, *, prefix: str = "", overwrite: bool = False) -> None:
+    def __init__(self, out: str, *, prefix: str = "", overwrite: bool = False, inputs: Sequence[str] = ()) -> None:
         """Check that OUT can be written and open the folder ``OUT.partial``.
 
         Args:
@@ -72,9 +73,10 @@ class RunWriter:
                 standard error and there is no run file.
             prefix: put before each column's name.
             overwrite: replace OUT.
+            inputs: the files that are read; OUT must not be one of them.
 
         Raises:
-            OutputError: the suffix is not known, OUT exists, or the folder cannot be made.
+            OutputError: the suffix is not known, OUT exists or is an input, or the folder cannot be made.
         """
         self._prefix = prefix
         self._final = None if out == "-" else Path(out)
@@ -83,6 +85,8 @@ class RunWriter:
             return
         if not out.endswith(SUFFIXES):
             raise OutputError(f"{out}: wanted a name ending in {', '.join(SUFFIXES)}, or - for standard output")
+        if any(Path(name).exists() and self._final.exists() and self._final.samefile(name) for name in inputs):
+            raise OutputError(f"{out}: is one of the inputs; name another file")
         if self._final.exists() and not overwrite:
             raise OutputError(f"{out}: exists; give --overwrite to replace it")
         self._folder = Path(f"{out}.partial")
@@ -129,6 +133,15 @@ class RunWriter:
             OutputError: the disk does not take it.
         """
         self._put(self._rejects, reject_line(reject))
+
+    def reject_example(self, example: Example, reason: str) -> None:
+        """Add a row that was read but cannot be scored to the rejects.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        row = example.row
+        self.reject(Reject(row.source, row.line, row.offset, reason, row.raw) if row else Reject("", 0, 0, reason, b""))
 
     def finish(self, run: dict[str, object]) -> None:
         """Move everything into place, OUT last.

@@ -1,0 +1,1 @@
+"""Checkpoints to bundles of ONNX graphs; needs the extra ``[export]``."""

@@ -11,7 +11,10 @@ from instructmining_export.graphs.tape import OPSET
 
 
 def build() -> ir.Model:
-    """Inputs float32 ``queries`` (q, size) and ``points`` (p, size), int64 ``k`` (1,); outputs ``values``, ``indices``."""
+    """Inputs float32 ``queries`` (q, size), ``points`` (p, size) and int64 ``k`` (1,).
+
+    Outputs ``values`` float32 (q, k), descending, and ``indices`` int64 (q, k).
+    """
 
     def vectors(name: str, rows: str) -> ir.Value:
         return ir.Value(name=name, shape=ir.Shape([rows, "size"]), type=ir.TensorType(ir.DataType.FLOAT))

@@ -11,8 +11,7 @@ from instructmining.indicators.perplexity import PERPLEXITY
 from instructmining.indicators.reward import REWARD
 
 INDICATORS: dict[str, Indicator] = {
-    indicator.column: indicator
-    for indicator in (INPUT_LENGTH, OUTPUT_LENGTH, REWARD, PERPLEXITY, MTLD, KNN_6, IFD)
+    indicator.column: indicator for indicator in (INPUT_LENGTH, OUTPUT_LENGTH, REWARD, PERPLEXITY, MTLD, KNN_6, IFD)
 }
 
 # Columns of the method that wait for the unieval role; a rule may name them.

@@ -15,8 +15,8 @@ from instructmining.records import Column, Measurements
 
 def _ifd(rows: Measurements) -> Column:
     given, alone = rows.conversation_nll, rows.response_nll
-    assert given is not None  # noqa: S101 - the scorer measures what an indicator needs
-    assert alone is not None  # noqa: S101
+    assert given is not None
+    assert alone is not None
     notes = dict.fromkeys(np.flatnonzero(alone.tokens == 0).tolist(), "the response is a single token")
     notes |= dict.fromkeys(np.flatnonzero(given.tokens == 0).tolist(), "no response token to score")
     return Column(np.exp(mean_nll(given) - mean_nll(alone)), notes)

@@ -18,7 +18,7 @@ from instructmining.records import Column, Measurements
 
 _THRESHOLD = 0.72
 _DIGITS = re.compile(r"[0-9]+")
-_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " ") | {"–": None, "—": None, "-": None})  # noqa: RUF001
+_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " ") | {"–": None, "—": None, "-": None})
 
 
 def mtld(text: str) -> float:

@@ -17,9 +17,11 @@ import json
 import random
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -76,7 +78,7 @@ def main() -> None:
 
 
 def build_pairs(
-    alpaca: Sequence[dict[str, str]], preferences: Sequence[dict[str, object]]
+    alpaca: Sequence[dict[str, str]], preferences: Sequence[dict[str, Any]]
 ) -> tuple[list[Turns], list[Pair], list[int]]:
     """All conversations, the pairs among them, and which are the unspoilt Alpaca rows."""
     conversations: list[Turns] = []
@@ -84,18 +86,18 @@ def build_pairs(
     originals: list[int] = []
     held = [is_held_out(group) for group in range(len(alpaca))]
     for group, row in enumerate(alpaca):
-        rng = random.Random(SEED + group)  # noqa: S311
+        rng = random.Random(SEED + group)
         prompt = row["instruction"] + ("\n" + row["input"] if row["input"] else "")
         better = len(conversations)
         originals.append(better)
         conversations.append([("user", prompt), ("assistant", row["output"])])
         same_side = [other for other in range(len(alpaca)) if held[other] == held[group] and other != group]
-        spoilers: dict[str, Callable[[], str]] = {
-            "off_topic": lambda side=same_side, r=rng: alpaca[r.choice(side)]["output"],
-            "shuffled": lambda text=row["output"], r=rng: shuffled(text, r),
-            "cut": lambda text=row["output"], r=rng: cut(text, r),
-            "repeated": lambda text=row["output"]: repeated(text),
-            "refusal": lambda r=rng: r.choice(REFUSALS),
+        spoilers = {
+            "off_topic": partial(_another, alpaca, same_side, rng),
+            "shuffled": partial(shuffled, row["output"], rng),
+            "cut": partial(cut, row["output"], rng),
+            "repeated": partial(repeated, row["output"]),
+            "refusal": partial(rng.choice, REFUSALS),
         }
         kinds = list(spoilers)
         for kind in (kinds[group % 5], kinds[(group + 2) % 5]):
@@ -105,12 +107,15 @@ def build_pairs(
             pairs.append(Pair(kind, group, better, len(conversations)))
             conversations.append([("user", prompt), ("assistant", worse)])
     roles = {"system": "system", "human": "user", "gpt": "assistant"}
-    for number, row in enumerate(preferences):
-        turns = [(roles[turn["from"]], turn["value"]) for turn in row["conversations"]]  # type: ignore[attr-defined]
-        for side in ("chosen", "rejected"):
-            conversations.append([*turns, ("assistant", row[side]["value"])])  # type: ignore[index]
+    for number, preference in enumerate(preferences):
+        turns = [(roles[turn["from"]], turn["value"]) for turn in preference["conversations"]]
+        conversations += [[*turns, ("assistant", preference[side]["value"])] for side in ("chosen", "rejected")]
         pairs.append(Pair("preference", len(alpaca) + number, len(conversations) - 2, len(conversations) - 1))
     return conversations, pairs, originals
+
+
+def _another(alpaca: Sequence[dict[str, str]], same_side: Sequence[int], rng: random.Random) -> str:
+    return alpaca[rng.choice(same_side)]["output"]
 
 
 def is_held_out(group: int) -> bool:
@@ -156,17 +161,17 @@ def hidden_states(
     identity = decoder.LinearHead(np.eye(shape.hidden, dtype=np.float32), np.zeros(shape.hidden, dtype=np.float32))
     states: dict[int, NDArray[np.float32]] = {}
     with safe_open(checkpoint / "model.safetensors", "np") as tensors, tempfile.TemporaryDirectory() as folder:
-        model = decoder.build(shape, lambda name: tensors.get_tensor(name), vocabulary=False, reward=identity)
+        model = decoder.build(shape, tensors.get_tensor, vocabulary=False, reward=identity)
         path = tape.save(model, Path(folder) / "states.onnx")[0]
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         for batch in by_length(encoded):
             width = max(len(encoded[index]) for index in batch)
-            ids = np.zeros((len(batch), width), dtype=np.int64)
-            positions = np.zeros_like(ids)
+            padded = np.zeros((len(batch), width), dtype=np.int64)
+            positions = np.zeros_like(padded)
             for row, index in enumerate(batch):
-                ids[row, : len(encoded[index])] = encoded[index]
+                padded[row, : len(encoded[index])] = encoded[index]
                 positions[row, : len(encoded[index])] = np.arange(len(encoded[index]))
-            (values,) = session.run(["reward"], {"input_ids": ids, "position_ids": positions})
+            (values,) = session.run(["reward"], {"input_ids": padded, "position_ids": positions})
             states.update(zip(batch, values, strict=True))
     return states
 

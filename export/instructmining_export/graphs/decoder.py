@@ -93,9 +93,7 @@ def build(shape: DecoderShape, weights: Weights, *, vocabulary: bool, reward: Li
     outputs: dict[str, ir.Value] = {}
     if vocabulary:
         scored = tape.input("scored", "n", 2)
-        output_embedding = (
-            embedding if shape.tied else tape.weight("lm_head.weight", shape=(shape.words, shape.hidden))
-        )
+        output_embedding = embedding if shape.tied else tape.weight("lm_head.weight", shape=(shape.words, shape.hidden))
         outputs["nll"] = heads.token_nll(tape, hidden, input_ids, scored, output_embedding)
     if reward is not None:
         state = heads.last_token(tape, hidden, position_ids)
@@ -136,9 +134,7 @@ def _backbone(tape: GraphTape, shape: DecoderShape, residual: ir.Value, input_id
         gate = _linear(tape, norm, f"{prefix}.mlp.gate_proj.weight", (shape.inner, shape.hidden))
         up = _linear(tape, norm, f"{prefix}.mlp.up_proj.weight", (shape.inner, shape.hidden))
         silu = tape.call("QuickGelu", gate, domain=CONTRIB, attributes={"alpha": 1.0})
-        down = _linear(
-            tape, tape.call("Mul", silu, up), f"{prefix}.mlp.down_proj.weight", (shape.hidden, shape.inner)
-        )
+        down = _linear(tape, tape.call("Mul", silu, up), f"{prefix}.mlp.down_proj.weight", (shape.hidden, shape.inner))
         final = layer + 1 == shape.layers
         following = "model.norm.weight" if final else f"model.layers.{layer + 1}.input_layernorm.weight"
         norm, residual = _add_and_norm(tape, shape, residual, down, following)
@@ -151,7 +147,7 @@ def _attention_inputs(
     """What GroupQueryAttention wants beside the projections: lengths, the total, and the rotary tables."""
     rows = tape.call("Shape", input_ids, attributes={"start": 0, "end": 1})
     width = tape.call("Shape", input_ids, attributes={"start": 1, "end": 2})
-    narrow = tape.call("Cast", width, attributes={"to": 6})
+    narrow = tape.call("Cast", width, attributes={"to": int(ir.DataType.INT32)})
     one = tape.constant("one_int32", np.array([1], dtype=np.int32))
     lengths = tape.call("Expand", tape.call("Sub", narrow, one), rows)
     total = tape.call("Squeeze", narrow, tape.integers(0))

@@ -40,20 +40,27 @@ def last_token(tape: GraphTape, hidden: ir.Value, position_ids: ir.Value) -> ir.
     return tape.call("GatherND", hidden, last, attributes={"batch_dims": 1})
 
 
-def linear_reward(
-    tape: GraphTape, state: ir.Value, weight: NDArray[np.float32], bias: NDArray[np.float32]
-) -> ir.Value:
-    """Reward of each row, float32 (rows,), over a state of shape (rows, size); a head of k > 1 outputs gives (rows, k)."""
+def linear_reward(tape: GraphTape, state: ir.Value, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> ir.Value:
+    """Reward of each row, float32 (rows,), over a state of shape (rows, size); a head of k > 1 outputs gives (rows, k).
+
+    Computed in float64: it costs nothing, and a single row takes another float32 path than several, 5e-5 apart.
+    """
     logits = tape.call(
-        "Gemm", state, tape.constant("out_proj.weight", weight), tape.constant("out_proj.bias", bias),
+        "Gemm",
+        tape.call("Cast", state, attributes={"to": int(ir.DataType.DOUBLE)}),
+        tape.constant("out_proj.weight", weight.astype(np.float64)),
+        tape.constant("out_proj.bias", bias.astype(np.float64)),
         attributes={"transB": 1},
     )
-    return tape.call("Squeeze", logits, tape.integers(1)) if len(weight) == 1 else logits
+    reward = tape.call("Cast", logits, attributes={"to": int(ir.DataType.FLOAT)})
+    return tape.call("Squeeze", reward, tape.integers(1)) if len(weight) == 1 else reward
 
 
 def mean_embedding(tape: GraphTape, hidden: ir.Value, attention_mask: ir.Value) -> ir.Value:
     """Mean over attended tokens, then L2 norm: float32 (rows, size) of unit vectors."""
-    mask = tape.call("Unsqueeze", tape.call("Cast", attention_mask, attributes={"to": 1}), tape.integers(1))
+    mask = tape.call(
+        "Unsqueeze", tape.call("Cast", attention_mask, attributes={"to": int(ir.DataType.FLOAT)}), tape.integers(1)
+    )
     total = tape.call("Squeeze", tape.call("MatMul", mask, hidden), tape.integers(1))
     # The mean's divisor cancels in the norm; it stays out, and with it one rounding.
     return tape.call("LpNormalization", total, attributes={"axis": -1, "p": 2})

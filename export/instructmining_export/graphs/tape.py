@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -71,13 +71,13 @@ class GraphTape:
         return self.constant("ints_" + "_".join(map(str, values)), np.array(values, dtype=np.int64))
 
     def call(
-        self, op: str, *inputs: ir.Value | None, domain: str = "", attributes: dict[str, Attribute] | None = None
+        self, op: str, *inputs: ir.Value | None, domain: str = "", attributes: Mapping[str, Attribute] | None = None
     ) -> ir.Value:
         """Add a node and return its first output."""
         return self._tape.op(op, inputs, attributes, domain=domain)
 
     def call_many(
-        self, op: str, *inputs: ir.Value | None, outputs: int, attributes: dict[str, Attribute] | None = None
+        self, op: str, *inputs: ir.Value | None, outputs: int, attributes: Mapping[str, Attribute] | None = None
     ) -> Sequence[ir.Value]:
         """Add one of onnxruntime's own nodes and return all its outputs."""
         return self._tape.op_multi_out(op, inputs, attributes, domain=CONTRIB, num_outputs=outputs)

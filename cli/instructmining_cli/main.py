@@ -1,0 +1,70 @@
+"""The entry point: commands, and errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from instructmining.errors import InstructMiningError
+from instructmining_cli.doctor import doctor
+from instructmining_cli.export import export
+from instructmining_cli.score import score
+from instructmining_cli.select import select
+
+app = typer.Typer(
+    name="instructmining",
+    help="Score instruction-tuning data and keep the best: the InstructMining indicators and rule on ONNX Runtime.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(score)
+app.command()(select)
+app.command()(export)
+app.command()(doctor)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled like Ctrl-C but for its exit code."""
+
+
+def main() -> None:
+    """Run a command; exit codes: 0 done, 1 error, 2 wrong usage, 3 rows were rejected, 130 and 143 interrupted."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(standalone_mode=False)
+    except InstructMiningError as error:
+        typer.echo(f"error: {error}", err=True)
+        code = 1
+    except typer.Exit as error:
+        code = error.exit_code
+    except Terminated:
+        code = 143
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        # The reader of standard output went away, as in `… | head`; nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except Exception as error:
+        if not _is_usage_error(error):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        code = 2
+    sys.exit(code or 0)
+
+
+def _is_usage_error(error: Exception) -> bool:
+    return hasattr(error, "show") and hasattr(error, "exit_code")
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated

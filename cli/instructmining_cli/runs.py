@@ -1,0 +1,183 @@
+"""One scoring run as the user sees it: the progress line, the run file, the closing words."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from instructmining import __version__
+from instructmining.errors import InstructMiningError
+from instructmining.inputs import ExampleReader
+from instructmining.runstats import Statistics
+from instructmining.scorer import WINDOW_ROWS, Scorer
+
+_PLAIN_EVERY_S = 30.0  # where standard error is no terminal, a line this often
+
+
+@dataclass(slots=True)
+class Run:
+    """Collects what the run file says and draws the progress on standard error."""
+
+    scorer: Scorer
+    inputs: Sequence[str]
+    out: str
+    settings: dict[str, object]
+    statistics: Statistics = field(default_factory=Statistics)
+    reader: ExampleReader | None = None
+    rows_written: int = 0
+    _console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
+    _begin: float = field(default_factory=time.perf_counter)
+    _begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _bar: Progress | None = None
+    _task: TaskID | None = None
+    _said_at: float = field(default_factory=time.perf_counter)
+
+    @property
+    def rejected(self) -> int:
+        """Rows that went to the rejects, from reading and from scoring."""
+        return (self.reader.rejected if self.reader else 0) + self.statistics.rows_rejected
+
+    def say(self, text: str) -> None:
+        """One line on standard error."""
+        self._console.print(text, markup=False)
+
+    @contextmanager
+    def display(self) -> Iterator[None]:
+        """Draw a bar while the run goes, where standard error is a terminal; plain lines elsewhere."""
+        if self.scorer.bundle.note:
+            self.say(f"bundle {self.scorer.bundle.name!r}: {self.scorer.bundle.note}")
+        if self.scorer.caution:
+            self.say(f"caution: {self.scorer.caution}")
+        self.say(f"device: {self.scorer.device}")
+        if not self._console.is_terminal:
+            yield
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            self._bar = bar
+            self._task = bar.add_task("scoring", total=1.0, speed="")
+            yield
+            self._bar = None
+
+    def progress(self, statistics: Statistics) -> None:
+        """Redraw; called by the scorer after each batch and each block of neighbours."""
+        now = time.perf_counter()
+        if self._bar is None and now - self._said_at < _PLAIN_EVERY_S:
+            return
+        self._said_at = now
+        share = self._share_done(statistics)
+        elapsed = now - self._begin
+        tokens = sum(statistics.tokens.values())
+        left = _duration(elapsed / share - elapsed) if share > 0.01 else "?"
+        speed = (
+            f"{statistics.rows_computed:,.0f} rows  {statistics.rows_computed / elapsed:,.1f} rows/s  "
+            f"{tokens / elapsed:,.0f} tokens/s  {left} left"
+        )
+        stage = "scoring"
+        if statistics.neighbours_done:
+            stage, share = "neighbours", statistics.neighbours_done / statistics.rows_scored
+            speed = f"{statistics.neighbours_done:,} of {statistics.rows_scored:,} rows"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=share, description=stage, speed=speed)
+        else:
+            self.say(f"{stage}: {share:.0%}  {speed}")
+
+    def check_counts(self) -> None:
+        """Every row that was read is written or rejected.
+
+        Raises:
+            InstructMiningError: the counts do not add up, which is a defect of ours.
+        """
+        rows = self.reader.rows if self.reader else 0
+        if rows != self.rows_written + self.rejected:
+            raise InstructMiningError(
+                f"counts do not add up: {rows} rows in, {self.rows_written} written, {self.rejected} rejected; "
+                "nothing was put in place; please report this"
+            )
+
+    def as_json(self) -> dict[str, object]:
+        """The run file."""
+        bundle, rule, statistics = self.scorer.bundle, self.scorer.rule, self.statistics
+        elapsed = time.perf_counter() - self._begin
+        packages = ("numpy", "orjson", "tokenizers")
+        return {
+            "started_at": self._begun_at.isoformat(timespec="seconds"),
+            "versions": {
+                "instructmining": __version__,
+                "python": platform.python_version(),
+                "onnxruntime": self.scorer.runtime_version,
+                **{package: version(package) for package in packages},
+            },
+            "device": str(self.scorer.device),
+            "bundle": {
+                "path": str(bundle.path),
+                "name": bundle.name,
+                "digest": bundle.digest,
+                "note": bundle.note,
+                "roles": {
+                    name: {"precision": role.precision, "max_tokens": role.max_tokens, **role.source}
+                    for name, role in bundle.roles.items()
+                },
+            },
+            "rule": {"id": rule.id, "digest": rule.digest, "reward_model": rule.reward_model} if rule else None,
+            "caution": self.scorer.caution,
+            "settings": {
+                "inputs": list(self.inputs),
+                "columns": list(self.scorer.columns),
+                "budget_tokens": self.scorer.budget_tokens,
+                "window_rows": WINDOW_ROWS,
+                "knn": {"metric": "euclidean", "pool": "all rows of the run", "text": "turns joined by newlines"},
+                **self.settings,
+            },
+            "counts": {
+                "rows_in": self.reader.rows if self.reader else 0,
+                "rows_out": self.rows_written,
+                "rows_rejected": self.rejected,
+                "blank_lines": self.reader.blank if self.reader else 0,
+                "truncated": {name: statistics.truncated[name] for name in bundle.roles},
+            },
+            "tokens": dict(statistics.tokens),
+            "padding_share": round(statistics.padding_share, 4),
+            "seconds": {
+                "total": round(elapsed, 3),
+                **{stage: round(seconds, 3) for stage, seconds in statistics.seconds.items()},
+            },
+        }
+
+    def say_result(self) -> None:
+        """The closing words."""
+        elapsed = time.perf_counter() - self._begin
+        tokens = sum(self.statistics.tokens.values())
+        self.say(
+            f"scored {self.rows_written:,} rows in {_duration(elapsed)} "
+            f"({self.rows_written / elapsed:,.1f} rows/s, {tokens / elapsed:,.0f} tokens/s): {self.out}"
+        )
+        if self.rejected:
+            where = "standard error" if self.out == "-" else f"{self.out}.rejects.jsonl"
+            self.say(f"rejected {self.rejected:,} rows: {where}")
+
+    def _share_done(self, statistics: Statistics) -> float:
+        """Share of the rows that are computed; how many there are is known once all are read, and guessed before."""
+        read = self.reader.share_read if self.reader else None
+        if not read or not self.reader:
+            return 0.0
+        total = self.reader.rows / read
+        limit = self.settings.get("limit")
+        total = min(total, limit) if isinstance(limit, int) else total
+        return min(1.0, (statistics.rows_computed + self.rejected) / total) if total else 0.0
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60} min {rest % 60:02d} s"

@@ -1,0 +1,93 @@
+"""``instructmining score``: rows in, scored rows out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def score(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="JSON or JSON lines, also .gz or .zst; - reads standard input."),
+    ],
+    out: Annotated[
+        str, typer.Option("-o", "--out", help="OUT.jsonl, .jsonl.gz or .jsonl.zst; - writes rows to standard output.")
+    ],
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="Bundle folder; by default the demo bundle, built when its parts are installed."),
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="paper-v1, paper-v3 or a JSON file; by default the bundle's own.")
+    ] = None,
+    indicators: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns to compute, comma-separated, or 'all'. Alone: no prediction; with --rule: beside its terms."
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N. auto takes CUDA only where a session runs there.")
+    ] = "auto",
+    format: Annotated[
+        str | None,
+        typer.Option(help="alpaca, sharegpt, messages or prompt_response; by default detected in each file."),
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="Put before the name of each added column.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N rows only.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Score instruction data: indicators and the rule's predicted log loss (lower is better), a row out for each in.
+
+    Bad rows go to OUT.rejects.jsonl with the reason; OUT.run.json says what was run. Exit code 3: rows were rejected.
+    """
+    from instructmining.formats import format_name
+    from instructmining.inputs import read_examples
+    from instructmining.scorer import Scorer
+    from instructmining.writers import RunWriter, added_names
+    from instructmining_cli.demo_bundle import demo_bundle
+    from instructmining_cli.runs import Run
+
+    names = _indicator_names(indicators)
+    folder = bundle or demo_bundle(lambda text: typer.echo(text, err=True))
+    with (
+        RunWriter(out, prefix=prefix, overwrite=overwrite, inputs=inputs) as writer,
+        Scorer.open(folder, rule=rule, indicators=names, device=device) as scorer,
+    ):
+        run = Run(scorer, inputs, out, {"format": format, "prefix": prefix, "limit": limit, "strict": strict})
+        run.reader = read_examples(
+            inputs,
+            format=format_name(format),
+            limit=limit,
+            columns=added_names(scorer.columns, prefix),
+            on_reject=None if strict else writer.reject,
+        )
+        with run.display():
+            rows = scorer.score(
+                run.reader,
+                on_reject=None if strict else writer.reject_example,
+                on_progress=run.progress,
+                statistics=run.statistics,
+            )
+            for row in rows:
+                with run.statistics.timed("write"):
+                    writer.write(row)
+                run.rows_written += 1
+        run.check_counts()
+        writer.finish(run.as_json())
+        run.say_result()
+    if run.rejected:
+        raise typer.Exit(3)
+
+
+def _indicator_names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    from instructmining.indicators import INDICATORS
+
+    if text.strip() == "all":
+        return list(INDICATORS)
+    return [name.strip() for name in text.split(",") if name.strip()]

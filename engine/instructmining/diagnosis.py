@@ -1,0 +1,78 @@
+"""What ``doctor`` prints: devices as measured, and a bundle checked against its own reference values."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from instructmining.bundle import Bundle
+from instructmining.references import Agreement, References, agreement
+from instructmining.sessions import Device, GraphSession, cpu_threads, cuda_problem, runtime_version
+
+ENGINE_PACKAGES = ("numpy", "orjson", "pyarrow", "tokenizers", "zstandard")
+EXPORT_PACKAGES = ("torch", "transformers", "onnx-ir", "safetensors", "gguf", "accelerate")
+# Rows within this of their references are taken as the same numbers: the bounds of the exporter's gate in float32.
+ROW_ERROR = 1e-4
+BATCH_DIFFERENCE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class RoleCheck:
+    """One role of a bundle, run here."""
+
+    role: str
+    found: Agreement | None  # None where the bundle holds no reference values
+
+    @property
+    def passed(self) -> bool:
+        """The graph gives its reference values here."""
+        return self.found is not None and (
+            self.found.row_error <= ROW_ERROR and self.found.batch_difference <= BATCH_DIFFERENCE
+        )
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        if self.found is None:
+            return "no reference values in the bundle; export it again"
+        return (
+            f"{'ok' if self.passed else 'DIFFERS'}: {self.found.rows} rows within {self.found.row_error:.1e} of their "
+            f"references (at most {ROW_ERROR:.0e}), batch and alone within {self.found.batch_difference:.1e} "
+            f"(at most {BATCH_DIFFERENCE:.0e})"
+        )
+
+
+def describe_machine() -> dict[str, str]:
+    """Versions and devices, by name."""
+    problem = cuda_problem()
+    return {
+        "instructmining": _version("instructmining"),
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "onnxruntime": runtime_version(),
+        **{package: _version(package) for package in ENGINE_PACKAGES},
+        "cpu": f"works, {cpu_threads()} threads",
+        "cuda": "works: a graph ran on it" if problem is None else f"does not work: {problem}",
+        **{f"export: {package}": _version(package) for package in EXPORT_PACKAGES},
+    }
+
+
+def check_bundle(bundle: Bundle, device: Device) -> Iterator[RoleCheck]:
+    """Run each role's reference texts on a device and compare.
+
+    Raises:
+        BundleError: a graph or its reference values cannot be loaded.
+        DeviceError: a session opens elsewhere than asked.
+    """
+    for name, role in bundle.roles.items():
+        if role.references is None:
+            yield RoleCheck(name, None)
+            continue
+        yield RoleCheck(name, agreement(References.load(role.references), GraphSession(role.graph, device)))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

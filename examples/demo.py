@@ -1,0 +1,78 @@
+"""`make demo`: score 200 real Alpaca rows with the demo bundle and show the best and the worst.
+
+The rows are the first 200 of the sample in the llamafactory package that have at most 500 characters in all, so that
+two cores need about a minute. They are fetched with pip and cached.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from instructmining import Rule
+from instructmining_cli.demo_bundle import cache_folder
+from instructmining_export.demo.data import fetch
+
+ROWS = 200
+MAX_CHARACTERS = 500
+SHOWN = 5
+OUT = Path("demo-out")
+
+
+def main() -> None:
+    """Fetch, score, select, show."""
+    begin = time.perf_counter()
+    OUT.mkdir(exist_ok=True)
+    source, scored, best = OUT / "alpaca-200.jsonl", OUT / "scored.jsonl", OUT / "best-50.jsonl"
+    rows = json.loads(fetch("alpaca_en_demo.json", cache_folder() / "data").read_bytes())
+    short = [row for row in rows if sum(map(len, row.values())) <= MAX_CHARACTERS][:ROWS]
+    source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in short), encoding="utf-8")
+    instructmining("score", source, "-o", scored, "--rule", "paper-v1", "--indicators", "all", "--overwrite")
+    instructmining("select", scored, "-o", best, "--top", "50", "--overwrite")
+    show([json.loads(line) for line in scored.read_text(encoding="utf-8").splitlines()])
+    run = json.loads(Path(f"{scored}.run.json").read_bytes())
+    tokens, seconds = sum(run["tokens"].values()), run["seconds"]["total"]
+    print(f"\nspeed: {len(short) / seconds:.1f} rows/s, {tokens / seconds:,.0f} tokens/s on {run['device']}")
+    print(f"files: {scored} (all rows with their columns), {best} (the best 50, as they were), {scored}.run.json")
+    print(f"the whole demo took {time.perf_counter() - begin:.0f} s")
+
+
+def instructmining(*arguments: str | Path) -> None:
+    """Run the command line as a user would; it says itself what went wrong."""
+    command = [Path(sys.executable).with_name("instructmining"), *arguments]
+    done = subprocess.run([str(part) for part in command], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def show(rows: list[dict[str, object]]) -> None:
+    """The best and the worst rows, with what each term of the rule adds to their predicted log loss."""
+    rule = Rule.load("paper-v1")
+    columns = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in rule.terms}
+    terms = rule.contributions(columns)
+    order = np.argsort([row["predicted_log_loss"] for row in rows], kind="stable")
+    console = Console(width=118)
+    for title, chosen in (("best", order[:SHOWN]), ("worst", order[-SHOWN:])):
+        table = Table(title=f"{title} {SHOWN} of {len(rows)} by predicted log loss = {rule.intercept} + terms")
+        table.add_column("predicted", justify="right")
+        for name in terms:
+            table.add_column(name, justify="right")
+        table.add_column("perplexity", justify="right")
+        table.add_column("instruction → response", no_wrap=True, overflow="ellipsis", max_width=56)
+        for number in chosen:
+            row = rows[number]
+            text = " ".join(f"{row['instruction']} {row['input']} → {row['output']}".split())
+            values = [f"{values[number]:+.4f}" for values in terms.values()]
+            table.add_row(f"{row['predicted_log_loss']:.4f}", *values, f"{row['perplexity']:.1f}", text)
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

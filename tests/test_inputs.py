@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import orjson
+import pytest
+
+from instructmining.errors import InputError, RowError
+from instructmining.inputs import DETECTION_ROWS, read_examples
+from instructmining.records import COLUMNS, Reject
+
+ALPACA = {"instruction": "a", "input": "", "output": "b"}
+MESSAGES = {"messages": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}
+
+
+def lines(*rows: object) -> bytes:
+    return b"".join((row if isinstance(row, bytes) else orjson.dumps(row)) + b"\n" for row in rows)
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_bytes(lines(*rows))
+    return path
+
+
+def test_examples_come_in_the_order_of_the_files_with_their_rows(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", ALPACA, {**ALPACA, "output": "x"})
+    second = tmp_path / "b.json.gz"
+    second.write_bytes(gzip.compress(orjson.dumps([MESSAGES])))
+    examples = list(read_examples([first, str(second)]))
+    assert [example.response_texts for example in examples] == [["b"], ["x"], ["d"]]
+    assert [example.row and (example.row.source, example.row.line) for example in examples] == [
+        (str(first), 1),
+        (str(first), 2),
+        (str(second), 1),
+    ]
+
+
+def test_one_path_needs_no_list(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ALPACA)
+    assert len(list(read_examples(path))) == len(list(read_examples(str(path)))) == 1
+
+
+def test_the_format_is_detected_in_each_file_and_holds_for_all_its_rows(tmp_path: Path) -> None:
+    rejects: list[Reject] = []
+    first = write(tmp_path / "a.jsonl", ALPACA, MESSAGES)
+    second = write(tmp_path / "b.jsonl", MESSAGES)
+    examples = list(read_examples([first, second], on_reject=rejects.append))
+    assert [example.response_texts for example in examples] == [["b"], ["d"]]
+    assert [(reject.line, reject.reason) for reject in rejects] == [(2, "field 'instruction' is missing")]
+
+
+def test_a_format_that_is_given_is_not_detected(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {**ALPACA, **MESSAGES})
+    (example,) = read_examples(path, format="messages")
+    assert example.response_texts == ["d"]
+
+
+def test_an_unknown_format_name_is_an_input_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ALPACA)
+    with pytest.raises(InputError, match="format 'vicuna'; known: alpaca, sharegpt, messages, prompt_response"):
+        read_examples(path, format="vicuna")  # type: ignore[arg-type]
+
+
+def test_a_file_in_no_known_format_is_an_input_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"text": "a"}, {"text": "b"})
+    with pytest.raises(InputError, match=r"a\.jsonl: no known format in the first 2 rows; fields found: text"):
+        list(read_examples(path))
+
+
+def test_bad_rows_do_not_hide_the_format(tmp_path: Path) -> None:
+    rejects: list[Reject] = []
+    path = write(tmp_path / "a.jsonl", b"{", {"text": "?"}, ALPACA)
+    assert len(list(read_examples(path, on_reject=rejects.append))) == 1
+    assert [reject.line for reject in rejects] == [1, 2]
+
+
+def test_a_file_that_begins_with_many_bad_rows_is_still_read(tmp_path: Path) -> None:
+    rejects: list[Reject] = []
+    path = write(tmp_path / "a.jsonl", *[b"{"] * (DETECTION_ROWS + 1), MESSAGES)
+    (example,) = read_examples(path, on_reject=rejects.append)
+    assert example.response_texts == ["d"]
+    assert len(rejects) == DETECTION_ROWS + 1
+
+
+# Counts
+
+
+def test_rows_rejects_and_blank_lines_are_counted_over_all_files(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", ALPACA, b"", b"{", ALPACA, b"  ")
+    second = write(tmp_path / "b.jsonl", b"", MESSAGES, {**MESSAGES, "messages": []})
+    rejects: list[Reject] = []
+    reader = read_examples([first, second], on_reject=rejects.append)
+    assert (reader.rows, reader.rejected, reader.blank) == (0, 0, 0)
+    assert len(list(reader)) == 3
+    assert (reader.rows, reader.rejected, reader.blank) == (5, 2, 3)
+    assert [(reject.source, reject.line, reject.offset) for reject in rejects] == [
+        (str(first), 3, len(lines(ALPACA, b""))),
+        (str(second), 3, len(lines(b"", MESSAGES))),
+    ]
+
+
+def test_an_empty_file_has_no_examples(tmp_path: Path) -> None:
+    reader = read_examples(write(tmp_path / "a.jsonl"))
+    assert list(reader) == []
+    assert (reader.rows, reader.share_read) == (0, 1.0)
+
+
+def test_the_share_read_grows_to_one_over_all_files(tmp_path: Path) -> None:
+    paths = [write(tmp_path / name, *[ALPACA] * 10) for name in ("a.jsonl", "b.jsonl", "c.jsonl")]
+    reader = read_examples(paths)
+    assert reader.share_read == 0.0
+    shares: list[float | None] = [reader.share_read for _ in reader]
+    known = [share for share in shares if share is not None]
+    assert len(known) == 30
+    assert known == sorted(known)
+    assert reader.share_read == 1.0
+
+
+# Limit
+
+
+@pytest.mark.parametrize(("limit", "wanted"), [(0, 0), (1, 1), (3, 2), (5, 4), (9, 5)])
+def test_a_limit_counts_rows_over_all_files_bad_ones_included(tmp_path: Path, limit: int, wanted: int) -> None:
+    paths = [
+        write(tmp_path / "a.jsonl", ALPACA, b"{", ALPACA, ALPACA),
+        write(tmp_path / "b.jsonl", MESSAGES, MESSAGES),
+    ]
+    rejects: list[Reject] = []
+    reader = read_examples(paths, limit=limit, on_reject=rejects.append)
+    assert len(list(reader)) == wanted
+    assert reader.rows == min(limit, 6)
+    assert len(rejects) == (1 if limit > 1 else 0)
+
+
+def test_a_limit_beyond_the_rows_that_show_the_format_holds(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *[ALPACA] * (DETECTION_ROWS + 10))
+    assert len(list(read_examples(path, limit=DETECTION_ROWS + 5))) == DETECTION_ROWS + 5
+
+
+def test_a_file_behind_the_limit_is_not_looked_at(tmp_path: Path) -> None:
+    paths = [write(tmp_path / "a.jsonl", ALPACA, ALPACA), write(tmp_path / "b.jsonl", {"text": "no format"})]
+    assert len(list(read_examples(paths, limit=2))) == 2
+
+
+# Rejects
+
+
+def test_without_anyone_to_take_it_the_first_bad_row_raises_its_place_and_reason(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ALPACA, {"instruction": "a", "output": " "}, ALPACA)
+    examples = iter(read_examples(path))
+    next(examples)
+    with pytest.raises(RowError, match=r"a\.jsonl, line 2: the response is empty"):
+        next(examples)
+
+
+def test_a_reject_keeps_the_bytes_of_its_row(tmp_path: Path) -> None:
+    rejects: list[Reject] = []
+    path = write(tmp_path / "a.jsonl", ALPACA, b'{"instruction" : "a","output": null}', b'{"a":"\xff"}')
+    list(read_examples(path, on_reject=rejects.append))
+    assert [reject.raw for reject in rejects] == [b'{"instruction" : "a","output": null}', b'{"a":"\xff"}']
+
+
+def test_a_row_over_the_limit_of_bytes_is_a_reject(tmp_path: Path) -> None:
+    rejects: list[Reject] = []
+    path = write(tmp_path / "a.jsonl", ALPACA, {**ALPACA, "output": "x" * 100}, ALPACA)
+    assert len(list(read_examples(path, max_row_bytes=60, on_reject=rejects.append))) == 2
+    assert [(reject.line, reject.reason) for reject in rejects] == [(2, "row is longer than 60 bytes")]
+
+
+# Names that are taken
+
+
+def test_a_taken_column_name_is_an_input_error_that_offers_a_prefix(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ALPACA, {**ALPACA, "mtld": 3})
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2: the row has a field 'mtld'.*give --prefix"):
+        list(read_examples(path, columns=COLUMNS))
+
+
+def test_a_taken_column_name_in_a_later_row_is_a_reject(tmp_path: Path) -> None:
+    rejects: list[Reject] = []
+    path = write(tmp_path / "a.jsonl", *[ALPACA] * DETECTION_ROWS, {**ALPACA, "mtld": 3}, ALPACA)
+    assert len(list(read_examples(path, columns=COLUMNS, on_reject=rejects.append))) == DETECTION_ROWS + 1
+    assert [reject.line for reject in rejects] == [DETECTION_ROWS + 1]
+    assert "field 'mtld' is also a column of ours; --prefix" in rejects[0].reason
+
+
+def test_a_field_that_no_column_hides_is_fine(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {**ALPACA, "mtld": 3})
+    assert len(list(read_examples(path, columns=["im_mtld", "perplexity"]))) == 1
+
+
+# Files
+
+
+def test_a_missing_file_or_a_folder_is_an_input_error_before_anything_is_read(tmp_path: Path) -> None:
+    good = write(tmp_path / "a.jsonl", ALPACA)
+    with pytest.raises(InputError, match=r"gone\.jsonl: No such file"):
+        read_examples([good, tmp_path / "gone.jsonl"])
+    with pytest.raises(InputError, match="is a folder"):
+        read_examples([good, tmp_path])
