@@ -46,6 +46,7 @@ def score(
     """
     from instructmining.formats import format_name
     from instructmining.inputs import read_examples
+    from instructmining.records import COLUMNS
     from instructmining.scorer import Scorer
     from instructmining.writers import RunWriter, added_names
     from instructmining_cli.demo_bundle import demo_bundle
@@ -62,7 +63,7 @@ def score(
             inputs,
             format=format_name(format),
             limit=limit,
-            columns=added_names(scorer.columns, prefix),
+            columns=added_names(COLUMNS, prefix),  # select takes them all for ours
             on_reject=None if strict else writer.reject,
         )
         with run.display():

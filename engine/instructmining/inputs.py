@@ -60,6 +60,8 @@ class ExampleReader:
             InputError: a file cannot be opened, is in no known format, or has a field that a column would hide.
         """
         for reader in self._readers:
+            if self._limit is not None and self.rows >= self._limit:
+                return
             rows = iter(reader)
             first = list(islice(rows, DETECTION_ROWS if self._limit is None else min(DETECTION_ROWS, self._limit)))
             good = [row for row in first if isinstance(row, SourceRow)]

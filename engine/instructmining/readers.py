@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias
 
 import orjson
 import zstandard
@@ -19,15 +19,20 @@ import zstandard
 from instructmining.errors import InputError
 from instructmining.records import Reject, SourceRow
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 MAX_ROW_BYTES = 64 * 2**20
 _CHUNK = 1 << 20
+_PACKED = 1 << 16  # compressed bytes taken at a time
+_GZIP = 31  # zlib's window bits for the gzip format
 _BOM = b"\xef\xbb\xbf"
 # A string, an opening or closing bracket, or a quote whose string does not end in the buffer.
 _STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|"', re.DOTALL)
 _KEPT = 1000  # bytes kept of a row that is too long, or that stopped the reading
 _BETWEEN = b" \t\r\n,"
 READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
-_NEWLINES = re.compile(rb"\s*[\r\n]\s*")
+_NEWLINES = re.compile(rb"[\r\n]\s*")
 
 RowOrReject: TypeAlias = SourceRow | Reject
 
@@ -79,7 +84,10 @@ class RowReader:
             InputError: the file cannot be opened, or reading fails before the first byte.
         """
         with self._opened() as stream:
-            head = stream.peek(_CHUNK)[:_CHUNK]
+            try:
+                head = stream.peek(_CHUNK)[:_CHUNK]
+            except READ_ERRORS as error:
+                raise InputError(f"{self.path}: cannot be read: {error}") from error
             start = head.removeprefix(_BOM).lstrip()[:1]
             if start == b"[" or (start == b"{" and ".json" in Path(self.path).suffixes):
                 yield from self._values(stream)
@@ -95,11 +103,11 @@ class RowReader:
                 raise InputError(f"{self.path}: {error.strerror}") from error
             self._raw = raw
             suffix = Path(self.path).suffix
-            plain: io.RawIOBase | io.BufferedIOBase | BinaryIO = raw
+            plain: io.RawIOBase | BinaryIO = raw
             if suffix == ".gz":
-                plain = gzip.GzipFile(fileobj=raw)
+                plain = _Decompressed(raw, partial(zlib.decompressobj, wbits=_GZIP))
             elif suffix == ".zst":
-                plain = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+                plain = _Decompressed(raw, lambda: zstandard.ZstdDecompressor().decompressobj())
             yield io.BufferedReader(plain, _CHUNK)  # type: ignore[arg-type]
 
     def _lines(self, stream: io.BufferedReader) -> Iterator[RowOrReject]:
@@ -122,8 +130,8 @@ class RowReader:
                 return
             start = offset
             offset += size
-            if number == 1:
-                line = line.removeprefix(_BOM)
+            if number == 1 and line.startswith(_BOM):
+                line, start = line.removeprefix(_BOM), len(_BOM)
             text = line.strip()
             if text:
                 yield self._parse(number, start, text)
@@ -184,7 +192,7 @@ class _Values:
     def __iter__(self) -> Iterator[_Piece]:
         while not self._problem and (match := self._structure()) is not None:
             if self._depth == 0 and self._buffer[self._cursor : match.start()].strip(_BETWEEN):
-                yield self._piece(self._cursor, match.start(), "text outside of any row")
+                yield self._between(self._cursor, match.start())
             yield from self._step(match)
         yield from self._rest()
 
@@ -233,7 +241,7 @@ class _Values:
             if self._depth:
                 self._depth -= 1
                 if self._depth == 0:
-                    yield self._piece(self._start, self._cursor)
+                    yield self._value()
             elif symbol == b"]" and self._in_array:
                 self._in_array = False
             else:
@@ -241,6 +249,19 @@ class _Values:
                 self._problem = "a closing bracket without its opening"
         elif self._depth == 0:
             yield self._piece(match.start(), self._cursor, "row is a text, wanted an object")
+
+    def _value(self) -> _Piece:
+        if self._cursor - self._start > self._max_row_bytes:
+            problem = f"row is longer than {self._max_row_bytes} bytes"
+            return self._piece(self._start, min(self._cursor, self._start + _KEPT), problem)
+        return self._piece(self._start, self._cursor)
+
+    def _between(self, begin: int, end: int) -> _Piece:
+        """Text between two values, without the commas and spaces around it."""
+        gap = self._buffer[begin:end]
+        begin += len(gap) - len(gap.lstrip(_BETWEEN))
+        end -= len(gap) - len(gap.rstrip(_BETWEEN))
+        return self._piece(begin, end, "text outside of any row")
 
     def _rest(self) -> Iterator[_Piece]:
         """What is left is one piece: the open value, or what stopped the reading."""
@@ -259,6 +280,54 @@ class _Values:
     def _piece(self, begin: int, end: int, problem: str = "") -> _Piece:
         line = self._line + self._buffer.count(b"\n", 0, begin)
         return _Piece(line, self._offset + begin, self._buffer[begin:end], problem)
+
+
+class _Frame(Protocol):
+    """One compressed frame, as zlib and zstandard read it."""
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    @property
+    def eof(self) -> bool: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Decompressed(io.RawIOBase):
+    """Compressed frames one after the other; a cut one raises once all before the cut was given."""
+
+    def __init__(self, raw: BinaryIO, start: Callable[[], _Frame]) -> None:
+        self._raw = raw
+        self._start = start
+        self._frame: _Frame | None = None
+        self._packed = b""
+        self._plain = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: WriteableBuffer, /) -> int:
+        """Fill the target as far as one piece goes.
+
+        Raises:
+            EOFError: the file ends inside a frame.
+        """
+        while not self._plain:
+            packed = self._packed or self._raw.read(_PACKED)
+            if not packed:
+                if self._frame is not None:
+                    raise EOFError("the compressed file is cut")
+                return 0
+            self._frame = self._frame or self._start()
+            self._plain = memoryview(self._frame.decompress(packed))
+            self._packed = b""
+            if self._frame.eof:
+                self._packed, self._frame = self._frame.unused_data, None
+        view = memoryview(target)
+        size = min(len(view), len(self._plain))
+        view[:size], self._plain = self._plain[:size], self._plain[size:]
+        return size
 
 
 def _skip_line(stream: io.BufferedReader) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class Choice:
             raise SelectionError("give exactly one of top, fraction and max_loss")
         if self.top is not None and self.top < 1:
             raise SelectionError(f"top is {self.top}, wanted at least 1")
+        if self.max_loss is not None and math.isnan(self.max_loss):
+            raise SelectionError("max_loss is nan, wanted a number")
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise SelectionError(f"fraction is {self.fraction}, wanted more than 0 and at most 1")
 
@@ -110,7 +113,8 @@ def select(
     except OSError as error:
         raise OutputError(f"{target}: {error.strerror}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     worst = float(values[order[-1]]) if len(order) else None
     return Selection(len(values), len(values) - len(known), len(order), worst)
 
@@ -157,10 +161,10 @@ def without_scores(row: SourceRow, prefix: str = "") -> bytes:
     if not added:
         return row.raw
     original = {name: value for name, value in row.fields.items() if name not in names}
-    at = row.raw.rfind(b',"' + added[0].encode() + b'":')
-    line = row.raw[:at] + b"}"
-    try:
-        same = at > 0 and orjson.loads(line) == original
-    except orjson.JSONDecodeError:
-        same = False
-    return line if same else orjson.dumps(original)
+    at = len(row.raw)
+    while (at := row.raw.rfind(b',"' + added[0].encode() + b'":', 0, at)) > 0:
+        line = row.raw[:at] + b"}"
+        with suppress(orjson.JSONDecodeError):
+            if orjson.loads(line) == original:
+                return line
+    return orjson.dumps(original)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from instructmining.errors import BundleError
 from instructmining.records import Part, Run, Special, Tokens
@@ -35,6 +36,8 @@ class TextEncoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # "<|im_end|>" in a row is plain text
+        # A byte-level post-processor may trim spaces from the offsets, and a response's last spaces would be lost.
+        self._tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
         self._path = path
 
     def special(self, token: str) -> int:
@@ -58,7 +61,8 @@ class TextEncoder:
 
         A token belongs to a response when it ends behind the response's first character. The first token of a text
         has nothing before it and is not scored. A text longer than ``max_tokens`` keeps, of all before its last
-        response, the last ``max(256, max_tokens − response)`` tokens, and of the response the first that then fit.
+        response, the last ``max(256, max_tokens − response)`` tokens (but at most three quarters of a small limit), and of the
+        response the first that then fit.
         """
         runs = [part for parts in texts for part in parts if isinstance(part, Run)]
         encodings = iter(self._tokenizer.encode_batch([run.text for run in runs], add_special_tokens=False))
@@ -88,7 +92,7 @@ class TextEncoder:
         truncated = len(ids) > max_tokens
         if truncated:
             begin, end = spans[-1] if spans else (0, len(ids) - closing)
-            kept = _kept(len(ids), begin, end, max_tokens)
+            kept = _kept(len(ids), begin, end, closing, max_tokens)
             array, scored = array[kept], scored[kept]
         scored[:1] = False
         return Tokens(array, np.flatnonzero(scored), truncated)
@@ -100,14 +104,18 @@ def alone(ids: NDArray[np.int64], *, max_tokens: int) -> Tokens:
     return Tokens(kept, np.arange(1, len(kept), dtype=np.int64), len(ids) > max_tokens)
 
 
-def _kept(size: int, begin: int, end: int, max_tokens: int) -> NDArray[np.int64]:
-    """Positions that stay of a text whose last response lies at begin..end, in order."""
-    room = max_tokens - (size - end)
-    prompt = min(begin, max(MIN_PROMPT_TOKENS, room - (end - begin)), room)
+def _kept(size: int, begin: int, end: int, closing: int, max_tokens: int) -> NDArray[np.int64]:
+    """Positions that stay of a text whose last response lies at begin..end, in order.
+
+    What stands between that response and the closing special tokens gives way first: it tells nothing of the response.
+    """
+    room = max_tokens - closing
+    if end <= room:
+        return np.concatenate([np.arange(room), np.arange(size - closing, size)])
+    prompt = min(begin, max(min(MIN_PROMPT_TOKENS, room - room // 4), room - (end - begin)))
     return np.concatenate(
         [
-            np.arange(begin - prompt, begin),
-            np.arange(begin, begin + room - prompt),
-            np.arange(end, size),
+            np.arange(begin - prompt, begin + room - prompt),
+            np.arange(size - closing, size),
         ]
     )

@@ -74,7 +74,8 @@ class WindowBuilder:
             role = stream.role
             if stream.text == "responses":
                 texts = [alone(ids, max_tokens=role.max_tokens) for ids in response_ids(role.tokenizer)]
-                streams.append(StreamTexts(stream, texts, owners))
+                with_scores = [number for number, text in enumerate(texts) if len(text.scored)]
+                streams.append(StreamTexts(stream, [texts[number] for number in with_scores], owners[with_scores]))
                 continue
             parts_of = conversations.get(stream) or [prompts.document(example, role.template) for example in examples]
             texts = self._encoders[role.tokenizer].rendered(parts_of, max_tokens=role.max_tokens)

@@ -30,7 +30,7 @@ def splice(row: ScoredRow, prefix: str = "") -> bytes:
     if source is None:
         turns = [{"role": turn.role, "content": turn.text} for turn in row.example.turns]
         return orjson.dumps({"messages": turns})[:-1] + b"," + columns[1:]
-    return source.raw.rstrip()[:-1].rstrip() + b"," + columns[1:]
+    return source.raw.rstrip()[:-1] + b"," + columns[1:]
 
 
 def added_names(columns: tuple[str, ...], prefix: str = "") -> list[str]:
