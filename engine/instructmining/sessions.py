@@ -158,6 +158,7 @@ class GraphSession:
             BundleError: the graph cannot be loaded.
             DeviceError: the session opened elsewhere than asked.
         """
+        self._graph = graph
         self._session = _open(str(graph), device)
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
         self.outputs = frozenset(value.name for value in self._session.get_outputs())
@@ -172,6 +173,9 @@ class GraphSession:
 
         Returns:
             ``nll`` (n,), in the order of the batch's scored positions; ``reward`` (rows,); ``embedding`` (rows, size).
+
+        Raises:
+            DeviceError: the graph fails on this batch.
         """
         scored = batch.scored if "nll" in outputs else batch.scored[:0]
         feeds = {

@@ -44,6 +44,9 @@ class DecoderShape:
             raise ExportError(f"a decoder of family {family!r} was given; wanted one of {', '.join(FAMILIES)}")
         if config.get("hidden_act") != "silu" or config.get("attention_bias") or config.get("mlp_bias"):
             raise ExportError("this decoder has another activation than silu, or biases: not supported")
+        head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        if head_size % 16:
+            raise ExportError(f"heads of size {head_size}: onnxruntime's fused attention wants a multiple of 16")
         rope = config.get("rope_parameters") or {}
         scaling = config.get("rope_scaling") or {}
         kind = rope.get("rope_type", scaling.get("rope_type", scaling.get("type", "default")))
@@ -56,7 +59,7 @@ class DecoderShape:
             inner=config["intermediate_size"],
             heads=config["num_attention_heads"],
             key_value_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
-            head_size=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+            head_size=head_size,
             words=config["vocab_size"],
             positions=config["max_position_embeddings"],
             epsilon=config["rms_norm_eps"],

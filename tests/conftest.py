@@ -1,0 +1,156 @@
+"""Shared parts: small models of the true architecture, and the demo bundle with its real rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from instructmining.bundle import RoleName
+from instructmining.references import Agreement
+from instructmining_cli.demo_bundle import cache_folder, demo_bundle
+from instructmining_export import templates
+from instructmining_export.bundles import BundleWriter, RoleEntry
+from instructmining_export.demo.data import fetch
+from instructmining_export.graphs import decoder, encoder
+from instructmining_export.graphs.tape import Weights, save
+
+CORPUS = [
+    "user\nName a colour.",
+    "assistant\nGreen is a colour, and so are blue and red.",
+    "The train leaves at noon; the ferry sails at three.",
+    "Bread rises because yeast gives off gas in the dough.",
+    "Count from one to ten: one two three four five six seven eight nine ten.",
+]
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "[CLS]", "[SEP]"]
+MAX_TOKENS = 512
+
+SMALL_DECODER = decoder.DecoderShape(
+    layers=2,
+    hidden=32,
+    inner=48,
+    heads=2,
+    key_value_heads=1,
+    head_size=16,
+    words=400,
+    positions=1024,
+    epsilon=1e-5,
+    rope_theta=10000.0,
+    tied=True,
+)
+SMALL_ENCODER = encoder.EncoderShape(
+    layers=2, hidden=32, inner=64, heads=4, words=400, positions=256, types=2, epsilon=1e-12
+)
+
+
+def small_tokenizer() -> Tokenizer:
+    """A byte-level BPE over every byte, so that any text has tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=380,
+        special_tokens=SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return tokenizer
+
+
+def random_weights(seed: int) -> Weights:
+    """A reader that makes up each tensor by its name; the shapes are those of the small models."""
+    sizes = {
+        "embed_tokens": (400, 32),
+        "q_proj": (32, 32),
+        "k_proj": (16, 32),
+        "v_proj": (16, 32),
+        "o_proj": (32, 32),
+        "gate_proj": (48, 32),
+        "up_proj": (48, 32),
+        "down_proj": (32, 48),
+        "word_embeddings": (400, 32),
+        "position_embeddings": (256, 32),
+        "token_type_embeddings": (2, 32),
+        "intermediate.dense.weight": (64, 32),
+        "intermediate.dense.bias": (64,),
+        "attention.output.dense.weight": (32, 32),
+        "output.dense.weight": (32, 64),
+        "query.weight": (32, 32),
+        "key.weight": (32, 32),
+        "value.weight": (32, 32),
+    }
+
+    def read(name: str) -> NDArray[np.float32]:
+        rng = np.random.default_rng([seed, *name.encode()])
+        shape = next((size for part, size in sizes.items() if part in name), (32,))
+        values = rng.normal(scale=0.3, size=shape)
+        if shape == (32,) and "norm" in name.lower() and name.endswith("weight"):
+            values = np.ones(shape)
+        return values.astype(np.float32)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with all roles of the demo, of random weights: everything works, nothing means anything."""
+    path = tmp_path_factory.mktemp("small") / "bundle"
+    rng = np.random.default_rng(7)
+    head = decoder.LinearHead(rng.normal(size=(1, 32)).astype(np.float32), np.zeros(1, dtype=np.float32))
+    nothing = Agreement(rows=0, row_error=0.0, token_error=None, batch_difference=0.0)
+    with BundleWriter(path) as bundle:
+        small_tokenizer().save(str(bundle.file("perplexity/tokenizer.json")))
+        small_tokenizer().save(str(bundle.file("embedding/tokenizer.json")))
+        model = decoder.build(SMALL_DECODER, random_weights(1), vocabulary=True, reward=head)
+        save(model, bundle.file("perplexity/model.onnx"))
+        save(encoder.build(SMALL_ENCODER, random_weights(2)), bundle.file("embedding/model.onnx"))
+        roles: dict[RoleName, tuple[str, dict[str, object], int]] = {
+            "perplexity": ("perplexity", templates.chatml(), MAX_TOKENS),
+            "reward": ("perplexity", templates.chatml(), MAX_TOKENS),
+            "embedding": ("embedding", templates.sentence("[CLS]", "[SEP]"), 64),
+        }
+        for role, (folder, template, limit) in roles.items():
+            references = f"{role}/references.json"
+            bundle.file(references).write_text('{"output": "nll", "rows": []}')
+            bundle.roles[role] = RoleEntry(
+                graph=f"{folder}/model.onnx",
+                tokenizer=f"{folder}/tokenizer.json",
+                template=template,
+                max_tokens=limit,
+                source={"id": f"tests/{role}", "revision": "0", "licence": "Apache-2.0"},
+                parity=nothing,
+                references=references,
+            )
+        bundle.finish(name="small", note="", default_rule="paper-v1", length_tokenizer="perplexity")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_bundle() -> Path:
+    """The demo bundle with its real weights, cached between runs."""
+    return demo_bundle(lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def real_rows() -> list[dict[str, str]]:
+    """The 999 Alpaca rows."""
+    rows: list[dict[str, str]] = json.loads(fetch("alpaca_en_demo.json", cache_folder() / "data").read_bytes())
+    return rows
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> Callable[..., Path]:
+    """Writes rows as JSON lines and returns the file."""
+
+    def write(*rows: dict[str, object], name: str = "rows.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
