@@ -159,6 +159,7 @@ class GraphSession:
             DeviceError: the session opened elsewhere than asked.
         """
         self._graph = graph
+        self._graph = graph
         self._session = _open(str(graph), device)
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
         self.outputs = frozenset(value.name for value in self._session.get_outputs())
@@ -176,6 +177,9 @@ class GraphSession:
 
         Raises:
             DeviceError: the graph fails on this batch.
+
+        Raises:
+            DeviceError: the graph fails on this batch.
         """
         scored = batch.scored if "nll" in outputs else batch.scored[:0]
         feeds = {
@@ -184,9 +188,10 @@ class GraphSession:
             "attention_mask": batch.mask,
             "scored": scored,
         }
-        values = self._session.run(
-            list(outputs), {name: array for name, array in feeds.items() if name in self._inputs}
-        )
+        try:
+            values = self._session.run(list(outputs), {name: feeds[name] for name in feeds if name in self._inputs})
+        except Exception as error:  # onnxruntime's own classes have no common root but this one
+            raise DeviceError(f"{self._graph}: failed on a batch of shape {batch.ids.shape}: {error}") from error
         return dict(zip(outputs, values, strict=True))
 
 

