@@ -467,7 +467,7 @@ def test_a_model_output_that_is_no_number_is_an_error_where_nobody_takes_it(
 
 def test_truncated_names_the_roles_that_saw_less_and_statistics_count_them(small_bundle: Path) -> None:
     short = Example.of("Name a colour.", "Green.")
-    middle = Example.of("Count.", " ".join(["seven"] * 50))
+    middle = Example.of("Count.", " ".join(["seven"] * 80))
     long_response = Example.of("Count.", "x" * 2000)
     long_prompt = Example.of("x" * 2000, "Green.")
     statistics = Statistics()

@@ -30,8 +30,8 @@ app.command()(export)
 app.command()(doctor)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, handled like Ctrl-C but for its exit code."""
+class Terminated(BaseException):
+    """SIGTERM. No KeyboardInterrupt, which the command framework would turn into its own abort."""
 
 
 def main() -> None:
@@ -46,6 +46,7 @@ def main() -> None:
     except typer.Exit as error:
         code = error.exit_code
     except Terminated:
+        typer.echo("terminated", err=True)
         code = 143
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)

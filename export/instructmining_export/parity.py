@@ -37,13 +37,13 @@ def parity_examples() -> list[Example]:
         return list(read_examples(path))
 
 
-def decoder_references(folder: Path, texts: list[Tokens], head: LinearHead) -> tuple[References, References]:
+def decoder_references(folder: Path, texts: list[Tokens], head: LinearHead | None) -> tuple[References, References]:
     """NLLs of the scored tokens from transformers in float32, and the head's reward on the same pass.
 
     Args:
         folder: checkpoint in the Hugging Face layout.
         texts: what the perplexity role is given.
-        head: a linear head on the last token's last hidden state.
+        head: a linear head on the last token's last hidden state; without it there are no rewards.
     """
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
     losses: list[NDArray[np.float32]] = []
@@ -55,8 +55,9 @@ def decoder_references(folder: Path, texts: list[Tokens], head: LinearHead) -> t
             log_likelihoods = torch.log_softmax(model.lm_head(hidden[scored - 1]), dim=-1)
             chosen = log_likelihoods.gather(1, torch.from_numpy(text.ids)[scored][:, None])
             losses.append(-chosen[:, 0].numpy())
-            rewards.append((hidden[-1].numpy().astype(np.float64) @ head.weight.T + head.bias).astype(np.float32))
-    return References("nll", texts, losses), References("reward", texts, rewards)
+            if head is not None:
+                rewards.append((hidden[-1].numpy().astype(np.float64) @ head.weight.T + head.bias).astype(np.float32))
+    return References("nll", texts, losses), References("reward", texts if rewards else [], rewards)
 
 
 def encoder_references(folder: Path, texts: list[Tokens]) -> References:

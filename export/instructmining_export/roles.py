@@ -36,8 +36,8 @@ class RewardHead:
     source: dict[str, str]
 
 
-def add_decoder(bundle: BundleWriter, checkpoint: Checkpoint, text: RoleText, reward: RewardHead) -> None:
-    """The roles perplexity and reward, on one graph and one pass.
+def add_decoder(bundle: BundleWriter, checkpoint: Checkpoint, text: RoleText, reward: RewardHead | None = None) -> None:
+    """The role perplexity, and with a head on the same model the role reward, on one graph and one pass.
 
     Raises:
         ExportError: the family is not supported, or the graph is not equal to its checkpoint.
@@ -49,13 +49,15 @@ def add_decoder(bundle: BundleWriter, checkpoint: Checkpoint, text: RoleText, re
         [conversation(example, template) for example in parity_examples()], max_tokens=text.max_tokens
     )
     # References first, then torch's copy of the weights goes, then the graph is written and run.
-    nll, rewards = decoder_references(checkpoint.folder, texts, reward.head)
+    head = reward.head if reward is not None else None
+    nll, rewards = decoder_references(checkpoint.folder, texts, head)
     gc.collect()
     with checkpoint.weights() as weights:
-        model = decoder.build(shape, weights, vocabulary=True, reward=reward.head)
+        model = decoder.build(shape, weights, vocabulary=True, reward=head)
         graph = save(model, bundle.file("perplexity/model.onnx"))[0]
     _add_role(bundle, "perplexity", nll, graph, text, checkpoint.source)
-    _add_role(bundle, "reward", rewards, graph, text, reward.source)
+    if reward is not None:
+        _add_role(bundle, "reward", rewards, graph, text, reward.source)
 
 
 def add_encoder(bundle: BundleWriter, checkpoint: Checkpoint, text: RoleText) -> None:

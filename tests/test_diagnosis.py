@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import NoReturn
+
+import altered_bundle
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from instructmining import Bundle, __version__, diagnosis
+from instructmining.batches import batches
+from instructmining.diagnosis import RoleCheck, check_bundle, describe_machine
+from instructmining.errors import BundleError
+from instructmining.records import Tokens
+from instructmining.references import Agreement, References
+from instructmining.sessions import Device, GraphSession, cpu_threads
+
+CPU = Device("cpu", threads=1)
+OUTPUTS = {"perplexity": "nll", "reward": "reward", "embedding": "embedding"}
+
+
+@pytest.fixture
+def referenced(small_bundle: Path, tmp_path: Path) -> Path:
+    """The small bundle with the values that its own graphs give, as an export leaves it."""
+    path = altered_bundle.copy(small_bundle, tmp_path)
+    rng = np.random.default_rng(2)
+    texts = [Tokens(rng.integers(5, 300, size=size), np.arange(1, size, dtype=np.int64)) for size in (9, 30, 4)]
+    for role, output in OUTPUTS.items():
+        session = GraphSession(Bundle.open(path).roles[role].graph, CPU)  # type: ignore[index]
+        values = [session.run(next(batches([text], budget_tokens=1)), (output,))[output].ravel() for text in texts]
+        References(output, texts, values).save(tmp_path / "references.json")
+        altered_bundle.rewrite(path, f"{role}/references.json", (tmp_path / "references.json").read_bytes())
+    return path
+
+
+def test_the_machine_is_described_by_versions_and_devices() -> None:
+    machine = describe_machine()
+    assert machine["instructmining"] == __version__
+    assert machine["python"].startswith(platform.python_version())
+    assert machine["onnxruntime"] == ort.__version__
+    assert machine["numpy"] == np.__version__
+    assert machine["cpu"] == f"works, {cpu_threads()} threads"
+    assert list(machine)[-6:] == [
+        f"export: {package}" for package in ("torch", "transformers", "onnx-ir", "safetensors", "gguf", "accelerate")
+    ]
+    assert {"orjson", "pyarrow", "tokenizers", "zstandard", "cuda"} < set(machine)
+    assert all(machine.values())
+
+
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        (None, "works: a graph ran on it"),
+        ("cannot load libcuda.so.1; install the NVIDIA driver", "does not work: cannot load libcuda.so.1; install"),
+    ],
+)
+def test_cuda_is_said_to_work_only_where_a_graph_ran_on_it(
+    monkeypatch: pytest.MonkeyPatch, problem: str | None, line: str
+) -> None:
+    monkeypatch.setattr(diagnosis, "cuda_problem", lambda: problem)
+    assert describe_machine()["cuda"].startswith(line)
+
+
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(package: str) -> NoReturn:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(diagnosis, "version", missing)
+    machine = describe_machine()
+    assert machine["export: torch"] == machine["numpy"] == "not installed"
+
+
+def test_a_sound_bundle_passes_on_every_role(referenced: Path) -> None:
+    checks = {check.role: check for check in check_bundle(Bundle.open(referenced), CPU)}
+    assert set(checks) == set(OUTPUTS)
+    for check in checks.values():
+        assert check.passed
+        assert str(check).startswith("ok: 3 rows within ")
+
+
+@pytest.mark.parametrize("role", OUTPUTS)
+def test_a_role_whose_graph_does_not_give_its_references_differs_and_the_others_pass(
+    referenced: Path, role: str
+) -> None:
+    name = f"{role}/references.json"
+    content = json.loads((referenced / name).read_bytes())
+    content["rows"][1]["values"][0] += 0.5
+    altered_bundle.rewrite(referenced, name, json.dumps(content).encode())
+    checks = {check.role: check for check in check_bundle(Bundle.open(referenced), CPU)}
+    assert {found for found, check in checks.items() if not check.passed} == {role}
+    assert str(checks[role]).startswith("DIFFERS: 3 rows within ")
+
+
+def test_a_role_without_references_does_not_pass(referenced: Path) -> None:
+    altered_bundle.edit(referenced, lambda manifest: manifest["roles"]["reward"].pop("references"))
+    checks = {check.role: check for check in check_bundle(Bundle.open(referenced), CPU)}
+    assert checks["reward"] == RoleCheck("reward", None)
+    assert not checks["reward"].passed
+    assert str(checks["reward"]) == "no reference values in the bundle; export it again"
+
+
+def test_references_that_are_damaged_are_a_bundle_error(referenced: Path) -> None:
+    altered_bundle.rewrite(referenced, "perplexity/references.json", b"{}")
+    with pytest.raises(BundleError, match=r"references\.json: not a file of reference values"):
+        list(check_bundle(Bundle.open(referenced), CPU))
+
+
+@pytest.mark.parametrize(
+    ("row_error", "batch_difference", "passed"),
+    [
+        (1e-4, 1e-5, True),
+        (1.1e-4, 0.0, False),
+        (0.0, 1.1e-5, False),
+        (float("nan"), 0.0, False),
+        (0.0, float("nan"), False),
+    ],
+)
+def test_a_check_passes_within_the_bounds_of_the_gate_and_at_no_value_that_is_no_number(
+    row_error: float, batch_difference: float, passed: bool
+) -> None:
+    check = RoleCheck("reward", Agreement(3, row_error, None, batch_difference))
+    assert check.passed is passed
+    assert str(check).startswith("ok" if passed else "DIFFERS")

@@ -1,0 +1,79 @@
+"""The promises about the project itself: what is imported, what runs without PyTorch, what the README says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import orjson
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "transformers", "onnx", "onnx_ir", "safetensors", "accelerate", "gguf")
+
+
+def python(executable: Path | str, code: str, *arguments: str) -> str:
+    done = subprocess.run([str(executable), "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_engine_and_the_command_line_loads_none_of_the_export_libraries() -> None:
+    code = "import sys, instructmining, instructmining_cli.main; print(*sys.modules, sep='\\n')"
+    assert not set(HEAVY) & set(python(sys.executable, code).splitlines())
+
+
+def test_help_does_not_wait_for_onnxruntime() -> None:
+    code = "import sys, instructmining_cli.main; print(*sys.modules, sep='\\n')"
+    assert not {"onnxruntime", "tokenizers", "numpy"} & set(python(sys.executable, code).splitlines())
+
+
+def test_every_test_file_has_its_module() -> None:
+    known = {path.stem for root in ("engine", "export", "cli") for path in (ROOT / root).rglob("*.py")}
+    whole = {"cli", "export", "layout", "real_rows", "mtld", "scorer"}
+    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    assert tested <= known | whole
+
+
+def test_the_pins_cover_what_the_project_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pinned = {
+        line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    }
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["export"]]
+    names = {re.split(r"[\[<>=; ]", requirement)[0].lower() for requirement in wanted if "darwin" not in requirement}
+    assert names <= pinned
+
+
+def test_the_readme_names_only_commands_and_options_that_exist() -> None:
+    text = "\n".join(re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE)) <= targets
+    commands = [shlex.split(line) for line in text.splitlines() if "instructmining " in line]
+    assert len(commands) >= 3
+    for _, command, *arguments in commands:
+        code = "from instructmining_cli.main import main; main()"
+        shown = python(sys.executable, code, command, "--help")
+        assert {word for word in arguments if word.startswith("--")} <= set(re.findall(r"--[\w-]+", shown))
+
+
+@pytest.mark.timeout(600)
+def test_the_engine_scores_where_no_export_library_is_installed(small_bundle: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    install = ["-m", "pip", "install", "--quiet", "--no-compile", "--constraint", str(ROOT / "constraints.txt")]
+    subprocess.run([str(environment / "bin" / "python"), *install, str(ROOT)], check=True, capture_output=True)
+    executable = environment / "bin" / "python"
+    code = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
+    assert python(executable, code, *HEAVY).strip() == "[]"
+    command = [str(environment / "bin" / "instructmining"), "score", str(ROOT / "examples" / "alpaca.json")]
+    out = tmp_path / "out.jsonl"
+    options = ["-o", str(out), "--bundle", str(small_bundle), "--indicators", "all", "--rule", "paper-v1"]
+    subprocess.run([*command, *options], check=True, capture_output=True)
+    rows = [orjson.loads(line) for line in out.read_bytes().splitlines()]
+    assert len(rows) == 8
+    assert all(isinstance(row["predicted_log_loss"], float) for row in rows)

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from instructmining import Example, Statistics
+from instructmining.bundle import Role, RoleName, Template
+from instructmining.indicators.base import Measurement
+from instructmining.measuring import measure
+from instructmining.plans import Stream, TextKind
+from instructmining.records import Batch, Measurements, Tokens
+from instructmining.sessions import GraphSession
+from instructmining.windows import StreamTexts, Window
+
+EXAMPLE = Example.of("a", "b")
+
+
+class SumSession:
+    """A graph whose outputs are sums that can be checked by hand: padding would show in them."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def run(self, batch: Batch, outputs: Sequence[str]) -> Mapping[str, NDArray[np.float32]]:
+        self.shapes.append(batch.ids.shape)
+        totals = (batch.ids * batch.mask).sum(axis=1)
+        values = {
+            "nll": batch.ids[batch.scored[:, 0], batch.scored[:, 1]],
+            "reward": totals,
+            "embedding": np.stack([totals, batch.ids[:, 0]], axis=1),
+        }
+        return {name: values[name].astype(np.float32) for name in outputs}
+
+
+def role(name: RoleName) -> Role:
+    path = Path(name)
+    return Role(name, path / "model.onnx", path / "tokenizer.json", Template({}), 512, "fp32", {}, {}, None)
+
+
+def stream(name: RoleName, text: TextKind, measures: tuple[Measurement, ...], *more: RoleName) -> Stream:
+    return Stream(role(name), text, measures, (name, *more))
+
+
+CONVERSATIONS = stream("perplexity", "conversation", ("conversation_nll", "reward"), "reward")
+RESPONSES = stream("perplexity", "responses", ("response_nll",))
+DOCUMENTS = stream("embedding", "document", ("embedding",))
+
+
+def text(*ids: int, scored: Sequence[int] = (), truncated: bool = False) -> Tokens:
+    return Tokens(np.array(ids, dtype=np.int64), np.array(scored, dtype=np.int64), truncated)
+
+
+def part(of: Stream, texts: list[Tokens], owners: Sequence[int] | None = None) -> StreamTexts:
+    return StreamTexts(of, texts, np.array(range(len(texts)) if owners is None else owners, dtype=np.int64))
+
+
+def measured(
+    rows: int, *parts: StreamTexts, budget_tokens: int = 16, statistics: Statistics | None = None
+) -> tuple[Measurements, list[float], SumSession]:
+    """The measurements, the share of the window at each report, and the session that ran."""
+    session = SumSession()
+    counts = statistics if statistics is not None else Statistics()
+    shares: list[float] = []
+    found = measure(
+        Window([EXAMPLE] * rows, list(parts), None, None),
+        {of.stream.role.graph: cast(GraphSession, session) for of in parts},
+        budget_tokens=budget_tokens,
+        statistics=counts,
+        report=lambda: shares.append(counts.window_share),
+    )
+    return found, shares, session
+
+
+def test_values_come_back_to_their_rows_whatever_the_batches() -> None:
+    texts = [text(1, 2, scored=[1]), text(3, 4, 5, 6, scored=[1, 3]), text(7)]
+    for budget_tokens in (1, 4, 100):
+        found, _, _ = measured(3, part(CONVERSATIONS, texts), budget_tokens=budget_tokens)
+        assert found.conversation_nll is not None
+        assert found.reward is not None
+        assert found.conversation_nll.total.tolist() == [2, 10, 0]
+        assert found.conversation_nll.tokens.tolist() == [1, 2, 0]
+        assert found.reward.tolist() == [3, 18, 7]
+
+
+def test_texts_of_one_row_are_summed_and_a_row_without_text_has_no_token() -> None:
+    texts = [text(1, 2, scored=[1]), text(1, 5, 6, scored=[1, 2]), text(9, 9, scored=[1])]
+    found, _, _ = measured(4, part(RESPONSES, texts, owners=[0, 0, 3]))
+    assert found.response_nll is not None
+    assert found.response_nll.total.tolist() == [13, 0, 0, 9]
+    assert found.response_nll.tokens.tolist() == [3, 0, 0, 1]
+    assert found.conversation_nll is None
+    assert found.reward is None
+
+
+def test_embeddings_come_back_to_their_rows() -> None:
+    found, _, _ = measured(3, part(DOCUMENTS, [text(1, 2), text(3, 4, 5), text(6)]), budget_tokens=3)
+    assert found.embedding is not None
+    assert found.embedding.tolist() == [[3, 1], [12, 3], [6, 6]]
+    assert found.embedding.dtype == np.float32
+
+
+def test_what_nobody_asked_for_is_absent_and_the_counts_are_the_windows() -> None:
+    window = Window([EXAMPLE], [], np.array([3]), np.array([4]))
+    found = measure(window, {}, budget_tokens=16, statistics=Statistics(), report=lambda: None)
+    assert (found.conversation_nll, found.response_nll, found.reward, found.embedding) == (None, None, None, None)
+    assert found.prompt_tokens is window.prompt_tokens
+    assert found.response_tokens is window.response_tokens
+    assert found.truncated == [[]]
+
+
+def test_tokens_and_padding_are_counted_by_role() -> None:
+    statistics = Statistics()
+    texts = [text(1, 2, scored=[1]), text(3, 4, 5, 6, scored=[1])]
+    _, _, session = measured(2, part(CONVERSATIONS, texts), part(DOCUMENTS, [text(1), text(2)]), statistics=statistics)
+    assert session.shapes == [(2, 4), (2, 1)]
+    assert statistics.tokens == Counter({"perplexity+reward": 6, "embedding": 2})
+    assert statistics.padded_tokens == 10
+    assert statistics.padding_share == pytest.approx(0.2)
+    assert set(statistics.seconds) == {"model:perplexity+reward:conversation", "model:embedding:document"}
+
+
+def test_the_share_of_the_window_rises_to_the_whole_over_all_streams() -> None:
+    texts = [text(1, 2, scored=[1]), text(3, 4, scored=[1])]
+    _, shares, _ = measured(2, part(CONVERSATIONS, texts), part(DOCUMENTS, texts), budget_tokens=2)
+    assert shares == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_row_is_truncated_once_for_each_role_of_which_any_text_was_cut() -> None:
+    statistics = Statistics()
+    cut = text(1, 2, scored=[1], truncated=True)
+    whole = text(1, 2, scored=[1])
+    found, _, _ = measured(
+        3,
+        part(CONVERSATIONS, [cut, whole, whole]),
+        part(RESPONSES, [cut, cut, cut], owners=[0, 0, 1]),
+        part(DOCUMENTS, [whole, whole, whole]),
+        statistics=statistics,
+    )
+    assert found.truncated == [["perplexity", "reward"], ["perplexity"], []]
+    assert statistics.truncated == Counter(perplexity=2, reward=1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=30),
+    budget_tokens=st.integers(1, 60),
+    seed=st.integers(0, 1000),
+)
+def test_any_texts_under_any_budget_give_the_sums_of_each_row(
+    lengths: list[int], budget_tokens: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    texts = [text(*rng.integers(1, 99, size=n), scored=np.flatnonzero(rng.random(n) < 0.5)) for n in lengths]
+    owners = rng.integers(0, 5, size=len(texts))
+    found, shares, _ = measured(5, part(RESPONSES, texts, owners.tolist()), budget_tokens=budget_tokens)
+    assert found.response_nll is not None
+    for row in range(5):
+        mine = [one for one, owner in zip(texts, owners, strict=True) if owner == row]
+        assert found.response_nll.total[row] == sum(int(one.ids[one.scored].sum()) for one in mine)
+        assert found.response_nll.tokens[row] == sum(len(one.scored) for one in mine)
+    assert shares[-1] == 1
