@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
 
     say("building the demo bundle, once (about two minutes)")
     export_demo(folder, overwrite=True, report=say)
+    for older in set(folder.parent.glob("demo-*")) - {folder}:
+        shutil.rmtree(older, ignore_errors=True)  # each holds 630 MB, and no version asks for it any more
     return folder
 
 

@@ -60,7 +60,7 @@ class Run:
         if not self._console.is_terminal:
             yield
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[speed]}"))
         with Progress(*columns, console=self._console, transient=True) as bar:
             self._bar = bar
             self._task = bar.add_task("scoring", total=1.0, speed="")
@@ -78,8 +78,8 @@ class Run:
         tokens = sum(statistics.tokens.values())
         left = _duration(elapsed / share - elapsed) if share > 0.01 else "?"
         speed = (
-            f"{statistics.rows_computed:,.0f} rows  {statistics.rows_computed / elapsed:,.1f} rows/s  "
-            f"{tokens / elapsed:,.0f} tokens/s  {left} left"
+            f"{statistics.rows_computed:,.0f} rows, {statistics.rows_computed / elapsed:,.1f}/s, "
+            f"{tokens / elapsed:,.0f} tokens/s, {left} left"
         )
         stage = "scoring"
         if statistics.neighbours_done:

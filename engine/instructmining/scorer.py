@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -76,6 +77,8 @@ class Scorer:
             if opened.default_rule is None:
                 raise RuleError(f"{opened.path}: has no default rule; give a rule or indicators")
             rule = opened.default_rule
+        if rule is None and not indicators:
+            raise RuleError("no indicator was named; give at least one, or a rule")
         chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
         work = plan(opened, chosen, indicators or ())
         return cls(opened, chosen, work, choose_device(device))
@@ -155,9 +158,12 @@ class Scorer:
         """Windows of rows with the row indicators' columns; the next window is tokenized while one is computed."""
         source = iter(examples)
 
+        rejecting = Lock()  # rows are rejected here and in the thread that tokenizes
+
         def reject(example: Example, reason: str) -> None:
-            counts.rows_rejected += 1
-            on_reject(example, reason)
+            with rejecting:
+                counts.rows_rejected += 1
+                on_reject(example, reason)
 
         def next_window() -> Window | None:
             with counts.timed("read"):
