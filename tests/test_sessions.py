@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from instructmining import Bundle, sessions
 from instructmining.batches import batches
@@ -171,7 +172,7 @@ def test_a_probe_that_runs_on_cuda_is_no_problem(monkeypatch: pytest.MonkeyPatch
     lacking(monkeypatch)
     indices: list[int] = []
 
-    def opened(_: str, *, providers: list[tuple[str, dict[str, int]]]) -> FakeSession:
+    def opened(_: str, *, providers: list[tuple[str, dict[str, int]]], **__: object) -> FakeSession:
         indices.append(providers[0][1]["device_id"])
         return FakeSession([providers[0][0], "CPUExecutionProvider"])
 
@@ -190,6 +191,20 @@ def test_what_onnxruntime_prints_while_it_loads_stays_off_standard_output(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Failed to load libcudnn" in captured.err
+
+
+@pytest.mark.usefixtures("cuda_build")
+def test_a_probe_that_cannot_be_opened_is_a_problem_and_keeps_standard_output_clean(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking(monkeypatch)
+
+    def fails(self: ort.InferenceSession, *_: object) -> NoReturn:  # noqa: ARG001 - a method
+        raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
+
+    monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", fails)
+    assert cuda_problem() == "CUDA failure 100: no CUDA-capable device is detected"
+    assert capsys.readouterr().out == ""
 
 
 # Threads
@@ -243,6 +258,39 @@ def test_a_session_that_opens_elsewhere_than_asked_is_an_error(
         GraphSession(graph, Device("cuda"))
     with pytest.raises(DeviceError, match="opened on CPUExecutionProvider, asked for CUDAExecutionProvider"):
         TopKSession(Device("cuda"))
+
+
+def test_a_device_that_fails_in_the_middle_of_a_run_is_an_error_and_never_another_device(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class FailingOnce:
+        """onnxruntime's inner session; its provider fails on the first batch."""
+
+        def __init__(self, inner: object) -> None:
+            self._inner = inner
+            self._failed = False
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._inner, name)
+
+        def run(self, *arguments: object) -> object:
+            if self._failed:
+                return self._inner.run(*arguments)  # type: ignore[attr-defined]
+            self._failed = True
+            raise EPFail("CUDA failure 700: an illegal memory access was encountered")
+
+    original = ort.InferenceSession
+
+    def opened(*arguments: object, **options: object) -> ort.InferenceSession:
+        session = original(*arguments, **options)
+        session._sess = FailingOnce(session._sess)
+        return session
+
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+    graph = GraphSession(small_bundle / "perplexity/model.onnx", CPU)
+    with pytest.raises(DeviceError, match="CUDA failure 700"):
+        graph.run(one_batch(letters(12, 7)), ("nll",))
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.filterwarnings("default")
@@ -336,6 +384,11 @@ def test_top_k_finds_the_largest_products_of_each_query() -> None:
     assert indices.tolist() == [[1, 2], [3, 1]]
     np.testing.assert_allclose(values, [[0.9, 0.2], [0.8, 0.3]], atol=1e-7)
     assert (values.dtype, indices.dtype) == (np.dtype(np.float32), np.dtype(np.int64))
+
+
+def test_vectors_that_do_not_fit_are_a_device_error_with_their_shapes() -> None:
+    with pytest.raises(DeviceError, match=r"\(2, 4\).*\(3, 5\)"):
+        TopKSession(CPU)(np.ones((2, 4), dtype=np.float32), np.ones((3, 5), dtype=np.float32), 1)
 
 
 @pytest.mark.gpu

@@ -53,7 +53,7 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
 
     say("building the demo bundle, once (about two minutes)")
     export_demo(folder, overwrite=True, report=say)
-    for older in set(folder.parent.glob("demo-*")) - {folder}:
+    for older in {other for other in folder.parent.glob("demo-*") if ".partial" not in other.name} - {folder}:
         shutil.rmtree(older, ignore_errors=True)  # each holds 630 MB, and no version asks for it any more
     return folder
 

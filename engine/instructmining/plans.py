@@ -59,9 +59,8 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str]) -> Plan:
         BundleError: the bundle lacks a role; the message names it and says how to get one.
     """
     wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
-    by = f"rule {rule.id!r}" if rule is not None else "your --indicators"
     for column in sorted(wanted & set(UNIEVAL_COLUMNS)):
-        bundle.role("unieval", wanted_by=f"{column!r} ({by})")
+        bundle.role("unieval", wanted_by=_asked_by(column, rule))
         raise RuleError(f"{column!r} is not computed by this version; use a rule without it, such as paper-v1")
     unknown = sorted(wanted - set(INDICATORS))
     if unknown:
@@ -71,10 +70,14 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str]) -> Plan:
     for indicator in chosen:
         for measure in indicator.needs:
             if measure in MEASURED_BY:
-                role = bundle.role(MEASURED_BY[measure], wanted_by=f"{indicator.column!r} ({by})")
+                role = bundle.role(MEASURED_BY[measure], wanted_by=_asked_by(indicator.column, rule))
                 _add(streams, role, measure)
     needs = frozenset(measure for indicator in chosen for measure in indicator.needs)
     return Plan(chosen, tuple(streams), needs)
+
+
+def _asked_by(column: str, rule: Rule | None) -> str:
+    return f"{column!r} ({f'rule {rule.id!r}' if rule is not None and column in rule.terms else 'your --indicators'})"
 
 
 def _add(streams: list[Stream], role: Role, measure: Measurement) -> None:

@@ -48,6 +48,8 @@ class References:
                 for row in content["rows"]
             ]
             values = [np.array(row["values"], dtype=np.float32) for row in content["rows"]]
+            if not texts:
+                raise ValueError("it has no rows")  # no values are no proof
             return cls(content["output"], texts, values)
         except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{path}: not a file of reference values: {error}") from error
@@ -79,18 +81,18 @@ def agreement(references: References, session: GraphSession) -> Agreement:
     pairs = list(zip(references.values, together, alone, strict=True))
     output = references.output
     token_errors = [
-        float(np.abs(wanted - found).max(initial=0.0))
+        np.abs(wanted - found).max(initial=0.0)
         for wanted, one, other in pairs
         for found in (one, other)
         if output == "nll"
     ]
+    row_errors = [_distance(output, wanted, found) for wanted, one, other in pairs for found in (one, other)]
+    # np.max and not max: a NaN in any row must show, and max forgets one that does not come first.
     return Agreement(
         rows=len(pairs),
-        row_error=max(
-            max(_distance(output, wanted, one), _distance(output, wanted, other)) for wanted, one, other in pairs
-        ),
-        token_error=max(token_errors) if token_errors else None,
-        batch_difference=max(_distance(output, one, other) for _, one, other in pairs),
+        row_error=float(np.max(row_errors)),
+        token_error=float(np.max(token_errors)) if token_errors else None,
+        batch_difference=float(np.max([_distance(output, one, other) for _, one, other in pairs])),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.bundle import Bundle
-from instructmining.errors import RowError, RuleError
+from instructmining.errors import InstructMiningError, RowError, RuleError
 from instructmining.indicators import CorpusIndicator, RowIndicator
 from instructmining.measuring import measure
 from instructmining.neighbours import kth_distances
@@ -45,6 +45,7 @@ class Scorer:
         self.columns = (*(indicator.column for indicator in work.indicators), *([PREDICTION] if rule else []))
         self.budget_tokens = BUDGET_TOKENS[device.kind]
         self._plan = work
+        self._closed = False
         self._windows = WindowBuilder(work, bundle.roles[bundle.length_tokenizer].tokenizer)
         self._sessions = {graph: GraphSession(graph, device) for graph in {s.role.graph for s in work.streams}}
         corpus = any(isinstance(indicator, CorpusIndicator) for indicator in work.indicators)
@@ -91,6 +92,7 @@ class Scorer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let the sessions and their memory go."""
+        self._closed = True
         self._sessions.clear()
         self._top_k = None
 
@@ -133,7 +135,10 @@ class Scorer:
 
         Raises:
             RowError: an example cannot be scored and nobody takes rejects.
+            InstructMiningError: the scorer was closed.
         """
+        if self._closed:
+            raise InstructMiningError("the scorer is closed: score inside its with block")
         counts = statistics if statistics is not None else Statistics()
         report = on_progress or (lambda _: None)
         windows = self._measured(examples, on_reject or _raise, report, counts)

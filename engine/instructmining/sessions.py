@@ -103,13 +103,13 @@ def cuda_problem(index: int = 0) -> str | None:
     if missing:
         return f"cannot load {', '.join(missing)}; pip install 'instructmining[cuda]'"
     try:
-        session = ort.InferenceSession(_probe_path(), providers=[(_CUDA, {"device_id": index})])
+        session = ort.InferenceSession(_probe_path(), providers=[(_CUDA, {"device_id": index})], enable_fallback=0)
         if _CUDA not in session.get_providers():
             return "onnxruntime opened the session on the CPU instead; see its messages above"
         points = np.eye(4, dtype=np.float32)
         session.run(None, {"queries": points, "points": points, "k": np.array([2], dtype=np.int64)})
     except Exception as error:  # onnxruntime's own classes have no common root but this one
-        return str(error).strip().splitlines()[-1]
+        return (str(error).strip() or type(error).__name__).splitlines()[-1]
     return None
 
 
@@ -136,7 +136,8 @@ def _open(graph: str, device: Device) -> ort.InferenceSession:
     else:
         options.intra_op_num_threads = device.threads
     try:
-        session = ort.InferenceSession(graph, options, providers=[(wanted, settings)])
+        # With its fallback on, a provider that fails in the middle of a run is replaced by the CPU, with a print.
+        session = ort.InferenceSession(graph, options, providers=[(wanted, settings)], enable_fallback=0)
     except Exception as error:  # onnxruntime's own classes have no common root but this one
         raise BundleError(f"{graph}: onnxruntime cannot load it: {error}") from error
     if session.get_providers()[0] != wanted:
@@ -159,7 +160,6 @@ class GraphSession:
             DeviceError: the session opened elsewhere than asked.
         """
         self._graph = graph
-        self._graph = graph
         self._session = _open(str(graph), device)
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
         self.outputs = frozenset(value.name for value in self._session.get_outputs())
@@ -174,9 +174,6 @@ class GraphSession:
 
         Returns:
             ``nll`` (n,), in the order of the batch's scored positions; ``reward`` (rows,); ``embedding`` (rows, size).
-
-        Raises:
-            DeviceError: the graph fails on this batch.
 
         Raises:
             DeviceError: the graph fails on this batch.
@@ -214,7 +211,13 @@ class TopKSession:
 
         Returns:
             float32 (queries, k) products and int64 (queries, k) indices of points.
+
+        Raises:
+            DeviceError: the graph fails on these vectors.
         """
         feeds = {"queries": queries, "points": points, "k": np.array([k], dtype=np.int64)}
-        values, indices = self._session.run(["values", "indices"], feeds)
+        try:
+            values, indices = self._session.run(["values", "indices"], feeds)
+        except Exception as error:  # onnxruntime's own classes have no common root but this one
+            raise DeviceError(f"neighbours of {queries.shape} among {points.shape}: failed: {error}") from error
         return values, indices

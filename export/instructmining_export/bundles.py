@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -56,9 +57,10 @@ class BundleWriter:
         """
         if self.path.exists() and not self.overwrite:
             raise ExportError(f"{self.path}: exists; give --overwrite to replace it")
-        self.folder = self.path.with_name(f"{self.path.name}.partial")
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own: two processes may build the same bundle at once.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.path.name}.partial-", dir=self.path.parent))
+        self.folder.chmod(0o755)
         return self
 
     def __exit__(

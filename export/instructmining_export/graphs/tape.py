@@ -11,6 +11,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
+from instructmining.errors import ExportError
+
 OPSET = 18  # every operator used here is in it, and onnxruntime knows it since 1.14
 CONTRIB = "com.microsoft"  # onnxruntime's own operators: attention, normalization with its residual
 
@@ -56,7 +58,7 @@ class GraphTape:
             parts = [self._weights(name) for name in names]
             array = parts[0] if len(parts) == 1 else np.concatenate(parts)
             if array.shape != shape:
-                raise ValueError(f"{key}: found shape {array.shape}, wanted {shape}")
+                raise ExportError(f"{key}: found shape {array.shape}, the config says {shape}")
             return ir.tensor(np.ascontiguousarray(array.T if transpose else array), name=key)
 
         stored = ir.Shape(shape[::-1] if transpose else shape)
