@@ -508,10 +508,10 @@ def test_a_bundle_that_is_to_be_replaced_stays_when_the_export_fails(tmp_path: P
     assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_what_an_export_left_half_written_is_not_in_the_next_bundle(tmp_path: Path) -> None:
-    (tmp_path / "bundle.partial").mkdir()
-    (tmp_path / "bundle.partial" / "old").write_text("", encoding="utf-8")
-    written(tmp_path / "bundle", "first")
+def test_two_exports_at_once_do_not_mix_and_leave_nothing_else(tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "bundle") as other:
+        other.file("folder/other").write_text("other", encoding="utf-8")
+        written(tmp_path / "bundle", "first")
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_bytes())
     assert list(manifest["files"]) == ["folder/file"]
     assert manifest["files"]["folder/file"] == {
