@@ -41,6 +41,11 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [orjson.loads(line) for line in path.read_bytes().splitlines()]
 
 
+def test_the_version_is_shown(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == "instructmining 0.1.0\n"
+
+
 def test_help_lists_the_commands_that_work(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     shown = capsys.readouterr().out
@@ -203,6 +208,58 @@ def test_select_gives_the_original_rows_back_in_order(
     wanted = [rows[number] for number in sorted(range(20), key=lambda number: losses[number])[:5]]
     assert lines(tmp_path / "best.jsonl") == wanted
     assert set((tmp_path / "best.jsonl").read_bytes().splitlines()) <= set(source.read_bytes().splitlines())
+
+
+def test_select_never_replaces_the_scored_file_itself(
+    run: Callable[..., int], write_rows: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = write_rows({"instruction": "a", "predicted_log_loss": 1.0})
+    before = scored.read_bytes()
+    assert run("select", scored, "-o", scored, "--top", "1", "--overwrite") == 1
+    assert "is the scored file itself" in capsys.readouterr().err
+    assert scored.read_bytes() == before
+
+
+def test_select_takes_the_largest_first_where_more_is_better(
+    run: Callable[..., int], tmp_path: Path, write_rows: Callable[..., Path]
+) -> None:
+    rows = [{"n": number, "reward": reward} for number, reward in enumerate([0.5, 2.0, -1.0, 2.0, None])]
+    out = tmp_path / "best.jsonl"
+    assert run("select", write_rows(*rows), "-o", out, "--by", "reward", "--descending", "--top", "3") == 0
+    assert lines(out) == [{"n": 1}, {"n": 3}, {"n": 0}]
+
+
+def test_rows_without_a_prediction_are_said_and_counted(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    assert run("score", EXAMPLES / "messages.jsonl", "-o", out, "--bundle", small_bundle) == 0
+    assert "no prediction for 2 rows; the first because knn_6: 2 rows in the run" in capsys.readouterr().err
+    run_file = json.loads(Path(f"{out}.run.json").read_bytes())
+    assert run_file["counts"]["null"] == {"knn_6": 2, "predicted_log_loss": 2}
+    assert run_file["settings"]["formats"] == {str(EXAMPLES / "messages.jsonl"): "messages"}
+
+
+def test_a_file_of_another_kind_is_refused_by_name(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.csv").write_text("instruction,output\na,b\n")
+    assert run("score", tmp_path / "rows.csv", "-o", tmp_path / "out.jsonl", "--bundle", small_bundle) == 1
+    assert ".csv is not read" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_a_misspelt_field_or_term_of_a_rule_is_named(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = tmp_path / "rule.json"
+    out = ("-o", tmp_path / "out.jsonl", "--bundle", small_bundle)
+    rule.write_text('{"intercpt": 1.0, "terms": {"mtld": 1.0}}')
+    assert run("score", EXAMPLES / "alpaca.json", *out, "--rule", rule) == 1
+    assert "unknown field 'intercpt'" in capsys.readouterr().err
+    rule.write_text('{"intercept": 1.0, "terms": {"perplexty": 1.0}}')
+    assert run("score", EXAMPLES / "alpaca.json", *out, "--rule", rule) == 1
+    assert "unknown indicator 'perplexty' (rule 'rule')" in capsys.readouterr().err
 
 
 def test_the_output_does_not_change_from_run_to_run(

@@ -61,6 +61,18 @@ def test_the_readme_names_only_commands_and_options_that_exist() -> None:
         assert {word for word in arguments if word.startswith("--")} <= set(re.findall(r"--[\w-]+", shown))
 
 
+def test_the_readmes_python_runs_as_printed(small_bundle: Path, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "demo-bundle").symlink_to(small_bundle)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 9
+    assert all(float(line.split()[0]) for line in lines[:8])
+    assert lines[8].startswith("{'reward': ")
+
+
 @pytest.mark.timeout(600)
 def test_the_engine_scores_where_no_export_library_is_installed(small_bundle: Path, tmp_path: Path) -> None:
     environment = tmp_path / "venv"

@@ -127,7 +127,7 @@ def test_a_broken_file_is_an_error_that_says_where_and_what(tmp_path: Path, cont
 
 
 def test_an_unknown_rule_is_an_error_that_lists_the_presets(tmp_path: Path) -> None:
-    with pytest.raises(RuleError, match=r"No such file.*; wanted paper-v1 or paper-v3, or a JSON file"):
+    with pytest.raises(RuleError, match=r"no preset \(paper-v1, paper-v3\) and no file: No such file"):
         Rule.load("paper-v2")
     with pytest.raises(RuleError, match="Is a directory"):
         Rule.load(tmp_path)

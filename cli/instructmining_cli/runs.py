@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from instructmining import __version__
 from instructmining.errors import InstructMiningError
 from instructmining.inputs import ExampleReader
+from instructmining.records import PREDICTION, ScoredRow
 from instructmining.runstats import Statistics
 from instructmining.scorer import WINDOW_ROWS, Scorer
 
@@ -33,6 +35,8 @@ class Run:
     statistics: Statistics = field(default_factory=Statistics)
     reader: ExampleReader | None = None
     rows_written: int = 0
+    nulls: Counter[str] = field(default_factory=Counter)  # column → rows where it is undefined
+    null_reason: str = ""  # of the first row without a prediction
     _console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
     _begin: float = field(default_factory=time.perf_counter)
     _begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -44,6 +48,13 @@ class Run:
     def rejected(self) -> int:
         """Rows that went to the rejects, from reading and from scoring."""
         return (self.reader.rejected if self.reader else 0) + self.statistics.rows_rejected
+
+    def count(self, row: ScoredRow) -> None:
+        """Take note of a row that was written."""
+        self.rows_written += 1
+        self.nulls.update(row.notes.keys())
+        if PREDICTION in row.notes and not self.null_reason:
+            self.null_reason = "; ".join(f"{column}: {reason}" for column, reason in row.notes.items())
 
     def say(self, text: str) -> None:
         """One line on standard error."""
@@ -131,6 +142,7 @@ class Run:
             "caution": self.scorer.caution,
             "settings": {
                 "inputs": list(self.inputs),
+                "formats": dict(self.reader.formats) if self.reader else {},
                 "columns": list(self.scorer.columns),
                 "budget_tokens": self.scorer.budget_tokens,
                 "window_rows": WINDOW_ROWS,
@@ -142,6 +154,7 @@ class Run:
                 "rows_out": self.rows_written,
                 "rows_rejected": self.rejected,
                 "blank_lines": self.reader.blank if self.reader else 0,
+                "null": dict(self.nulls),
                 "truncated": {name: statistics.truncated[name] for name in bundle.roles},
             },
             "tokens": dict(statistics.tokens),
@@ -157,12 +170,16 @@ class Run:
         elapsed = time.perf_counter() - self._begin
         tokens = sum(self.statistics.tokens.values())
         self.say(
-            f"scored {self.rows_written:,} rows in {_duration(elapsed)} "
+            f"scored {_rows(self.rows_written)} in {_duration(elapsed)} "
             f"({self.rows_written / elapsed:,.1f} rows/s, {tokens / elapsed:,.0f} tokens/s): {self.out}"
         )
         if self.rejected:
             where = "standard error" if self.out == "-" else f"{self.out}.rejects.jsonl"
-            self.say(f"rejected {self.rejected:,} rows: {where}")
+            self.say(f"rejected {_rows(self.rejected)}: {where}")
+        if self.nulls[PREDICTION]:
+            self.say(f"no prediction for {_rows(self.nulls[PREDICTION])}; the first because {self.null_reason}")
+        if not self.rows_written and not self.rejected:
+            self.say("the input holds no rows")
 
     def _share_done(self, statistics: Statistics) -> float:
         """Share of the rows that are computed; how many there are is known once all are read, and guessed before."""
@@ -173,6 +190,10 @@ class Run:
         limit = self.settings.get("limit")
         total = min(total, limit) if isinstance(limit, int) else total
         return min(1.0, (statistics.rows_computed + self.rejected) / total) if total else 0.0
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -52,11 +52,10 @@ def score(
     from instructmining_cli.demo_bundle import demo_bundle
     from instructmining_cli.runs import Run
 
-    names = _indicator_names(indicators)
     folder = bundle or demo_bundle(lambda text: typer.echo(text, err=True))
     with (
         RunWriter(out, prefix=prefix, overwrite=overwrite, inputs=inputs) as writer,
-        Scorer.open(folder, rule=rule, indicators=names, device=device) as scorer,
+        Scorer.open(folder, rule=rule, indicators=indicators, device=device) as scorer,
     ):
         run = Run(scorer, inputs, out, {"format": format, "prefix": prefix, "limit": limit, "strict": strict})
         run.reader = read_examples(
@@ -76,19 +75,9 @@ def score(
             for row in rows:
                 with run.statistics.timed("write"):
                     writer.write(row)
-                run.rows_written += 1
+                run.count(row)
         run.check_counts()
         writer.finish(run.as_json())
         run.say_result()
     if run.rejected:
         raise typer.Exit(3)
-
-
-def _indicator_names(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    from instructmining.indicators import INDICATORS
-
-    if text.strip() == "all":
-        return list(INDICATORS)
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -11,7 +11,7 @@ from instructmining.bundle import Bundle
 from instructmining.references import Agreement, References, agreement
 from instructmining.sessions import Device, GraphSession, cpu_threads, cuda_problem, runtime_version
 
-ENGINE_PACKAGES = ("numpy", "orjson", "pyarrow", "tokenizers", "zstandard")
+ENGINE_PACKAGES = ("numpy", "orjson", "tokenizers", "zstandard")
 EXPORT_PACKAGES = ("torch", "transformers", "onnx-ir", "safetensors", "gguf", "accelerate")
 # Rows within this of their references are taken as the same numbers: the bounds of the exporter's gate in float32.
 ROW_ERROR = 1e-4

@@ -80,12 +80,12 @@ def parse(row: SourceRow, name: FormatName) -> Example:
         RowError: a field is missing, has a wrong type, or there is no response.
     """
     turns = _PARSERS[name](row.fields)
-    responses = [turn.text for turn in turns if turn.role == "assistant"]
-    if not responses:
+    if not any(turn.role == "assistant" for turn in turns):
         raise RowError(f"no response (format {name})")
-    if not any(text.strip() for text in responses):
+    example = Example(tuple(turns), row)
+    if not example.has_response:
         raise RowError("the response is empty")
-    return Example(tuple(turns), row)
+    return example
 
 
 def _alpaca(fields: Fields) -> list[Turn]:

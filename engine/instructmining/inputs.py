@@ -20,6 +20,7 @@ class ExampleReader:
     Attributes:
         rows: rows met so far, bad ones included, blank lines not.
         rejected: bad rows among them.
+        formats: the format of each file, as it was detected or given.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class ExampleReader:
         """Use :func:`read_examples`."""
         self.rows = 0
         self.rejected = 0
+        self.formats: dict[str, FormatName] = {}
         self._readers = readers
         self._format = name
         self._limit = limit
@@ -69,9 +71,11 @@ class ExampleReader:
                 if hidden := self._taken & row.fields.keys():
                     raise InputError(
                         f"{row.source}, line {row.line}: the row has a field {min(hidden)!r}, which is also a column "
-                        "of ours; give --prefix to name the columns otherwise"
+                        "of ours (were the rows scored before?); give --prefix to name the columns otherwise"
                     )
             name = self._format or (detect(good) if good else None)
+            if name is not None:
+                self.formats[reader.path] = name
             for row_or_reject in chain(first, rows):
                 if self._limit is not None and self.rows >= self._limit:
                     return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from instructmining.bundle import Bundle, Role, RoleName
-from instructmining.errors import RuleError
+from instructmining.errors import BundleError, RuleError
 from instructmining.indicators import INDICATORS, UNIEVAL_COLUMNS, Indicator
 from instructmining.indicators.base import MEASURED_BY, Measurement
 from instructmining.rules import Rule
@@ -60,11 +60,16 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str]) -> Plan:
     """
     wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
     for column in sorted(wanted & set(UNIEVAL_COLUMNS)):
-        bundle.role("unieval", wanted_by=_asked_by(column, rule))
+        if "unieval" not in bundle.roles:
+            raise BundleError(
+                f"{bundle.path}: has no role 'unieval' (the UniEval dialogue model), which {_asked_by(column, rule)} "
+                "needs; to get it, export a bundle with that role, which this version cannot do yet: use --rule "
+                "paper-v1, or a rule of your own over other columns"
+            )
         raise RuleError(f"{column!r} is not computed by this version; use a rule without it, such as paper-v1")
-    unknown = sorted(wanted - set(INDICATORS))
-    if unknown:
-        raise RuleError(f"unknown indicator {', '.join(unknown)}; known: {', '.join(INDICATORS)}")
+    if unknown := sorted(wanted - set(INDICATORS)):
+        named = ", ".join(_asked_by(column, rule) for column in unknown)
+        raise RuleError(f"unknown indicator {named}; known: {', '.join(INDICATORS)}")
     chosen = tuple(indicator for column, indicator in INDICATORS.items() if column in wanted)
     streams: list[Stream] = []
     for indicator in chosen:
@@ -74,6 +79,13 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str]) -> Plan:
                 _add(streams, role, measure)
     needs = frozenset(measure for indicator in chosen for measure in indicator.needs)
     return Plan(chosen, tuple(streams), needs)
+
+
+def indicator_names(text: str | Sequence[str]) -> list[str]:
+    """A list of columns, given as one, as comma-separated text, or as "all"."""
+    if not isinstance(text, str):
+        return list(text)
+    return list(INDICATORS) if text.strip() == "all" else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _asked_by(column: str, rule: Rule | None) -> str:

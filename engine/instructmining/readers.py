@@ -31,6 +31,7 @@ _BOM = b"\xef\xbb\xbf"
 _STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|"', re.DOTALL)
 _KEPT = 1000  # bytes kept of a row that is too long, or that stopped the reading
 _BETWEEN = b" \t\r\n,"
+_OTHERS = frozenset({".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx", ".zip", ".bz2", ".xz"})
 READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 _NEWLINES = re.compile(rb"[\r\n]\s*")
 
@@ -63,6 +64,8 @@ class RowReader:
         self.bytes_total: int | None = None
         if path != "-":
             file = Path(path)
+            if file.suffix.lower() in _OTHERS:
+                raise InputError(f"{path}: {file.suffix} is not read by this version; wanted JSON or JSON lines")
             if file.is_dir():
                 raise InputError(f"{path}: is a folder; wanted a file of rows")
             try:

@@ -76,6 +76,11 @@ class Example:
         """All texts of the assistant, in order."""
         return [turn.text for turn in self.turns if turn.role == "assistant"]
 
+    @property
+    def has_response(self) -> bool:
+        """Whether the assistant says anything but spaces; without that there is nothing to score."""
+        return any(turn.text.strip() for turn in self.turns if turn.role == "assistant")
+
     @classmethod
     def of(cls, prompt: str, response: str) -> Example:
         """The common case: one prompt, one response."""

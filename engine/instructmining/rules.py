@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from instructmining.errors import RuleError
 
 PRESETS = ("paper-v1", "paper-v3")
+_FIELDS = frozenset({"id", "intercept", "terms", "reward_model", "provenance"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Rule:
                 content = Path(name).read_bytes()
         except OSError as error:
             raise RuleError(
-                f"rule {str(name)!r}: {error.strerror}; wanted {' or '.join(PRESETS)}, or a JSON file"
+                f"rule {str(name)!r}: no preset ({', '.join(PRESETS)}) and no file: {error.strerror}"
             ) from error
         return cls._parse(content, str(name))
 
@@ -55,6 +56,8 @@ class Rule:
             raise RuleError(f"{where}: invalid JSON: {error}") from error
         if not isinstance(value, dict):
             raise RuleError(f"{where}: wanted an object with 'id', 'intercept' and 'terms'")
+        if unknown := sorted(value.keys() - _FIELDS):
+            raise RuleError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(sorted(_FIELDS))}")
         terms = value.get("terms")
         if not isinstance(terms, dict) or not terms:
             raise RuleError(f"{where}: 'terms' is {terms!r}, wanted an object of column: coefficient")

@@ -19,7 +19,7 @@ from instructmining.errors import InstructMiningError, RowError, RuleError
 from instructmining.indicators import CorpusIndicator, RowIndicator
 from instructmining.measuring import measure
 from instructmining.neighbours import kth_distances
-from instructmining.plans import Plan, plan
+from instructmining.plans import Plan, indicator_names, plan
 from instructmining.records import PREDICTION, Column, ColumnValue, Example, Measurements, ScoredRow
 from instructmining.rules import Rule
 from instructmining.runstats import Statistics
@@ -57,7 +57,7 @@ class Scorer:
         bundle: str | Path | Bundle,
         *,
         rule: str | Path | Rule | None = None,
-        indicators: Sequence[str] | None = None,
+        indicators: Sequence[str] | str | None = None,
         device: str = "auto",
     ) -> Self:
         """Open a bundle for scoring.
@@ -65,7 +65,8 @@ class Scorer:
         Args:
             bundle: a folder, or one opened before.
             rule: "paper-v1", "paper-v3", a JSON file or a rule. With neither rule nor indicators: the bundle's own.
-            indicators: columns to compute, beside the rule's terms if there is a rule.
+            indicators: columns to compute, beside the rule's terms if there is a rule; a list, comma-separated text, or
+                "all".
             device: "auto", "cpu", "cuda" or "cuda:N"; auto takes CUDA only where a session runs there.
 
         Raises:
@@ -81,7 +82,7 @@ class Scorer:
         if rule is None and not indicators:
             raise RuleError("no indicator was named; give at least one, or a rule")
         chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
-        work = plan(opened, chosen, indicators or ())
+        work = plan(opened, chosen, indicator_names(indicators or ()))
         return cls(opened, chosen, work, choose_device(device))
 
     def __enter__(self) -> Self:

@@ -68,6 +68,7 @@ def select(
     *,
     by: str = PREDICTION,
     prefix: str = "",
+    descending: bool = False,
     keep_scores: bool = False,
     overwrite: bool = False,
 ) -> Selection:
@@ -81,6 +82,7 @@ def select(
         choice: how many to keep.
         by: the column to order by.
         prefix: what ``score`` put before its columns' names.
+        descending: the largest values first, for columns where more is better.
         keep_scores: keep the added columns; otherwise rows are as they were before scoring, byte for byte.
         overwrite: replace OUT.
 
@@ -92,6 +94,8 @@ def select(
     target = Path(out)
     if not target.name.endswith(SUFFIXES):
         raise OutputError(f"{target}: wanted a name ending in {', '.join(SUFFIXES)}")
+    if target.exists() and target.samefile(scored):
+        raise OutputError(f"{target}: is the scored file itself; name another file")
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: exists; give --overwrite to replace it")
     column = f"{prefix}{by}"
@@ -99,7 +103,9 @@ def select(
     known = np.flatnonzero(~np.isnan(values))
     if len(values) and not len(known):
         raise SelectionError(f"{scored}: no row has a number in column {column!r}")
-    order = known[np.argsort(values[known], kind="stable")]
+    if descending and choice.max_loss is not None:
+        raise SelectionError("max_loss keeps the smallest values and does not go with descending")
+    order = known[np.argsort(-values[known] if descending else values[known], kind="stable")]
     order = order[: choice.count(values[order])]
     partial = Path(f"{target}.partial")
     try:

@@ -53,6 +53,11 @@ class WindowBuilder:
         }
         examples = []
         for example in taken:
+            if not isinstance(example, Example):
+                raise TypeError(f"score takes examples, found {type(example).__name__}; see Example and read_examples")
+            if not example.has_response:
+                on_reject(example, "the response is empty")
+                continue
             try:
                 rendered = [prompts.conversation(example, stream.role.template) for stream in conversations]
             except RowError as error:

