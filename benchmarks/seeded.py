@@ -14,10 +14,10 @@ ROWS = 5000
 SIZE = 384  # of a vector, as the demo's embeddings have
 ROWS_SHA256 = "e89a5c1e1b624382634c235eaaaf16c9e5087bda34d694ae7f91cb855cf05d2d"
 VECTORS_SHA256 = "5898fd95b8a416627a5fa147c8d82ad5fb5acc8e70d4bfd053ccc2f002c47930"
-SCORED_SHA256 = "f0004cb466537aeabb8ba07488941d4c367987cf801635bdd5ee0ecd29600f27"
+COLUMNS_SHA256 = "f0004cb466537aeabb8ba07488941d4c367987cf801635bdd5ee0ecd29600f27"
 
 _SEED = 20261123
-_WORDS = (
+_WORDS = (  # noqa: SIM905 - a list of them would be a page
     "the of and to a in is that for it as with on be at by this from or an are was but not have which one you were "
     "all there when can more if no out so said what up its about than into them only other new some could time these "
     "two may then do first any my now such like our over man even most after also made many before must through back "
@@ -63,7 +63,7 @@ def columns(rows: int) -> dict[str, NDArray[np.float64]]:
     """The terms of the rule ``paper-v1``, uniform in ranges like those of real rows, float64 (rows,) each."""
     drawn = np.random.default_rng(_SEED).random((3, rows))
     if rows == ROWS:
-        _check(drawn.tobytes(), SCORED_SHA256)
+        _check(drawn.tobytes(), COLUMNS_SHA256)
     return {"reward": 4 * drawn[0] - 2, "output_length": np.floor(400 * drawn[1]), "knn_6": 0.5 + drawn[2]}
 
 
@@ -72,7 +72,8 @@ def unit_vectors() -> NDArray[np.float32]:
     drawn = np.random.default_rng(_SEED).random((ROWS, SIZE), dtype=np.float32)
     _check(drawn.tobytes(), VECTORS_SHA256)
     vectors = drawn - np.float32(0.5)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def _sentences(random: Random, words: int) -> str:

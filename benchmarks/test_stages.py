@@ -6,19 +6,20 @@ against the peers' before anything is timed: same rows, same numbers within 1e-4
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import orjson
+import peers
 import pytest
+import seeded
+from clock import Clock
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-import peers
-import seeded
-from conftest import Clock
 from instructmining import Bundle, Example, Rule, Scorer, Statistics, read_examples, select
 from instructmining.batches import batches
 from instructmining.indicators.mtld import mtld
@@ -33,9 +34,11 @@ from instructmining.sessions import Device, GraphSession, TopKSession
 from instructmining.windows import Window, WindowBuilder
 from instructmining.writers import RunWriter
 
+pytestmark = pytest.mark.timeout(1800)  # rounds of the slowest peer on a machine that others use too
+
 WITHIN = 1e-4
 HOST_ROUNDS = 7
-MODEL_ROUNDS = 5
+MODEL_ROUNDS = 3
 TOP = 1000
 INDICATORS = ("perplexity", "reward", "knn_6", "mtld", "output_length")
 BATCHINGS = {
@@ -76,7 +79,7 @@ def test_tokenize_and_batch(
     The peer sorts all rows at once; ours, which streams, sorts within windows of 512.
     """
     pairs = peers.read(seeded_file)
-    wanted = [(list(text.ids), text.response) for text in peers.tokenize(chat_tokenizer, pairs)]
+    wanted = [(text.ids, text.response) for text in peers.tokenize(chat_tokenizer, pairs)]
     builder = _builder(bundle, "perplexity")
 
     def check(found: list[tuple[list[int], int]]) -> None:
@@ -108,34 +111,31 @@ def test_tokenize_and_batch(
     clock("tokenize + batch, 5,000 rows", peer, run, check_peer, rounds=HOST_ROUNDS)
 
 
-@pytest.fixture(scope="module")
-def chat_texts(bundle: Bundle, real_examples: list[Example]) -> list[peers.ChatText]:
-    """Ours as the peer takes them: the same tokens for both."""
-    texts = _window(bundle, "perplexity", real_examples).streams[0].texts
-    for text in texts:  # all from the response's first token to the last but the closing one, or the work differs
-        assert text.scored.tolist() == list(range(text.scored[0], len(text.ids) - 1))
-    return [peers.ChatText(text.ids.tolist(), int(text.scored[0])) for text in texts]
+@dataclass(frozen=True, slots=True)
+class Chats:
+    """The real rows as conversations: the same tokens for both sides."""
+
+    window: Window
+    texts: list[peers.ChatText]
+    losses: NDArray[np.float64]  # (rows,) mean NLL by transformers, each row by itself
 
 
 @pytest.fixture(scope="module")
-def reference_losses(models: peers.Models, chat_texts: list[peers.ChatText]) -> NDArray[np.float64]:
-    return peers.likelihoods(models.language_model, chat_texts, peers.alone)[0]
+def chats(bundle: Bundle, models: peers.Models, real_examples: list[Example]) -> Chats:
+    window = _window(bundle, "perplexity", real_examples)
+    texts = []
+    for text in window.streams[0].texts:
+        first = int(text.scored[0])
+        # All from the response's first token to the last but the closing one, or the peer's work differs.
+        assert text.scored.tolist() == list(range(first, len(text.ids) - 1))
+        texts.append(peers.ChatText(text.ids.tolist(), first))
+    return Chats(window, texts, peers.likelihoods(models.language_model, texts, peers.alone)[0])
 
 
 @pytest.mark.parametrize("peer", ["ours", *BATCHINGS])
-def test_perplexity(
-    peer: str,
-    bundle: Bundle,
-    device: Device,
-    models: peers.Models,
-    real_examples: list[Example],
-    chat_texts: list[peers.ChatText],
-    reference_losses: NDArray[np.float64],
-    clock: Clock,
-) -> None:
+def test_perplexity(peer: str, chats: Chats, device: Device, models: peers.Models, clock: Clock) -> None:
     """Token ids to the mean NLL of each response given its prompt, float32."""
-    window = _window(bundle, "perplexity", real_examples)
-    run_graph = _measuring(window, device)
+    run_graph = _measuring(chats.window, device)
 
     def ours() -> NDArray[np.float64]:
         sums = run_graph().conversation_nll
@@ -143,13 +143,13 @@ def test_perplexity(
         return mean_nll(sums)
 
     def theirs() -> NDArray[np.float64]:
-        return peers.likelihoods(models.language_model, chat_texts, BATCHINGS[peer])[0]
+        return peers.likelihoods(models.language_model, chats.texts, BATCHINGS[peer])[0]
 
     clock(
-        f"perplexity, {len(real_examples)} rows, {sum(len(text.ids) for text in chat_texts):,} tokens",
+        f"perplexity, {len(chats.texts)} rows, {sum(len(text.ids) for text in chats.texts):,} tokens",
         peer,
         ours if peer == "ours" else theirs,
-        lambda found: assert_allclose(found, reference_losses, rtol=0, atol=WITHIN),
+        lambda found: assert_allclose(found, chats.losses, rtol=0, atol=WITHIN),
         rounds=MODEL_ROUNDS,
     )
 
@@ -265,10 +265,14 @@ def test_select(peer: str, tmp_path: Path, clock: Clock) -> None:
 
 
 @pytest.fixture(scope="module")
-def reference_rows(
-    models: peers.Models, real_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> list[dict[str, object]]:
-    out = tmp_path_factory.mktemp("whole") / "wanted.jsonl"
+def scorer(bundle: Bundle) -> Iterator[Scorer]:
+    with Scorer.open(bundle, indicators=INDICATORS, device="cpu") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def reference_rows(models: peers.Models, real_file: Path) -> list[dict[str, object]]:
+    out = real_file.with_name("wanted.jsonl")
     peers.whole_job(models, real_file, out, peers.alone)
     return _lines(out)
 
@@ -276,12 +280,10 @@ def reference_rows(
 @pytest.mark.parametrize("peer", ["ours", "transformers, one by one", "transformers, sorted batches"])
 def test_whole_path(
     peer: str,
-    bundle: Bundle,
-    device: Device,
+    scorer: Scorer,
     models: peers.Models,
     real_file: Path,
     reference_rows: list[dict[str, object]],
-    tmp_path: Path,
     clock: Clock,
 ) -> None:
     """A file of rows to a file of scored rows: perplexity, reward, knn_6, mtld and output_length.
@@ -289,7 +291,7 @@ def test_whole_path(
     The peer is a script of transformers, lexicalrichness and scikit-learn over the same weights; its models are
     loaded before, as the scorer is opened before.
     """
-    out = tmp_path / "scored.jsonl"
+    out = real_file.with_name("scored.jsonl")
 
     def check(_: object) -> None:
         rows = _lines(out)
@@ -298,16 +300,18 @@ def test_whole_path(
             own = [name for name in wanted if name not in INDICATORS]
             assert [found[name] for name in own] == [wanted[name] for name in own]
             for name in INDICATORS:
-                assert_allclose(found[name], wanted[name], rtol=WITHIN, atol=WITHIN, err_msg=name)
+                assert found[name] == pytest.approx(wanted[name], rel=WITHIN, abs=WITHIN), name
+        out.unlink()
 
-    group = f"whole path, {len(reference_rows)} rows"
-    if peer != "ours":
-        run = BATCHINGS[peer]
-        clock(group, peer, lambda: peers.whole_job(models, real_file, out, run), check, rounds=MODEL_ROUNDS)
-        return
-    assert device.kind == "cpu"
-    with Scorer.open(bundle, indicators=INDICATORS, device="cpu") as scorer:
-        clock(group, peer, lambda: _score(scorer, real_file, out), check, rounds=MODEL_ROUNDS)
+    clock(
+        f"whole path, {len(reference_rows)} rows",
+        peer,
+        (lambda: _score(scorer, real_file, out))
+        if peer == "ours"
+        else (lambda: peers.whole_job(models, real_file, out, BATCHINGS[peer])),
+        check,
+        rounds=MODEL_ROUNDS,
+    )
 
 
 def _score(scorer: Scorer, source: Path, out: Path) -> None:
