@@ -24,6 +24,7 @@ from instructmining_cli.demo_bundle import cache_folder, demo_bundle
 from instructmining_export.demo.data import fetch
 from instructmining_export.demo.preset import GGUF
 
+LOAD = round(os.getloadavg()[0], 2)  # before any work of ours
 MIN_ROWS = 7  # knn_6 needs a sixth neighbour
 PACKAGES = (
     "instructmining",
@@ -42,7 +43,7 @@ PACKAGES = (
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, object]) -> None:  # noqa: ARG001
     """What the table says of the run beside its figures."""
     machine_info["threads"] = cpu_threads()
-    machine_info["load_1min"] = round(os.getloadavg()[0], 2)
+    machine_info["load_1min"] = LOAD
     machine_info["real_rows"] = real_row_count()
     machine_info["versions"] = {name: version(name) for name in PACKAGES if _installed(name)}
 

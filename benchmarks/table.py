@@ -36,7 +36,11 @@ def _device(machine: dict[str, Any]) -> str:
 def _heading(content: dict[str, Any], machine: dict[str, Any]) -> Iterator[str]:
     yield f"# {machine['cpu'].get('brand_raw', machine['machine'])}, {machine['threads']} threads"
     yield ""
-    yield f"- {content['datetime'][:16]}, {machine['system']} {machine['release']}, Python {machine['python_version']}"
+    commit = content["commit_info"]
+    yield (
+        f"- {content['datetime'][:16]}, commit {commit['id'][:7]}{' with changes' if commit['dirty'] else ''}, "
+        f"{machine['system']} {machine['release']}, Python {machine['python_version']}"
+    )
     yield f"- {', '.join(f'{name} {number}' for name, number in machine['versions'].items())}"
     yield (
         f"- load when the run began: {machine['load_1min']} (of {machine['cpu'].get('count', '?')} processors); "
