@@ -56,6 +56,7 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
             f"no --bundle was given, the demo bundle is not in {folder.parent}, and to build it these are missing: "
             f"{', '.join(missing)}. To get it:\n  {lines}"
         )
+    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' bars; the steps are said by us
     from instructmining_export.demo.preset import export_demo
 
     say(f"building the demo bundle, once: two to four minutes on 2 cores, 630 MB in {folder.parent}")

