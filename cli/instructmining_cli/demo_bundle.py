@@ -61,7 +61,7 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
 
     say(f"building the demo bundle, once: two to four minutes on 2 cores, 630 MB in {folder.parent}")
     export_demo(folder, overwrite=True, report=say)
-    for other in set(folder.parent.glob("demo-*")) - {folder}:
+    for other in set(folder.parent.glob(f"demo-{__version__}-*")) - {folder}:
         # Of an older exporter, or left by a build that was killed; one at work is younger than that.
         if ".partial" not in other.name or time.time() - other.stat().st_mtime > _STALE_S:
             shutil.rmtree(other, ignore_errors=True)
