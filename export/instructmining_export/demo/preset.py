@@ -29,7 +29,7 @@ NOTE = (
     "a demonstration: the reward is a linear head on SmolLM2-135M, trained on 1,488 pairs, not a published reward "
     "model; the language model's weights are de-quantized from 4 bits, so perplexities are not the published model's"
 )
-MAX_TOKENS = 2048  # the model takes 8192; this bounds the memory of one row to about 1 GB
+MAX_TOKENS = 2048  # the model takes 8192; attention over a row grows with the square of this
 REWARD_ID = "instructmining/demo-reward-head"
 PERPLEXITY_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDING_ID = "sentence-transformers/all-MiniLM-L6-v2"
