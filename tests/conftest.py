@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from instructmining.bundle import RoleName
-from instructmining.references import Agreement
 from instructmining_cli.demo_bundle import cache_folder, demo_bundle
 from instructmining_export import templates
 from instructmining_export.bundles import BundleWriter, RoleEntry
 from instructmining_export.demo.data import fetch
-from instructmining_export.graphs import decoder, encoder
+from instructmining_export.graphs import bidirectional, causal
+from instructmining_export.graphs.decoder import GatedDecoder
+from instructmining_export.graphs.encoder import PostNormEncoder
 from instructmining_export.graphs.tape import Weights, save
 
 CORPUS = [
@@ -30,21 +31,37 @@ CORPUS = [
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "[CLS]", "[SEP]"]
 MAX_TOKENS = 512
 
-SMALL_DECODER = decoder.DecoderShape(
-    layers=2,
-    hidden=32,
-    inner=48,
-    heads=2,
-    key_value_heads=1,
-    head_size=16,
-    words=400,
-    positions=1024,
-    epsilon=1e-5,
-    rope_theta=10000.0,
-    tied=True,
+SMALL_DECODER = GatedDecoder.from_config(
+    {
+        "model_type": "llama",
+        "num_hidden_layers": 2,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "vocab_size": 400,
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+    },
+    max_tokens=MAX_TOKENS,
 )
-SMALL_ENCODER = encoder.EncoderShape(
-    layers=2, hidden=32, inner=64, heads=4, words=400, positions=256, types=2, epsilon=1e-12
+SMALL_ENCODER = PostNormEncoder.from_config(
+    {
+        "model_type": "bert",
+        "num_hidden_layers": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "vocab_size": 400,
+        "max_position_embeddings": 256,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+    },
+    max_tokens=64,
 )
 
 
@@ -102,19 +119,19 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with all roles of the demo, of random weights: everything works, nothing means anything."""
     path = tmp_path_factory.mktemp("small") / "bundle"
     rng = np.random.default_rng(7)
-    head = decoder.LinearHead(rng.normal(size=(1, 32)).astype(np.float32), np.zeros(1, dtype=np.float32))
-    nothing = Agreement(rows=0, row_error=0.0, token_error=None, batch_difference=0.0)
-    with BundleWriter(path) as bundle:
+    head = causal.LinearHead(rng.normal(size=(1, 32)).astype(np.float32), np.zeros(1, dtype=np.float32))
+    roles: dict[RoleName, tuple[str, dict[str, object], int]] = {
+        "perplexity": ("perplexity", templates.chatml(), MAX_TOKENS),
+        "reward": ("perplexity", templates.chatml(), MAX_TOKENS),
+        "embedding": ("embedding", templates.sentence("[CLS]", "[SEP]"), 64),
+    }
+    with BundleWriter(path, frozenset(roles)) as bundle:
         small_tokenizer().save(str(bundle.file("perplexity/tokenizer.json")))
         small_tokenizer().save(str(bundle.file("embedding/tokenizer.json")))
-        model = decoder.build(SMALL_DECODER, random_weights(1), vocabulary=True, reward=head)
-        save(model, bundle.file("perplexity/model.onnx"))
-        save(encoder.build(SMALL_ENCODER, random_weights(2)), bundle.file("embedding/model.onnx"))
-        roles: dict[RoleName, tuple[str, dict[str, object], int]] = {
-            "perplexity": ("perplexity", templates.chatml(), MAX_TOKENS),
-            "reward": ("perplexity", templates.chatml(), MAX_TOKENS),
-            "embedding": ("embedding", templates.sentence("[CLS]", "[SEP]"), 64),
-        }
+        decoder = causal.build(SMALL_DECODER, random_weights(1), vocabulary=True, reward=head)
+        save(decoder.model(), bundle.file("perplexity/model.onnx"))
+        encoder = bidirectional.build_embedding(SMALL_ENCODER, random_weights(2), pooling="mean")
+        save(encoder.model(), bundle.file("embedding/model.onnx"))
         for role, (folder, template, limit) in roles.items():
             references = f"{role}/references.json"
             bundle.file(references).write_text('{"output": "nll", "rows": []}')
@@ -124,10 +141,10 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 template=template,
                 max_tokens=limit,
                 source={"id": f"tests/{role}", "revision": "0", "licence": "Apache-2.0"},
-                parity=nothing,
+                parity={},
                 references=references,
             )
-        bundle.finish(name="small", note="", default_rule="paper-v1", length_tokenizer="perplexity")
+        bundle.finish(name="small", default_rule="paper-v1", length_tokenizer="perplexity")
     return path
 
 

@@ -11,6 +11,8 @@ from altered_bundle import Manifest
 
 from instructmining.bundle import FORMAT_VERSION, Bundle, Template
 from instructmining.errors import BundleError
+from instructmining.prompts import conversation
+from instructmining.records import Example
 
 DATA = "perplexity/model.onnx.data"
 
@@ -37,12 +39,8 @@ def test_a_bundle_opens_with_its_roles_and_what_the_manifest_says_of_them(small_
     assert role.tokenizer == small_bundle / "perplexity/tokenizer.json"
     assert (role.max_tokens, role.precision) == (512, "fp32")
     assert role.source == {"id": "tests/perplexity", "revision": "0", "licence": "Apache-2.0"}
-    assert role.template.turns["user"] == (
-        ("special", "<|im_start|>"),
-        ("literal", "user\n"),
-        ("content", ""),
-        ("special", "<|im_end|>"),
-    )
+    assert role.template.gaps["start>user"] == (("special", "<|im_start|>"), ("literal", "user\n"))
+    assert role.bos is None
     assert role.shares == bundle.roles["reward"].shares != bundle.roles["embedding"].shares
 
 
@@ -124,12 +122,33 @@ def _role(name: str, **changes: object) -> Callable[[Manifest], None]:
         (_role("reward", max_tokens="512"), "role 'reward': max_tokens is '512'"),
         (_role("reward", max_tokens=None), "role 'reward': max_tokens is None"),
         (_role("reward", template="chatml"), "found str where the manifest has an object"),
-        (_role("reward", template={}), "role 'reward': template: 'turns' is missing; export the bundle again"),
+        (_role("reward", template={}), "role 'reward': template: 'gaps' is missing; export the bundle again"),
+        (_role("reward", template={"gaps": []}), "template: gaps: found list, wanted an object"),
         (
-            _role("reward", template={"turns": {"user": [["loud", "x"]]}}),
-            r"role 'reward': template: \['loud', 'x'\] is not a template piece",
+            _role("reward", template={"gaps": {"start>user": [["loud", "x"]]}}),
+            r"role 'reward': template: gaps: \['loud', 'x'\] is not a template piece",
         ),
-        (_role("reward", template={"turns": {}, "start": [["special"]]}), r"\['special'\] is not a template piece"),
+        (_role("reward", template={"gaps": {"start>user": [["bos"]]}}), r"\['bos'\] is not a template piece"),
+        (
+            _role("reward", template={"gaps": {"start>user": [["content", "response"]]}}),
+            r"gaps: \['content', 'response'\] is not a template piece",
+        ),
+        (
+            _role("reward", template={"gaps": {"user>robot": []}}),
+            "'user>robot' is no transition such as 'user>assistant', between start, system, user, assistant, tool, res",
+        ),
+        (_role("reward", template={"gaps": {"end>user": []}}), "'end>user' is no transition"),
+        (
+            _role("reward", template={"gaps": {}, "questions": {"coherence": [["content", "future"]]}}),
+            r"questions: \['content', 'future'\] is not a template piece",
+        ),
+        (
+            _role("reward", template={"gaps": {}, "strip": {"user": "all"}}),
+            "strip 'user': 'all' is none of 'none', 'left', 'right', 'both', 'left newlines'",
+        ),
+        (_role("reward", template={"gaps": {}, "strip": {"robot": "left"}}), "strip 'robot': 'left' is none of"),
+        (_role("reward", template={"gaps": {}, "strip": "left"}), "strip '': 'left' is none of"),
+        (_role("reward", bos=1), "role 'reward': bos is 1, wanted a token or null"),
     ],
 )
 def test_what_is_wrong_in_a_manifest_is_named(copy: Path, change: Callable[[Manifest], object], message: str) -> None:
@@ -236,9 +255,35 @@ def test_a_role_that_is_missing_is_named_with_who_needs_it_and_how_to_get_it(sma
         bundle.role("unieval", wanted_by="rule 'mine'")
 
 
-def test_a_template_without_start_separator_and_end_has_none() -> None:
-    template = Template.from_json({"turns": {"user": [["content", ""]]}}, "here")
-    assert template == Template(turns={"user": (("content", ""),)}, start=(), separator=(), end=())
+def test_a_template_is_read_as_it_was_written() -> None:
+    template = Template.from_json(
+        {
+            "gaps": {"start>user": [["bos", "<s>"], ["literal", "Q: "]], "document>end": [["special", "</s>"]]},
+            "strip": {"response": "left newlines"},
+            "questions": {"coherence": [["content", "history"], ["content", "response"]]},
+        },
+        "here",
+    )
+    assert template == Template(
+        gaps={"start>user": (("bos", "<s>"), ("literal", "Q: ")), "document>end": (("special", "</s>"),)},
+        strip={"response": "left newlines"},
+        questions={"coherence": (("content", "history"), ("content", "response"))},
+    )
+    assert Template.from_json({"gaps": {}}, "here") == Template({})
+
+
+def test_the_token_that_begins_a_text_is_the_roles(copy: Path) -> None:
+    altered_bundle.edit(copy, _role("perplexity", bos="<|endoftext|>"))
+    roles = Bundle.open(copy).roles
+    assert roles["perplexity"].bos == "<|endoftext|>"
+    assert roles["reward"].bos is None
+
+
+def test_rendering_changes_nothing_in_what_roles_share(small_bundle: Path) -> None:
+    one, other = Bundle.open(small_bundle).roles["reward"], Bundle.open(small_bundle).roles["reward"]
+    conversation(Example.of("a", "b"), one.template)
+    assert one.shares == other.shares
+    assert one.template == other.template
 
 
 def test_roles_of_one_graph_with_another_limit_or_template_do_not_share(copy: Path) -> None:

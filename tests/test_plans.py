@@ -42,7 +42,7 @@ def test_perplexity_and_reward_of_one_graph_and_template_are_one_stream(bundle: 
     [
         {"max_tokens": 256},
         {"tokenizer": "embedding/tokenizer.json"},
-        {"template": {"turns": {"user": [["content", ""]], "assistant": [["content", ""]]}}},
+        {"template": {"gaps": {"start>user": [], "user>assistant": [], "assistant>end": []}}},
     ],
     ids=lambda difference: next(iter(difference)),
 )

@@ -6,39 +6,45 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining.bundle import PieceKind, Template
-from instructmining.errors import RowError
-from instructmining.prompts import conversation, document
+from instructmining.bundle import Pieces, Strip, Template
+from instructmining.errors import BundleError, RowError
+from instructmining.prompts import conversation, document, question
 from instructmining.records import Example, Run, Special, Turn, TurnRole
 
 START, END = Special("<|im_start|>"), Special("<|im_end|>")
+ROLES: tuple[TurnRole, ...] = ("user", "assistant")
 
 
-def chatml(role: str) -> tuple[tuple[PieceKind, str], ...]:
-    return (
-        ("special", "<|im_start|>"),
-        ("literal", f"{role}\n"),
-        ("content", ""),
-        ("special", "<|im_end|>"),
+def template(start: dict[str, Pieces], between: dict[str, Pieces], end: Pieces) -> Template:
+    """One in which what stands before a turn depends on that turn, and the end on none."""
+    return Template(
+        {f"start>{role}": pieces for role, pieces in start.items()}
+        | {f"{before}>{after}": pieces for before in start for after, pieces in between.items()}
+        | {f"{role}>end": end for role in start}
     )
 
 
-CHATML = Template(
-    turns={role: chatml(role) for role in ("system", "user", "assistant")}, separator=(("literal", "\n"),)
+def chatml_turn(role: str) -> Pieces:
+    return (("special", "<|im_start|>"), ("literal", f"{role}\n"))
+
+
+CHATML = template(
+    {role: chatml_turn(role) for role in ("system", *ROLES)},
+    {role: (("special", "<|im_end|>"), ("literal", "\n"), *chatml_turn(role)) for role in ("system", *ROLES)},
+    (("special", "<|im_end|>"),),
 )
-OPEN_ASSISTANT = Template(
-    turns={
-        "user": (("special", "<|prompter|>"), ("content", ""), ("special", "<|endoftext|>")),
-        "assistant": (("special", "<|assistant|>"), ("content", ""), ("special", "<|endoftext|>")),
-    }
-)
-PLAIN = Template(
-    turns={
-        "user": (("literal", "Human: "), ("content", ""), ("literal", "\n")),
-        "assistant": (("literal", "Bot: "), ("content", ""), ("literal", "\n")),
+OPEN_ASSISTANT = template(
+    {"user": (("special", "<|prompter|>"),), "assistant": (("special", "<|assistant|>"),)},
+    {
+        "user": (("special", "<|endoftext|>"), ("special", "<|prompter|>")),
+        "assistant": (("special", "<|endoftext|>"), ("special", "<|assistant|>")),
     },
-    start=(("special", "<s>"), ("literal", "A talk.\n")),
-    end=(("literal", "The end."), ("special", "</s>")),
+    (("special", "<|endoftext|>"),),
+)
+PLAIN = template(
+    {"user": (("bos", "<s>"), ("literal", "A talk.\nHuman: ")), "assistant": (("bos", "<s>"), ("literal", "Bot: "))},
+    {"user": (("literal", "\nHuman: "),), "assistant": (("literal", "\nBot: "),)},
+    (("literal", "\nThe end."), ("special", "</s>")),
 )
 
 
@@ -67,7 +73,7 @@ def test_neighbouring_texts_are_one_run_and_every_response_in_it_is_marked() -> 
     example = Example((Turn("user", "a"), Turn("assistant", "bb"), Turn("user", "c"), Turn("assistant", "d")))
     parts = conversation(example, PLAIN)
     text = "A talk.\nHuman: a\nBot: bb\nHuman: c\nBot: d\nThe end."
-    assert parts == [Special("<s>"), Run(text, ((22, 24), (39, 40))), Special("</s>")]
+    assert parts == [Special("<s>"), Run(text, ((22, 24), (39, 40)), begins=True), Special("</s>")]
     assert [text[begin:end] for begin, end in ((22, 24), (39, 40))] == ["bb", "d"]
 
 
@@ -78,19 +84,150 @@ def test_a_special_token_written_in_a_row_stays_text() -> None:
     assert sum(isinstance(part, Special) for part in parts) == 4
 
 
-def test_a_turn_that_the_template_has_no_place_for_is_a_row_error() -> None:
-    example = Example((Turn("tool", "22 degrees"), Turn("assistant", "Warm.")))
-    with pytest.raises(RowError, match="no place for a turn of role 'tool'"):
-        conversation(example, CHATML)
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        (["tool", "assistant"], "a turn of role 'tool' at the beginning"),
+        (["user", "tool"], "a turn of role 'tool' after 'user'"),
+        (["assistant", "user", "assistant", "tool"], "a turn of role 'tool' after 'assistant'"),
+    ],
+)
+def test_a_turn_that_the_template_has_no_place_for_is_a_row_error(roles: list[TurnRole], message: str) -> None:
+    with pytest.raises(RowError, match=f"^the model's template has no place for {message}$"):
+        conversation(Example(tuple(Turn(role, "a") for role in roles)), CHATML)
+
+
+def test_an_end_that_the_template_has_no_place_for_is_a_row_error() -> None:
+    without = Template({name: pieces for name, pieces in CHATML.gaps.items() if name != "user>end"})
+    assert conversation(Example.of("a", "b"), without)
+    with pytest.raises(RowError, match="has no place for the end after 'user'"):
+        conversation(Example((Turn("user", "a"),)), without)
+
+
+# The response: the last assistant turn where it is the last of all
+
+THINKING = Template(
+    {
+        **CHATML.gaps,
+        "user>response": (("special", "<|im_end|>"), ("special", "<think>"), ("literal", "\n")),
+        "response>end": (("special", "<|im_end|>"), ("literal", "\n"), ("special", "<|end|>"), ("literal", " ")),
+    },
+    strip={"assistant": "both", "response": "left newlines"},
+)
+
+
+def test_the_response_has_gaps_of_its_own() -> None:
+    turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d"))
+    parts = conversation(Example(turns), THINKING)
+    assert parts[5] == Run("assistant\nb", ((10, 11),))
+    assert parts[-7:] == [
+        *(END, Special("<think>"), Run("\nd", ((1, 2),))),
+        *(END, Run("\n", closing=True), Special("<|end|>"), Run(" ", closing=True)),
+    ]
+
+
+def test_an_assistant_turn_that_is_not_the_last_of_all_is_no_response() -> None:
+    turns = (Turn("user", "a"), Turn("assistant", " b "), Turn("user", "c"))
+    parts = conversation(Example(turns), THINKING)
+    assert parts == conversation(Example((Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"))), CHATML)
+
+
+def test_where_the_response_has_no_gap_or_strip_the_assistants_counts() -> None:
+    template = Template(CHATML.gaps, strip={"assistant": "both"})
+    assert conversation(Example.of("a", " b\n"), template) == conversation(Example.of("a", "b"), CHATML)
+
+
+@pytest.mark.parametrize(
+    ("strip", "text"),
+    [
+        ("none", " \n b \n "),
+        ("left", "b \n "),
+        ("right", " \n b"),
+        ("both", "b"),
+    ],
+)
+def test_what_is_stripped_is_neither_text_nor_response(strip: Strip, text: str) -> None:
+    parts = conversation(Example.of("a", " \n b \n "), Template(CHATML.gaps, strip={"response": strip}))
+    assert parts[5] == Run(f"assistant\n{text}", ((10, 10 + len(text)),))
+
+
+@pytest.mark.parametrize(
+    ("strip", "text"), [("left newlines", " b\n\n"), ("right newlines", "\n b"), ("both newlines", " b")]
+)
+def test_newlines_alone_can_be_stripped(strip: Strip, text: str) -> None:
+    parts = conversation(Example.of("a", "\n b\n\n"), Template(CHATML.gaps, strip={"response": strip}))
+    assert parts[5] == Run(f"assistant\n{text}", ((10, 10 + len(text)),))
+
+
+def test_a_run_begins_a_text_behind_nothing_or_the_tokenizers_own_token() -> None:
+    between: Pieces = (("literal", "\n"),)
+    gaps: dict[str, Pieces] = {"user>assistant": between, "assistant>end": ()}
+    (run,) = conversation(Example.of("a", "b"), Template({**gaps, "start>user": ()}))
+    assert run == Run("a\nb", ((2, 3),), begins=True)
+    parts = conversation(Example.of("a", "b"), Template({**gaps, "start>user": (("bos", "<s>"),)}))
+    assert parts == [Special("<s>"), run]
+    parts = conversation(Example.of("a", "b"), Template({**gaps, "start>user": (("special", "<s>"),)}))
+    assert parts == [Special("<s>"), Run("a\nb", ((2, 3),), begins=False)]
+
+
+# Single texts and questions
 
 
 def test_a_document_joins_all_texts_by_newlines_within_start_and_end() -> None:
     example = Example((Turn("system", "s"), Turn("user", "a"), Turn("assistant", "b"), Turn("tool", "t")))
-    template = Template(turns={}, start=(("special", "[CLS]"),), end=(("special", "[SEP]"),))
-    assert document(example, template) == [Special("[CLS]"), Run("s\na\nb\nt"), Special("[SEP]")]
+    gaps: dict[str, Pieces] = {
+        "start>document": (("bos", "[CLS]"), ("literal", "query: ")),
+        "document>end": (("special", "[SEP]"),),
+    }
+    assert document(example, Template(gaps)) == [
+        Special("[CLS]"),
+        Run("query: s\na\nb\nt", begins=True),
+        Special("[SEP]"),
+    ]
 
 
-ROLES: tuple[TurnRole, ...] = ("user", "assistant")
+def test_a_document_in_a_template_for_conversations_is_a_bundle_error() -> None:
+    with pytest.raises(BundleError, match="no place for a single text; export the bundle again with a template for"):
+        document(Example.of("a", "b"), CHATML)
+
+
+ASKING = Template(
+    {},
+    questions={
+        "fluency": (("literal", "Fluent? "), ("special", "</s>"), ("content", "response"), ("special", "</s>")),
+        "sense": (("content", "history"), ("literal", "> "), ("content", "response")),
+    },
+)
+
+
+def test_a_question_has_the_last_response_and_all_turns_before_it() -> None:
+    turns = (Turn("system", "s"), Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d"))
+    assert question(Example(turns), ASKING, "fluency") == [
+        Run("Fluent? ", begins=True),
+        Special("</s>"),
+        Run("d"),
+        Special("</s>"),
+    ]
+    assert question(Example(turns), ASKING, "sense") == [Run("s\na\nb\nc\n\n> d", begins=True)]
+
+
+def test_turns_behind_the_last_response_are_no_part_of_a_question() -> None:
+    turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"))
+    assert question(Example(turns), ASKING, "sense") == [Run("a\n\n> b", begins=True)]
+
+
+def test_a_question_that_the_template_does_not_have_is_a_bundle_error() -> None:
+    with pytest.raises(BundleError, match="the model's template has no question 'wit'; export the bundle again"):
+        question(Example.of("a", "b"), ASKING, "wit")
+
+
+def test_a_conversation_without_response_cannot_be_asked_about() -> None:
+    with pytest.raises(RowError, match="no response"):
+        question(Example((Turn("user", "a"),)), ASKING, "sense")
+
+
+# Any conversation
+
 TURNS = st.lists(st.builds(Turn, st.sampled_from(ROLES), st.text(max_size=12)), min_size=1, max_size=6)
 
 

@@ -331,6 +331,22 @@ def test_seven_rows_have_a_sixth_neighbour(small_bundle: Path) -> None:
     assert np.isfinite(column(rows, "predicted_log_loss")).all()
 
 
+def test_a_response_alone_stands_behind_the_token_that_begins_a_text(small_bundle: Path, tmp_path: Path) -> None:
+    def change(manifest: altered_bundle.Manifest) -> None:
+        manifest["roles"]["perplexity"]["bos"] = "<|endoftext|>"
+
+    bundle = altered_bundle.edit(altered_bundle.copy(small_bundle, tmp_path), change)
+    examples = [Example.of("Name a colour.", "Green is a colour.")]
+    (row,), (plain,) = (scored(path, examples, "perplexity", "ifd") for path in (bundle, small_bundle))
+    tokenizer = Tokenizer.from_file(str(bundle / "perplexity/tokenizer.json"))
+    ids = tokenizer.encode("Green is a colour.", add_special_tokens=False).ids
+    start = tokenizer.token_to_id("<|endoftext|>")
+    alone = token_losses(bundle, [start, *ids], range(2, len(ids) + 1))
+    assert row.columns["perplexity"] == plain.columns["perplexity"]
+    assert row.columns["ifd"] == pytest.approx(float(row.columns["perplexity"] or 0) / np.exp(alone.mean()), rel=2e-5)
+    assert row.columns["ifd"] != pytest.approx(plain.columns["ifd"], rel=1e-3)
+
+
 def test_a_response_of_one_token_has_a_perplexity_and_no_ifd(small_bundle: Path) -> None:
     first, second = scored(
         small_bundle, [Example.of("A letter?", "x"), Example.of("A word?", "noon")], "perplexity", "ifd"
@@ -382,7 +398,8 @@ def no_tools(small_bundle: Path, tmp_path: Path) -> Path:
 
     def change(manifest: altered_bundle.Manifest) -> None:
         for role in ("perplexity", "reward"):
-            del manifest["roles"][role]["template"]["turns"]["tool"]
+            template = manifest["roles"][role]["template"]
+            template["gaps"] = {name: gap for name, gap in template["gaps"].items() if "tool" not in name}
 
     return altered_bundle.edit(altered_bundle.copy(small_bundle, tmp_path), change)
 
@@ -404,7 +421,7 @@ def test_a_row_that_the_template_cannot_hold_is_rejected_and_the_others_are_scor
             )
         )
     assert [row.example for row in rows] == examples
-    assert rejected == [(WITH_TOOL, "the model's template has no place for a turn of role 'tool'")]
+    assert rejected == [(WITH_TOOL, "the model's template has no place for a turn of role 'tool' after 'user'")]
     assert (statistics.rows_taken, statistics.rows_scored, statistics.rows_rejected) == (21, 20, 1)
     clean = list(Scorer.open(no_tools, rule="paper-v1", device="cpu").score(examples))
     np.testing.assert_allclose(column(rows, "knn_6"), column(clean, "knn_6"), atol=1e-6)

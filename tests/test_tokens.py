@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from instructmining.bundle import PieceKind, Template
+from instructmining.bundle import Pieces, Template
 from instructmining.errors import BundleError
 from instructmining.prompts import conversation, document
 from instructmining.records import Example, Run, Special, Tokens, Turn
@@ -23,11 +23,20 @@ SENTENCES = [
 ]
 
 
-def chatml(role: str) -> tuple[tuple[PieceKind, str], ...]:
-    return (("special", START), ("literal", f"{role}\n"), ("content", ""), ("special", END))
+def opening(role: str) -> Pieces:
+    return (("special", START), ("literal", f"{role}\n"))
 
 
-CHATML = Template(turns={role: chatml(role) for role in ("user", "assistant")}, separator=(("literal", "\n"),))
+CHATML = Template(
+    {f"start>{role}": opening(role) for role in ("user", "assistant")}
+    | {
+        f"{before}>{after}": (("special", END), ("literal", "\n"), *opening(after))
+        for before in ("user", "assistant")
+        for after in ("user", "assistant")
+    }
+    | {f"{role}>end": (("special", END),) for role in ("user", "assistant")}
+)
+DOCUMENT = Template({"start>document": (("special", START),), "document>end": (("special", END),)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +163,7 @@ def test_a_token_that_ends_where_a_response_begins_does_not_belong_to_it(bpe: Tr
 
 
 def test_a_document_has_no_scored_token(bpe: Trained) -> None:
-    template = Template(turns={}, start=(("special", START),), end=(("special", END),))
-    (tokens,) = bpe.encoder.rendered([document(Example.of("a", "b"), template)], max_tokens=100)
+    (tokens,) = bpe.encoder.rendered([document(Example.of("a", "b"), DOCUMENT)], max_tokens=100)
     assert len(tokens.scored) == 0
     assert bpe.text(tokens.ids) == f"{START}a\nb{END}"
 
@@ -255,9 +263,8 @@ def test_the_response_that_is_kept_is_the_last_one(bpe: Trained) -> None:
 
 
 def test_a_document_is_cut_on_the_right_and_keeps_its_closing_token(bpe: Trained) -> None:
-    template = Template(turns={}, start=(("special", START),), end=(("special", END),))
     example = Example.of(half_tokens(bpe, 300), half_tokens(bpe, 300))
-    (tokens,) = bpe.encoder.rendered([document(example, template)], max_tokens=64)
+    (tokens,) = bpe.encoder.rendered([document(example, DOCUMENT)], max_tokens=64)
     whole = bpe.encoder.plain([example.turns[0].text])[0]
     assert tokens.truncated
     assert tokens.ids.tolist() == [0, *whole[:62], 1]
@@ -269,6 +276,28 @@ def test_a_long_turn_behind_the_last_response_does_not_break_the_limit(bpe: Trai
     (tokens,) = bpe.encoder.rendered([parts], max_tokens=500)
     assert tokens.truncated
     assert len(tokens.ids) == 500
+
+
+@pytest.mark.parametrize("size", [100, 1000])
+def test_the_special_token_that_begins_a_text_stays_when_the_prompt_is_cut(bpe: Trained, size: int) -> None:
+    prompt, response = half_tokens(bpe, 1000), half_tokens(bpe, size)
+    parts = [Special(END), Special(START), *parts_of(prompt, response)]
+    (tokens,) = bpe.encoder.rendered([parts], max_tokens=500)
+    before, scored = bpe.encoder.plain([prompt, response])
+    kept = max(255, 500 - 3 - size)
+    assert tokens.ids.tolist() == [1, *before[-kept:], 0, *scored[: 500 - 3 - kept], 1]
+    assert tokens.scored.tolist() == list(range(kept + 2, 499))
+
+
+def test_what_the_template_ends_in_stays_when_the_text_is_cut(bpe: Trained) -> None:
+    parts = [
+        *(Run(half_tokens(bpe, 100)), Special(START), Run(half_tokens(bpe, 100), ((0, 50),))),
+        *(Special(END), Run("\n", closing=True)),
+    ]
+    (tokens,) = bpe.encoder.rendered([parts], max_tokens=64)
+    assert len(tokens.ids) == 64
+    assert bpe.text(tokens.ids[-2:]) == f"{END}\n"
+    assert tokens.scored.tolist() == list(range(tokens.scored[0], 62))
 
 
 @settings(max_examples=60, deadline=None)
@@ -286,6 +315,30 @@ def test_no_text_is_longer_than_the_limit_and_only_a_longer_one_is_cut(
     assert (tokens.scored < len(tokens.ids)).all()
 
 
+# A word's start, which SentencePiece marks at the beginning of a text
+
+
+@pytest.fixture(scope="module", params=["alone", "in a sequence"])
+def marking(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
+    """A word is a token, and another one where it has the mark of a word's start."""
+    words = ["[UNK]", "<s>", "▁ab", "ab", "▁b", "a"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(["<s>"])
+    mark = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    digits = pre_tokenizers.Digits()
+    tokenizer.pre_tokenizer = mark if request.param == "alone" else pre_tokenizers.Sequence([digits, mark])
+    path = tmp_path_factory.mktemp("marking") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return TextEncoder(path)
+
+
+def test_only_a_run_that_begins_a_text_has_the_mark_of_a_words_start(marking: TextEncoder) -> None:
+    runs = [[Special("<s>"), Run("ab", begins=True), Special("<s>"), Run("ab")], [Run(" b", ((1, 2),)), Run("a")]]
+    tokens = marking.rendered(runs, max_tokens=100)
+    assert [text.ids.tolist() for text in tokens] == [[1, 2, 1, 3], [4, 5]]
+    assert marking.plain(["ab"])[0].tolist() == [2]
+
+
 # Texts alone
 
 
@@ -297,6 +350,24 @@ def test_a_text_alone_is_scored_from_its_second_token_on() -> None:
 def test_a_text_alone_is_cut_on_the_right() -> None:
     tokens = alone(np.array([7, 8, 9], dtype=np.int64), max_tokens=2)
     assert (tokens.ids.tolist(), tokens.scored.tolist(), tokens.truncated) == ([7, 8], [1], True)
+
+
+def test_behind_the_token_that_begins_a_text_scoring_begins_at_the_same_place() -> None:
+    tokens = alone(np.array([7, 8, 9], dtype=np.int64), max_tokens=4, bos=1)
+    assert (tokens.ids.tolist(), tokens.scored.tolist(), tokens.truncated) == ([1, 7, 8, 9], [2, 3], False)
+    assert tokens.ids.dtype == np.int64
+
+
+def test_the_token_that_begins_a_text_counts_for_the_limit() -> None:
+    tokens = alone(np.array([7, 8, 9], dtype=np.int64), max_tokens=3, bos=1)
+    assert (tokens.ids.tolist(), tokens.scored.tolist(), tokens.truncated) == ([1, 7, 8], [2], True)
+
+
+@pytest.mark.parametrize("ids", [[], [7]])
+def test_a_short_text_behind_that_token_has_nothing_to_score(ids: list[int]) -> None:
+    tokens = alone(np.array(ids, dtype=np.int64), max_tokens=5, bos=1)
+    assert tokens.ids.tolist() == [1, *ids]
+    assert tokens.scored.tolist() == []
 
 
 @pytest.mark.parametrize("ids", [[], [7]])

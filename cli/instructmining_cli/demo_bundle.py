@@ -58,9 +58,10 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
         )
     os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' bars; the steps are said by us
     from instructmining_export.demo.preset import export_demo
+    from instructmining_export.roles import Settings
 
     say(f"building the demo bundle, once: two to four minutes on 2 cores, 630 MB in {folder.parent}")
-    export_demo(folder, overwrite=True, report=say)
+    export_demo(folder, overwrite=True, settings=Settings(report=say))
     for other in set(folder.parent.glob(f"demo-{__version__}-*")) - {folder}:
         # Of an older exporter, or left by a build that was killed; one at work is younger than that.
         if ".partial" not in other.name or time.time() - other.stat().st_mtime > _STALE_S:

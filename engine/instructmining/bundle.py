@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
 
 import orjson
 
 from instructmining.errors import BundleError
+from instructmining.records import Joint, TurnRole
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 RoleName: TypeAlias = Literal["reward", "perplexity", "embedding", "unieval"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
-PieceKind: TypeAlias = Literal["special", "literal", "content"]
+PieceKind: TypeAlias = Literal["special", "literal", "bos", "content"]
+Pieces: TypeAlias = tuple[tuple[PieceKind, str], ...]
+Strip: TypeAlias = Literal["none", "left", "right", "both", "left newlines", "right newlines", "both newlines"]
+STRIPS: tuple[Strip, ...] = get_args(Strip)
+_BEFORE = ("start", *get_args(TurnRole), "response")
+_AFTER = (*get_args(TurnRole), "response", "end")
 _MIN_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """How a model's text is put together from turns, as lists of (kind, text) pieces.
+    """How a model's text is put together: what stands between the contents, by transition.
 
-    A piece is ("special", token), ("literal", text) or ("content", ""), the turn's own text.
+    A transition is "start>user", "user>assistant", "assistant>end", …; ``response`` is the last assistant turn where
+    it is the last turn of all, and where "x>response" or "response>x" is absent, the assistant's counts. A single text
+    stands between "start>document" and "document>end".
+
+    A piece is ("special", token), ("literal", text) or ("bos", token): a token that the tokenizer itself puts before a
+    text, so that what follows it begins a text. In a question a piece may also be ("content", "response" or "history").
     """
 
-    turns: Mapping[str, tuple[tuple[PieceKind, str], ...]]  # by turn role
-    start: tuple[tuple[PieceKind, str], ...] = ()
-    separator: tuple[tuple[PieceKind, str], ...] = ()  # between turns
-    end: tuple[tuple[PieceKind, str], ...] = ()
+    gaps: Mapping[str, Pieces]
+    strip: Mapping[str, Strip] = field(
+        default_factory=dict
+    )  # whitespace of a content that the model never sees, by role
+    questions: Mapping[str, Pieces] = field(default_factory=dict)  # whole texts about a conversation, by name
+    joints: dict[tuple[str, str], Joint] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Gaps made ready by ``prompts``, which fills this as it meets them."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, object], where: str) -> Template:
@@ -39,22 +53,53 @@ class Template:
         Raises:
             BundleError: it is not of that form.
         """
-        turns = value.get("turns")
-        if not isinstance(turns, dict):
-            raise BundleError(f"{where}: 'turns' is missing; export the bundle again")
+        if "gaps" not in value:
+            raise BundleError(f"{where}: 'gaps' is missing; export the bundle again")
+        gaps = _pieces_by_name(value["gaps"], f"{where}: gaps", ("special", "literal", "bos"))
+        strange = [name for name in gaps if not _is_transition(name)]
+        if strange:
+            raise BundleError(
+                f"{where}: {strange[0]!r} is no transition such as 'user>assistant', between {', '.join(_BEFORE)} "
+                f"and {', '.join(_AFTER)}; export the bundle again"
+            )
+        questions = value.get("questions", {})
         return cls(
-            turns={str(role): _pieces(pieces, where) for role, pieces in turns.items()},
-            start=_pieces(value.get("start", []), where),
-            separator=_pieces(value.get("separator", []), where),
-            end=_pieces(value.get("end", []), where),
+            gaps=gaps,
+            strip=_strips(value.get("strip", {}), where),
+            questions=_pieces_by_name(questions, f"{where}: questions", ("special", "literal", "bos", "content")),
         )
 
 
-def _pieces(value: object, where: str) -> tuple[tuple[PieceKind, str], ...]:
+def _is_transition(name: str) -> bool:
+    before, _, after = name.partition(">")
+    return (before in _BEFORE and after in _AFTER) or name in ("start>document", "document>end")
+
+
+def _strips(value: object, where: str) -> dict[str, Strip]:
+    strips: dict[str, Strip] = {}
+    for role, kind in value.items() if isinstance(value, dict) else [("", value)]:
+        known = [name for name in STRIPS if name == kind]
+        if role not in _BEFORE or not known:
+            raise BundleError(
+                f"{where}: strip {role!r}: {kind!r} is none of {', '.join(map(repr, STRIPS))}; export the bundle again"
+            )
+        strips[role] = known[0]
+    return strips
+
+
+def _pieces_by_name(value: object, where: str, kinds: Sequence[PieceKind]) -> dict[str, Pieces]:
+    if not isinstance(value, dict):
+        raise BundleError(f"{where}: found {type(value).__name__}, wanted an object; export the bundle again")
+    return {str(name): _pieces(pieces, where, kinds) for name, pieces in value.items()}
+
+
+def _pieces(value: object, where: str, kinds: Sequence[PieceKind]) -> Pieces:
     pieces: list[tuple[PieceKind, str]] = []
     for piece in value if isinstance(value, list) else [value]:
         match piece:
-            case [("special" | "literal" | "content") as kind, str(text)]:
+            case ["content", ("response" | "history") as text] if "content" in kinds:
+                pieces.append(("content", text))
+            case [("special" | "literal" | "bos") as kind, str(text)]:
                 pieces.append((kind, text))
             case _:
                 raise BundleError(f"{where}: {piece!r} is not a template piece; export the bundle again")
@@ -74,6 +119,7 @@ class Role:
     source: Mapping[str, object]  # id, revision, licence
     parity: Mapping[str, object]  # figures of the exporter's gate
     references: Path | None  # token ids and float32 values that the graph must give on any device
+    bos: str | None = None  # the token that the model's tokenizer puts in front of a text
 
     @property
     def shares(self) -> tuple[object, ...]:
@@ -193,6 +239,9 @@ def _role(folder: Path, name: RoleName, entry: Mapping[str, object], files: Mapp
     limit = entry.get("max_tokens")
     if not isinstance(limit, int) or limit < _MIN_TOKENS:
         raise BundleError(f"{folder}: role {name!r}: max_tokens is {limit!r}, wanted at least {_MIN_TOKENS}")
+    bos = entry.get("bos")
+    if bos is not None and not isinstance(bos, str):
+        raise BundleError(f"{folder}: role {name!r}: bos is {bos!r}, wanted a token or null; export the bundle again")
     return Role(
         name=name,
         graph=listed("graph"),
@@ -203,6 +252,7 @@ def _role(folder: Path, name: RoleName, entry: Mapping[str, object], files: Mapp
         source=_object(entry.get("source", {}), folder),
         parity=_object(entry.get("parity", {}), folder),
         references=listed("references") if "references" in entry else None,
+        bos=bos,
     )
 
 

@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from instructmining.bundle import Bundle
-from instructmining.references import Agreement, References, agreement
+from instructmining.references import BOUNDS, Agreement, References, agreement
 from instructmining.sessions import Device, GraphSession, cpu_threads, cuda_problem, runtime_version
 
 ENGINE_PACKAGES = ("numpy", "orjson", "tokenizers", "zstandard")
 EXPORT_PACKAGES = ("torch", "transformers", "onnx-ir", "safetensors", "gguf", "accelerate")
-# Rows within this of their references are taken as the same numbers: the bounds of the exporter's gate in float32.
-ROW_ERROR = 1e-4
-TOKEN_ERROR = 1e-3
-BATCH_DIFFERENCE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +20,29 @@ class RoleCheck:
     """One role of a bundle, run here."""
 
     role: str
+    precision: str
     found: Agreement | None  # None where the bundle holds no reference values
+
+    @property
+    def broken(self) -> list[str]:
+        """The figures beyond the exporter's bounds for this precision."""
+        return self.found.beyond(BOUNDS[self.precision]) if self.found is not None else []
 
     @property
     def passed(self) -> bool:
         """The graph gives its reference values here."""
-        return self.found is not None and (
-            self.found.row_error <= ROW_ERROR
-            and (self.found.token_error or 0.0) <= TOKEN_ERROR
-            and self.found.batch_difference <= BATCH_DIFFERENCE
-        )
+        return self.found is not None and not self.broken
 
     def __str__(self) -> str:
         """One line for a person."""
         if self.found is None:
             return "no reference values in the bundle; export it again"
-        return (
-            f"{'ok' if self.passed else 'DIFFERS'}: {self.found.rows} rows within {self.found.row_error:.1e} of their "
-            f"references (at most {ROW_ERROR:.0e}), batch and alone within {self.found.batch_difference:.1e} "
-            f"(at most {BATCH_DIFFERENCE:.0e})"
+        figures = (
+            f"{self.precision}, {self.found.rows} rows within {self.found.row_error:.1e} of their float32 references, "
+            f"mean within {self.found.mean_error:.1e}, rank correlation {self.found.rank_correlation:.6f}, "
+            f"batch and alone within {self.found.batch_difference:.1e}"
         )
+        return f"ok: {figures}" if self.passed else f"DIFFERS: {'; '.join(self.broken)} ({figures})"
 
 
 def describe_machine() -> dict[str, str]:
@@ -69,9 +68,10 @@ def check_bundle(bundle: Bundle, device: Device) -> Iterator[RoleCheck]:
     """
     for name, role in bundle.roles.items():
         if role.references is None:
-            yield RoleCheck(name, None)
+            yield RoleCheck(name, role.precision, None)
             continue
-        yield RoleCheck(name, agreement(References.load(role.references), GraphSession(role.graph, device)))
+        found = agreement(References.load(role.references), GraphSession(role.graph, device))
+        yield RoleCheck(name, role.precision, found)
 
 
 def _version(package: str) -> str:

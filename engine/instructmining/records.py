@@ -100,9 +100,21 @@ class Run:
 
     text: str
     responses: tuple[tuple[int, int], ...] = ()  # the spans of assistant text in it, as character offsets
+    begins: bool = False  # it begins a text: some tokenizers mark a word's start there and not behind a special token
+    closing: bool = False  # the template's text behind all content, which stays when the content is cut
 
 
 Part: TypeAlias = Special | Run
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """What stands between two contents of a template, ready to be joined to them."""
+
+    head: str  # text that goes on in the run of the content before
+    parts: tuple[Part, ...]  # none: the two contents are of one run
+    tail: str  # text that opens the run of the content after
+    begins: bool  # whether that run begins a text
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ _BUDGET_TOKENS = 1024
 class References:
     """Texts as tokens, and the values of the original model in float32."""
 
-    output: str  # the graph output that is compared: "nll", "reward" or "embedding"
+    output: str  # the graph output that is compared: "nll", "reward", "embedding" or "yes"
     texts: list[Tokens]
     values: list[NDArray[np.float32]]  # by text: (n,) token NLLs, (1,) a reward, or (size,) an embedding
 
@@ -60,9 +61,11 @@ class Agreement:
     """How far a graph is from the reference values; for embeddings the row figures are 1 − cosine."""
 
     rows: int
-    row_error: float  # largest difference of a row's value: mean NLL, reward, 1 − cosine
-    token_error: float | None  # largest difference of a token's NLL
+    row_error: float  # largest difference of a row's value: mean NLL, reward, 1 − cosine, UniEval probability
+    token_error: float | None  # largest difference of a token's NLL; None for outputs that have none
     batch_difference: float  # largest difference of a row's value between its batch and the row alone
+    mean_error: float  # difference of the mean over all values: tokens for NLL, rows for the others
+    rank_correlation: float  # Spearman's, of the rows' values; for embeddings of the cosines between rows
 
     def as_json(self) -> dict[str, object]:
         """The figures as the manifest holds them."""
@@ -70,8 +73,45 @@ class Agreement:
             "rows": self.rows,
             "row_error": self.row_error,
             "batch_difference": self.batch_difference,
+            "mean_error": self.mean_error,
+            "rank_correlation": self.rank_correlation,
         }
         return figures if self.token_error is None else figures | {"token_error": self.token_error}
+
+    def beyond(self, bounds: Bounds) -> list[str]:
+        """The figures that break a bound, each said with its bound; empty where all hold."""
+        limits = {
+            "row_error": (self.row_error, bounds.row_error),
+            "token_error": (self.token_error or 0.0, bounds.token_error),
+            "batch_difference": (self.batch_difference, bounds.batch_difference),
+            "mean_error": (self.mean_error, bounds.mean_error),
+        }
+        # Written so that a NaN is beyond every bound.
+        broken = [
+            f"{name} {value:.2e} (at most {limit:.0e})" for name, (value, limit) in limits.items() if not value <= limit
+        ]
+        if not self.rank_correlation >= bounds.rank_correlation:
+            broken.append(f"rank_correlation {self.rank_correlation:.6f} (at least {bounds.rank_correlation})")
+        return broken
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a graph of one precision may differ by; beyond it an export is refused and doctor says so."""
+
+    batch_difference: float
+    row_error: float = math.inf
+    token_error: float = math.inf
+    mean_error: float = math.inf
+    rank_correlation: float = -1.0
+
+
+BOUNDS: Mapping[str, Bounds] = {
+    "fp32": Bounds(batch_difference=1e-5, row_error=1e-4, token_error=1e-3),
+    # A mean NLL that is off by 1e-3 is a perplexity off by one in a thousand.
+    "fp16": Bounds(batch_difference=1e-3, mean_error=1e-3, rank_correlation=0.9999),
+    "int8": Bounds(batch_difference=1e-3, mean_error=0.02, rank_correlation=0.995),
+}
 
 
 def agreement(references: References, session: GraphSession) -> Agreement:
@@ -93,7 +133,45 @@ def agreement(references: References, session: GraphSession) -> Agreement:
         row_error=float(np.max(row_errors)),
         token_error=float(np.max(token_errors)) if token_errors else None,
         batch_difference=float(np.max([_distance(output, one, other) for _, one, other in pairs])),
+        mean_error=_mean_error(output, references.values, together),
+        rank_correlation=_rank_correlation(
+            _comparable(output, references.values, references.values), _comparable(output, references.values, together)
+        ),
     )
+
+
+def _mean_error(output: str, wanted: list[NDArray[np.float32]], found: list[NDArray[np.float32]]) -> float:
+    if output == "embedding":
+        return float(np.mean([_distance(output, *pair) for pair in zip(wanted, found, strict=True)]))
+    return float(abs(np.concatenate(wanted).mean(dtype=np.float64) - np.concatenate(found).mean(dtype=np.float64)))
+
+
+def _comparable(
+    output: str, shaped: list[NDArray[np.float32]], values: list[NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """One number a row, of the rows that have one; for embeddings one a pair of rows."""
+    if output == "embedding":
+        vectors = np.stack(values).astype(np.float64)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+    return np.array([value.mean(dtype=np.float64) for value, of in zip(values, shaped, strict=True) if len(of)])
+
+
+def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Spearman's: Pearson's correlation of the ranks, equal values sharing their mean rank; 1 where nothing varies."""
+    first, second = (_ranks(values) for values in (one, other))
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return math.nan
+    if first.std() == 0.0 or second.std() == 0.0:
+        return float(first.std() == second.std())
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
+    return ranks
 
 
 def _run(references: References, session: GraphSession, work: Iterable[Batch]) -> list[NDArray[np.float32]]:

@@ -78,7 +78,8 @@ class WindowBuilder:
         for stream in self._plan.streams:
             role = stream.role
             if stream.text == "responses":
-                texts = [alone(ids, max_tokens=role.max_tokens) for ids in response_ids(role.tokenizer)]
+                bos = self._encoders[role.tokenizer].special(role.bos) if role.bos is not None else None
+                texts = [alone(ids, max_tokens=role.max_tokens, bos=bos) for ids in response_ids(role.tokenizer)]
                 with_scores = [number for number, text in enumerate(texts) if len(text.scored)]
                 streams.append(StreamTexts(stream, [texts[number] for number in with_scores], owners[with_scores]))
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 import tempfile
@@ -14,11 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from instructmining import __version__
-from instructmining.bundle import FORMAT_VERSION, MANIFEST, RoleName
-from instructmining.errors import ExportError
-from instructmining.references import Agreement
+from instructmining.bundle import FORMAT_VERSION, MANIFEST, Bundle, RoleName
+from instructmining.errors import BundleError, ExportError
 
-Pieces = list[tuple[str, str]]
+_COUNT_WITH = ("perplexity", "reward")  # the first that is there counts lengths, if nobody says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +30,46 @@ class RoleEntry:
     template: dict[str, Any]
     max_tokens: int
     source: dict[str, str]
-    parity: Agreement
+    parity: dict[str, object]
     references: str
     precision: str = "fp32"
+    bos: str | None = None
+    details: dict[str, object] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The entry as JSON."""
-        entry = {name: getattr(self, name) for name in ("graph", "tokenizer", "template", "max_tokens", "precision")}
-        return entry | {"source": self.source, "parity": self.parity.as_json(), "references": self.references}
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(slots=True)
 class BundleWriter:
-    """A bundle in the making; used as a context manager, which removes it unless it was finished."""
+    """A bundle in the making; used as a context manager, which removes it unless it was finished.
+
+    Where the bundle exists, its other roles stay: their files are linked or copied into the new one.
+    """
 
     path: Path
-    overwrite: bool = False
+    writes: frozenset[RoleName]  # the roles that will be written
+    overwrite: bool = False  # roles of the bundle may be replaced
+    whole: bool = False  # nothing of an existing bundle stays
     roles: dict[RoleName, RoleEntry] = field(default_factory=dict)
     folder: Path = field(init=False)
+    _kept: dict[str, Any] = field(default_factory=dict)  # the manifest of the bundle that was there
 
     def __enter__(self) -> Self:
-        """Make the folder that is written to.
+        """Make the folder that is written to, with what stays of the bundle that is there.
 
         Raises:
-            ExportError: the bundle exists and may not be replaced.
+            ExportError: the path is taken by something else, or a role would be replaced without ``overwrite``.
         """
-        if self.path.exists() and not self.overwrite:
-            raise ExportError(f"{self.path}: exists; give --overwrite to replace it")
+        if self.path.exists():
+            self._check_existing()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # A name of its own: two processes may build the same bundle at once.
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.path.name}.partial-", dir=self.path.parent))
         self.folder.chmod(0o755)
+        for name in self._kept_files():
+            _link(self.path / name, self.file(name))
         return self
 
     def __exit__(
@@ -75,31 +84,93 @@ class BundleWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def finish(self, *, name: str, note: str, default_rule: str | None, length_tokenizer: RoleName) -> None:
-        """Write the manifest with the digest of every file, and put the bundle in its place."""
+    def file_of(self, role: RoleName, name: str) -> Path:
+        """Where to write a file of a role: in its folder, or in a numbered one where roles that stay use that."""
+        taken = {Path(kept).parts[0] for kept in self._kept_files()}
+        folder = next(folder for number in range(1, 9) if (folder := _numbered(role, number)) not in taken)
+        return self.file(f"{folder}/{name}")
+
+    def name_of(self, file: Path) -> str:
+        """The manifest's name of a file."""
+        return file.relative_to(self.folder).as_posix()
+
+    def finish(
+        self,
+        *,
+        name: str | None = None,
+        note: str | None = None,
+        default_rule: str | None = None,
+        length_tokenizer: RoleName | None = None,
+    ) -> None:
+        """Write the manifest with the digest of every file, and put the bundle in its place.
+
+        What is not given stays as the existing bundle has it. Lengths are counted with the tokenizer of the role
+        perplexity, without one with the reward model's.
+        """
+        roles: dict[str, Any] = {**self._kept_roles(), **{role: entry.as_json() for role, entry in self.roles.items()}}
+        counted = length_tokenizer or next(role for role in [*_COUNT_WITH, *roles] if role in roles)
         files = {
-            file.relative_to(self.folder).as_posix(): {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+            self.name_of(file): {"bytes": file.stat().st_size, "sha256": _sha256(file)}
             for file in sorted(self.folder.rglob("*"))
             if file.is_file()
         }
         manifest = {
             "format": FORMAT_VERSION,
-            "name": name,
-            "note": note,
-            "default_rule": default_rule,
-            "length_tokenizer": length_tokenizer,
+            "name": name or self._kept.get("name", self.path.name),
+            "note": self._kept.get("note", "") if note is None else note,
+            "default_rule": default_rule or self._kept.get("default_rule"),
+            "length_tokenizer": counted,
             "written_with": {
                 "instructmining": __version__,
                 "python": platform.python_version(),
                 **{package: version(package) for package in ("torch", "transformers", "onnx-ir")},
             },
-            "roles": {role: entry.as_json() for role, entry in self.roles.items()},
+            "roles": roles,
             "files": files,
         }
         (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        if not self.path.exists():
+            self.folder.rename(self.path)
+            return
+        old = self.path.with_name(f"{self.folder.name}.old")
+        self.path.rename(old)
         self.folder.rename(self.path)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _check_existing(self) -> None:
+        if self.whole:
+            if not self.overwrite:
+                raise ExportError(f"{self.path}: exists; give --overwrite to replace it")
+            return
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            return
+        try:
+            Bundle.open(self.path)
+        except BundleError as error:
+            raise ExportError(f"{self.path}: exists, and no role can be added to it: {error}") from error
+        self._kept = json.loads((self.path / MANIFEST).read_bytes())
+        there = [role for role in self._kept["roles"] if role in self.writes]
+        if there and not self.overwrite:
+            raise ExportError(f"{self.path}: has the role {there[0]} already; give --overwrite to replace it")
+
+    def _kept_roles(self) -> dict[str, Any]:
+        return {role: entry for role, entry in self._kept.get("roles", {}).items() if role not in self.writes}
+
+    def _kept_files(self) -> list[str]:
+        """Files of the roles that stay; a graph comes with the data beside it."""
+        named = {entry[key] for entry in self._kept_roles().values() for key in ("graph", "tokenizer", "references")}
+        return [file for file in self._kept.get("files", {}) if file in named or file.removesuffix(".data") in named]
+
+
+def _numbered(role: str, number: int) -> str:
+    return role if number == 1 else f"{role}-{number}"
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
 
 
 def _sha256(file: Path) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,38 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from instructmining.errors import ExportError
+from instructmining_export.shards import FLOATS, Shard, check_header, open_shard, parameters
+
+SAFETENSORS = "model.safetensors"
+PICKLE = "pytorch_model.bin"
+INDEX = ".index.json"  # behind either name: the checkpoint is in shards, and this file says which tensor is where
+# In the order in which transformers takes them, so that graph and reference values come from the same files.
+WEIGHTS = (SAFETENSORS, SAFETENSORS + INDEX, PICKLE, PICKLE + INDEX)
+# What transformers calls base_model_prefix, in the families of our roles: the first part of the names of a model with
+# a head, absent where the base model was saved alone.
+BASE_PREFIXES = (
+    "bert.",
+    "deberta.",
+    "distilbert.",
+    "electra.",
+    "gpt_neox.",
+    "model.",
+    "mpnet.",
+    "roberta.",
+    "transformer.",
+)
+WANTED_FLOATS = "wanted float16, bfloat16, float32 or float64 (quantized weights have to be de-quantized first)"
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder with ``config.json``, ``tokenizer.json`` and safetensors weights."""
+    """A folder with ``config.json``, ``tokenizer.json`` and weights.
+
+    Weights are ``model.safetensors`` or the shards of ``model.safetensors.index.json``; where there are neither,
+    ``pytorch_model.bin`` or the shards of ``pytorch_model.bin.index.json``. Other files of weights are not looked at.
+    """
 
     folder: Path
     source: dict[str, str] = field(default_factory=dict)  # id, revision, licence: what the manifest says of it
@@ -30,39 +55,209 @@ class Checkpoint:
         Raises:
             ExportError: it is missing or is not JSON.
         """
-        file = self.folder / "config.json"
-        try:
-            config = json.loads(file.read_bytes())
-        except (OSError, json.JSONDecodeError) as error:
-            raise ExportError(f"{file}: {error}; wanted a folder in the Hugging Face layout") from error
-        if not isinstance(config, dict):
-            raise ExportError(f"{file}: wanted an object")
-        return config
+        return _json_object(self.folder / "config.json", "a folder in the Hugging Face layout")
 
-    @contextmanager
-    def weights(self) -> Iterator[Callable[[str], NDArray[np.float32]]]:
-        """A reader of single tensors by name, as float32; a name may stand behind one prefix, as in ``bert.``.
+    @property
+    def pickled(self) -> bool:
+        """Whether the weights are pickles, because there are no safetensors.
 
         Raises:
-            ExportError: there are no safetensors files, or one is damaged.
+            ExportError: there are no weights.
         """
-        files = sorted(self.folder.glob("*.safetensors"))
-        if not files:
-            raise ExportError(f"{self.folder}: no .safetensors file")
-        with ExitStack() as stack:
-            try:
-                opened = [stack.enter_context(safe_open(file, framework="pt")) for file in files]
-            except SafetensorError as error:
-                raise ExportError(f"{self.folder}: {error}") from error
-            where = {name: shard for shard in opened for name in shard.keys()}  # noqa: SIM118 - not a mapping
-            prefixes = ("", *sorted({name.split(".", 1)[0] + "." for name in where}))
+        return self._weights_file().name.startswith(PICKLE)
 
-            def read(name: str) -> NDArray[np.float32]:
-                for prefix in prefixes:
-                    if prefix + name in where:
-                        tensor: torch.Tensor = where[prefix + name].get_tensor(prefix + name)
-                        array: NDArray[np.float32] = tensor.to(torch.float32).numpy()
-                        return array
-                raise ExportError(f"{self.folder}: no tensor {name!r}")
+    def weight_files(self) -> tuple[Path, ...]:
+        """The files the tensors are read from, sorted by name.
 
-            yield read
+        Raises:
+            ExportError: there are no weights, the index of the shards is damaged, or a shard is missing.
+        """
+        file = self._weights_file()
+        if not file.name.endswith(INDEX):
+            return (file,)
+        return tuple(sorted(set(_weight_map(file).values())))
+
+    @property
+    def bytes_fp32(self) -> int:
+        """Size in bytes of all floating-point tensors in float32; one that is stored under two names counts twice.
+
+        Read from the headers; of pickles in the format older than torch 1.6, which have none, from all the data.
+
+        Raises:
+            ExportError: as :meth:`weights`.
+        """
+        return 4 * sum(parameters(open_shard(file)) for file in self.weight_files())
+
+    def loading_arguments(self) -> dict[str, object]:
+        """Arguments with which transformers' ``from_pretrained(folder, …)`` reads the same files, and runs no code.
+
+        Raises:
+            ExportError: there are no weights.
+        """
+        return {
+            "local_files_only": True,
+            "use_safetensors": not self.pickled,
+            "weights_only": True,
+            "trust_remote_code": False,
+            "dtype": torch.float32,
+        }
+
+    @contextmanager
+    def weights(self) -> Iterator[TensorReader]:
+        """A reader of single tensors; every file is looked at first, so that a damaged one shows at once.
+
+        Raises:
+            ExportError: there are no weights, a shard is missing or damaged, the index names a tensor that its shard
+                does not hold, or a pickle holds anything but tensors (pickles in shards: when a shard is opened).
+        """
+        file = self._weights_file()
+        if file.name.endswith(INDEX):
+            where = _weight_map(file)
+            _check_shards(where)
+            reader = TensorReader(self.folder, where)
+        else:
+            shard = open_shard(file)
+            reader = TensorReader(self.folder, dict.fromkeys(shard.names(), file), shard)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def _weights_file(self) -> Path:
+        """The file of weights, or the index of their shards."""
+        for name in WEIGHTS:
+            if (self.folder / name).is_file():
+                return self.folder / name
+        others = sorted(
+            file.name for suffix in ("safetensors", "bin", "gguf") for file in self.folder.glob("*." + suffix)
+        )
+        found = f"found {', '.join(others)}; " if others else ""
+        raise ExportError(
+            f"{self.folder}: no .safetensors file of the model and no {PICKLE}; {found}"
+            f"wanted {SAFETENSORS} or {PICKLE}, or the shards of either with their {INDEX} file"
+        )
+
+
+class TensorReader:
+    """Reads single tensors by name, as float32; one file is open at a time, and no tensor is kept.
+
+    A name is looked for as it is, then behind each of :data:`BASE_PREFIXES`, so that a base model is found whether it
+    was saved alone or under a head. A name behind two prefixes is taken from the one under which most names live;
+    where two are level it is an error.
+    """
+
+    def __init__(self, folder: Path, where: Mapping[str, Path], opened: Shard | None = None) -> None:
+        """Read from the files of ``where``.
+
+        Args:
+            folder: the checkpoint's, for messages.
+            where: the file of each tensor.
+            opened: one of the files, if it is open already.
+        """
+        self._folder = folder
+        self._where = where
+        self._opened = opened
+        self._sizes = Counter(name[: name.find(".") + 1] for name in where)
+
+    def __call__(self, name: str) -> NDArray[np.float32]:
+        """One tensor, float32 in its own shape; a view of the file where that is float32 too.
+
+        Raises:
+            ExportError: there is no such tensor, its numbers are of another kind than floating point, or its file
+                cannot be read.
+        """
+        stored = self._stored(name)
+        shard = self._shard(stored)
+        if shard.dtype(stored) not in FLOATS:
+            raise ExportError(f"{shard.file}: {stored} has dtype {shard.dtype(stored)}; {WANTED_FLOATS}")
+        array: NDArray[np.float32] = shard.tensor(stored).to(torch.float32).numpy()
+        return array
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a tensor, by itself or behind a prefix; no file is read."""
+        return isinstance(name, str) and bool(self._candidates(name))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one tensor; its data is not read.
+
+        Raises:
+            ExportError: there is no such tensor, or its file cannot be read.
+        """
+        stored = self._stored(name)
+        return self._shard(stored).shape(stored)
+
+    def close(self) -> None:
+        """Let go of the open file."""
+        self._opened = None
+
+    def _candidates(self, name: str) -> list[str]:
+        """The stored names it may stand for, the prefixes with most names first."""
+        if name in self._where:
+            return [name]
+        prefixes = sorted(BASE_PREFIXES, key=lambda prefix: -self._sizes[prefix])
+        return [prefix + name for prefix in prefixes if prefix + name in self._where]
+
+    def _stored(self, name: str) -> str:
+        """The one stored name it stands for."""
+        found = self._candidates(name)
+        if not found:
+            raise ExportError(f"{self._folder}: no tensor {name!r}, by itself or behind {', '.join(BASE_PREFIXES)}")
+        if len(found) > 1 and len({self._sizes[stored[: -len(name)]] for stored in found[:2]}) == 1:
+            raise ExportError(f"{self._folder}: tensor {name!r} stands for {found[0]} and {found[1]}; wanted one")
+        return found[0]
+
+    def _shard(self, stored: str) -> Shard:
+        """The open file that holds the tensor."""
+        file = self._where[stored]
+        if self._opened is None or self._opened.file != file:
+            self._opened = None  # the one before goes first: two pickles in memory may be too many
+            self._opened = open_shard(file)
+        if stored not in self._opened.names():
+            raise ExportError(f"{file}: no tensor {stored!r}, which the index of the shards says is here")
+        return self._opened
+
+
+def _json_object(file: Path, wanted: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ExportError: it cannot be read, or is not an object.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{file}: {error}; wanted {wanted}") from error
+    if not isinstance(content, dict):
+        raise ExportError(f"{file}: wanted an object")
+    return content
+
+
+def _weight_map(index: Path) -> dict[str, Path]:
+    """The shard of each tensor.
+
+    Raises:
+        ExportError: the index is not one, or a shard is missing.
+    """
+    names = _json_object(index, "the index of the shards").get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ExportError(f"{index}: no weight_map; wanted the file of each tensor")
+    for name in sorted({str(name) for name in names.values()}):
+        if Path(name).name != name:
+            raise ExportError(f"{index}: found shard {name!r}, wanted the name of a file in the same folder")
+        if not (index.parent / name).is_file():
+            raise ExportError(f"{index.parent}: shard {name} is missing, {index.name} names it; download it too")
+    return {tensor: index.parent / str(name) for tensor, name in names.items()}
+
+
+def _check_shards(where: Mapping[str, Path]) -> None:
+    """Look at each shard as far as its header, one after the other.
+
+    Raises:
+        ExportError: one is damaged, or lacks a tensor that the index puts there.
+    """
+    for file in sorted(set(where.values())):
+        held = check_header(file)
+        if held is None:
+            continue
+        if missing := sorted(name for name, shard in where.items() if shard == file and name not in held):
+            raise ExportError(f"{file}: no tensor {missing[0]!r}, which the index of the shards says is here")

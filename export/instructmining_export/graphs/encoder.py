@@ -1,131 +1,207 @@
-"""BERT-shaped encoders as a graph of onnxruntime's fused operators, with pooling inside."""
+"""Encoders that normalize after each sum: BERT, RoBERTa, XLM-RoBERTa, CamemBERT and MPNet."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+import torch
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs import heads
-from instructmining_export.graphs.tape import CONTRIB, GraphTape, Weights
+from instructmining_export.graphs import classifiers, full_attention, heads
+from instructmining_export.graphs.tape import CONTRIB, GraphTape
 
-FAMILIES = ("bert",)
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
+_MPNET_BUCKETS = 32  # transformers computes with this number whatever the config says
+_MPNET_PADDING = 1  # likewise
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderShape:
+class _Names:
+    """Names of the attention's tensors, below those of the layer."""
+
+    projections: tuple[str, str, str]
+    output: str
+    norm: str
+
+
+_BERT = _Names(
+    ("attention.self.query", "attention.self.key", "attention.self.value"),
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+)
+_MPNET = _Names(("attention.attn.q", "attention.attn.k", "attention.attn.v"), "attention.attn.o", "attention.LayerNorm")
+
+
+@dataclass(frozen=True, slots=True)
+class PostNormEncoder:
     """The numbers of a checkpoint's config that decide its graph."""
 
+    family: str
     layers: int
     hidden: int
     inner: int
     heads: int
     words: int
-    positions: int
-    types: int
+    positions: int  # rows of the position table
+    first_position: int  # its row for the first token
+    types: int  # kinds of segments told apart in a pair; 1 where tokens are not marked
+    type_rows: int  # rows of the segment table; 0 where there is none
     epsilon: float
+    max_tokens: int
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> EncoderShape:
+    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> PostNormEncoder:
         """Read a transformers config.
 
         Raises:
-            ExportError: the family, the activation or the kind of positions is one that this graph does not have.
+            ExportError: the family or a setting is one that this graph does not have, or ``max_tokens`` is more than
+                the checkpoint has positions for.
         """
         family = config.get("model_type")
         if family not in FAMILIES:
             raise ExportError(f"an encoder of family {family!r} was given; wanted one of {', '.join(FAMILIES)}")
-        if config.get("hidden_act") != "gelu" or config.get("position_embedding_type", "absolute") != "absolute":
-            raise ExportError("this encoder has another activation than gelu, or relative positions: not supported")
+        _check(config)
+        padding = {"bert": -1, "mpnet": _MPNET_PADDING}.get(family, config.get("pad_token_id"))
+        if padding is None:
+            raise ExportError(f"an encoder of family {family!r} without pad_token_id: positions are counted from it")
+        positions = config["max_position_embeddings"]
+        if max_tokens > positions - padding - 1:
+            raise ExportError(
+                f"texts of up to {max_tokens} tokens for an encoder of {positions - padding - 1} positions; "
+                f"give --max-tokens {positions - padding - 1} or less"
+            )
         return cls(
+            family=family,
             layers=config["num_hidden_layers"],
             hidden=config["hidden_size"],
             inner=config["intermediate_size"],
             heads=config["num_attention_heads"],
             words=config["vocab_size"],
-            positions=config["max_position_embeddings"],
-            types=config["type_vocab_size"],
+            positions=positions,
+            first_position=padding + 1,
+            # RoBERTa and its like may have a second row from their checkpoint's history; their tokenizers never use it.
+            types=config["type_vocab_size"] if family == "bert" else 1,
+            type_rows=0 if family == "mpnet" else config["type_vocab_size"],
             epsilon=config["layer_norm_eps"],
+            max_tokens=max_tokens,
+        )
+
+    def states(
+        self, tape: GraphTape, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
+    ) -> ir.Value:
+        """Last hidden states, full (rows, width, hidden)."""
+        hidden = self._embed(tape, input_ids, segments)
+        lengths = full_attention.lengths(tape, attention_mask)
+        added = self._relative_bias(tape, input_ids) if self.family == "mpnet" else None
+        for layer in range(self.layers):
+            prefix = f"encoder.layer.{layer}"
+            hidden = self._attend(tape, prefix, hidden, lengths, added)
+            hidden = self._feed_forward(tape, prefix, hidden)
+        return hidden
+
+    def reward(self, tape: GraphTape, states: ir.Value, attention_mask: ir.Value) -> ir.Value:  # noqa: ARG002
+        """Logit of the family's ``…ForSequenceClassification`` on the first token, full (rows,)."""
+        bert = self.family == "bert"
+        return classifiers.tanh_reward(
+            tape,
+            heads.first_token(tape, states),
+            dense="pooler.dense" if bert else "classifier.dense",
+            output="classifier" if bert else "classifier.out_proj",
+            hidden=self.hidden,
+        )
+
+    def _embed(self, tape: GraphTape, input_ids: ir.Value, segments: ir.Value | None) -> ir.Value:
+        """Normalized sum of word, position and segment, full; rows are right-padded, so positions are a slice."""
+        words = tape.embedding("embeddings.word_embeddings.weight", input_ids, shape=(self.words, self.hidden))
+        first = tape.integers(self.first_position)
+        end = tape.once("Add", full_attention.width(tape, input_ids), first)
+        table = tape.weight("embeddings.position_embeddings.weight", shape=(self.positions, self.hidden))
+        positions = tape.call("Slice", table, first, end, tape.integers(0))
+        same = None
+        if self.type_rows:
+            types = tape.weight("embeddings.token_type_embeddings.weight", shape=(self.type_rows, self.hidden))
+            if segments is None:
+                same = tape.call("Gather", types, tape.constant("zero", np.array(0, dtype=np.int64)))
+            else:
+                words = tape.call("Add", words, tape.call("Gather", types, segments))
+        return self._add_and_norm(tape, "embeddings.LayerNorm", words, positions, same)
+
+    def _relative_bias(self, tape: GraphTape, input_ids: ir.Value) -> ir.Value:
+        """What MPNet adds to the scores by distance, narrow (1, heads, width, width); the same in every layer."""
+        reach = self.max_tokens - 1
+        buckets = MPNetEncoder.relative_position_bucket(torch.arange(-reach, reach + 1), num_buckets=_MPNET_BUCKETS)
+        name, shape = "encoder.relative_attention_bias.weight", (_MPNET_BUCKETS, self.heads)
+        table = tape.weight(name, shape=shape, transpose=True, narrow=True)
+        by_distance = tape.call("Gather", table, tape.constant("buckets", buckets.numpy()), attributes={"axis": 1})
+        places = tape.call("Add", full_attention.distances(tape, input_ids), tape.integers(reach))
+        bias = tape.call("Gather", by_distance, places, attributes={"axis": 1})
+        return tape.call("Unsqueeze", bias, tape.integers(0))
+
+    def _attend(
+        self, tape: GraphTape, prefix: str, hidden: ir.Value, lengths: ir.Value, added: ir.Value | None
+    ) -> ir.Value:
+        names = _MPNET if self.family == "mpnet" else _BERT
+        size = self.hidden
+        projections = [f"{prefix}.{name}" for name in names.projections]
+        packed = tape.linear(tape.narrow(hidden), *(f"{name}.weight" for name in projections), shape=(3 * size, size))
+        attended = full_attention.multi_head(
+            tape,
+            full_attention.split(tape, packed, 3, size),
+            heads=self.heads,
+            bias=tape.weight(*(f"{name}.bias" for name in projections), shape=(3 * size,), narrow=True),
+            lengths=lengths,
+            added=added,
+        )
+        projected = tape.linear(attended, f"{prefix}.{names.output}.weight", shape=(size, size))
+        bias = tape.weight(f"{prefix}.{names.output}.bias", shape=(size,))
+        return self._add_and_norm(tape, f"{prefix}.{names.norm}", tape.full(projected), hidden, bias)
+
+    def _feed_forward(self, tape: GraphTape, prefix: str, hidden: ir.Value) -> ir.Value:
+        first, last = f"{prefix}.intermediate.dense", f"{prefix}.output.dense"
+        inner = tape.linear(tape.narrow(hidden), f"{first}.weight", shape=(self.inner, self.hidden))
+        bias = tape.weight(f"{first}.bias", shape=(self.inner,), narrow=True)
+        active = tape.call("BiasGelu", inner, bias, domain=CONTRIB)
+        projected = tape.linear(active, f"{last}.weight", shape=(self.hidden, self.inner))
+        bias = tape.weight(f"{last}.bias", shape=(self.hidden,))
+        return self._add_and_norm(tape, f"{prefix}.output.LayerNorm", tape.full(projected), hidden, bias)
+
+    def _add_and_norm(
+        self, tape: GraphTape, name: str, value: ir.Value, added: ir.Value, bias: ir.Value | None
+    ) -> ir.Value:
+        """Layer norm of value + added + bias, full; from one operator, and ``added`` may be one row for all."""
+        return tape.call(
+            "SkipLayerNormalization",
+            *(value, added),
+            tape.weight(f"{name}.weight", shape=(self.hidden,)),
+            tape.weight(f"{name}.bias", shape=(self.hidden,)),
+            *([bias] if bias is not None else []),
+            domain=CONTRIB,
+            attributes={"epsilon": self.epsilon},
         )
 
 
-def build(shape: EncoderShape, weights: Weights) -> ir.Model:
-    """The graph of a sentence encoder with mean pooling and unit length.
+def _check(config: Mapping[str, Any]) -> None:
+    """Refuse settings that this graph does not have.
 
-    Inputs ``input_ids`` and ``attention_mask``, int64 (rows, width), right-padded; output ``embedding``, float32
-    (rows, hidden).
+    Raises:
+        ExportError: there is one.
     """
-    tape = GraphTape("encoder", weights)
-    input_ids = tape.input("input_ids", "rows", "width")
-    attention_mask = tape.input("attention_mask", "rows", "width")
-    hidden, lengths = _embed(tape, shape, input_ids, attention_mask)
-    for layer in range(shape.layers):
-        hidden = _layer(tape, shape, f"encoder.layer.{layer}", hidden, lengths)
-    return tape.finish({"embedding": heads.mean_embedding(tape, hidden, attention_mask)})
-
-
-def _embed(
-    tape: GraphTape, shape: EncoderShape, input_ids: ir.Value, attention_mask: ir.Value
-) -> tuple[ir.Value, ir.Value]:
-    """Normalized embeddings, float32 (rows, width, hidden), and the rows' lengths, int32 (rows,)."""
-    as_int32 = {"to": int(ir.DataType.INT32)}
-    ids = tape.call("Cast", input_ids, attributes=as_int32)
-    mask = tape.call("Cast", attention_mask, attributes=as_int32)
-    segments = tape.call("Sub", ids, ids)  # one text, so every token is of the first segment
-    outputs = tape.call_many(
-        "EmbedLayerNormalization",
-        *(ids, segments),
-        tape.weight("embeddings.word_embeddings.weight", shape=(shape.words, shape.hidden)),
-        tape.weight("embeddings.position_embeddings.weight", shape=(shape.positions, shape.hidden)),
-        tape.weight("embeddings.token_type_embeddings.weight", shape=(shape.types, shape.hidden)),
-        tape.weight("embeddings.LayerNorm.weight", shape=(shape.hidden,)),
-        tape.weight("embeddings.LayerNorm.bias", shape=(shape.hidden,)),
-        mask,
-        outputs=2,
-        attributes={"epsilon": shape.epsilon},
-    )
-    return outputs[0], outputs[1]
-
-
-def _layer(tape: GraphTape, shape: EncoderShape, prefix: str, hidden: ir.Value, lengths: ir.Value) -> ir.Value:
-    size = shape.hidden
-    projections = [f"{prefix}.attention.self.{name}" for name in ("query", "key", "value")]
-    attended = tape.call(
-        "Attention",
-        hidden,
-        tape.weight(*(f"{name}.weight" for name in projections), shape=(3 * size, size), transpose=True),
-        tape.weight(*(f"{name}.bias" for name in projections), shape=(3 * size,)),
-        lengths,
-        domain=CONTRIB,
-        attributes={"num_heads": shape.heads},
-    )
-    hidden = _project_and_norm(tape, shape, f"{prefix}.attention.output", attended, hidden, size)
-    inner = tape.call(
-        "MatMul",
-        hidden,
-        tape.weight(f"{prefix}.intermediate.dense.weight", shape=(shape.inner, size), transpose=True),
-    )
-    bias = tape.weight(f"{prefix}.intermediate.dense.bias", shape=(shape.inner,))
-    active = tape.call("BiasGelu", inner, bias, domain=CONTRIB)
-    return _project_and_norm(tape, shape, f"{prefix}.output", active, hidden, shape.inner)
-
-
-def _project_and_norm(
-    tape: GraphTape, shape: EncoderShape, prefix: str, value: ir.Value, residual: ir.Value, size: int
-) -> ir.Value:
-    """Layer norm of residual + linear(value), the linear's bias added inside the norm's operator."""
-    projected = tape.call(
-        "MatMul", value, tape.weight(f"{prefix}.dense.weight", shape=(shape.hidden, size), transpose=True)
-    )
-    return tape.call(
-        "SkipLayerNormalization",
-        projected,
-        residual,
-        tape.weight(f"{prefix}.LayerNorm.weight", shape=(shape.hidden,)),
-        tape.weight(f"{prefix}.LayerNorm.bias", shape=(shape.hidden,)),
-        tape.weight(f"{prefix}.dense.bias", shape=(shape.hidden,)),
-        domain=CONTRIB,
-        attributes={"epsilon": shape.epsilon},
-    )
+    wanted = {
+        "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "relative_attention_num_buckets": _MPNET_BUCKETS,
+    }
+    for name, value in wanted.items():
+        if (found := config.get(name, value)) != value:
+            raise ExportError(f"this encoder's config says {name} = {found!r}: not supported, wanted {value!r}")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise ExportError(
+            f"this encoder's config says hidden_size = {config['hidden_size']}: "
+            f"wanted a multiple of num_attention_heads, {config['num_attention_heads']}"
+        )

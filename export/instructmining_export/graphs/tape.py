@@ -1,10 +1,11 @@
-"""The one way a graph is put together: inputs, weights read when the file is written, nodes in order."""
+"""The one way a graph is put together: inputs, weights read when the file is written, nodes in order, one precision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -12,29 +13,64 @@ from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
 from instructmining.errors import ExportError
+from instructmining_export.graphs.quantization import quantize_columns, quantize_rows
 
 OPSET = 18  # every operator used here is in it, and onnxruntime knows it since 1.14
 CONTRIB = "com.microsoft"  # onnxruntime's own operators: attention, normalization with its residual
 
 Attribute: TypeAlias = int | float | str | Sequence[int]
 Weights: TypeAlias = Callable[[str], NDArray[np.float32]]
+PrecisionName: TypeAlias = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """In what numbers the matrix products run; norms, softmax, residuals and losses are float32 in all of them."""
+
+    name: PrecisionName = "fp32"
+    kept: frozenset[str] = frozenset()  # keys of products that stay in float32 all the same
+
+
+FP32 = Precision()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is done to a tensor of the checkpoint before it is stored."""
+
+    name: str  # part of the stored tensor's name, so that two changes of one tensor do not meet
+    apply: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class GraphTape:
-    """Collects the nodes of one graph; weights stay on disk until the graph is saved."""
+    """Collects the nodes of one graph; weights stay on disk until the graph is saved.
 
-    def __init__(self, name: str, weights: Weights) -> None:
+    Values are *full* (float32) or *narrow* (float16 in an fp16 graph, else float32 too). Products and attention take
+    and give narrow values; everything else is full. :meth:`narrow` and :meth:`full` go between them.
+    """
+
+    def __init__(self, name: str, weights: Weights, precision: Precision = FP32) -> None:
         """Start an empty graph.
 
         Args:
             name: name of the graph.
             weights: reads one tensor of the checkpoint by name, as float32.
+            precision: of the matrix products.
         """
+        self.precision = precision
+        self.products: dict[str, ir.Value] = {}  # key of each product → its input, in the order of the graph
         self._name = name
         self._weights = weights
         self._tape = Tape()
         self._inputs: list[ir.Value] = []
+        self._outputs: list[ir.Value] = []
         self._known: dict[str, ir.Value] = {}
+        self._once: dict[tuple[object, ...], ir.Value] = {}
+        self._product_weights: dict[str, Callable[[], NDArray[np.float32]]] = {}
+        self._quantized: dict[int, tuple[ir.Value, ir.Value]] = {}
+
+    # Inputs, weights and constants
 
     def input(self, name: str, *dimensions: str | int) -> ir.Value:
         """Declare an int64 input; a named dimension is dynamic."""
@@ -42,35 +78,49 @@ class GraphTape:
         self._inputs.append(value)
         return value
 
-    def weight(self, *names: str, shape: tuple[int, ...], transpose: bool = False) -> ir.Value:
-        """A float32 initializer of one tensor, or of several stacked on their first axis.
+    def weight(
+        self,
+        *names: str,
+        shape: tuple[int, ...],
+        transpose: bool = False,
+        narrow: bool = False,
+        change: Change | None = None,
+    ) -> ir.Value:
+        """An initializer of one tensor, or of several stacked on their first axis.
 
         Args:
             names: the checkpoint's names.
-            shape: the shape of the stacked tensor, before it is transposed.
+            shape: the shape of the stacked tensor as stored in the checkpoint, before it is changed or transposed.
             transpose: swap the two axes, as MatMul wants a Linear's weight.
+            narrow: in the type of narrow values; else float32.
+            change: done to the stacked tensor; keeps its shape.
         """
-        key = "+".join(names) + (".T" if transpose else "")
-        if key in self._known:
-            return self._known[key]
+        key = _key(names, change) + (".T" if transpose else "")
+        half = narrow and self.precision.name == "fp16"
+        stored_as = key + ".fp16" if half else key
+        if stored_as in self._known:
+            return self._known[stored_as]
 
         def read() -> ir.TensorProtocol:
-            parts = [self._weights(name) for name in names]
-            array = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            if array.shape != shape:
-                raise ExportError(f"{key}: found shape {array.shape}, the config says {shape}")
-            return ir.tensor(np.ascontiguousarray(array.T if transpose else array), name=key)
+            array = self._read(names, shape, change)
+            turned = np.ascontiguousarray(array.T if transpose else array)
+            return ir.tensor(_to_half(turned, key) if half else turned, name=stored_as)
 
+        kind = ir.DataType.FLOAT16 if half else ir.DataType.FLOAT
         stored = ir.Shape(shape[::-1] if transpose else shape)
-        return self._initializer(key, ir.LazyTensor(read, dtype=ir.DataType.FLOAT, shape=stored, name=key))
+        return self._initializer(stored_as, ir.LazyTensor(read, dtype=kind, shape=stored, name=stored_as))
 
-    def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        """An initializer given by value."""
+    def constant(self, name: str, array: NDArray[np.generic], *, narrow: bool = False) -> ir.Value:
+        """An initializer given by value; ``narrow`` stores a float array in the type of narrow values."""
+        if narrow and self.precision.name == "fp16":
+            name, array = name + ".fp16", array.astype(np.float16)
         return self._known.get(name) or self._initializer(name, ir.tensor(array, name=name))
 
     def integers(self, *values: int) -> ir.Value:
         """An int64 vector, as shapes and axes are given."""
         return self.constant("ints_" + "_".join(map(str, values)), np.array(values, dtype=np.int64))
+
+    # Nodes
 
     def call(
         self, op: str, *inputs: ir.Value | None, domain: str = "", attributes: Mapping[str, Attribute] | None = None
@@ -79,25 +129,201 @@ class GraphTape:
         return self._tape.op(op, inputs, attributes, domain=domain)
 
     def call_many(
-        self, op: str, *inputs: ir.Value | None, outputs: int, attributes: Mapping[str, Attribute] | None = None
+        self,
+        op: str,
+        *inputs: ir.Value | None,
+        outputs: int,
+        domain: str = CONTRIB,
+        attributes: Mapping[str, Attribute] | None = None,
     ) -> Sequence[ir.Value]:
-        """Add one of onnxruntime's own nodes and return all its outputs."""
-        return self._tape.op_multi_out(op, inputs, attributes, domain=CONTRIB, num_outputs=outputs)
+        """Add a node, by default one of onnxruntime's own, and return all its outputs."""
+        return self._tape.op_multi_out(op, inputs, attributes, domain=domain, num_outputs=outputs)
 
-    def finish(self, outputs: dict[str, ir.Value]) -> ir.Model:
-        """The whole graph, with float32 outputs of the given names."""
-        for name, value in outputs.items():
-            value.name = name
-            value.type = ir.TensorType(ir.DataType.FLOAT)
+    def once(
+        self, op: str, *inputs: ir.Value, domain: str = "", attributes: Mapping[str, Attribute] | None = None
+    ) -> ir.Value:
+        """Like :meth:`call`; the same node is added once however often it is asked for."""
+        key = (op, domain, *(id(value) for value in inputs), *sorted((attributes or {}).items()))
+        if key not in self._once:
+            self._once[key] = self.call(op, *inputs, domain=domain, attributes=attributes)
+        return self._once[key]
+
+    def cast(self, value: ir.Value, kind: ir.DataType) -> ir.Value:
+        """The value in another type."""
+        return self.once("Cast", value, attributes={"to": int(kind)})
+
+    def narrow(self, value: ir.Value) -> ir.Value:
+        """A full value as products and attention take it."""
+        return self.cast(value, ir.DataType.FLOAT16) if self.precision.name == "fp16" else value
+
+    def full(self, value: ir.Value) -> ir.Value:
+        """A narrow value as float32."""
+        return self.cast(value, ir.DataType.FLOAT) if self.precision.name == "fp16" else value
+
+    def embedding(self, name: str, ids: ir.Value, *, shape: tuple[int, int], change: Change | None = None) -> ir.Value:
+        """Rows of a table, full, (..., size) for ids of shape (...); stored in the graph's precision.
+
+        Args:
+            name: the checkpoint's name of the table.
+            ids: int64 row numbers.
+            shape: the table's, (rows, size).
+            change: done to the table.
+        """
+        key = _key((name,), change)
+        if self.precision.name != "int8" or key in self.precision.kept:
+            return self.full(self.call("Gather", self.weight(name, shape=shape, narrow=True, change=change), ids))
+
+        def read() -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+            return quantize_rows(self._read((name,), shape, change))
+
+        table, scales = self._quantized_weight(key + ".rows", shape, (shape[0], 1), read)
+        rows = self.call("Cast", self.call("Gather", table, ids), attributes={"to": int(ir.DataType.FLOAT)})
+        return self.call("Mul", rows, self.call("Gather", scales, ids))
+
+    def linear(
+        self,
+        value: ir.Value,
+        *names: str,
+        shape: tuple[int, int],
+        bias: Sequence[str] = (),
+        turned: bool = False,
+        keep: bool = False,
+        change: Change | None = None,
+    ) -> ir.Value:
+        """A Linear layer, or several on one input side by side; narrow in, narrow out.
+
+        Args:
+            value: narrow (..., in).
+            names: weights of shape (out, in), stacked on their first axis.
+            shape: of the stacked weight.
+            bias: names of the biases, stacked likewise; none for a layer without.
+            turned: the checkpoint stores (in, out), as GPT-2 does; then one name only; ``shape`` stays (out, in).
+            keep: stay in float32 in every precision: full in, full out.
+            change: done to the stacked weight, and to the stacked bias.
+
+        Returns:
+            narrow (..., out); full where ``keep``.
+        """
+        out, size = shape
+        key = _key(names, change)
+        quantized = self.precision.name == "int8" and not keep and key not in self.precision.kept
+        on_disk = (size, out) if turned else (out, size)
+        if not keep:
+            self._product(key, value, lambda: _turn(self._read(names, on_disk, change), turned))
+        if quantized:
+            result = self._integer_product(value, key, (size, out))
+        else:
+            wide = keep or key in self.precision.kept
+            weight = self.weight(*names, shape=on_disk, transpose=not turned, narrow=not wide, change=change)
+            result = self.call("MatMul", self.full(value) if wide and not keep else value, weight)
+            result = self.narrow(result) if wide and not keep else result
+        if bias:
+            result = self.call("Add", result, self.weight(*bias, shape=(out,), narrow=not keep, change=change))
+        return result
+
+    def vocabulary(self, states: ir.Value, name: str, *, shape: tuple[int, int]) -> ir.Value:
+        """Logits of states over the vocabulary, full (n, words); shares its table with :meth:`embedding`.
+
+        Args:
+            states: full (n, size).
+            name: the output embedding.
+            shape: (words, size).
+        """
+        self._product(name, states, lambda: self._read((name,), shape, None).T)
+        if self.precision.name == "int8" and name not in self.precision.kept:
+            return self._integer_product(states, name, shape[::-1], axis=1)
+        table = self.weight(name, shape=shape, narrow=True)
+        return self.full(self.call("Gemm", self.narrow(states), table, attributes={"transB": 1}))
+
+    def output(self, name: str, value: ir.Value) -> None:
+        """Declare a float32 output."""
+        value.name = name
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+        self._outputs.append(value)
+
+    def probe(self, value: ir.Value) -> str:
+        """Declare a full value as one more output, to look at it; returns its name."""
+        if value not in self._outputs:
+            self.output(f"probe_{len(self._outputs)}", value)
+        return str(value.name)
+
+    def product_weight(self, key: str) -> NDArray[np.float32]:
+        """The weight of one of :attr:`products`, float32 (in, out), read now."""
+        return self._product_weights[key]()
+
+    def model(self) -> ir.Model:
+        """The whole graph."""
         graph = ir.Graph(
             self._inputs,
-            list(outputs.values()),
+            self._outputs,
             nodes=self._tape.nodes,
             initializers=list(self._known.values()),
             opset_imports={"": OPSET, CONTRIB: 1},
             name=self._name,
         )
         return ir.Model(graph, ir_version=10, producer_name="instructmining")
+
+    def _product(self, key: str, value: ir.Value, weight: Callable[[], NDArray[np.float32]]) -> None:
+        self.products[key] = value
+        self._product_weights[key] = weight
+
+    def _integer_product(self, value: ir.Value, key: str, shape: tuple[int, int], *, axis: int = -1) -> ir.Value:
+        """Each row of the input is divided by its largest magnitude, so its numbers do not depend on its batch.
+
+        Args:
+            value: (..., in).
+            key: of the product.
+            shape: of the weight, (in, out).
+            axis: the input's last. Where it may have no rows it is counted from the front: onnxruntime's reductions
+                over a negative axis of an empty tensor give a wrong shape.
+        """
+        if id(value) not in self._quantized:
+            largest = self.call("ReduceMax", self.call("Abs", value), self.integers(axis), attributes={"keepdims": 1})
+            # A row of zeros stays one.
+            largest = self.call("Max", largest, self.constant("tiny", np.array(1e-30, dtype=np.float32)))
+            unit = self.call("Div", value, largest)
+            self._quantized[id(value)] = self.call("QuantizeLinear", unit, *self._row_scale()), largest
+        rows, largest = self._quantized[id(value)]
+
+        def read() -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+            return quantize_columns(self.product_weight(key))
+
+        weight, scales = self._quantized_weight(key, shape, (shape[1],), read)
+        scale, zero = self._row_scale()
+        product = self.call("MatMulIntegerToFloat", rows, weight, scale, scales, zero, domain=CONTRIB)
+        return self.call("Mul", product, largest)
+
+    def _row_scale(self) -> tuple[ir.Value, ir.Value]:
+        """Activations are unsigned: onnxruntime's kernels for signed ones are four times slower on x86."""
+        return (
+            self.constant("row_scale", np.array(1 / 127, dtype=np.float32)),
+            self.constant("row_zero", np.array(128, dtype=np.uint8)),
+        )
+
+    def _quantized_weight(
+        self,
+        key: str,
+        shape: tuple[int, int],
+        scales_shape: tuple[int, ...],
+        read: Callable[[], tuple[NDArray[np.int8], NDArray[np.float32]]],
+    ) -> tuple[ir.Value, ir.Value]:
+        names = (key + ".int8", key + ".scales")
+        if names[0] not in self._known:
+            kinds = (ir.DataType.INT8, ir.DataType.FLOAT)
+            for part, (name, kind, of) in enumerate(zip(names, kinds, (shape, scales_shape), strict=True)):
+
+                def tensor(part: int = part, name: str = name) -> ir.TensorProtocol:
+                    return ir.tensor(np.ascontiguousarray(read()[part]), name=name)
+
+                self._initializer(name, ir.LazyTensor(tensor, dtype=kind, shape=ir.Shape(of), name=name))
+        return self._known[names[0]], self._known[names[1]]
+
+    def _read(self, names: Sequence[str], shape: tuple[int, ...], change: Change | None) -> NDArray[np.float32]:
+        parts = [self._weights(name) for name in names]
+        array = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if array.shape != shape:
+            raise ExportError(f"{'+'.join(names)}: found shape {array.shape}, the config says {shape}")
+        return array if change is None else change.apply(array)
 
     def _initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         value = self._tape.initializer(tensor, name=name)
@@ -110,3 +336,18 @@ def save(model: ir.Model, path: Path) -> list[Path]:
     data = path.with_suffix(".onnx.data")
     ir.save(model, path, external_data=data.name, max_workers=1)
     return [path, *([data] if data.exists() else [])]
+
+
+def _key(names: Sequence[str], change: Change | None) -> str:
+    return "+".join(names) + (f".{change.name}" if change is not None else "")
+
+
+def _turn(array: NDArray[np.float32], turned: bool) -> NDArray[np.float32]:
+    return array if turned else array.T
+
+
+def _to_half(array: NDArray[np.float32], key: str) -> NDArray[np.float16]:
+    limit = float(np.finfo(np.float16).max)
+    if np.abs(array).max(initial=0.0) > limit:
+        raise ExportError(f"{key}: has weights beyond {limit:.0f}, the largest number of fp16; use --precision fp32")
+    return array.astype(np.float16)

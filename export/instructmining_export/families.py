@@ -1,0 +1,78 @@
+"""Which graph is written for which family of models; the one table of what can be exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from transformers import PretrainedConfig
+
+from instructmining.errors import ExportError
+from instructmining_export.graphs import decoder
+from instructmining_export.graphs.bidirectional import BidirectionalBackbone
+from instructmining_export.graphs.causal import CausalBackbone
+from instructmining_export.graphs.deberta import Deberta
+from instructmining_export.graphs.encoder import PostNormEncoder
+from instructmining_export.graphs.gpt2 import GPT2
+from instructmining_export.graphs.gpt_neox import GPTNeoX
+from instructmining_export.graphs.modernbert import ModernBert
+from instructmining_export.graphs.t5 import T5
+from instructmining_export.originals import REWARD_GPT_NEOX
+
+CAUSAL: Mapping[str, type[CausalBackbone]] = {
+    **dict.fromkeys(decoder.FAMILIES, decoder.GatedDecoder),
+    "gpt2": GPT2,
+    "gpt_neox": GPTNeoX,
+    REWARD_GPT_NEOX: GPTNeoX,
+}
+ENCODERS: Mapping[str, type[BidirectionalBackbone]] = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "mpnet"), PostNormEncoder),
+    "deberta-v2": Deberta,
+    "modernbert": ModernBert,
+}
+SEQUENCE_TO_SEQUENCE = {"t5": T5}
+DEFAULT_MAX_TOKENS = 2048  # attention over a row grows with the square of this; --max-tokens gives more
+_Graph = TypeVar("_Graph")
+
+
+def choose(table: Mapping[str, _Graph], config: PretrainedConfig, *, wanted_for: str) -> _Graph:
+    """The graph of a config's family.
+
+    Raises:
+        ExportError: this role has no graph for it; the message lists the families.
+    """
+    if config.model_type not in table:
+        raise ExportError(
+            f"a model of family {config.model_type!r} was given for the role {wanted_for}; "
+            f"wanted one of {', '.join(sorted(table))}"
+        )
+    return table[config.model_type]
+
+
+def positions(config: PretrainedConfig) -> int | None:
+    """The longest text that the model has positions for, in tokens; None where its positions are relative."""
+    if config.model_type in SEQUENCE_TO_SEQUENCE or getattr(config, "position_biased_input", True) is False:
+        return None
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    if limit is not None and config.model_type in {"roberta", "xlm-roberta", "mpnet"}:
+        return limit - 1 - int(config.pad_token_id or 0)  # their positions begin behind the padding's
+    return limit
+
+
+def limit_tokens(config: PretrainedConfig, *, asked: int | None, usual: int = DEFAULT_MAX_TOKENS) -> int:
+    """The longest text that the role's graph is given.
+
+    Args:
+        config: of the model.
+        asked: the user's own limit.
+        usual: the limit where the user has none.
+
+    Raises:
+        ExportError: the user asks for more than the model has positions for.
+    """
+    most = positions(config)
+    if asked is not None:
+        if most is not None and asked > most:
+            raise ExportError(f"--max-tokens {asked}: the model has {most} positions; give {most} or less")
+        return asked
+    return usual if most is None else min(usual, most)

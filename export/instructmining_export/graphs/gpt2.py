@@ -1,0 +1,115 @@
+"""GPT-2: learned positions, weights stored the other way round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_ir as ir
+
+from instructmining.errors import ExportError
+from instructmining_export.graphs.causal import CausalAttention
+from instructmining_export.graphs.layer_norm import LayerNorm
+from instructmining_export.graphs.tape import CONTRIB, GraphTape
+
+FAMILIES = ("gpt2",)
+_ACTIVATIONS = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")  # three names of one function
+
+
+@dataclass(frozen=True, slots=True)
+class GPT2:
+    """The numbers of a checkpoint's config that decide its graph."""
+
+    layers: int
+    hidden: int
+    inner: int
+    words: int
+    positions: int
+    norm: LayerNorm
+    attention: CausalAttention
+    tied: bool
+    scaled_by_layer: bool = False  # products of queries and keys are divided by the number of the layer, from 1
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> GPT2:
+        """Read a transformers config.
+
+        ``reorder_and_upcast_attn`` is the order in which half precision is computed there; the fused attention
+        computes its softmax in float32 either way.
+
+        Raises:
+            ExportError: the family, the activation or another setting is one that this graph does not have.
+        """
+        family = config.get("model_type")
+        if family not in FAMILIES:
+            raise ExportError(f"a decoder of family {family!r} was given; wanted {FAMILIES[0]}")
+        activation = config["activation_function"]
+        if activation not in _ACTIVATIONS:
+            raise ExportError(f"activation {activation!r}: wanted one of {', '.join(_ACTIVATIONS)}")
+        if config.get("add_cross_attention"):
+            raise ExportError("add_cross_attention: this decoder reads an encoder's states too: not supported")
+        if config["n_positions"] < max_tokens:
+            raise ExportError(f"{config['n_positions']} learned positions; give --max-tokens {config['n_positions']}")
+        hidden, heads = config["n_embd"], config["n_head"]
+        return cls(
+            layers=config["n_layer"],
+            hidden=hidden,
+            inner=config.get("n_inner") or 4 * hidden,
+            words=config["vocab_size"],
+            positions=config["n_positions"],
+            norm=LayerNorm(hidden, config["layer_norm_epsilon"]),
+            attention=CausalAttention(
+                heads=heads,
+                key_value_heads=heads,
+                head_size=hidden // heads,
+                scale=float((hidden // heads) ** -0.5) if config.get("scale_attn_weights", True) else 1.0,
+            ),
+            tied=bool(config.get("tie_word_embeddings", True)),
+            scaled_by_layer=bool(config.get("scale_attn_by_inverse_layer_idx")),
+        )
+
+    @property
+    def output_embedding(self) -> str:
+        """Name of the vocabulary matrix."""
+        return "wte.weight" if self.tied else "lm_head.weight"
+
+    def states(self, tape: GraphTape, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:
+        """Hidden states after the final norm, full (rows, width, hidden)."""
+        words = tape.embedding("wte.weight", input_ids, shape=(self.words, self.hidden))
+        # A small table with a few large columns: it stays in float32 in every precision.
+        table = tape.weight("wpe.weight", shape=(self.positions, self.hidden))
+        norm, residual = self.norm.of_sum(tape, words, tape.call("Gather", table, position_ids), "h.0.ln_1")
+        for layer in range(self.layers):
+            prefix = f"h.{layer}"
+            attended = self._attend(tape, input_ids, layer, tape.narrow(norm))
+            bias = f"{prefix}.attn.c_proj.bias"
+            norm, residual = self.norm.of_sum(tape, residual, tape.full(attended), f"{prefix}.ln_2", bias=bias)
+            fed = self._feed_forward(tape, f"{prefix}.mlp", tape.narrow(norm))
+            following = "ln_f" if layer + 1 == self.layers else f"h.{layer + 1}.ln_1"
+            bias = f"{prefix}.mlp.c_proj.bias"
+            norm, residual = self.norm.of_sum(tape, residual, tape.full(fed), following, bias=bias)
+        return norm
+
+    def _attend(self, tape: GraphTape, input_ids: ir.Value, layer: int, norm: ir.Value) -> ir.Value:
+        """Without the bias of its output, which the norm behind it adds."""
+        prefix = f"h.{layer}.attn"
+        packed = tape.linear(
+            norm,
+            f"{prefix}.c_attn.weight",
+            shape=(3 * self.hidden, self.hidden),
+            bias=[f"{prefix}.c_attn.bias"],
+            turned=True,
+        )
+        attention = self.attention
+        if self.scaled_by_layer and attention.scale is not None:
+            attention = replace(attention, scale=attention.scale / (layer + 1))
+        attended = attention(tape, input_ids, packed)
+        return tape.linear(attended, f"{prefix}.c_proj.weight", shape=(self.hidden, self.hidden), turned=True)
+
+    def _feed_forward(self, tape: GraphTape, prefix: str, norm: ir.Value) -> ir.Value:
+        """Without the bias of its output, as the attention."""
+        wide = tape.linear(norm, f"{prefix}.c_fc.weight", shape=(self.inner, self.hidden), turned=True)
+        bias = tape.weight(f"{prefix}.c_fc.bias", shape=(self.inner,), narrow=True)
+        active = tape.call("FastGelu", wide, bias, domain=CONTRIB)
+        return tape.linear(active, f"{prefix}.c_proj.weight", shape=(self.hidden, self.inner), turned=True)

@@ -1,0 +1,146 @@
+"""GPT-NeoX: Pythia and its kin, and the reward models that OpenAssistant made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from instructmining.errors import ExportError
+from instructmining_export.graphs.causal import CausalAttention
+from instructmining_export.graphs.layer_norm import LayerNorm
+from instructmining_export.graphs.rotary import Rotary
+from instructmining_export.graphs.tape import CONTRIB, Change, GraphTape
+
+# The second is OpenAssistant's: the same model with a Linear ``out_proj`` on the last token.
+FAMILIES = ("gpt_neox", "gpt_neox_reward_model")
+# By the operator that adds the bias before it: exact, or by the hyperbolic tangent.
+_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_fast": "FastGelu", "gelu_pytorch_tanh": "FastGelu"}
+_ROTARY_STEP = 8  # the fused attention wants tables of a multiple of this many columns
+
+
+@dataclass(frozen=True, slots=True)
+class GPTNeoX:
+    """The numbers of a checkpoint's config that decide its graph."""
+
+    layers: int
+    hidden: int
+    inner: int
+    words: int
+    norm: LayerNorm
+    attention: CausalAttention
+    rotated: int  # dimensions of each head that turn with the position; the attention's tables may have more, at rest
+    tied: bool
+    activation: str = "BiasGelu"  # or "FastGelu"
+    attention_bias: bool = True
+    parallel: bool = True  # attention and feed-forward both read the residual before the layer
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> GPTNeoX:
+        """Read a transformers config.
+
+        Raises:
+            ExportError: the family, the activation or another setting is one that this graph does not have.
+        """
+        family = config.get("model_type")
+        if family not in FAMILIES:
+            raise ExportError(f"a decoder of family {family!r} was given; wanted one of {', '.join(FAMILIES)}")
+        if config["hidden_act"] not in _ACTIVATIONS:
+            raise ExportError(f"activation {config['hidden_act']!r}: wanted one of {', '.join(_ACTIVATIONS)}")
+        if config.get("pooling", "last") != "last":
+            raise ExportError(f"a reward from pooling {config['pooling']!r}: wanted 'last', the last token's state")
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        theta = config.get("rope_theta", config.get("rotary_emb_base"))
+        rotary = Rotary.from_config({**config, "rope_theta": theta}, max_tokens=max_tokens)
+        return cls(
+            layers=config["num_hidden_layers"],
+            hidden=hidden,
+            inner=config["intermediate_size"],
+            words=config["vocab_size"],
+            norm=LayerNorm(hidden, config["layer_norm_eps"]),
+            attention=CausalAttention(
+                heads=heads, key_value_heads=heads, head_size=hidden // heads, rotary=_widened(rotary)
+            ),
+            rotated=2 * len(rotary.frequencies),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            activation=_ACTIVATIONS[config["hidden_act"]],
+            attention_bias=bool(config.get("attention_bias", True)),
+            parallel=bool(config.get("use_parallel_residual", True)),
+        )
+
+    @property
+    def output_embedding(self) -> str:
+        """Name of the vocabulary matrix."""
+        return "embed_in.weight" if self.tied else "embed_out.weight"
+
+    def states(self, tape: GraphTape, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:  # noqa: ARG002
+        """Hidden states after the final norm, full (rows, width, hidden); positions are counted by the attention."""
+        residual = tape.embedding("embed_in.weight", input_ids, shape=(self.words, self.hidden))
+        norm = self.norm(tape, residual, "layers.0.input_layernorm")
+        for layer in range(self.layers):
+            prefix = f"layers.{layer}"
+            attended = self._attend(tape, input_ids, f"{prefix}.attention", tape.narrow(norm))
+            between = f"{prefix}.post_attention_layernorm"
+            if self.parallel:
+                norm = self.norm(tape, residual, between)
+                residual = tape.call("Add", residual, tape.full(attended))
+            else:
+                norm, residual = self.norm.of_sum(tape, residual, tape.full(attended), between)
+            fed = self._feed_forward(tape, f"{prefix}.mlp", tape.narrow(norm))
+            final = layer + 1 == self.layers
+            following = "final_layer_norm" if final else f"layers.{layer + 1}.input_layernorm"
+            bias = f"{prefix}.mlp.dense_4h_to_h.bias"
+            norm, residual = self.norm.of_sum(tape, residual, tape.full(fed), following, bias=bias)
+        return norm
+
+    def _attend(self, tape: GraphTape, input_ids: ir.Value, prefix: str, norm: ir.Value) -> ir.Value:
+        packed = tape.linear(
+            norm,
+            f"{prefix}.query_key_value.weight",
+            shape=(3 * self.hidden, self.hidden),
+            bias=[f"{prefix}.query_key_value.bias"] if self.attention_bias else (),
+            change=Change("by_part", self._by_part),
+        )
+        attended = self.attention(tape, input_ids, packed)
+        bias = [f"{prefix}.dense.bias"] if self.attention_bias else ()
+        return tape.linear(attended, f"{prefix}.dense.weight", shape=(self.hidden, self.hidden), bias=bias)
+
+    def _feed_forward(self, tape: GraphTape, prefix: str, norm: ir.Value) -> ir.Value:
+        """Without the bias of its output, which the norm behind it adds."""
+        wide = tape.linear(norm, f"{prefix}.dense_h_to_4h.weight", shape=(self.inner, self.hidden))
+        bias = tape.weight(f"{prefix}.dense_h_to_4h.bias", shape=(self.inner,), narrow=True)
+        active = tape.call(self.activation, wide, bias, domain=CONTRIB)
+        return tape.linear(active, f"{prefix}.dense_4h_to_h.weight", shape=(self.hidden, self.inner))
+
+    def _by_part(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows from (heads, 3, head_size) to (3, heads, head_size): all queries, all keys, all values.
+
+        The rotary operator turns dimension i with i + half of its tables' columns; where the tables were widened, the
+        turning dimensions of queries and keys move there, and others stand between them. Their products stay the same.
+        """
+        size = self.attention.head_size
+        query, key, value = np.moveaxis(tensor.reshape(self.attention.heads, 3, size, -1), 1, 0)
+        gap = -(self.rotated // 2) % _ROTARY_STEP
+        first, second = np.split(np.arange(self.rotated), 2)
+        at_rest = np.arange(self.rotated, size)
+        order = np.concatenate([first, at_rest[:gap], second, at_rest[gap:]])
+        return np.stack([query[:, order], key[:, order], value]).reshape(tensor.shape)
+
+
+def _widened(rotary: Rotary) -> Rotary:
+    """With dimensions at rest, of frequency 0, up to the next size that the fused attention takes.
+
+    Raises:
+        ExportError: the embedding also scales what it turns; dimensions at rest would be scaled too.
+    """
+    gap = -len(rotary.frequencies) % _ROTARY_STEP
+    if gap and rotary.scale != 1.0:
+        raise ExportError(
+            f"a rotary embedding of {2 * len(rotary.frequencies)} dimensions scaled by {rotary.scale:.3g}: "
+            f"wanted a multiple of {2 * _ROTARY_STEP} dimensions, or no scale"
+        )
+    return replace(rotary, frequencies=rotary.frequencies + (0.0,) * gap)

@@ -1,0 +1,213 @@
+"""ModernBERT: a pre-norm encoder with rotary positions, a sliding window in most layers and gated feed-forward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from instructmining.errors import ExportError
+from instructmining_export.graphs import classifiers, full_attention, heads
+from instructmining_export.graphs.rotary import Rotary
+from instructmining_export.graphs.tape import CONTRIB, GraphTape
+
+FAMILIES = ("modernbert",)
+
+
+@dataclass(frozen=True, slots=True)
+class ModernBert:
+    """The numbers of a checkpoint's config that decide its graph."""
+
+    types: ClassVar[int] = 1  # a pair's second text is not marked
+
+    hidden: int
+    inner: int
+    heads: int
+    words: int
+    epsilon: float
+    windowed: tuple[bool, ...]  # of each layer: its tokens see only those nearby
+    reach: int  # how far tokens see there, to either side
+    everywhere: Rotary
+    nearby: Rotary  # of the layers with a window
+    max_tokens: int
+    attention_bias: bool = False
+    inner_bias: bool = False
+    norm_bias: bool = False
+    classifier_bias: bool = False
+    classifier_pooling: str = "cls"  # or "mean"
+    classifier_activation: str = "gelu"
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> ModernBert:
+        """Read a transformers config.
+
+        Raises:
+            ExportError: the family or a setting is one that this graph does not have, or ``max_tokens`` is more than
+                the checkpoint has positions for.
+        """
+        family = config.get("model_type")
+        if family not in FAMILIES:
+            raise ExportError(f"an encoder of family {family!r} was given; wanted one of {', '.join(FAMILIES)}")
+        if config["hidden_activation"] != "gelu":
+            found = config["hidden_activation"]
+            raise ExportError(f"this encoder's config says hidden_activation = {found!r}: wanted 'gelu'")
+        if config["hidden_size"] % config["num_attention_heads"]:
+            raise ExportError(
+                f"this encoder's config says hidden_size = {config['hidden_size']}: "
+                f"wanted a multiple of num_attention_heads, {config['num_attention_heads']}"
+            )
+        if max_tokens > config["max_position_embeddings"]:
+            positions = config["max_position_embeddings"]
+            raise ExportError(
+                f"texts of up to {max_tokens} tokens for an encoder of {positions} positions; "
+                f"give --max-tokens {positions} or less"
+            )
+        return cls(
+            hidden=config["hidden_size"],
+            inner=config["intermediate_size"],
+            heads=config["num_attention_heads"],
+            words=config["vocab_size"],
+            epsilon=config["norm_eps"],
+            windowed=_windowed(config),
+            reach=config["local_attention"] // 2,
+            everywhere=_rotary(config, "global_rope_theta", "full_attention", max_tokens),
+            nearby=_rotary(config, "local_rope_theta", "sliding_attention", max_tokens),
+            max_tokens=max_tokens,
+            attention_bias=bool(config["attention_bias"]),
+            inner_bias=bool(config["mlp_bias"]),
+            norm_bias=bool(config["norm_bias"]),
+            classifier_bias=bool(config["classifier_bias"]),
+            classifier_pooling=config["classifier_pooling"],
+            classifier_activation=config["classifier_activation"],
+        )
+
+    def states(
+        self,
+        tape: GraphTape,
+        input_ids: ir.Value,
+        attention_mask: ir.Value,
+        segments: ir.Value | None,  # noqa: ARG002 - the family has none
+    ) -> ir.Value:
+        """Last hidden states, full (rows, width, hidden)."""
+        words = tape.embedding("embeddings.tok_embeddings.weight", input_ids, shape=(self.words, self.hidden))
+        # The first layer's attention has no norm of its own: it takes the embeddings', which are its residual too.
+        norm = residual = self._norm(tape, words, "embeddings.norm")
+        masks = self._masks(tape, input_ids, attention_mask)
+        for layer, windowed in enumerate(self.windowed):
+            prefix = f"layers.{layer}"
+            attended = self._attend(tape, f"{prefix}.attn", tape.narrow(norm), masks[windowed], windowed=windowed)
+            norm, residual = self._add_and_norm(tape, residual, attended, f"{prefix}.mlp_norm")
+            fed = self._feed_forward(tape, f"{prefix}.mlp", tape.narrow(norm))
+            final = layer + 1 == len(self.windowed)
+            following = "final_norm" if final else f"layers.{layer + 1}.attn_norm"
+            norm, residual = self._add_and_norm(tape, residual, fed, following)
+        return norm
+
+    def reward(self, tape: GraphTape, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
+        """Logit of ``ModernBertForSequenceClassification``, full (rows,).
+
+        Raises:
+            ExportError: the head's activation is one that this graph does not have.
+        """
+        if self.classifier_activation != "gelu":
+            found = self.classifier_activation
+            raise ExportError(f"this encoder's config says classifier_activation = {found!r}: wanted 'gelu'")
+        if self.classifier_pooling == "mean":
+            state = classifiers.mean_state(tape, states, attention_mask)
+        else:
+            state = heads.first_token(tape, states)
+        dense = classifiers.dense_layer(tape, state, "head.dense", self.hidden, bias=self.classifier_bias)
+        norm = self._norm(tape, tape.call("Gelu", dense, domain=CONTRIB), "head.norm")
+        return classifiers.linear_reward(tape, norm, "classifier", self.hidden)
+
+    def _masks(
+        self, tape: GraphTape, input_ids: ir.Value, attention_mask: ir.Value
+    ) -> dict[bool, tuple[ir.Value | None, ir.Value | None]]:
+        """By whether a layer has a window: the rows' lengths and what is added to its scores, one of the two."""
+        lengths = full_attention.lengths(tape, attention_mask)
+        if self.reach + 1 >= self.max_tokens or not any(self.windowed):
+            return {False: (lengths, None), True: (lengths, None)}
+        reach = tape.constant("reach", np.array(self.reach, dtype=np.int64))
+        far = tape.call("Greater", tape.call("Abs", full_attention.distances(tape, input_ids)), reach)
+        no_token = tape.call("Not", tape.cast(attention_mask, ir.DataType.BOOL))
+        # Padding goes into the window's mask: CUDA has no fused attention for lengths together with added scores.
+        hidden = tape.call("Or", far, tape.call("Unsqueeze", no_token, tape.integers(1, 2)))
+        added = tape.call(
+            "Where",
+            hidden,
+            tape.constant("hidden_score", np.array(full_attention.HIDDEN_SCORE, dtype=np.float32), narrow=True),
+            tape.constant("seen_score", np.array(0.0, dtype=np.float32), narrow=True),
+        )
+        return {False: (lengths, None), True: (None, added)}
+
+    def _attend(
+        self,
+        tape: GraphTape,
+        prefix: str,
+        norm: ir.Value,
+        mask: tuple[ir.Value | None, ir.Value | None],
+        *,
+        windowed: bool,
+    ) -> ir.Value:
+        size = self.hidden
+        bias = [f"{prefix}.Wqkv.bias"] if self.attention_bias else ()
+        packed = tape.linear(norm, f"{prefix}.Wqkv.weight", shape=(3 * size, size), bias=bias)
+        query, key, value = full_attention.split(tape, packed, 3, size)
+        rotary = self.nearby if windowed else self.everywhere
+        tables = rotary.tables(tape, "rotary_nearby" if windowed else "rotary")
+        query, key = (
+            # One position for all rows is that of their first token.
+            tape.call("RotaryEmbedding", part, tape.integers(0), *tables, domain=CONTRIB)
+            for part in (query, key)
+        )
+        lengths, added = mask
+        attended = full_attention.multi_head(tape, (query, key, value), heads=self.heads, lengths=lengths, added=added)
+        bias = [f"{prefix}.Wo.bias"] if self.attention_bias else ()
+        return tape.linear(attended, f"{prefix}.Wo.weight", shape=(size, size), bias=bias)
+
+    def _feed_forward(self, tape: GraphTape, prefix: str, norm: ir.Value) -> ir.Value:
+        bias = [f"{prefix}.Wi.bias"] if self.inner_bias else ()
+        both = tape.linear(norm, f"{prefix}.Wi.weight", shape=(2 * self.inner, self.hidden), bias=bias)
+        value, gate = full_attention.split(tape, both, 2, self.inner)
+        gated = tape.call("Mul", tape.call("Gelu", value, domain=CONTRIB), gate)
+        bias = [f"{prefix}.Wo.bias"] if self.inner_bias else ()
+        return tape.linear(gated, f"{prefix}.Wo.weight", shape=(self.hidden, self.inner), bias=bias)
+
+    def _norm(self, tape: GraphTape, value: ir.Value, name: str) -> ir.Value:
+        attributes = {"epsilon": self.epsilon, "axis": -1}
+        return tape.call("LayerNormalization", value, *self._norm_weights(tape, name), attributes=attributes)
+
+    def _add_and_norm(
+        self, tape: GraphTape, residual: ir.Value, value: ir.Value, name: str
+    ) -> tuple[ir.Value, ir.Value]:
+        """Layer norm of residual + value, and that sum, full, from one operator."""
+        outputs = tape.call_many(
+            "SkipLayerNormalization",
+            *(residual, tape.full(value), *self._norm_weights(tape, name)),
+            outputs=4,
+            attributes={"epsilon": self.epsilon},
+        )
+        return outputs[0], outputs[3]
+
+    def _norm_weights(self, tape: GraphTape, name: str) -> tuple[ir.Value, ...]:
+        parts = ("weight", "bias") if self.norm_bias else ("weight",)
+        return tuple(tape.weight(f"{name}.{part}", shape=(self.hidden,)) for part in parts)
+
+
+def _windowed(config: Mapping[str, Any]) -> tuple[bool, ...]:
+    """Which layers have a window; transformers 5 writes a list, 4 every which layer has none."""
+    layers = config["num_hidden_layers"]
+    if kinds := config.get("layer_types"):
+        return tuple(kind == "sliding_attention" for kind in kinds)
+    return tuple(layer % config["global_attn_every_n_layers"] != 0 for layer in range(layers))
+
+
+def _rotary(config: Mapping[str, Any], theta: str, kind: str, max_tokens: int) -> Rotary:
+    """Rotary embedding of one kind of layer, from where transformers 4 or 5 writes it."""
+    by_kind = config.get("rope_parameters") or {}
+    given = by_kind.get(kind) or {}
+    base = given.get("rope_theta") or config.get(theta) or config["global_rope_theta"]
+    return Rotary.from_config({**config, "rope_theta": base, "rope_parameters": given or None}, max_tokens=max_tokens)

@@ -1,0 +1,202 @@
+"""What the original models say: the values of transformers in float32 that a written graph must give."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    GPTNeoXConfig,
+    GPTNeoXModel,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+from instructmining.batches import batches
+from instructmining.errors import ExportError
+from instructmining.records import Batch, Tokens
+from instructmining.references import References
+from instructmining_export.checkpoints import Checkpoint
+from instructmining_export.graphs.bidirectional import Pooling
+from instructmining_export.graphs.causal import LinearHead
+
+REWARD_GPT_NEOX = "gpt_neox_reward_model"  # the oasst reward model's own class, which transformers does not have
+_BUDGET_TOKENS = 512
+
+
+def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
+    """The checkpoint's config with transformers' defaults filled in.
+
+    Raises:
+        ExportError: the model's type is unknown to transformers.
+    """
+    raw = checkpoint.config()
+    # Version 5 of transformers writes theta here alone, and version 4 then takes 10000 without a word.
+    theta = (raw.get("rope_parameters") or {}).get("rope_theta")
+    override = {"rope_theta": theta} if theta is not None and "rope_theta" not in raw else {}
+    if raw.get("model_type") == REWARD_GPT_NEOX:
+        config: PretrainedConfig = GPTNeoXConfig.from_dict(raw | override)
+        config.model_type = REWARD_GPT_NEOX
+        return config
+    try:
+        loaded: PretrainedConfig = AutoConfig.from_pretrained(
+            checkpoint.folder, local_files_only=True, trust_remote_code=False, **override
+        )
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{checkpoint.folder}: transformers cannot read its config: {first}") from error
+    return loaded
+
+
+def likelihoods(
+    checkpoint: Checkpoint, texts: Sequence[Tokens], head: LinearHead | None = None
+) -> tuple[References, References]:
+    """NLLs of the scored tokens, and a linear head's reward on the same pass.
+
+    Args:
+        checkpoint: of a causal language model.
+        texts: what the perplexity role is given.
+        head: a linear head on the last token's last hidden state; without it there are no rewards.
+    """
+    losses: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
+    rewards: list[NDArray[np.float32]] = list(losses) if head is not None else []
+    with _model(AutoModelForCausalLM, checkpoint) as model:
+        output_embedding = model.get_output_embeddings()
+        for batch in batches(texts, budget_tokens=_BUDGET_TOKENS):
+            states = model.base_model(**_inputs(batch)).last_hidden_state
+            ids = torch.from_numpy(batch.ids)
+            rows, positions = (torch.from_numpy(column) for column in batch.scored.T)
+            logits = output_embedding(states[rows, positions - 1])
+            nll = -torch.log_softmax(logits, dim=-1).gather(1, ids[rows, positions][:, None])[:, 0].numpy()
+            for row, member in enumerate(batch.members):
+                losses[member] = nll[batch.scored[:, 0] == row]
+                if head is not None:
+                    last = states[row, len(texts[member].ids) - 1].numpy().astype(np.float64)
+                    rewards[member] = (last @ head.weight.T + head.bias).astype(np.float32)
+    return References("nll", list(texts), losses), References("reward", list(texts) if rewards else [], rewards)
+
+
+def rewards(checkpoint: Checkpoint, texts: Sequence[Tokens], *, separator: int | None) -> References:
+    """The reward model's logit of each text, alone, as its own code gives it.
+
+    Args:
+        checkpoint: of a sequence classifier with one label, or of the oasst GPT-NeoX reward model.
+        texts: what the reward role is given.
+        separator: for a classifier of pairs, the id of the token behind the first text; else None.
+    """
+    config = read_config(checkpoint)
+    if config.model_type == REWARD_GPT_NEOX:
+        return References("reward", list(texts), _neox_rewards(checkpoint, config, texts))
+    values = []
+    with _model(AutoModelForSequenceClassification, checkpoint) as model:
+        typed = getattr(config, "type_vocab_size", 0) > 1 and separator is not None
+        for text in texts:
+            arguments = {"input_ids": torch.from_numpy(text.ids)[None]}
+            if typed:
+                behind = np.cumsum(text.ids == separator) - (text.ids == separator)
+                arguments["token_type_ids"] = torch.from_numpy(np.minimum(behind, 1))[None]
+            values.append(model(**arguments).logits[0].numpy())
+    return References("reward", list(texts), values)
+
+
+def _neox_rewards(
+    checkpoint: Checkpoint, config: PretrainedConfig, texts: Sequence[Tokens]
+) -> list[NDArray[np.float32]]:
+    """``out_proj`` on the last hidden state of the last token, as the model's own repository defines it."""
+    config.model_type = GPTNeoXConfig.model_type
+    model = GPTNeoXModel(config).eval()
+    with checkpoint.weights() as weights:
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(torch.from_numpy(weights(name)))
+        head = torch.nn.Linear(config.hidden_size, 1)
+        head.weight.data.copy_(torch.from_numpy(weights("out_proj.weight")))
+        head.bias.data.copy_(torch.from_numpy(weights("out_proj.bias")))
+    with torch.inference_mode():
+        values = [head(model(torch.from_numpy(text.ids)[None]).last_hidden_state[0, -1]).numpy() for text in texts]
+    del model
+    gc.collect()
+    return values
+
+
+def embeddings(checkpoint: Checkpoint, texts: Sequence[Tokens], *, pooling: Pooling) -> References:
+    """Unit vectors from the last hidden states: their mean, the first, or the last."""
+    values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
+    pool: dict[Pooling, Callable[[torch.Tensor], torch.Tensor]] = {
+        "mean": lambda states: states.mean(dim=0),
+        "cls": lambda states: states[0],
+        "last": lambda states: states[-1],
+    }
+    with _model(AutoModel, checkpoint) as model:
+        for batch in batches(texts, budget_tokens=_BUDGET_TOKENS):
+            states = model(**_inputs(batch)).last_hidden_state
+            for row, member in enumerate(batch.members):
+                pooled = pool[pooling](states[row, : len(texts[member].ids)])
+                values[member] = torch.nn.functional.normalize(pooled, dim=0).numpy()
+    return References("embedding", list(texts), values)
+
+
+def answers(checkpoint: Checkpoint, texts: Sequence[Tokens], *, yes: int, no: int) -> References:
+    """UniEval's p(Yes) / (p(Yes) + p(No)) at the first decoder step.
+
+    Args:
+        checkpoint: of a T5.
+        texts: questions as tokens.
+        yes: id of the first token of "Yes".
+        no: id of the first token of "No".
+    """
+    values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
+    with _model(AutoModelForSeq2SeqLM, checkpoint) as model:
+        start = int(model.config.decoder_start_token_id)
+        for batch in batches(texts, budget_tokens=_BUDGET_TOKENS):
+            first = torch.full((len(batch.ids), 1), start)
+            logits = model(**_inputs(batch), decoder_input_ids=first).logits[:, 0]
+            probabilities = torch.sigmoid(logits[:, yes] - logits[:, no]).numpy()
+            for row, member in enumerate(batch.members):
+                values[member] = probabilities[row : row + 1]
+    return References("yes", list(texts), values)
+
+
+def _inputs(batch: Batch) -> dict[str, torch.Tensor]:
+    return {"input_ids": torch.from_numpy(batch.ids), "attention_mask": torch.from_numpy(batch.mask)}
+
+
+@contextmanager
+def _model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[PreTrainedModel]:
+    """The model in float32, and its memory given back when its values are taken.
+
+    Raises:
+        ExportError: transformers cannot load the checkpoint, or its weights are not those of the config.
+    """
+    try:
+        model, loaded = kind.from_pretrained(
+            checkpoint.folder,
+            config=read_config(checkpoint),
+            attn_implementation="eager",
+            output_loading_info=True,
+            **checkpoint.loading_arguments(),
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{checkpoint.folder}: transformers cannot load it: {first}") from error
+    # transformers fills what it misses with random numbers and a warning.
+    missing = [name for name in loaded["missing_keys"] if "pooler" not in name or kind is not AutoModel]
+    if missing:
+        raise ExportError(
+            f"{checkpoint.folder}: its weights lack {', '.join(sorted(missing)[:3])}; wanted {kind.__name__}"
+        )
+    try:
+        with torch.inference_mode():
+            yield model.eval()
+    finally:
+        del model
+        gc.collect()

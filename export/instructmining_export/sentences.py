@@ -1,0 +1,84 @@
+"""What sentence-transformers' own files say of an encoder: its pooling, its norm, its limit and its prompt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from instructmining.errors import ExportError
+from instructmining_export.graphs.bidirectional import Pooling
+
+# The mean divided by √length instead of length points the same way, and unit length makes the two equal.
+_MODES: dict[str, Pooling] = {
+    "cls_token": "cls",
+    "mean_tokens": "mean",
+    "mean_sqrt_len_tokens": "mean",
+    "lasttoken": "last",
+    "cls": "cls",
+    "mean": "mean",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceModel:
+    """How token states become a sentence's vector."""
+
+    folder: Path  # of the transformer itself
+    pooling: Pooling = "mean"
+    normalized: bool = False  # by the model's own last module
+    max_tokens: int | None = None
+    prompt: str = ""  # in front of every text
+    stated: bool = False  # by the files, not assumed
+
+    @classmethod
+    def read(cls, folder: Path) -> SentenceModel:
+        """Read ``modules.json`` and what it names; without it, mean pooling, as sentence-transformers itself does.
+
+        Raises:
+            ExportError: a module or a pooling that the graph does not have, or a file that is not JSON.
+        """
+        if not (folder / "modules.json").is_file():
+            return cls(folder)
+        kinds = {
+            str(module["type"]).rsplit(".", 1)[-1]: folder / str(module["path"])
+            for module in json.loads((folder / "modules.json").read_bytes())
+        }
+        if unknown := sorted(kinds.keys() - {"Transformer", "Pooling", "Normalize"}):
+            raise ExportError(
+                f"{folder}: a module of type {unknown[0]}; wanted Transformer, Pooling and Normalize only"
+            )
+        limits = _read(kinds["Transformer"] / "sentence_bert_config.json")
+        if limits.get("do_lower_case"):
+            raise ExportError(f"{folder}: lower-cases texts outside of its tokenizer (do_lower_case): not supported")
+        settings = _read(folder / "config_sentence_transformers.json")
+        prompts, name = settings.get("prompts") or {}, settings.get("default_prompt_name")
+        return cls(
+            folder=kinds["Transformer"],
+            pooling=_pooling(kinds["Pooling"]) if "Pooling" in kinds else "mean",
+            normalized="Normalize" in kinds,
+            max_tokens=limits.get("max_seq_length"),
+            prompt=prompts.get(name, "") if name else "",
+            stated="Pooling" in kinds,
+        )
+
+
+def _pooling(folder: Path) -> Pooling:
+    config = _read(folder / "config.json")
+    named = config.get("pooling_mode")
+    modes = [named] if named else [key.removeprefix("pooling_mode_") for key, on in config.items() if on is True]
+    modes = [mode for mode in modes if mode != "include_prompt"]
+    if len(modes) != 1 or modes[0] not in _MODES:
+        raise ExportError(f"{folder}: pooling {' and '.join(modes) or 'of no kind'}; wanted one of {', '.join(_MODES)}")
+    return _MODES[modes[0]]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{file}: {error}") from error
+    return content

@@ -1,0 +1,49 @@
+"""A checkpoint's tokenizer: as transformers loads it, and as the bundle holds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from instructmining.errors import ExportError
+from instructmining_export.checkpoints import Checkpoint
+
+
+def load_tokenizer(checkpoint: Checkpoint, *, words: int) -> PreTrainedTokenizerFast:
+    """The model's own tokenizer, in its Rust form.
+
+    Args:
+        checkpoint: a folder with ``tokenizer_config.json`` and its files, or with ``tokenizer.json`` alone.
+        words: rows of the model's embedding table.
+
+    Raises:
+        ExportError: there is none, it has no Rust form, or it has more tokens than the model.
+    """
+    folder = checkpoint.folder
+    try:
+        if (folder / "tokenizer_config.json").is_file():
+            loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        else:
+            loaded = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    # The Rust side raises the bare class; transformers says what is missing in many classes.
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{folder}: its tokenizer cannot be loaded: {first}") from error
+    if not isinstance(loaded, PreTrainedTokenizerFast):
+        raise ExportError(f"{folder}: its tokenizer {type(loaded).__name__} has no Rust form; wanted a tokenizer.json")
+    largest = max(loaded.get_vocab().values(), default=-1)
+    if largest >= words:
+        raise ExportError(
+            f"{folder}: its tokenizer has a token of id {largest}, its model only {words} embeddings; wanted a pair that "
+            "belongs together"
+        )
+    return loaded
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
+    """Write it without truncation and padding of its own: batches and limits are the engine's."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.save(str(path))
