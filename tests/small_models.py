@@ -63,7 +63,15 @@ ENCODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("MPNet", _ENCODER),
     "modernbert": (
         "ModernBert",
-        _ENCODER | {"local_attention": 16, "global_attn_every_n_layers": 2, "cls_token_id": 4, "sep_token_id": 5},
+        _ENCODER
+        | {
+            "hidden_size": 128,
+            "num_attention_heads": 4,
+            "local_attention": 16,
+            "global_attn_every_n_layers": 2,
+            "cls_token_id": 4,
+            "sep_token_id": 5,
+        },
     ),
     "deberta-v2": (
         "DebertaV2",
@@ -124,12 +132,14 @@ def tokenizer(kind: str = "plain") -> Tokenizer:
 
 def save_model(model: PreTrainedModel, folder: Path, kind: str = "plain", *, chat_template: str | None = None) -> Path:
     """Write the model with random biases and norms as well, where an error would not show at 0 and 1."""
+    # Of the usual deviation of 0.02, so that layers do something; T5 begins larger.
+    factor = 1 if model.config.model_type == "t5" else 5
     generator = torch.Generator().manual_seed(7)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
             parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
         elif "embed" not in name and "wte" not in name and "shared" not in name:
-            parameter.data *= 5  # of the usual 0.02: layers must do something
+            parameter.data *= factor
     model.save_pretrained(folder)
     special = {"pad_token": "<pad>", "sep_token": "[SEP]", "cls_token": "[CLS]"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer(kind), chat_template=chat_template, **special).save_pretrained(
@@ -155,7 +165,8 @@ def decoder_classifier(family: str, folder: Path, **changes: object) -> Path:
 def encoder_model(family: str, folder: Path, *, pooling: str = "mean", normalize: bool = True) -> Path:
     """A sentence encoder with the files of sentence-transformers beside it."""
     name, config = ENCODERS[family]
-    save_model(_make(name, "Config", "Model", config), folder, "encoder")
+    model = _make(name, "Config", "Model", config)
+    save_model(model, folder, "encoder")
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalize else [])]
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -168,7 +179,9 @@ def encoder_model(family: str, folder: Path, *, pooling: str = "mean", normalize
     modes[
         {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}[pooling]
     ] = True
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, **modes}), "utf-8")
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": model.config.hidden_size, **modes}), "utf-8"
+    )
     return folder
 
 

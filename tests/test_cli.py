@@ -15,26 +15,8 @@ import orjson
 import pytest
 
 from instructmining.sessions import cuda_problem
-from instructmining_cli.main import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs the command line in this process and returns its exit code."""
-
-    def call(*arguments: str | Path) -> int:
-        monkeypatch.setattr(sys, "argv", ["instructmining", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as ended:
-                main()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return int(ended.value.code or 0)
-
-    return call
 
 
 def lines(path: Path) -> list[dict[str, object]]:

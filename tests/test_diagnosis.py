@@ -98,7 +98,7 @@ def test_a_role_whose_graph_does_not_give_its_references_differs_and_the_others_
 def test_a_role_without_references_does_not_pass(referenced: Path) -> None:
     altered_bundle.edit(referenced, lambda manifest: manifest["roles"]["reward"].pop("references"))
     checks = {check.role: check for check in check_bundle(Bundle.open(referenced), CPU)}
-    assert checks["reward"] == RoleCheck("reward", None)
+    assert checks["reward"] == RoleCheck("reward", "fp32", None)
     assert not checks["reward"].passed
     assert str(checks["reward"]) == "no reference values in the bundle; export it again"
 
@@ -122,6 +122,26 @@ def test_references_that_are_damaged_are_a_bundle_error(referenced: Path) -> Non
 def test_a_check_passes_within_the_bounds_of_the_gate_and_at_no_value_that_is_no_number(
     row_error: float, batch_difference: float, passed: bool
 ) -> None:
-    check = RoleCheck("reward", Agreement(3, row_error, None, batch_difference))
+    check = RoleCheck("reward", "fp32", Agreement(3, row_error, None, batch_difference, 0.0, 0.0, 1.0))
     assert check.passed is passed
     assert str(check).startswith("ok" if passed else "DIFFERS")
+
+
+@pytest.mark.parametrize(
+    ("precision", "rank_correlation", "mean_error", "passed"),
+    [
+        ("fp16", 0.9999, 1e-3, True),
+        ("fp16", 0.9998, 0.0, False),
+        ("fp16", 1.0, 1.1e-3, False),
+        ("int8", 0.995, 0.02, True),
+        ("int8", 0.994, 0.0, False),
+        ("int8", float("nan"), 0.0, False),
+        ("int8", 1.0, 0.021, False),
+    ],
+)
+def test_lower_precision_has_bounds_of_its_own(
+    precision: str, rank_correlation: float, mean_error: float, passed: bool
+) -> None:
+    check = RoleCheck("perplexity", precision, Agreement(3, 0.5, 1.0, 1e-3, mean_error, None, rank_correlation))
+    assert check.passed is passed
+    assert precision in str(check)

@@ -222,7 +222,7 @@ def down(hub: Hub) -> Iterator[Callable[[Literal["apologises", "hangs up"]], Non
 
 def test_safetensors_are_taken_and_nothing_else_of_the_weights(hub: Hub, online: Client) -> None:
     others = ("pytorch_model.bin", "consolidated.safetensors", "flax_model.msgpack", "tf_model.h5", "model.Q4.gguf")
-    unread = dict.fromkeys((*others, "onnx/model.onnx", "original/model.safetensors", "modeling.py", "README.md"), b"x")
+    unread = dict.fromkeys((*others, "onnx/model.onnx", "original/model.safetensors", "modeling.py"), b"x")
     wanted = LLAMA | {"tokenizer_config.json": b"{}", "chat_template.jinja": b"", "1_Pooling/config.json": b"{}"}
     hub.repositories["tests/both"] = Repository(wanted | unread, {"license": "apache-2.0"})
     found = online("tests/both")

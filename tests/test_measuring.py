@@ -36,6 +36,7 @@ class SumSession:
             "nll": batch.ids[batch.scored[:, 0], batch.scored[:, 1]],
             "reward": totals,
             "embedding": np.stack([totals, batch.ids[:, 0]], axis=1),
+            "yes": totals / 100,
         }
         return {name: values[name].astype(np.float32) for name in outputs}
 
@@ -52,6 +53,8 @@ def stream(name: RoleName, text: TextKind, measures: tuple[Measurement, ...], *m
 CONVERSATIONS = stream("perplexity", "conversation", ("conversation_nll", "reward"), "reward")
 RESPONSES = stream("perplexity", "responses", ("response_nll",))
 DOCUMENTS = stream("embedding", "document", ("embedding",))
+NATURAL = stream("unieval", "naturalness", ("naturalness",))
+COHERENT = stream("unieval", "coherence", ("coherence",))
 
 
 def text(*ids: int, scored: Sequence[int] = (), truncated: bool = False) -> Tokens:
@@ -107,10 +110,72 @@ def test_embeddings_come_back_to_their_rows() -> None:
     assert found.embedding.dtype == np.float32
 
 
+def test_answers_come_back_to_their_rows_by_question() -> None:
+    texts = [text(1, 2), text(3, 4, 5), text(6)]
+    found, _, _ = measured(3, part(NATURAL, texts), part(COHERENT, texts[::-1]), budget_tokens=3)
+    assert list(found.answers) == ["naturalness", "coherence"]
+    np.testing.assert_allclose(found.answers["naturalness"], [0.03, 0.12, 0.06], rtol=1e-6)
+    np.testing.assert_allclose(found.answers["coherence"], [0.06, 0.12, 0.03], rtol=1e-6)
+    assert found.answers["coherence"].dtype == np.float64
+
+
+def test_of_equal_texts_one_is_computed_and_all_of_their_rows_have_its_values() -> None:
+    statistics = Statistics()
+    one, other = text(1, 2, 5, scored=[1, 2]), text(3, 4, scored=[1])
+    found, shares, session = measured(
+        4,
+        part(CONVERSATIONS, [one, other, text(1, 2, 5, scored=[1, 2]), one]),
+        part(RESPONSES, [other, other, one, other], owners=[0, 0, 2, 2]),
+        part(DOCUMENTS, [other] * 4),
+        part(NATURAL, [one, one, other, one]),
+        budget_tokens=1,
+        statistics=statistics,
+    )
+    assert found.conversation_nll is not None
+    assert found.response_nll is not None
+    assert found.reward is not None
+    assert found.embedding is not None
+    assert found.conversation_nll.total.tolist() == [7, 4, 7, 7]
+    assert found.conversation_nll.tokens.tolist() == [2, 1, 2, 2]
+    assert found.reward.tolist() == [8, 7, 8, 8]
+    assert found.response_nll.total.tolist() == [8, 0, 11, 0]
+    assert found.response_nll.tokens.tolist() == [2, 0, 3, 0]
+    assert found.embedding.tolist() == [[7, 3]] * 4
+    np.testing.assert_allclose(found.answers["naturalness"], [0.08, 0.08, 0.07, 0.08], rtol=1e-6)
+    assert session.shapes == [(1, 3), (1, 2), (1, 3), (1, 2), (1, 2), (1, 3), (1, 2)]
+    assert statistics.tokens == Counter({"perplexity+reward": 5, "perplexity": 5, "embedding": 2, "unieval": 5})
+    assert statistics.padded_tokens == 17
+    assert shares[-1] == 1
+
+
+def test_equal_tokens_of_which_others_are_scored_are_another_text() -> None:
+    texts = [text(1, 2, 5, scored=[1]), text(1, 2, 5, scored=[1, 2]), text(1, 2, 5)]
+    found, _, session = measured(3, part(CONVERSATIONS, texts), budget_tokens=1)
+    assert found.conversation_nll is not None
+    assert found.conversation_nll.total.tolist() == [2, 7, 0]
+    assert len(session.shapes) == 3
+
+
+def test_a_cut_text_that_is_equal_to_a_whole_one_is_said_of_its_own_row_alone() -> None:
+    found, _, session = measured(3, part(DOCUMENTS, [text(1, 2), text(1, 2, truncated=True), text(1, 2)]))
+    assert found.truncated == [[], ["embedding"], []]
+    assert session.shapes == [(1, 2)]
+
+
+def test_a_window_without_rows_has_no_values() -> None:
+    found, shares, _ = measured(0, part(CONVERSATIONS, []), part(DOCUMENTS, []), part(NATURAL, []))
+    assert found.reward is not None
+    assert found.conversation_nll is not None
+    assert found.reward.shape == found.answers["naturalness"].shape == found.conversation_nll.total.shape == (0,)
+    assert found.embedding is None
+    assert shares == []
+
+
 def test_what_nobody_asked_for_is_absent_and_the_counts_are_the_windows() -> None:
     window = Window([EXAMPLE], [], np.array([3]), np.array([4]))
     found = measure(window, {}, budget_tokens=16, statistics=Statistics(), report=lambda: None)
     assert (found.conversation_nll, found.response_nll, found.reward, found.embedding) == (None, None, None, None)
+    assert found.answers == {}
     assert found.prompt_tokens is window.prompt_tokens
     assert found.response_tokens is window.response_tokens
     assert found.truncated == [[]]
@@ -151,19 +216,25 @@ def test_a_row_is_truncated_once_for_each_role_of_which_any_text_was_cut() -> No
 @settings(max_examples=50, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=30),
+    words=st.sampled_from([1, 2, 98]),  # few words make many equal texts
     budget_tokens=st.integers(1, 60),
     seed=st.integers(0, 1000),
 )
 def test_any_texts_under_any_budget_give_the_sums_of_each_row(
-    lengths: list[int], budget_tokens: int, seed: int
+    lengths: list[int], words: int, budget_tokens: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    texts = [text(*rng.integers(1, 99, size=n), scored=np.flatnonzero(rng.random(n) < 0.5)) for n in lengths]
+    texts = [text(*rng.integers(1, 1 + words, size=n), scored=np.flatnonzero(rng.random(n) < 0.5)) for n in lengths]
     owners = rng.integers(0, 5, size=len(texts))
-    found, shares, _ = measured(5, part(RESPONSES, texts, owners.tolist()), budget_tokens=budget_tokens)
+    statistics = Statistics()
+    found, shares, _ = measured(
+        5, part(RESPONSES, texts, owners.tolist()), budget_tokens=budget_tokens, statistics=statistics
+    )
     assert found.response_nll is not None
     for row in range(5):
         mine = [one for one, owner in zip(texts, owners, strict=True) if owner == row]
         assert found.response_nll.total[row] == sum(int(one.ids[one.scored].sum()) for one in mine)
         assert found.response_nll.tokens[row] == sum(len(one.scored) for one in mine)
+    distinct = {(tuple(one.ids), tuple(one.scored)) for one in texts}
+    assert statistics.tokens == Counter(perplexity=sum(len(ids) for ids, _ in distinct))
     assert shares[-1] == 1

@@ -9,7 +9,9 @@ from altered_bundle import Manifest
 
 from instructmining import Bundle, Rule
 from instructmining.errors import BundleError, RuleError
-from instructmining.plans import Plan, plan
+from instructmining.plans import Plan, indicator_names, plan
+
+QUESTIONS = ("naturalness", "coherence", "understandability")
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,10 @@ def altered(small_bundle: Path, tmp_path: Path) -> Callable[[Callable[[Manifest]
         return Bundle.open(altered_bundle.edit(altered_bundle.copy(small_bundle, tmp_path), change))
 
     return open_altered
+
+
+def add_unieval(manifest: Manifest) -> None:
+    manifest["roles"]["unieval"] = manifest["roles"]["embedding"]
 
 
 def streams(work: Plan) -> list[tuple[str, str, tuple[str, ...], tuple[str, ...]]]:
@@ -74,6 +80,24 @@ def test_each_text_goes_once_through_each_graph_where_everything_is_asked_for(bu
     ]
 
 
+def test_each_question_is_a_stream_of_its_own_through_one_graph(
+    altered: Callable[[Callable[[Manifest], object]], Bundle],
+) -> None:
+    work = plan(altered(add_unieval), Rule.load("paper-v3"), ["coherence"])
+    assert streams(work) == [
+        ("perplexity", "conversation", ("reward",), ("reward",)),
+        *(("embedding", question, ("yes",), ("unieval",)) for question in QUESTIONS),
+    ]
+    assert [indicator.column for indicator in work.indicators] == ["reward", *QUESTIONS]
+
+
+def test_a_question_that_is_not_asked_for_is_no_stream(
+    altered: Callable[[Callable[[Manifest], object]], Bundle],
+) -> None:
+    work = plan(altered(add_unieval), None, ["understandability"])
+    assert streams(work) == [("embedding", "understandability", ("yes",), ("unieval",))]
+
+
 def test_texts_and_counts_need_no_graph(bundle: Bundle) -> None:
     work = plan(bundle, None, ["mtld", "output_length", "input_length"])
     assert work.streams == ()
@@ -95,30 +119,57 @@ def test_nothing_asked_for_is_nothing_to_do(bundle: Bundle) -> None:
     assert plan(bundle, None, []) == Plan((), (), frozenset())
 
 
+def test_all_is_every_column_that_the_bundles_roles_give_in_column_order(
+    bundle: Bundle, altered: Callable[[Callable[[Manifest], object]], Bundle]
+) -> None:
+    row_columns = ["input_length", "output_length", "reward", "perplexity", "mtld", "knn_6"]
+    assert indicator_names("all", bundle) == [*row_columns, "ifd"]
+    everything = altered(add_unieval)
+    assert indicator_names(" all ", everything) == [*row_columns, *QUESTIONS, "ifd"]
+    assert [
+        indicator.column for indicator in plan(everything, None, indicator_names("all", everything)).indicators
+    ] == [
+        *row_columns,
+        *QUESTIONS,
+        "ifd",
+    ]
+
+
+def test_columns_that_are_named_are_taken_whatever_the_bundle_has(bundle: Bundle) -> None:
+    assert indicator_names("coherence, mtld,", bundle) == ["coherence", "mtld"]
+    assert indicator_names(("coherence", "mtld"), bundle) == ["coherence", "mtld"]
+
+
 def test_paper_v3_without_unieval_names_the_role_and_says_how_to_get_it(bundle: Bundle) -> None:
     with pytest.raises(BundleError) as found:
         plan(bundle, Rule.load("paper-v3"), [])
     message = str(found.value)
-    assert "has no role 'unieval'" in message
-    assert "(rule 'paper-v3') needs" in message
-    assert "to get it, export a bundle with that role, which this version cannot do yet" in message
+    assert "has no role 'unieval', which 'naturalness' (rule 'paper-v3') needs" in message
+    assert "export a bundle with that role" in message
 
 
 @pytest.mark.parametrize(
     ("role", "column"),
-    [("embedding", "knn_6"), ("reward", "reward"), ("perplexity", "ifd"), ("perplexity", "perplexity")],
+    [
+        ("embedding", "knn_6"),
+        ("reward", "reward"),
+        ("perplexity", "ifd"),
+        ("perplexity", "perplexity"),
+        ("unieval", "naturalness"),
+    ],
 )
 def test_a_role_that_the_bundle_lacks_is_named_with_the_column_that_needs_it(
     altered: Callable[[Callable[[Manifest], object]], Bundle], role: str, column: str
 ) -> None:
     def change(manifest: Manifest) -> None:
-        del manifest["roles"][role]
+        manifest["roles"].pop(role, None)
         manifest["length_tokenizer"] = next(iter(manifest["roles"]))
 
     lacking = altered(change)
     with pytest.raises(BundleError, match=rf"has no role '{role}', which '{column}' \(your --indicators\) needs"):
         plan(lacking, None, [column])
     assert [indicator.column for indicator in plan(lacking, None, ["mtld"]).indicators] == ["mtld"]
+    assert column not in indicator_names("all", lacking)
 
 
 def test_an_indicator_asked_for_beside_a_rule_is_not_said_to_be_the_rules(bundle: Bundle) -> None:

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from instructmining.batches import batches
 from instructmining.errors import BundleError
 from instructmining.records import Batch, Tokens
-from instructmining.references import Agreement, References, agreement
+from instructmining.references import BOUNDS, Agreement, References, agreement, agreements
 from instructmining.sessions import Device, GraphSession
 
 CPU = Device("cpu", threads=1)
@@ -219,11 +220,38 @@ def test_references_without_rows_are_no_agreement(tmp_path: Path, decoder: Graph
         agreement(References.load(path), decoder)
 
 
-def test_the_figures_of_tokens_are_in_the_manifest_where_there_are_any() -> None:
-    assert Agreement(3, 0.5, None, 0.25).as_json() == {"rows": 3, "row_error": 0.5, "batch_difference": 0.25}
-    assert Agreement(3, 0.5, 0.75, 0.25).as_json() == {
-        "rows": 3,
-        "row_error": 0.5,
-        "batch_difference": 0.25,
-        "token_error": 0.75,
-    }
+def test_the_figures_are_in_the_manifest_where_there_are_any() -> None:
+    plain = {"rows": 3, "row_error": 0.5, "batch_difference": 0.25, "mean_error": 0.125, "rank_correlation": 0.75}
+    assert Agreement(3, 0.5, None, 0.25, 0.125, None, 0.75).as_json() == plain
+    assert Agreement(3, 0.5, 1.5, 0.25, 0.125, None, 0.75).as_json() == plain | {"token_error": 1.5}
+    assert Agreement(3, 0.5, None, 0.25, 0.125, 0.0625, 0.75).as_json() == plain | {"shift": 0.0625}
+
+
+def test_the_rank_correlation_is_spearmans(decoder: GraphSession, reward: References) -> None:
+    noisy = changed(decoder, rows_over=0, row=0, by=0.0)
+    assert agreement(reward, noisy).rank_correlation == pytest.approx(1.0)
+    reversed_values = [-value for value in reward.values]
+    assert agreement(replace(reward, values=reversed_values), noisy).rank_correlation == pytest.approx(-1.0)
+    rng = np.random.default_rng(3)
+    shuffled = [np.array([number], dtype=np.float32) for number in rng.integers(0, 4, len(reward.values))]  # with ties
+    found = agreement(replace(reward, values=shuffled), noisy).rank_correlation
+    wanted = spearmanr([float(value[0]) for value in shuffled], [float(value[0]) for value in reward.values])
+    assert found == pytest.approx(float(wanted.statistic), abs=1e-6)
+
+
+def test_a_shift_of_all_rewards_is_seen_though_their_order_is_the_same(
+    decoder: GraphSession, reward: References
+) -> None:
+    spread = float(np.concatenate(reward.values).std())
+    moved = replace(reward, values=[value + np.float32(0.3 * spread) for value in reward.values])
+    found = agreement(moved, decoder)
+    assert found.rank_correlation == pytest.approx(1.0)
+    assert found.shift == pytest.approx(0.3, rel=1e-3)
+    assert any(figure.startswith("shift ") for figure in found.beyond(BOUNDS["int8"]))
+
+
+def test_several_outputs_in_one_pass_give_the_figures_of_each_alone(
+    decoder: GraphSession, nll: References, reward: References
+) -> None:
+    both = agreements([nll, replace(reward, texts=nll.texts)], decoder)
+    assert both == [agreement(nll, decoder), agreement(replace(reward, texts=nll.texts), decoder)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +16,15 @@ from instructmining import Bundle, sessions
 from instructmining.batches import batches
 from instructmining.errors import BundleError, DeviceError
 from instructmining.records import Batch, Tokens
-from instructmining.sessions import Device, GraphSession, TopKSession, choose_device, cpu_threads, cuda_problem
+from instructmining.sessions import (
+    Device,
+    GraphSession,
+    TopKSession,
+    choose_device,
+    choose_device_for,
+    cpu_threads,
+    cuda_problem,
+)
 
 CPU = Device("cpu", threads=1)
 
@@ -98,6 +107,18 @@ def test_cpu_asked_for_never_looks_at_cuda(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("fresh_probe")
+def test_int8_graphs_run_on_the_cpu_and_nowhere_else(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instructmining.sessions.cuda_problem", lambda _index=0: None)  # as if CUDA worked
+    roles = Bundle.open(small_bundle).roles
+    full, half, integers = (replace(roles["perplexity"], precision=name) for name in ("fp32", "fp16", "int8"))
+    assert choose_device_for([full], "auto").kind == "cuda"
+    assert choose_device_for([half], "cuda:1").kind == "cuda"
+    for asked in ("auto", "cpu"):
+        assert choose_device_for([full, integers], asked).kind == "cpu"
+    with pytest.raises(DeviceError, match="role 'perplexity' is int8, which runs on the CPU only; give --device cpu"):
+        choose_device_for([full, integers], "cuda")
+
+
 def test_an_onnxruntime_without_cuda_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert "is built without CUDA; install onnxruntime-gpu in place of onnxruntime" in str(cuda_problem())

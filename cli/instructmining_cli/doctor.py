@@ -18,17 +18,18 @@ def doctor(
     """Print versions, the devices as measured, and what is missing; with --bundle, prove its numbers on a device."""
     from instructmining.bundle import Bundle
     from instructmining.diagnosis import check_bundle, describe_machine
-    from instructmining.sessions import choose_device
+    from instructmining.sessions import choose_device, choose_device_for
     from instructmining_cli.demo_bundle import cached_demo_bundle
 
     for name, value in describe_machine().items():
         typer.echo(f"{name + ':':<28}{value}")
     cached = cached_demo_bundle()
     typer.echo(f"{'demo bundle:':<28}{cached or 'not built yet; score builds it when it is first needed'}")
-    chosen = choose_device(device)
     if bundle is None:
+        choose_device(device)
         return
     opened = Bundle.open(bundle)
+    chosen = choose_device_for(opened.roles.values(), device)
     opened.verify()
     typer.echo(f"{'bundle:':<28}{bundle}: all {len(opened.files)} files are as exported")
     problems = 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from instructmining.bundle import ROLES, RoleName
 from instructmining.errors import ExportError
+
+if TYPE_CHECKING:
+    from instructmining.bundle import RoleName
 
 _MODEL = "an id on the Hugging Face hub, or a folder with the same files."
 
@@ -39,6 +41,8 @@ def export(
     demo: SmolLM2-135M-Instruct, all-MiniLM-L6-v2 and a small reward head, from weights installed with pip.
     paper-v1, paper-v3: the models of the paper's rules, from the hub.
     """
+    from instructmining.bundle import ROLES
+
     os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' bars; the steps are said by us
     given = {"reward": reward, "perplexity": perplexity, "embedding": embedding, "unieval": unieval}
     models: dict[RoleName, str] = {role: model for role in ROLES if (model := given[role]) is not None}

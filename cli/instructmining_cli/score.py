@@ -25,7 +25,8 @@ def score(
     indicators: Annotated[
         str | None,
         typer.Option(
-            help="Columns to compute, comma-separated, or 'all'. Alone: no prediction; with --rule: beside its terms."
+            help="Columns to compute, comma-separated, or 'all' that the bundle's roles give. Alone: no prediction; "
+            "with --rule: beside its terms."
         ),
     ] = None,
     device: Annotated[

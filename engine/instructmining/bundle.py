@@ -17,6 +17,7 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 RoleName: TypeAlias = Literal["reward", "perplexity", "embedding", "unieval"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
+PRECISIONS = ("fp32", "fp16", "int8")  # of a graph's matrix products
 PieceKind: TypeAlias = Literal["special", "literal", "bos", "content"]
 Pieces: TypeAlias = tuple[tuple[PieceKind, str], ...]
 Strip: TypeAlias = Literal["none", "left", "right", "both", "left newlines", "right newlines", "both newlines"]
@@ -242,13 +243,18 @@ def _role(folder: Path, name: RoleName, entry: Mapping[str, object], files: Mapp
     bos = entry.get("bos")
     if bos is not None and not isinstance(bos, str):
         raise BundleError(f"{folder}: role {name!r}: bos is {bos!r}, wanted a token or null; export the bundle again")
+    if (precision := entry.get("precision")) not in PRECISIONS:
+        raise BundleError(
+            f"{folder}: role {name!r}: precision {precision!r}; this version runs {', '.join(PRECISIONS)}; "
+            "export the bundle again"
+        )
     return Role(
         name=name,
         graph=listed("graph"),
         tokenizer=listed("tokenizer"),
         template=Template.from_json(_object(entry.get("template"), folder), f"{folder}: role {name!r}: template"),
         max_tokens=limit,
-        precision=str(entry.get("precision")),
+        precision=str(precision),
         source=_object(entry.get("source", {}), folder),
         parity=_object(entry.get("parity", {}), folder),
         references=listed("references") if "references" in entry else None,

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from instructmining.bundle import Bundle, Role, RoleName
-from instructmining.errors import BundleError, RuleError
-from instructmining.indicators import INDICATORS, UNIEVAL_COLUMNS, Indicator
-from instructmining.indicators.base import MEASURED_BY, Measurement
+from instructmining.errors import RuleError
+from instructmining.indicators import INDICATORS, Indicator
+from instructmining.indicators.base import MEASURED_BY, Measurement, Question
 from instructmining.rules import Rule
 
-TextKind: TypeAlias = Literal["conversation", "responses", "document"]
+TextKind: TypeAlias = Literal["conversation", "responses", "document"] | Question
 
 _TEXT_AND_OUTPUT: dict[Measurement, tuple[TextKind, str]] = {
     "conversation_nll": ("conversation", "nll"),
     "response_nll": ("responses", "nll"),
     "reward": ("conversation", "reward"),
     "embedding": ("document", "embedding"),
+    "naturalness": ("naturalness", "yes"),
+    "coherence": ("coherence", "yes"),
+    "understandability": ("understandability", "yes"),
 }
 
 
@@ -59,14 +62,6 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str]) -> Plan:
         BundleError: the bundle lacks a role; the message names it and says how to get one.
     """
     wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
-    for column in sorted(wanted & set(UNIEVAL_COLUMNS)):
-        if "unieval" not in bundle.roles:
-            raise BundleError(
-                f"{bundle.path}: has no role 'unieval' (the UniEval dialogue model), which {_asked_by(column, rule)} "
-                "needs; to get it, export a bundle with that role, which this version cannot do yet: use --rule "
-                "paper-v1, or a rule of your own over other columns"
-            )
-        raise RuleError(f"{column!r} is not computed by this version; use a rule without it, such as paper-v1")
     if unknown := sorted(wanted - set(INDICATORS)):
         named = ", ".join(_asked_by(column, rule) for column in unknown)
         raise RuleError(f"unknown indicator {named}; known: {', '.join(INDICATORS)}")
@@ -81,11 +76,17 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str]) -> Plan:
     return Plan(chosen, tuple(streams), needs)
 
 
-def indicator_names(text: str | Sequence[str]) -> list[str]:
-    """A list of columns, given as one, as comma-separated text, or as "all"."""
+def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
+    """A list of columns, given as one, as comma-separated text, or as "all": those that the bundle's roles give."""
     if not isinstance(text, str):
         return list(text)
-    return list(INDICATORS) if text.strip() == "all" else [name.strip() for name in text.split(",") if name.strip()]
+    if text.strip() != "all":
+        return [name.strip() for name in text.split(",") if name.strip()]
+    return [column for column, indicator in INDICATORS.items() if _roles(indicator) <= bundle.roles.keys()]
+
+
+def _roles(indicator: Indicator) -> set[RoleName]:
+    return {MEASURED_BY[measure] for measure in indicator.needs if measure in MEASURED_BY}
 
 
 def _asked_by(column: str, rule: Rule | None) -> str:

@@ -156,6 +156,7 @@ class Measurements:
     response_nll: LikelihoodSums | None = None  # response tokens from the second on, each response alone
     reward: NDArray[np.float64] | None = None  # (rows,)
     embedding: NDArray[np.float32] | None = None  # (rows, size) unit vectors
+    answers: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # question → (rows,) p(Yes) in 0..1
     truncated: list[list[str]] = field(default_factory=list)  # (rows,) names of the roles that saw less
 
 

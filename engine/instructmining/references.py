@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import orjson
@@ -17,6 +18,7 @@ from instructmining.records import Batch, Tokens
 from instructmining.sessions import GraphSession
 
 _BUDGET_TOKENS = 1024
+_Values: TypeAlias = list[NDArray[np.float32]]  # by text
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Agreement:
     token_error: float | None  # largest difference of a token's NLL; None for outputs that have none
     batch_difference: float  # largest difference of a row's value between its batch and the row alone
     mean_error: float  # difference of the mean over all values: tokens for NLL, rows for the others
+    shift: float | None  # of rewards and probabilities: mean_error in standard deviations of the references
     rank_correlation: float  # Spearman's, of the rows' values; for embeddings of the cosines between rows
 
     def as_json(self) -> dict[str, object]:
@@ -76,7 +79,8 @@ class Agreement:
             "mean_error": self.mean_error,
             "rank_correlation": self.rank_correlation,
         }
-        return figures if self.token_error is None else figures | {"token_error": self.token_error}
+        others = {"token_error": self.token_error, "shift": self.shift}
+        return figures | {name: value for name, value in others.items() if value is not None}
 
     def beyond(self, bounds: Bounds) -> list[str]:
         """The figures that break a bound, each said with its bound; empty where all hold."""
@@ -84,7 +88,8 @@ class Agreement:
             "row_error": (self.row_error, bounds.row_error),
             "token_error": (self.token_error or 0.0, bounds.token_error),
             "batch_difference": (self.batch_difference, bounds.batch_difference),
-            "mean_error": (self.mean_error, bounds.mean_error),
+            "mean_error": (self.mean_error if self.shift is None else 0.0, bounds.mean_error),
+            "shift": (self.shift or 0.0, bounds.shift),
         }
         # Written so that a NaN is beyond every bound.
         broken = [
@@ -102,22 +107,34 @@ class Bounds:
     batch_difference: float
     row_error: float = math.inf
     token_error: float = math.inf
-    mean_error: float = math.inf
+    mean_error: float = math.inf  # of NLL and 1 − cosine
+    shift: float = math.inf
     rank_correlation: float = -1.0
 
 
 BOUNDS: Mapping[str, Bounds] = {
     "fp32": Bounds(batch_difference=1e-5, row_error=1e-4, token_error=1e-3),
     # A mean NLL that is off by 1e-3 is a perplexity off by one in a thousand.
-    "fp16": Bounds(batch_difference=1e-3, mean_error=1e-3, rank_correlation=0.9999),
-    "int8": Bounds(batch_difference=1e-3, mean_error=0.02, rank_correlation=0.995),
+    "fp16": Bounds(batch_difference=1e-3, mean_error=1e-3, shift=0.01, rank_correlation=0.9999),
+    "int8": Bounds(batch_difference=1e-3, mean_error=0.02, shift=0.05, rank_correlation=0.995),
 }
 
 
 def agreement(references: References, session: GraphSession) -> Agreement:
     """Run the texts together and each alone, and compare both with the references."""
-    together = _run(references, session, batches(references.texts, budget_tokens=_BUDGET_TOKENS))
-    alone = _run(references, session, batches(references.texts, budget_tokens=1))
+    return agreements([references], session)[0]
+
+
+def agreements(references: Sequence[References], session: GraphSession) -> list[Agreement]:
+    """The same for several outputs of one graph over the same texts, in one pass."""
+    texts = references[0].texts
+    outputs = [reference.output for reference in references]
+    together = _run(texts, outputs, session, batches(texts, budget_tokens=_BUDGET_TOKENS))
+    alone = _run(texts, outputs, session, batches(texts, budget_tokens=1))
+    return [_compare(reference, together[reference.output], alone[reference.output]) for reference in references]
+
+
+def _compare(references: References, together: _Values, alone: _Values) -> Agreement:
     pairs = list(zip(references.values, together, alone, strict=True))
     output = references.output
     token_errors = [
@@ -127,28 +144,33 @@ def agreement(references: References, session: GraphSession) -> Agreement:
         if output == "nll"
     ]
     row_errors = [_distance(output, wanted, found) for wanted, one, other in pairs for found in (one, other)]
+    mean_error = _mean_error(output, references.values, together)
     # np.max and not max: a NaN in any row must show, and max forgets one that does not come first.
     return Agreement(
         rows=len(pairs),
         row_error=float(np.max(row_errors)),
         token_error=float(np.max(token_errors)) if token_errors else None,
         batch_difference=float(np.max([_distance(output, one, other) for _, one, other in pairs])),
-        mean_error=_mean_error(output, references.values, together),
+        mean_error=mean_error,
+        shift=_shift(mean_error, references.values) if output in {"reward", "yes"} else None,
         rank_correlation=_rank_correlation(
             _comparable(output, references.values, references.values), _comparable(output, references.values, together)
         ),
     )
 
 
-def _mean_error(output: str, wanted: list[NDArray[np.float32]], found: list[NDArray[np.float32]]) -> float:
+def _mean_error(output: str, wanted: _Values, found: _Values) -> float:
     if output == "embedding":
         return float(np.mean([_distance(output, *pair) for pair in zip(wanted, found, strict=True)]))
-    return float(abs(np.concatenate(wanted).mean(dtype=np.float64) - np.concatenate(found).mean(dtype=np.float64)))
+    first, second = (np.concatenate(values).astype(np.float64) for values in (wanted, found))
+    return float(abs(first.mean() - second.mean()))
 
 
-def _comparable(
-    output: str, shaped: list[NDArray[np.float32]], values: list[NDArray[np.float32]]
-) -> NDArray[np.float64]:
+def _shift(mean_error: float, wanted: _Values) -> float:
+    return mean_error / max(float(np.concatenate(wanted).std(dtype=np.float64)), 1e-30) if mean_error else 0.0
+
+
+def _comparable(output: str, shaped: _Values, values: list[NDArray[np.float32]]) -> NDArray[np.float64]:
     """One number a row, of the rows that have one; for embeddings one a pair of rows."""
     if output == "embedding":
         vectors = np.stack(values).astype(np.float64)
@@ -174,13 +196,15 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return ranks
 
 
-def _run(references: References, session: GraphSession, work: Iterable[Batch]) -> list[NDArray[np.float32]]:
-    found: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(references.texts)
+def _run(
+    texts: Sequence[Tokens], outputs: Sequence[str], session: GraphSession, work: Iterable[Batch]
+) -> dict[str, _Values]:
+    found: dict[str, _Values] = {output: [np.empty(0, dtype=np.float32)] * len(texts) for output in outputs}
     for batch in work:
-        values = session.run(batch, (references.output,))[references.output]
-        for row, member in enumerate(batch.members):
-            of_row = batch.scored[:, 0] == row if references.output == "nll" else slice(row, row + 1)
-            found[member] = values[of_row].ravel()
+        for output, values in session.run(batch, outputs).items():
+            for row, member in enumerate(batch.members):
+                of_row = batch.scored[:, 0] == row if output == "nll" else slice(row, row + 1)
+                found[output][member] = values[of_row].ravel()
     return found
 
 

@@ -23,7 +23,7 @@ from instructmining.plans import Plan, indicator_names, plan
 from instructmining.records import PREDICTION, Column, ColumnValue, Example, Measurements, ScoredRow
 from instructmining.rules import Rule
 from instructmining.runstats import Statistics
-from instructmining.sessions import Device, GraphSession, TopKSession, choose_device, runtime_version
+from instructmining.sessions import Device, GraphSession, TopKSession, choose_device_for, runtime_version
 from instructmining.spool import Spool
 from instructmining.windows import Window, WindowBuilder
 
@@ -66,7 +66,7 @@ class Scorer:
             bundle: a folder, or one opened before.
             rule: "paper-v1", "paper-v3", a JSON file or a rule. With neither rule nor indicators: the bundle's own.
             indicators: columns to compute, beside the rule's terms if there is a rule; a list, comma-separated text, or
-                "all".
+                "all": every column that the bundle's roles give.
             device: "auto", "cpu", "cuda" or "cuda:N"; auto takes CUDA only where a session runs there.
 
         Raises:
@@ -82,8 +82,8 @@ class Scorer:
         if rule is None and not indicators:
             raise RuleError("no indicator was named; give at least one, or a rule")
         chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
-        work = plan(opened, chosen, indicator_names(indicators or ()))
-        return cls(opened, chosen, work, choose_device(device))
+        work = plan(opened, chosen, indicator_names(indicators or (), opened))
+        return cls(opened, chosen, work, choose_device_for([stream.role for stream in work.streams], device))
 
     def __enter__(self) -> Self:
         """The scorer itself."""
@@ -275,6 +275,8 @@ def _finite(measured: Measurements) -> NDArray[np.bool_]:
         finite &= np.isfinite(measured.reward)
     if measured.embedding is not None:
         finite &= np.isfinite(measured.embedding).all(axis=1)
+    for answers in measured.answers.values():
+        finite &= np.isfinite(answers)
     return finite
 
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from instructmining.bundle import Role
 from instructmining.errors import BundleError, DeviceError
 from instructmining.records import Batch
 
@@ -69,6 +70,28 @@ def choose_device(asked: str) -> Device:
     if asked == "auto":
         return Device("cpu", threads=cpu_threads())
     raise DeviceError(f"device {asked!r} does not work here: {problem}")
+
+
+def choose_device_for(roles: Iterable[Role], asked: str) -> Device:
+    """The device for the graphs of these roles: int8 graphs run on the CPU alone.
+
+    Args:
+        roles: those that will run.
+        asked: as for :func:`choose_device`; auto takes the CPU where a graph is int8.
+
+    Raises:
+        DeviceError: as :func:`choose_device`, or CUDA was asked for int8 graphs: onnxruntime would run their products
+            on the CPU without a word.
+    """
+    whole = [role.name for role in roles if role.precision == "int8"]
+    if not whole:
+        return choose_device(asked)
+    if asked not in {"auto", "cpu"}:
+        raise DeviceError(
+            f"device {asked!r}: role {whole[0]!r} is int8, which runs on the CPU only; "
+            "give --device cpu, or export it with --precision fp16"
+        )
+    return choose_device("cpu")
 
 
 def runtime_version() -> str:
@@ -132,9 +155,12 @@ def _open(graph: str, device: Device) -> ort.InferenceSession:
     settings: dict[str, object] = {}
     if device.kind == "cuda":
         wanted = _CUDA
-        settings = {"device_id": device.index, "arena_extend_strategy": "kSameAsRequested"}
+        # TF32 rounds the inputs of float32 products to 10 bits, and the numbers would not be those of the gate.
+        settings = {"device_id": device.index, "arena_extend_strategy": "kSameAsRequested", "use_tf32": 0}
     else:
         options.intra_op_num_threads = device.threads
+        # Exact integer products also where the CPU has no VNNI: the default kernel saturates there.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         # With its fallback on, a provider that fails in the middle of a run is replaced by the CPU, with a print.
         session = ort.InferenceSession(graph, options, providers=[(wanted, settings)], enable_fallback=0)

@@ -48,8 +48,8 @@ class WindowBuilder:
 
     def build(self, taken: Sequence[Example], on_reject: Callable[[Example, str], None]) -> Window:
         """Tokenize examples; those that a template cannot hold are given to ``on_reject`` with the reason."""
-        conversations: dict[Stream, list[list[Part]]] = {
-            stream: [] for stream in self._plan.streams if stream.text == "conversation"
+        rendered: dict[Stream, list[list[Part]]] = {
+            stream: [] for stream in self._plan.streams if stream.text != "responses"
         }
         examples = []
         for example in taken:
@@ -59,12 +59,12 @@ class WindowBuilder:
                 on_reject(example, "the response is empty")
                 continue
             try:
-                rendered = [prompts.conversation(example, stream.role.template) for stream in conversations]
+                of_example = [_render(example, stream) for stream in rendered]
             except RowError as error:
                 on_reject(example, str(error))
                 continue
             examples.append(example)
-            for of_stream, parts in zip(conversations.values(), rendered, strict=True):
+            for of_stream, parts in zip(rendered.values(), of_example, strict=True):
                 of_stream.append(parts)
         responses, owners = _flatten([example.response_texts for example in examples])
         ids_by_tokenizer: dict[Path, list[NDArray[np.int64]]] = {}
@@ -83,8 +83,7 @@ class WindowBuilder:
                 with_scores = [number for number, text in enumerate(texts) if len(text.scored)]
                 streams.append(StreamTexts(stream, [texts[number] for number in with_scores], owners[with_scores]))
                 continue
-            parts_of = conversations.get(stream) or [prompts.document(example, role.template) for example in examples]
-            texts = self._encoders[role.tokenizer].rendered(parts_of, max_tokens=role.max_tokens)
+            texts = self._encoders[role.tokenizer].rendered(rendered[stream], max_tokens=role.max_tokens)
             streams.append(StreamTexts(stream, texts, np.arange(len(examples))))
         prompt_tokens = response_tokens = None
         if self._lengths:
@@ -93,6 +92,22 @@ class WindowBuilder:
             prompt_ids = self._encoders[self._length_tokenizer].plain(texts_of)
             prompt_tokens = _count(prompt_ids, prompt_owners, len(examples))
         return Window(examples, streams, prompt_tokens, response_tokens)
+
+
+def _render(example: Example, stream: Stream) -> list[Part]:
+    """The example as the text of a stream that takes one text of each row.
+
+    Raises:
+        RowError: the stream's template cannot hold it.
+    """
+    template = stream.role.template
+    match stream.text:
+        case "conversation":
+            return prompts.conversation(example, template)
+        case "document":
+            return prompts.document(example, template)
+        case name:
+            return prompts.question(example, template, name)
 
 
 def _flatten(texts: Sequence[Sequence[str]]) -> tuple[list[str], NDArray[np.int64]]:

@@ -18,7 +18,10 @@ from instructmining import __version__
 from instructmining.bundle import FORMAT_VERSION, MANIFEST, Bundle, RoleName
 from instructmining.errors import BundleError, ExportError
 
-_COUNT_WITH = ("perplexity", "reward")  # the first that is there counts lengths, if nobody says otherwise
+_COUNT_WITH: tuple[RoleName, ...] = (
+    "perplexity",
+    "reward",
+)  # the first that is there counts lengths, if nobody says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,10 @@ class BundleWriter:
         What is not given stays as the existing bundle has it. Lengths are counted with the tokenizer of the role
         perplexity, without one with the reward model's.
         """
-        roles: dict[str, Any] = {**self._kept_roles(), **{role: entry.as_json() for role, entry in self.roles.items()}}
+        roles: dict[RoleName, Any] = {
+            **self._kept_roles(),
+            **{role: entry.as_json() for role, entry in self.roles.items()},
+        }
         counted = length_tokenizer or next(role for role in [*_COUNT_WITH, *roles] if role in roles)
         files = {
             self.name_of(file): {"bytes": file.stat().st_size, "sha256": _sha256(file)}
@@ -153,7 +159,7 @@ class BundleWriter:
         if there and not self.overwrite:
             raise ExportError(f"{self.path}: has the role {there[0]} already; give --overwrite to replace it")
 
-    def _kept_roles(self) -> dict[str, Any]:
+    def _kept_roles(self) -> dict[RoleName, Any]:
         return {role: entry for role, entry in self._kept.get("roles", {}).items() if role not in self.writes}
 
     def _kept_files(self) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from transformers import PretrainedConfig
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs import decoder
+from instructmining_export.graphs import decoder, encoder
 from instructmining_export.graphs.bidirectional import BidirectionalBackbone
 from instructmining_export.graphs.causal import CausalBackbone
 from instructmining_export.graphs.deberta import Deberta
@@ -26,7 +26,7 @@ CAUSAL: Mapping[str, type[CausalBackbone]] = {
     REWARD_GPT_NEOX: GPTNeoX,
 }
 ENCODERS: Mapping[str, type[BidirectionalBackbone]] = {
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "mpnet"), PostNormEncoder),
+    **dict.fromkeys(encoder.FAMILIES, PostNormEncoder),
     "deberta-v2": Deberta,
     "modernbert": ModernBert,
 }
@@ -54,7 +54,7 @@ def positions(config: PretrainedConfig) -> int | None:
     if config.model_type in SEQUENCE_TO_SEQUENCE or getattr(config, "position_biased_input", True) is False:
         return None
     limit: int | None = getattr(config, "max_position_embeddings", None)
-    if limit is not None and config.model_type in {"roberta", "xlm-roberta", "mpnet"}:
+    if limit is not None and config.model_type in {"camembert", "roberta", "xlm-roberta", "mpnet"}:
         return limit - 1 - int(config.pad_token_id or 0)  # their positions begin behind the padding's
     return limit
 

@@ -33,7 +33,7 @@ NOT_STATED = "not stated"
 TEXT_FILES = re.compile(
     r"""config\.json
     | (tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json
-    | vocab\.txt | merges\.txt | (tokenizer|spiece|spm|sentencepiece\.bpe)\.model
+    | README\.md | vocab\.txt | merges\.txt | (tokenizer|spiece|spm|sentencepiece\.bpe)\.model
     | [^/]+\.jinja | additional_chat_templates/[^/]+\.jinja
     | modules\.json | config_sentence_transformers\.json | sentence_\w+_config\.json | \d+_\w+/config\.json""",
     re.VERBOSE,

@@ -156,7 +156,7 @@ def answers(checkpoint: Checkpoint, texts: Sequence[Tokens], *, yes: int, no: in
     """
     values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
     with _model(AutoModelForSeq2SeqLM, checkpoint) as model:
-        start = int(model.config.decoder_start_token_id)
+        start = model.config.decoder_start_token_id or 0
         for batch in batches(texts, budget_tokens=_BUDGET_TOKENS):
             first = torch.full((len(batch.ids), 1), start)
             logits = model(**_inputs(batch), decoder_input_ids=first).logits[:, 0]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 from instructmining.errors import ExportError
 from instructmining.inputs import read_examples
 from instructmining.records import Example
-from instructmining.references import BOUNDS, Agreement, References, agreement
+from instructmining.references import BOUNDS, Agreement, References, agreements
 from instructmining.sessions import Device, GraphSession, cpu_threads
 
 
@@ -22,18 +23,25 @@ def parity_examples() -> list[Example]:
         return list(read_examples(path))
 
 
-def check(role: str, references: References, graph: Path, *, precision: str = "fp32") -> Agreement:
-    """Compare a written graph with its references.
+def check(references: Mapping[str, References], graph: Path, *, precision: str = "fp32") -> dict[str, Agreement]:
+    """Compare a written graph with the references of the roles that it serves, all over the same texts.
+
+    Args:
+        references: by role.
+        graph: an ``.onnx`` file.
+        precision: whose bounds hold.
 
     Returns:
-        The figures for the manifest.
+        The figures for the manifest, by role.
 
     Raises:
         ParityError: one is beyond its bound; the message says which.
     """
-    found = agreement(references, GraphSession(graph, Device("cpu", threads=cpu_threads())))
-    if broken := found.beyond(BOUNDS[precision]):
-        raise ParityError(
-            f"role {role!r} in {precision}: the graph is not equal to its checkpoint: {'; '.join(broken)}"
-        )
+    session = GraphSession(graph, Device("cpu", threads=cpu_threads()))
+    found = dict(zip(references, agreements(list(references.values()), session), strict=True))
+    for role, figures in found.items():
+        if broken := figures.beyond(BOUNDS[precision]):
+            raise ParityError(
+                f"role {role!r} in {precision}: the graph is not equal to its checkpoint: {'; '.join(broken)}"
+            )
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,16 +18,17 @@ from instructmining.references import Agreement, References
 from instructmining.tokens import TextEncoder
 from instructmining_export import families, originals, templates
 from instructmining_export.bundles import BundleWriter, RoleEntry
+from instructmining_export.calibration import Calibration, calibrate
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
 from instructmining_export.graphs.causal import LinearHead
 from instructmining_export.graphs.tape import GraphTape, Precision, PrecisionName, Weights, save
 from instructmining_export.parity import ParityError, check, parity_examples
-from instructmining_export.sensitivity import worst_first
 from instructmining_export.sentences import SentenceModel
 from instructmining_export.tokenizing import load_tokenizer, save_tokenizer
 
 UNIEVAL_MAX_TOKENS = 1024  # of the original's own code
+_FIRST_KEPT = 2  # products that stay in float32 when an int8 graph fails its gate; twice as many at each further try
 _LEAST_TEXTS = 100  # of the parity rows, a template must take this many
 
 Report: TypeAlias = Callable[[str], None]
@@ -280,27 +281,31 @@ def _export(
     """Write the graph and pass the gate; an int8 graph that fails is tried again with its worst products in float32."""
     gc.collect()
     path = text.tokenizer.with_name("model.onnx")
-    ranking: list[str] = []
-    kept: frozenset[str] = frozenset()
+    name, precision = roles[0].name, Precision(settings.precision)
+    calibration = Calibration()
     with checkpoint.weights() as weights:
+        if settings.precision == "int8":
+            settings.report(f"{name}: looking at what its products are given")
+            calibration = calibrate(build(weights, Precision()), text.tokens)
+            precision = replace(precision, smoothing=calibration.smoothing)
         while True:
-            said = f", {len(kept)} of {len(ranking)} products in fp32" if kept else ""
-            settings.report(f"{roles[0].name}: writing the graph in {settings.precision}{said}")
-            save(build(weights, Precision(settings.precision, kept)).model(), path)
-            settings.report(f"{roles[0].name}: the gate, {len(text.tokens)} texts in batches and each alone")
+            said = (
+                f", {len(precision.kept)} of {len(calibration.worst_first)} products in fp32" if precision.kept else ""
+            )
+            settings.report(f"{name}: writing the graph in {settings.precision}{said}")
+            save(build(weights, precision).model(), path)
+            settings.report(f"{name}: the gate, {len(text.tokens)} texts in batches and each alone")
             try:
-                found = {
-                    role.name: check(role.name, role.references, path, precision=settings.precision) for role in roles
-                }
+                found = check({role.name: role.references for role in roles}, path, precision=settings.precision)
                 break
             except ParityError as error:
-                if settings.precision != "int8" or (ranking and len(kept) == len(ranking)):
+                if len(precision.kept) == len(calibration.worst_first):
                     raise
                 settings.report(f"{error}; the products that suffer most stay in fp32")
-                ranking = ranking or worst_first(build(weights, Precision()), text.tokens)
-                kept = frozenset(ranking[: max(1, 2 * len(kept))])
+                kept = frozenset(calibration.worst_first[: max(_FIRST_KEPT, 2 * len(precision.kept))])
+                precision = replace(precision, kept=kept)
     for role in roles:
-        _add_role(bundle, text, role, found[role.name], settings.precision, _graph_facts(path, kept))
+        _add_role(bundle, text, role, found[role.name], settings.precision, _graph_facts(path, precision.kept))
 
 
 def _graph_facts(graph: Path, kept: frozenset[str]) -> Mapping[str, object]:

@@ -35,8 +35,8 @@ def load_tokenizer(checkpoint: Checkpoint, *, words: int) -> PreTrainedTokenizer
     largest = max(loaded.get_vocab().values(), default=-1)
     if largest >= words:
         raise ExportError(
-            f"{folder}: its tokenizer has a token of id {largest}, its model only {words} embeddings; wanted a pair that "
-            "belongs together"
+            f"{folder}: its tokenizer has a token of id {largest}, its model only {words} embeddings; "
+            "wanted a pair that belongs together"
         )
     return loaded
 

@@ -9,12 +9,23 @@ from instructmining.indicators.lengths import INPUT_LENGTH, OUTPUT_LENGTH
 from instructmining.indicators.mtld import MTLD
 from instructmining.indicators.perplexity import PERPLEXITY
 from instructmining.indicators.reward import REWARD
+from instructmining.indicators.unieval import COHERENCE, NATURALNESS, UNDERSTANDABILITY
 
+# In the order of the columns.
 INDICATORS: dict[str, Indicator] = {
-    indicator.column: indicator for indicator in (INPUT_LENGTH, OUTPUT_LENGTH, REWARD, PERPLEXITY, MTLD, KNN_6, IFD)
+    indicator.column: indicator
+    for indicator in (
+        INPUT_LENGTH,
+        OUTPUT_LENGTH,
+        REWARD,
+        PERPLEXITY,
+        MTLD,
+        KNN_6,
+        NATURALNESS,
+        COHERENCE,
+        UNDERSTANDABILITY,
+        IFD,
+    )
 }
 
-# Columns of the method that wait for the unieval role; a rule may name them.
-UNIEVAL_COLUMNS = ("naturalness", "coherence", "understandability")
-
-__all__ = ["INDICATORS", "UNIEVAL_COLUMNS", "CorpusIndicator", "Indicator", "RowIndicator"]
+__all__ = ["INDICATORS", "CorpusIndicator", "Indicator", "RowIndicator"]

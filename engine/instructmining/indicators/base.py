@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from instructmining.bundle import RoleName
 from instructmining.records import Column, Measurements
 
-Measurement: TypeAlias = Literal[
-    "prompt_tokens", "response_tokens", "conversation_nll", "response_nll", "reward", "embedding"
-]
+Question: TypeAlias = Literal["naturalness", "coherence", "understandability"]  # names of the unieval template
+QUESTIONS: tuple[Question, ...] = get_args(Question)
+Measurement: TypeAlias = (
+    Literal["prompt_tokens", "response_tokens", "conversation_nll", "response_nll", "reward", "embedding"] | Question
+)
 # The role that gives each measurement; the token counts come from the manifest's length tokenizer.
 MEASURED_BY: dict[Measurement, RoleName] = {
     "conversation_nll": "perplexity",
     "response_nll": "perplexity",
     "reward": "reward",
     "embedding": "embedding",
+    "naturalness": "unieval",
+    "coherence": "unieval",
+    "understandability": "unieval",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -30,6 +30,7 @@ class Precision:
 
     name: PrecisionName = "fp32"
     kept: frozenset[str] = frozenset()  # keys of products that stay in float32 all the same
+    smoothing: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # product → divisor of each dimension
 
 
 FP32 = Precision()
@@ -277,21 +278,30 @@ class GraphTape:
             axis: the input's last. Where it may have no rows it is counted from the front: onnxruntime's reductions
                 over a negative axis of an empty tensor give a wrong shape.
         """
+        smoothing = self.precision.smoothing.get(key)
         if id(value) not in self._quantized:
-            largest = self.call("ReduceMax", self.call("Abs", value), self.integers(axis), attributes={"keepdims": 1})
-            # A row of zeros stays one.
-            largest = self.call("Max", largest, self.constant("tiny", np.array(1e-30, dtype=np.float32)))
-            unit = self.call("Div", value, largest)
-            self._quantized[id(value)] = self.call("QuantizeLinear", unit, *self._row_scale()), largest
+            self._quantized[id(value)] = self._quantized_rows(value, key, smoothing, axis)
         rows, largest = self._quantized[id(value)]
 
         def read() -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-            return quantize_columns(self.product_weight(key))
+            weight = self.product_weight(key)
+            return quantize_columns(weight if smoothing is None else weight * smoothing[:, None])
 
+        scale, zero = self._row_scale()
         weight, scales = self._quantized_weight(key, shape, (shape[1],), read)
         scale, zero = self._row_scale()
         product = self.call("MatMulIntegerToFloat", rows, weight, scale, scales, zero, domain=CONTRIB)
         return self.call("Mul", product, largest)
+
+    def _quantized_rows(
+        self, value: ir.Value, key: str, smoothing: NDArray[np.float32] | None, axis: int
+    ) -> tuple[ir.Value, ir.Value]:
+        if smoothing is not None:
+            value = self.call("Mul", value, self.constant(f"{key}.smoothing", 1 / smoothing))
+        largest = self.call("ReduceMax", self.call("Abs", value), self.integers(axis), attributes={"keepdims": 1})
+        # A row of zeros stays one.
+        largest = self.call("Max", largest, self.constant("tiny", np.array(1e-30, dtype=np.float32)))
+        return self.call("QuantizeLinear", self.call("Div", value, largest), *self._row_scale()), largest
 
     def _row_scale(self) -> tuple[ir.Value, ir.Value]:
         """Activations are unsigned: onnxruntime's kernels for signed ones are four times slower on x86."""
@@ -332,9 +342,19 @@ class GraphTape:
 
 
 def save(model: ir.Model, path: Path) -> list[Path]:
-    """Write a graph and its weights beside it; returns the files written."""
+    """Write a graph and its weights beside it; returns the files written.
+
+    Raises:
+        ExportError: a tensor is missing, or of another shape than the config says.
+    """
     data = path.with_suffix(".onnx.data")
-    ir.save(model, path, external_data=data.name, max_workers=1)
+    try:
+        ir.save(model, path, external_data=data.name, max_workers=1)
+    except ir.serde.SerdeError as error:  # around what a weight's reader raised
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ExportError):
+            cause = cause.__cause__
+        raise cause or error from error
     return [path, *([data] if data.exists() else [])]
 
 

