@@ -182,13 +182,14 @@ def _print(asked: argparse.Namespace, parameters: int, steps: list[Step], told_p
             f"| {name} | {step.seconds:.1f} | {step.held / MB:.0f} | {step.peak / MB:.0f} | {step.private / MB:.0f} "
             f"| {over:.2f} |"
         )
+    libraries = max(step.peak for step in steps[:2])
     peak = max(told_peak, *(step.peak for step in steps))
     total = sum(step.seconds for step in steps)
-    print("\n| parameters, M | fp32 size, MB | precision | peak RSS, MB | ratio | over the libraries | seconds |")
+    print("\n| parameters, M | fp32 size, MB | precision | peak RSS, MB | ratio | over the libraries' | seconds |")
     print("|--:|--:|---|--:|--:|--:|--:|")
     print(
         f"| {parameters / 1e6:.0f} | {fp32 / MB:.0f} | {asked.precision} | {peak / MB:.0f} | {peak / fp32:.2f} "
-        f"| {(peak - base) / fp32:.2f} | {total:.0f} |"
+        f"| {(peak - libraries) / fp32:.2f} | {total:.0f} |"
     )
 
 

@@ -203,7 +203,7 @@ def _export_stock(subject: Subject, folder: Path, entry: Entry) -> tuple[dict[st
     graphs: dict[str, list[Path]] = {}
     for level, found in told["levels"].items():
         if "error" in found:
-            entry.failed[_stock_name(level)] = found["error"][:160]
+            entry.failed[_stock_name(level)] = _sentence(found["error"])
             continue
         graphs[level] = [Path(file) for file in found["files"]]
         entry.stock_nodes[level] = sum(1 for graph in graphs[level] for _ in _nodes(graph))
@@ -267,7 +267,11 @@ def _stock_name(level: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    return _sentence(str(error).strip() or type(error).__name__)
+
+
+def _sentence(text: str) -> str:
+    return text.splitlines()[0].split(". ")[0][:160]
 
 
 if __name__ == "__main__":

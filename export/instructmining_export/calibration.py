@@ -18,8 +18,9 @@ from instructmining.sessions import Device, GraphSession, cpu_threads
 from instructmining_export.graphs.quantization import LEVELS, quantize_columns
 from instructmining_export.graphs.tape import GraphTape, save
 
-_TEXTS = 48
-_ROWS_OF_A_BATCH = 8  # kept of each input, to see the noise; the scales are computed from all
+_TEXTS = 100
+_ROWS_OF_A_BATCH = 192  # kept of each input
+_ROWS_FOR_NOISE = 128
 _BUDGET_TOKENS = 512
 Matrix: TypeAlias = NDArray[np.float32]
 
@@ -29,6 +30,7 @@ class Calibration:
     """What one run of the float32 graph tells of its products."""
 
     smoothing: Mapping[str, Matrix] = field(default_factory=dict)  # product → divisor of each dimension, (in,)
+    inputs: Mapping[str, Matrix] = field(default_factory=dict)  # product → some of its inputs, divided, (rows, in)
     worst_first: tuple[str, ...] = ()  # products by the share of noise in their results, descending
 
 
@@ -57,16 +59,19 @@ def calibrate(tape: GraphTape, texts: Sequence[Tokens]) -> Calibration:
     for key, name in names.items():
         by_input[name].append(key)
     smoothing: dict[str, Matrix] = {}
+    inputs: dict[str, Matrix] = {}
     noise: dict[str, float] = {}
     for name, keys in by_input.items():
-        rows = np.concatenate(kept[name])
         # Products on one input share its integers, so they share the scales.
         spread = np.sqrt(sum(np.square(tape.product_weight(key)).sum(axis=1) for key in keys))
         scales = _scales(np.sqrt(squares[name]), spread)
+        rows = np.concatenate(kept.pop(name)) / scales
         for key in keys:
-            smoothing[key] = scales
-            noise[key] = _noise(rows / scales, tape.product_weight(key) * scales[:, None])
-    return Calibration(smoothing, tuple(sorted(noise, key=lambda key: -noise[key])))
+            smoothing[key], inputs[key] = scales, rows
+            noise[key] = _noise(
+                rows[:: max(1, len(rows) // _ROWS_FOR_NOISE)], tape.product_weight(key) * scales[:, None]
+            )
+    return Calibration(smoothing, inputs, tuple(sorted(noise, key=lambda key: -noise[key])))
 
 
 def _inputs(tape: GraphTape, names: Sequence[str], texts: Sequence[Tokens]) -> Iterator[tuple[str, Matrix]]:

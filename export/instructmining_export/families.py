@@ -54,8 +54,10 @@ def positions(config: PretrainedConfig) -> int | None:
     if config.model_type in SEQUENCE_TO_SEQUENCE or getattr(config, "position_biased_input", True) is False:
         return None
     limit: int | None = getattr(config, "max_position_embeddings", None)
-    if limit is not None and config.model_type in {"camembert", "roberta", "xlm-roberta", "mpnet"}:
+    if limit is not None and config.model_type in {"camembert", "roberta", "xlm-roberta"}:
         return limit - 1 - int(config.pad_token_id or 0)  # their positions begin behind the padding's
+    if limit is not None and config.model_type == "mpnet":
+        return limit - 2  # the same, but transformers takes 1 for the padding whatever the config says
     return limit
 
 

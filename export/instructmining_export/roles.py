@@ -287,7 +287,7 @@ def _export(
         if settings.precision == "int8":
             settings.report(f"{name}: looking at what its products are given")
             calibration = calibrate(build(weights, Precision()), text.tokens)
-            precision = replace(precision, smoothing=calibration.smoothing)
+            precision = replace(precision, smoothing=calibration.smoothing, inputs=calibration.inputs)
         while True:
             said = (
                 f", {len(precision.kept)} of {len(calibration.worst_first)} products in fp32" if precision.kept else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -31,6 +31,7 @@ class Precision:
     name: PrecisionName = "fp32"
     kept: frozenset[str] = frozenset()  # keys of products that stay in float32 all the same
     smoothing: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # product → divisor of each dimension
+    inputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # product → some of its inputs, divided
 
 
 FP32 = Precision()
@@ -174,10 +175,12 @@ class GraphTape:
         if self.precision.name != "int8" or key in self.precision.kept:
             return self.full(self.call("Gather", self.weight(name, shape=shape, narrow=True, change=change), ids))
 
-        def read() -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-            return quantize_rows(self._read((name,), shape, change))
+        def read() -> NDArray[np.float32]:
+            return self._read((name,), shape, change)
 
-        table, scales = self._quantized_weight(key + ".rows", shape, (shape[0], 1), read)
+        table, scales = self._quantized_weight(
+            key + ".rows", (shape, (shape[0], 1)), lambda: quantize_rows(read())[0], lambda: quantize_rows(read())[1]
+        )
         rows = self.call("Cast", self.call("Gather", table, ids), attributes={"to": int(ir.DataType.FLOAT)})
         return self.call("Mul", rows, self.call("Gather", scales, ids))
 
@@ -283,12 +286,16 @@ class GraphTape:
             self._quantized[id(value)] = self._quantized_rows(value, key, smoothing, axis)
         rows, largest = self._quantized[id(value)]
 
-        def read() -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        def divided() -> NDArray[np.float32]:
             weight = self.product_weight(key)
-            return quantize_columns(weight if smoothing is None else weight * smoothing[:, None])
+            return weight if smoothing is None else weight * smoothing[:, None]
 
-        scale, zero = self._row_scale()
-        weight, scales = self._quantized_weight(key, shape, (shape[1],), read)
+        weight, scales = self._quantized_weight(
+            key,
+            (shape, (shape[1],)),
+            lambda: quantize_columns(divided(), self.precision.inputs.get(key))[0],
+            lambda: quantize_columns(divided())[1],
+        )
         scale, zero = self._row_scale()
         product = self.call("MatMulIntegerToFloat", rows, weight, scale, scales, zero, domain=CONTRIB)
         return self.call("Mul", product, largest)
@@ -313,19 +320,15 @@ class GraphTape:
     def _quantized_weight(
         self,
         key: str,
-        shape: tuple[int, int],
-        scales_shape: tuple[int, ...],
-        read: Callable[[], tuple[NDArray[np.int8], NDArray[np.float32]]],
+        shapes: tuple[tuple[int, ...], tuple[int, ...]],
+        integers: Callable[[], NDArray[np.int8]],
+        scales: Callable[[], NDArray[np.float32]],
     ) -> tuple[ir.Value, ir.Value]:
+        """Initializers of integers and of their scales; each is computed when it is written."""
         names = (key + ".int8", key + ".scales")
         if names[0] not in self._known:
-            kinds = (ir.DataType.INT8, ir.DataType.FLOAT)
-            for part, (name, kind, of) in enumerate(zip(names, kinds, (shape, scales_shape), strict=True)):
-
-                def tensor(part: int = part, name: str = name) -> ir.TensorProtocol:
-                    return ir.tensor(np.ascontiguousarray(read()[part]), name=name)
-
-                self._initializer(name, ir.LazyTensor(tensor, dtype=kind, shape=ir.Shape(of), name=name))
+            self._initializer(names[0], _lazy(names[0], ir.DataType.INT8, shapes[0], integers))
+            self._initializer(names[1], _lazy(names[1], ir.DataType.FLOAT, shapes[1], scales))
         return self._known[names[0]], self._known[names[1]]
 
     def _read(self, names: Sequence[str], shape: tuple[int, ...], change: Change | None) -> NDArray[np.float32]:
@@ -360,6 +363,13 @@ def save(model: ir.Model, path: Path) -> list[Path]:
 
 def _key(names: Sequence[str], change: Change | None) -> str:
     return "+".join(names) + (f".{change.name}" if change is not None else "")
+
+
+def _lazy(name: str, kind: ir.DataType, shape: tuple[int, ...], read: Callable[[], NDArray[Any]]) -> ir.TensorProtocol:
+    def tensor() -> ir.TensorProtocol:
+        return ir.tensor(np.ascontiguousarray(read()), name=name)
+
+    return ir.LazyTensor(tensor, dtype=kind, shape=ir.Shape(shape), name=name)
 
 
 def _turn(array: NDArray[np.float32], turned: bool) -> NDArray[np.float32]:
