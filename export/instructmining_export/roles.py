@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from instructmining_export.sentences import SentenceModel
 from instructmining_export.tokenizing import load_tokenizer, save_tokenizer
 
 UNIEVAL_MAX_TOKENS = 1024  # of the original's own code
-_FIRST_KEPT = 2  # products that stay in float32 when an int8 graph fails its gate; twice as many at each further try
+_FIRST_KEPT = 1 / 16  # of the products stay in float32 when an int8 graph fails its gate, then twice as many, and so on
 _LEAST_TEXTS = 100  # of the parity rows, a template must take this many
 
 Report: TypeAlias = Callable[[str], None]
@@ -302,7 +303,8 @@ def _export(
                 if len(precision.kept) == len(calibration.worst_first):
                     raise
                 settings.report(f"{error}; the products that suffer most stay in fp32")
-                kept = frozenset(calibration.worst_first[: max(_FIRST_KEPT, 2 * len(precision.kept))])
+                first = math.ceil(_FIRST_KEPT * len(calibration.worst_first))
+                kept = frozenset(calibration.worst_first[: max(first, 2 * len(precision.kept))])
                 precision = replace(precision, kept=kept)
     for role in roles:
         _add_role(bundle, text, role, found[role.name], settings.precision, _graph_facts(path, precision.kept))
