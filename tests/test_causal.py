@@ -252,6 +252,7 @@ def session(case: str, folder: Path, precision: PrecisionName = "fp32") -> ort.I
 
 def opened(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the engine does
     options.intra_op_num_threads = 1
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

@@ -111,6 +111,7 @@ def opened(folder: Path, case: str, precision: PrecisionName = "fp32", *, reward
             tape = build_embedding(backbone, weights, pooling="mean", precision=Precision(precision))
         path = save(tape.model(), checkpoint.folder / f"{precision}.onnx")[0]
     options = ort.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the engine does
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     options.optimized_model_filepath = str(path.with_name("optimized.onnx"))

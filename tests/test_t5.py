@@ -98,6 +98,7 @@ def graph(folder: Path, settings: T5Config, precision: PrecisionName = "fp32") -
         built = t5.build(model, weights, yes=YES, no=NO, precision=Precision(precision))
         path = tape.save(built.model(), folder / f"{precision}.onnx")[0]
     options = ort.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the engine does
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
