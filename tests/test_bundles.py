@@ -128,7 +128,7 @@ def test_what_is_no_bundle_is_not_touched(tmp_path: Path, there: str) -> None:
     else:
         path.mkdir()
         (path / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(ExportError, match="exists, and no role can be added to it"):
+    with pytest.raises(ExportError, match="exists and is not a bundle; choose another folder"):
         write(path, "reward", overwrite=True)
     assert (path if path.is_file() else path / "notes.txt").read_text(encoding="utf-8") == "mine"
 

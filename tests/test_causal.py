@@ -37,6 +37,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from instructmining.bundle import PrecisionName
 from instructmining.errors import ExportError
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import causal
@@ -44,7 +45,7 @@ from instructmining_export.graphs.causal import CausalBackbone, LinearHead
 from instructmining_export.graphs.decoder import GatedDecoder
 from instructmining_export.graphs.gpt2 import GPT2
 from instructmining_export.graphs.gpt_neox import GPTNeoX
-from instructmining_export.graphs.tape import Precision, PrecisionName, save
+from instructmining_export.graphs.tape import Precision, save
 
 HIDDEN = 64
 WORDS = 400

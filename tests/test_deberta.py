@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
+from instructmining.bundle import PrecisionName
 from instructmining.errors import ExportError
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs.bidirectional import build_embedding, build_reward
 from instructmining_export.graphs.deberta import Deberta, RelativePositions
-from instructmining_export.graphs.tape import Precision, PrecisionName, save
+from instructmining_export.graphs.tape import Precision, save
 
 WORDS = 300
 HIDDEN = 64

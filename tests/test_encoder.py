@@ -31,6 +31,7 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
+from instructmining.bundle import PrecisionName
 from instructmining.errors import ExportError
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs.bidirectional import (
@@ -42,7 +43,7 @@ from instructmining_export.graphs.bidirectional import (
 )
 from instructmining_export.graphs.encoder import PostNormEncoder
 from instructmining_export.graphs.modernbert import ModernBert
-from instructmining_export.graphs.tape import Precision, PrecisionName, save
+from instructmining_export.graphs.tape import Precision, save
 
 with warnings.catch_warnings():
     # Its module compiles as it is imported, and PyTorch's compiler warns of PyTorch's own deprecated parts.

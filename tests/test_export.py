@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, GPTNeoXModel, LlamaForCausalLM, T5ForCon
 
 import instructmining
 from instructmining import Bundle, Example, Scorer
-from instructmining.bundle import RoleName
+from instructmining.bundle import PrecisionName, RoleName
 from instructmining.diagnosis import check_bundle
 from instructmining.errors import ExportError
 from instructmining.prompts import conversation, question
@@ -27,11 +27,12 @@ from instructmining.tokens import TextEncoder
 from instructmining_export import neighbours_graph, parity, roles
 from instructmining_export.bundles import BundleWriter
 from instructmining_export.checkpoints import Checkpoint
-from instructmining_export.exporting import PRESETS, export_bundle
+from instructmining_export.exporting import export_bundle
 from instructmining_export.graphs import causal
 from instructmining_export.graphs.causal import CausalBackbone, LinearHead
-from instructmining_export.graphs.tape import GraphTape, Precision, PrecisionName, Weights
+from instructmining_export.graphs.tape import GraphTape, Precision, Weights
 from instructmining_export.parity import ParityError, check, parity_examples
+from instructmining_export.presets import PRESETS
 from instructmining_export.roles import Settings
 
 PRECISIONS: list[PrecisionName] = ["fp32", "fp16", "int8"]
@@ -186,23 +187,37 @@ def test_lower_precision_makes_smaller_files(tmp_path: Path) -> None:
     assert sizes["int8"] < 0.45 * sizes["fp32"]
 
 
-def test_products_that_break_the_int8_gate_stay_in_fp32_and_are_listed(tmp_path: Path) -> None:
-    folder = small_models.causal_model("llama", tmp_path / "model")
-    model = LlamaForCausalLM.from_pretrained(folder)
-    # One dimension of the feed-forward's inside is so large that a row's other dimensions round to nothing beside it,
-    # and its way out is so small that it tells nothing itself.
-    inside = model.model.layers[1].mlp
-    inside.up_proj.weight.data[3] *= 3e4
-    inside.down_proj.weight.data[:, 3] *= 1e-6
-    inside.down_proj.weight.data *= 8
-    model.save_pretrained(folder)
+def test_what_breaks_the_int8_gate_stays_in_fp32_tables_first_and_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_models.causal_model("llama", tmp_path / "model")
+    whole = export(tmp_path / "whole", "perplexity", model, precision="int8").roles["perplexity"]
+    assert "kept_fp32" not in details(tmp_path / "whole", "perplexity")
+    bound = 0.5 * float(str(whole.parity["row_error"]))
+    monkeypatch.setitem(BOUNDS, "int8", replace(BOUNDS["int8"], row_error=bound))  # type: ignore[arg-type]
     said: list[str] = []
-    bundle = export(tmp_path / "bundle", "perplexity", folder, precision="int8", report=said.append)
+    bundle = export(tmp_path / "bundle", "perplexity", model, precision="int8", report=said.append)
+    assert float(str(bundle.roles["perplexity"].parity["row_error"])) <= bound
     assert_passes(bundle, "perplexity", "int8")
-    entry = json.loads((tmp_path / "bundle" / "manifest.json").read_bytes())["roles"]["perplexity"]
-    assert "layers.1.mlp.down_proj.weight" in entry["details"]["kept_fp32"]
-    assert len(entry["details"]["kept_fp32"]) <= 4
-    assert any("stay in fp32" in text for text in said)
+    kept = details(tmp_path / "bundle", "perplexity")["kept_fp32"]
+    assert "embed_tokens.weight.rows" in kept
+    assert any("; what suffers most stays in fp32" in text for text in said)
+    assert len(kept) < 12
+
+
+def test_an_int8_gate_that_nothing_passes_is_refused_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_models.causal_model("llama", tmp_path / "model")
+    monkeypatch.setitem(BOUNDS, "int8", replace(BOUNDS["int8"], row_error=0.0))  # type: ignore[arg-type]
+    with pytest.raises(ParityError, match="role 'perplexity' in int8: .* row_error"):
+        export(tmp_path / "bundle", "perplexity", model, precision="int8")
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def details(bundle: Path, role: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = json.loads((bundle / "manifest.json").read_bytes())["roles"][role]["details"]
+    return found
 
 
 # The gate
@@ -353,7 +368,8 @@ def edit(folder: Path, file: str, **changes: object) -> None:
             lambda folder: small_models.encoder_classifier("bert", folder, num_labels=3),
             "a classifier of 3 labels; a reward model has one",
         ),
-        ("reward", lambda folder: small_models.unieval_model(folder, num_labels=1), "family 't5' .* role reward"),
+        ("reward", small_models.unieval_model, "a model T5ForConditionalGeneration; the role reward wants"),
+        ("reward", lambda folder: small_models.causal_model("qwen2", folder), "a model Qwen2ForCausalLM; the role rew"),
     ],
 )
 def test_a_model_that_the_role_does_not_take_is_refused(

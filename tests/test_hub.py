@@ -244,7 +244,7 @@ def test_size_and_licence_are_said_before_the_first_file_is_fetched(hub: Hub, on
         LLAMA | {"README.md": b"x" * 9000}, {"license": "other", "license_name": "custom"}
     )
     hub.log.clear()
-    message = f"tests/said at {COMMIT}: 5.0 kB, licence other (custom); downloading"
+    message = f"tests/said at {COMMIT}: 14.0 kB, licence other (custom); downloading"
     assert online("tests/said")["said"] == [message]
     assert f"GET /said/{message}" in hub.log
     fetched = [line for line in hub.log if "/resolve/" in line]

@@ -41,44 +41,70 @@ def export(
     demo: SmolLM2-135M-Instruct, all-MiniLM-L6-v2 and a small reward head, from weights installed with pip.
     paper-v1, paper-v3: the models of the paper's rules, from the hub.
     """
-    from instructmining.bundle import ROLES
+    from instructmining.bundle import PRECISIONS, ROLES
 
-    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' bars; the steps are said by us
+    # Everything that a slip of the hand gets wrong is looked at before PyTorch is loaded, which takes seconds.
     given = {"reward": reward, "perplexity": perplexity, "embedding": embedding, "unieval": unieval}
     models: dict[RoleName, str] = {role: model for role in ROLES if (model := given[role]) is not None}
-    try:
-        from instructmining_export.exporting import PRESETS, export_bundle
-        from instructmining_export.graphs.tape import PRECISIONS
-        from instructmining_export.roles import Settings
-    except ModuleNotFoundError as error:
-        raise ExportError(f"{error.name} is not installed; pip install 'instructmining[export]'") from error
-    chosen = next((name for name in PRECISIONS if name == precision), None)
-    if chosen is None:
+    if precision not in PRECISIONS:
         raise typer.BadParameter(f"precision {precision!r}; wanted one of {', '.join(PRECISIONS)}")
-    settings = Settings(chosen, max_tokens, lambda text: typer.echo(text, err=True))
+    default_rule = None
     if preset == "demo":
         if models or only or revision:
             raise typer.BadParameter("the preset demo is a whole; give it without models, --only and --revision")
+    else:
+        models, default_rule = _chosen(models, preset, only)
+        _check_places(models, revision)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' bars; the steps are said by us
+    try:
+        from instructmining_export.bundles import BundleWriter
+
+        if models:
+            BundleWriter(out, frozenset(models), overwrite).check()
+        if preset != "demo":
+            typer.echo("loading PyTorch and transformers", err=True)
+        from instructmining_export.exporting import export_bundle
+        from instructmining_export.roles import Settings
+    except ModuleNotFoundError as error:
+        raise ExportError(f"{error.name} is not installed; pip install 'instructmining[export]'") from error
+    settings = Settings(precision, max_tokens, lambda text: typer.echo(text, err=True))
+    if preset == "demo":
         _export_demo(out, settings, overwrite=overwrite)
         return
-    default_rule = None
-    if preset is not None:
-        if preset not in PRESETS:
-            raise typer.BadParameter(f"unknown preset {preset!r}; known: demo, {', '.join(PRESETS)}")
-        models = {**PRESETS[preset].models, **models}
-        default_rule = PRESETS[preset].rule
-    if only is not None:
-        if only not in models:
-            raise typer.BadParameter(f"--only {only!r}; the roles given are {', '.join(models) or 'none'}")
-        models = {role: model for role, model in models.items() if role == only}
-    if not models:
-        raise typer.BadParameter("nothing to export; give --preset, or a model for a role such as --reward")
-    if revision is not None and len([model for model in models.values() if not Path(model).is_dir()]) != 1:
-        raise typer.BadParameter("--revision names a commit of one model; export others one at a time (--only ROLE)")
     export_bundle(
         out, models, settings=settings, revision=revision or "main", overwrite=overwrite, default_rule=default_rule
     )
-    _say_result(out)
+    _say_result(out, frozenset(models))
+
+
+def _chosen(
+    models: dict[RoleName, str], preset: str | None, only: str | None
+) -> tuple[dict[RoleName, str], str | None]:
+    """The models to export, a preset's with those given in their place; and the preset's rule."""
+    from instructmining_export.presets import PRESETS
+
+    if preset is not None and preset not in PRESETS:
+        raise typer.BadParameter(f"unknown preset {preset!r}; known: demo, {', '.join(PRESETS)}")
+    found = PRESETS[preset] if preset is not None else None
+    chosen = {**(found.models if found else {}), **models}
+    if only is not None and only not in chosen:
+        raise typer.BadParameter(f"--only {only!r}; the roles given are {', '.join(chosen) or 'none'}")
+    if not chosen:
+        raise typer.BadParameter("nothing to export; give --preset, or a model for a role such as --reward")
+    return {role: model for role, model in chosen.items() if only in {None, role}}, found.rule if found else None
+
+
+def _check_places(models: dict[RoleName, str], revision: str | None) -> None:
+    if revision is not None and len([model for model in models.values() if not _is_folder(model)]) != 1:
+        raise typer.BadParameter("--revision names a commit of one model; export others one at a time (--only ROLE)")
+    for model in models.values():
+        if model.startswith((".", "/", "~")) and not _is_folder(model):
+            raise ExportError(f"{model}: no such folder; wanted one with config.json, or a model's id, owner/name")
+
+
+def _is_folder(model: str) -> bool:
+    """Whether it is FOLDER or FOLDER=ID."""
+    return Path(model).expanduser().is_dir() or Path(model.rpartition("=")[0] or "?").expanduser().is_dir()
 
 
 def _export_demo(out: Path, settings: object, *, overwrite: bool) -> None:
@@ -113,15 +139,17 @@ def _copy(bundle: Path, out: Path, *, overwrite: bool) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _say_result(out: Path) -> None:
-    """The bundle's roles with the figures of their gate."""
+def _say_result(out: Path, written: frozenset[RoleName] | None = None) -> None:
+    """The roles that were written with the figures of their gate, each beside its bound; the others by name."""
     from instructmining.bundle import Bundle
+    from instructmining.references import BOUNDS
 
     bundle = Bundle.open(out)
     for name, role in bundle.roles.items():
-        size = sum(Path(file).stat().st_size for file in role.graph.parent.glob(f"{role.graph.name}*"))
-        figures = ", ".join(
-            f"{key} {value:.3g}" for key, value in role.parity.items() if isinstance(value, (int, float))
-        )
-        typer.echo(f"{name}: {role.source.get('id')}, {role.precision}, {size / 1e6:,.0f} MB; {figures}", err=True)
+        if written is not None and name not in written:
+            typer.echo(f"{name}: kept as it was", err=True)
+            continue
+        size = sum(file.stat().st_size for file in role.graph.parent.glob(f"{role.graph.name}*"))
+        figures = BOUNDS[role.precision].beside(role.parity)
+        typer.echo(f"{name}: {role.source.get('id')}, {role.precision}, {size / 1e6:,.1f} MB; {figures}", err=True)
     typer.echo(f"wrote {out}", err=True)

@@ -64,6 +64,8 @@ def main() -> None:
         code = 1
     except typer.Exit as error:
         code = error.exit_code
+        if code == 130:  # the command framework's own answer to Ctrl-C
+            typer.echo("interrupted", err=True)
     except Terminated:
         typer.echo("terminated", err=True)
         code = 143
@@ -74,6 +76,9 @@ def main() -> None:
         # The reader of standard output went away, as in `… | head`; nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        code = 1
     except Exception as error:
         if not _is_usage_error(error):
             raise

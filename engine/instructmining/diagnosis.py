@@ -37,11 +37,7 @@ class RoleCheck:
         """One line for a person."""
         if self.found is None:
             return "no reference values in the bundle; export it again"
-        figures = (
-            f"{self.precision}, {self.found.rows} rows within {self.found.row_error:.1e} of their float32 references, "
-            f"mean within {self.found.mean_error:.1e}, rank correlation {self.found.rank_correlation:.6f}, "
-            f"batch and alone within {self.found.batch_difference:.1e}"
-        )
+        figures = f"{self.precision}, {self.found.rows} rows: {BOUNDS[self.precision].beside(self.found.as_json())}"
         return f"ok: {figures}" if self.passed else f"DIFFERS: {'; '.join(self.broken)} ({figures})"
 
 

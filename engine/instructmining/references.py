@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -110,6 +110,16 @@ class Bounds:
     mean_error: float = math.inf  # of NLL and 1 − cosine
     shift: float = math.inf
     rank_correlation: float = -1.0
+
+    def beside(self, figures: Mapping[str, object]) -> str:
+        """The figures of a manifest that have a bound, each with it, for a person."""
+        parts = []
+        for name, limit in asdict(self).items():
+            value = figures.get(name)
+            if isinstance(value, (int, float)) and math.isfinite(limit) and limit > -1:
+                word = "at least" if name == "rank_correlation" else "at most"
+                parts.append(f"{name} {value:.6g} ({word} {limit:g})")
+        return ", ".join(parts)
 
 
 BOUNDS: Mapping[str, Bounds] = {

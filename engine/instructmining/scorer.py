@@ -77,7 +77,9 @@ class Scorer:
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         if rule is None and indicators is None:
             if opened.default_rule is None:
-                raise RuleError(f"{opened.path}: has no default rule; give a rule or indicators")
+                raise RuleError(
+                    f"{opened.path}: has no default rule; give a rule or indicators (--rule paper-v1, --indicators all)"
+                )
             rule = opened.default_rule
         if rule is None and not indicators:
             raise RuleError("no indicator was named; give at least one, or a rule")
@@ -107,9 +109,16 @@ class Scorer:
         """What must be said beside the predictions when the bundle's reward model is not the rule's; else None."""
         if self.rule is None or "reward" not in self.rule.terms or self.rule.reward_model is None:
             return None
-        found = self.bundle.roles["reward"].source.get("id")
+        source = self.bundle.roles["reward"].source
+        found = source.get("id")
         if found == self.rule.reward_model:
             return None
+        if source.get("revision") == "local":
+            return (
+                f"rule {self.rule.id!r} was fitted with the reward model {self.rule.reward_model}, this bundle's comes "
+                f"from a folder {found!r}: if it is not that model, the predicted losses are not the paper's, in scale "
+                "or in order"
+            )
         return (
             f"rule {self.rule.id!r} was fitted with the reward model {self.rule.reward_model}, this bundle has "
             f"{found}: the predicted losses are not the paper's, in scale or in order"

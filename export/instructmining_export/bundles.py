@@ -65,12 +65,14 @@ class BundleWriter:
         Raises:
             ExportError: the path is taken by something else, or a role would be replaced without ``overwrite``.
         """
-        if self.path.exists():
-            self._check_existing()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own: two processes may build the same bundle at once.
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.path.name}.partial-", dir=self.path.parent))
-        self.folder.chmod(0o755)
+        self.check()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # A name of its own: two processes may build the same bundle at once.
+            self.folder = Path(tempfile.mkdtemp(prefix=f"{self.path.name}.partial-", dir=self.path.parent))
+            self.folder.chmod(0o755)
+        except OSError as error:
+            raise ExportError(f"{self.path}: cannot be written: {error.strerror}") from error
         for name in self._kept_files():
             _link(self.path / name, self.file(name))
         return self
@@ -143,13 +145,22 @@ class BundleWriter:
         self.folder.rename(self.path)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _check_existing(self) -> None:
+    def check(self) -> None:
+        """Look at what is there already; nothing is written.
+
+        Raises:
+            ExportError: the path is taken by something else, or a role would be replaced without ``overwrite``.
+        """
+        if not self.path.exists():
+            return
         if self.whole:
             if not self.overwrite:
                 raise ExportError(f"{self.path}: exists; give --overwrite to replace it")
             return
         if self.path.is_dir() and not any(self.path.iterdir()):
             return
+        if not (self.path / MANIFEST).is_file():
+            raise ExportError(f"{self.path}: exists and is not a bundle; choose another folder")
         try:
             Bundle.open(self.path)
         except BundleError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from instructmining.bundle import ROLES, RoleName
@@ -21,29 +21,6 @@ _ADD: Mapping[RoleName, Callable[[BundleWriter, Checkpoint, Settings], None]] = 
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """The models that a rule of the paper was fitted with, as far as that is known."""
-
-    rule: str
-    models: Mapping[RoleName, str]  # role → id on the hub
-
-
-PRESETS: Mapping[str, Preset] = {
-    "paper-v1": Preset(
-        "paper-v1",
-        {
-            "reward": "OpenAssistant/reward-model-deberta-v3-large-v2",
-            "embedding": "sentence-transformers/all-MiniLM-L6-v2",
-        },
-    ),
-    "paper-v3": Preset(
-        "paper-v3",
-        {"reward": "OpenAssistant/oasst-rm-2.1-pythia-1.4b-epoch-2.5", "unieval": "MingZhong/unieval-dialog"},
-    ),
-}
-
-
 def export_bundle(
     path: str | Path,
     models: Mapping[RoleName, str | Path],
@@ -57,7 +34,8 @@ def export_bundle(
 
     Args:
         path: the bundle's folder.
-        models: by role, an id on the Hugging Face hub or a local folder in its layout.
+        models: by role, an id on the Hugging Face hub, a local folder in its layout, or ``FOLDER=ID``, where the user
+            states which model the folder holds.
         settings: precision, limits, and who is told of each step.
         revision: branch, tag or commit of models on the hub; the commit is recorded.
         overwrite: replace roles that the bundle has.
@@ -81,3 +59,14 @@ def export_bundle(
         for role, checkpoint in checkpoints.items():
             _ADD[role](bundle, checkpoint, chosen)
         bundle.finish(default_rule=default_rule)
+
+
+def _find(model: str, revision: str, settings: Settings) -> Checkpoint:
+    """The checkpoint; of a folder with a stated id the manifest says who stated it."""
+    folder, _, stated = model.rpartition("=")
+    if not folder or not Path(folder).is_dir():
+        return resolve(model, revision=revision, report=settings.report)
+    found = resolve(folder, revision=revision, report=settings.report)
+    return replace(
+        found, source=found.source | {"id": stated, "id_from": "stated at export, not compared with the hub"}
+    )

@@ -23,8 +23,8 @@ CAUSAL: Mapping[str, type[CausalBackbone]] = {
     **dict.fromkeys(decoder.FAMILIES, decoder.GatedDecoder),
     "gpt2": GPT2,
     "gpt_neox": GPTNeoX,
-    REWARD_GPT_NEOX: GPTNeoX,
 }
+REWARD_DECODERS: Mapping[str, type[CausalBackbone]] = {**CAUSAL, REWARD_GPT_NEOX: GPTNeoX}
 ENCODERS: Mapping[str, type[BidirectionalBackbone]] = {
     **dict.fromkeys(encoder.FAMILIES, PostNormEncoder),
     "deberta-v2": Deberta,

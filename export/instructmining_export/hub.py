@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 
+import requests
 from huggingface_hub import HfApi, ModelInfo, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -268,9 +269,17 @@ def _reason(error: Exception) -> str:
     return f"the hub at {constants.ENDPOINT} cannot be reached or does not answer ({_line(error)})"
 
 
-def _line(error: Exception) -> str:
-    """The error's text in one line."""
+def _line(error: BaseException) -> str:
+    """The error's text in one line; of the network's errors, which hold each other, the innermost."""
+    if isinstance(error, requests.ConnectionError):
+        while (inner := _inner(error)) is not None:
+            error = inner
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    held = [*error.args[:1], getattr(error, "reason", None), error.__cause__]
+    return next((one for one in held if isinstance(one, BaseException)), None)
 
 
 def _info_licence(info: ModelInfo) -> str:

@@ -177,6 +177,8 @@ def _model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[
     Raises:
         ExportError: transformers cannot load the checkpoint, or its weights are not those of the config.
     """
+    with checkpoint.weights():
+        pass  # damaged files are named here, before transformers meets them
     try:
         model, loaded = kind.from_pretrained(
             checkpoint.folder,

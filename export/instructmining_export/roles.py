@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-from instructmining.bundle import RoleName, Template
+from instructmining.bundle import PrecisionName, RoleName, Template
 from instructmining.errors import ExportError, RowError
 from instructmining.prompts import conversation, document, question
 from instructmining.records import Example, Part, Tokens
@@ -23,7 +23,7 @@ from instructmining_export.calibration import Calibration, calibrate
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
 from instructmining_export.graphs.causal import LinearHead
-from instructmining_export.graphs.tape import GraphTape, Precision, PrecisionName, Weights, save
+from instructmining_export.graphs.tape import GraphTape, Precision, Weights, save
 from instructmining_export.parity import ParityError, check, parity_examples
 from instructmining_export.sentences import SentenceModel
 from instructmining_export.tokenizing import load_tokenizer, save_tokenizer
@@ -128,13 +128,13 @@ def add_reward(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings)
     """
     config = originals.read_config(checkpoint)
     own = config.model_type == originals.REWARD_GPT_NEOX
-    if not own and config.num_labels != 1:
-        raise ExportError(f"{checkpoint.folder}: a classifier of {config.num_labels} labels; a reward model has one")
-    if config.model_type not in families.CAUSAL:
+    if not own:
+        _check_classifier(checkpoint, config)
+    if config.model_type not in families.REWARD_DECODERS:
         _add_pair_reward(bundle, checkpoint, settings, config)
         return
     max_tokens = families.limit_tokens(config, asked=settings.max_tokens)
-    backbone = families.CAUSAL[config.model_type].from_config(config.to_dict(), max_tokens=max_tokens)
+    backbone = families.REWARD_DECODERS[config.model_type].from_config(config.to_dict(), max_tokens=max_tokens)
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
     if not own and not tokenizer.chat_template:
         raise ExportError(
@@ -152,6 +152,17 @@ def add_reward(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings)
 
     kind = "OpenAssistant's format" if own else "the model's chat template"
     _export(bundle, checkpoint, settings, text, [_Role("reward", references, checkpoint.source, {"text": kind})], build)
+
+
+def _check_classifier(checkpoint: Checkpoint, config: PretrainedConfig) -> None:
+    architecture = (config.architectures or ["of no stated architecture"])[0]
+    if not architecture.endswith("ForSequenceClassification"):
+        raise ExportError(
+            f"{checkpoint.folder}: a model {architecture}; the role reward wants one …ForSequenceClassification, or "
+            "GPTNeoXRewardModel"
+        )
+    if config.num_labels != 1:
+        raise ExportError(f"{checkpoint.folder}: a classifier of {config.num_labels} labels; a reward model has one")
 
 
 def _add_pair_reward(
@@ -290,22 +301,23 @@ def _export(
             calibration = calibrate(build(weights, Precision()), text.tokens)
             precision = replace(precision, smoothing=calibration.smoothing, inputs=calibration.inputs)
         while True:
-            said = (
-                f", {len(precision.kept)} of {len(calibration.worst_first)} products in fp32" if precision.kept else ""
-            )
+            tape = build(weights, precision)
+            candidates = [*tape.tables, *calibration.worst_first]
+            said = f", {len(precision.kept)} of {len(candidates)} weights in fp32" if precision.kept else ""
             settings.report(f"{name}: writing the graph in {settings.precision}{said}")
-            save(build(weights, precision).model(), path)
+            save(tape.model(), path)
             settings.report(f"{name}: the gate, {len(text.tokens)} texts in batches and each alone")
             try:
                 found = check({role.name: role.references for role in roles}, path, precision=settings.precision)
                 break
             except ParityError as error:
-                if len(precision.kept) == len(calibration.worst_first):
+                if settings.precision != "int8" or len(precision.kept) == len(candidates):
                     raise
-                settings.report(f"{error}; the products that suffer most stay in fp32")
-                first = math.ceil(_FIRST_KEPT * len(calibration.worst_first))
-                kept = frozenset(calibration.worst_first[: max(first, 2 * len(precision.kept))])
-                precision = replace(precision, kept=kept)
+                settings.report(f"{error}; what suffers most stays in fp32")
+                # The tables first: they cost bytes, but no time.
+                tables, first = len(tape.tables), math.ceil(_FIRST_KEPT * len(calibration.worst_first))
+                count = max(tables + first, 2 * len(precision.kept)) if precision.kept else tables
+                precision = replace(precision, kept=frozenset(candidates[:count]))
     for role in roles:
         _add_role(bundle, text, role, found[role.name], settings.precision, _graph_facts(path, precision.kept))
 

@@ -9,6 +9,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from instructmining.errors import ExportError
 from instructmining_export.checkpoints import Checkpoint
 
+_FILES = ("tokenizer.json", "tokenizer_config.json")
+
 
 def load_tokenizer(checkpoint: Checkpoint, *, words: int) -> PreTrainedTokenizerFast:
     """The model's own tokenizer, in its Rust form.
@@ -21,6 +23,10 @@ def load_tokenizer(checkpoint: Checkpoint, *, words: int) -> PreTrainedTokenizer
         ExportError: there is none, it has no Rust form, or it has more tokens than the model.
     """
     folder = checkpoint.folder
+    if not any((folder / name).is_file() for name in _FILES):
+        raise ExportError(
+            f"{folder}: has no tokenizer; wanted {_FILES[0]}, or {_FILES[1]} with the files that it names"
+        )
     try:
         if (folder / "tokenizer_config.json").is_file():
             loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
+from instructmining.bundle import PrecisionName
 from instructmining.errors import ExportError
 from instructmining_export.graphs.quantization import quantize_columns, quantize_rows
 
@@ -20,8 +21,6 @@ CONTRIB = "com.microsoft"  # onnxruntime's own operators: attention, normalizati
 
 Attribute: TypeAlias = int | float | str | Sequence[int]
 Weights: TypeAlias = Callable[[str], NDArray[np.float32]]
-PrecisionName: TypeAlias = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Precision:
     """In what numbers the matrix products run; norms, softmax, residuals and losses are float32 in all of them."""
 
     name: PrecisionName = "fp32"
-    kept: frozenset[str] = frozenset()  # keys of products that stay in float32 all the same
+    kept: frozenset[str] = frozenset()  # keys of products and tables that stay in float32 all the same
     smoothing: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # product → divisor of each dimension
     inputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # product → some of its inputs, divided
 
@@ -62,6 +61,7 @@ class GraphTape:
         """
         self.precision = precision
         self.products: dict[str, ir.Value] = {}  # key of each product → its input, in the order of the graph
+        self.tables: list[str] = []  # keys of the tables that rows are looked up in
         self._name = name
         self._weights = weights
         self._tape = Tape()
@@ -172,7 +172,8 @@ class GraphTape:
             change: done to the table.
         """
         key = _key((name,), change)
-        if self.precision.name != "int8" or key in self.precision.kept:
+        self.tables.append(f"{key}.rows")
+        if self.precision.name != "int8" or self.tables[-1] in self.precision.kept:
             return self.full(self.call("Gather", self.weight(name, shape=shape, narrow=True, change=change), ids))
 
         def read() -> NDArray[np.float32]:
