@@ -30,12 +30,13 @@ from export_peers import NO, TASKS, YES, Step, our_step, stock_step, transformer
 from numpy.typing import NDArray
 
 from instructmining.batches import batches
+from instructmining.bundle import PRECISIONS
 from instructmining.records import Batch, Tokens
 from instructmining.sessions import cpu_threads
 from instructmining_export import families, originals
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
-from instructmining_export.graphs.tape import CONTRIB, PRECISIONS, GraphTape, Precision, Weights, save
+from instructmining_export.graphs.tape import CONTRIB, GraphTape, Precision, Weights, save
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 BUDGET_TOKENS = 512

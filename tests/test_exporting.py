@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -150,3 +151,46 @@ def test_the_manifest_says_where_the_model_came_from(
     assert source["revision"] == "local"
     assert len(source["digest"]) == 64
     assert source["licence"] == "not stated"
+
+
+def test_the_model_that_a_folder_holds_can_be_stated(run: Command, bert: Path, tmp_path: Path) -> None:
+    assert run("export", "-o", tmp_path / "bundle", "--embedding", f"{bert}=owner/encoder") == 0
+    source = Bundle.open(tmp_path / "bundle").roles["embedding"].source
+    assert source["id"] == "owner/encoder"
+    assert source["id_from"] == "stated at export, not compared with the hub"
+    assert source["revision"] == "local"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_checkpoint_whose_download_broke_off_is_one_line_that_names_the_file(
+    run: Command, bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(bert, broken)
+    content = (broken / file).read_bytes()
+    (broken / file).write_bytes(content[: len(content) // 2])
+    assert run("export", "-o", tmp_path / "bundle", "--embedding", broken) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert str(broken) in line
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    run: Command, bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    assert run("export", "-o", tmp_path / "file" / "bundle", "--embedding", bert) == 1
+    assert f"{tmp_path}/file/bundle: cannot be written: " in capsys.readouterr().err
+
+
+def test_what_is_wrong_at_first_sight_is_said_before_pytorch_is_loaded(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv[0] = 'instructmining'\n"
+        "from instructmining_cli.main import main\n"
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    )
+    for arguments in (["--precision", "fp9", "--reward", "x"], ["--preset", "v9"], ["--reward", "./nowhere"]):
+        command = [sys.executable, "-c", code, "export", "-o", str(tmp_path / "bundle"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode in {1, 2}
+        assert done.stdout == "False\n"
