@@ -194,7 +194,7 @@ def test_what_breaks_the_int8_gate_stays_in_fp32_tables_first_and_is_listed(
     model = small_models.causal_model("llama", tmp_path / "model")
     whole = export(tmp_path / "whole", "perplexity", model, precision="int8").roles["perplexity"]
     assert "kept_fp32" not in details(tmp_path / "whole", "perplexity")
-    bound = 0.5 * float(str(whole.parity["row_error"]))
+    bound = 0.9 * float(str(whole.parity["row_error"]))
     monkeypatch.setitem(BOUNDS, "int8", replace(BOUNDS["int8"], row_error=bound))  # type: ignore[arg-type]
     said: list[str] = []
     bundle = export(tmp_path / "bundle", "perplexity", model, precision="int8", report=said.append)
