@@ -285,4 +285,4 @@ def test_doctor_proves_the_real_bundle(
 ) -> None:
     assert run("doctor", "--bundle", real_bundle, "--device", "cpu") == 0
     shown = capsys.readouterr().out
-    assert shown.count("ok: 40 rows") == 3
+    assert shown.count("ok: fp32, 200 rows") == 3

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "transformers", "onnx", "onnx_ir", "safetensors", "accelerate", "gguf", "huggingface_hub")
+HEAVY = ("torch", "transformers", "onnx", "onnx_ir", "safetensors", "accelerate", "gguf")
 
 
 def python(executable: Path | str, code: str, *arguments: str) -> str:

@@ -51,11 +51,7 @@ def export_bundle(
         raise ExportError(f"no model was named; give at least one of the roles {', '.join(ROLES)}")
     chosen = settings or Settings()
     with BundleWriter(Path(path), frozenset(models), overwrite) as bundle:
-        checkpoints = {
-            role: resolve(str(models[role]), revision=revision, report=chosen.report)
-            for role in ROLES
-            if role in models
-        }
+        checkpoints = {role: _find(str(models[role]), revision, chosen) for role in ROLES if role in models}
         for role, checkpoint in checkpoints.items():
             _ADD[role](bundle, checkpoint, chosen)
         bundle.finish(default_rule=default_rule)
