@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from instructmining import Example, Statistics
-from instructmining.bundle import Role, RoleName, Template
+from instructmining.batches import Batching
+from instructmining.bundle import ROLES, Role, RoleName, Template
+from instructmining.devices import Device
+from instructmining.execution import Done, Executor, Job
 from instructmining.indicators.base import Measurement
-from instructmining.measuring import measure
+from instructmining.measuring import count, measure
 from instructmining.plans import Stream, TextKind
 from instructmining.records import Batch, Measurements, Tokens
-from instructmining.sessions import GraphSession
 from instructmining.windows import StreamTexts, Window
 
 EXAMPLE = Example.of("a", "b")
@@ -39,6 +41,17 @@ class SumSession:
             "yes": totals / 100,
         }
         return {name: values[name].astype(np.float32) for name in outputs}
+
+    def jobs(self, jobs: Iterable[Job]) -> Iterator[Done]:
+        for job in jobs:
+            yield Done(job, self.run(job.batch, job.outputs), 0.5, Device("cpu"))
+
+
+class SumExecutor:
+    """Runs every graph as the sums of a session."""
+
+    def __init__(self, session: SumSession) -> None:
+        self.run = session.jobs
 
 
 def role(name: RoleName) -> Role:
@@ -69,15 +82,15 @@ def measured(
     rows: int, *parts: StreamTexts, budget_tokens: int = 16, statistics: Statistics | None = None
 ) -> tuple[Measurements, list[float], SumSession]:
     """The measurements, the share of the window at each report, and the session that ran."""
-    session = SumSession()
     counts = statistics if statistics is not None else Statistics()
     shares: list[float] = []
-    found = measure(
-        Window([EXAMPLE] * rows, list(parts), None, None),
-        {of.stream.role.graph: cast(GraphSession, session) for of in parts},
-        budget_tokens=budget_tokens,
+    session = SumSession()
+    (found,) = measure(
+        [Window([EXAMPLE] * rows, list(parts), None, None)],
+        cast(Executor, SumExecutor(session)),
+        Batching(512, dict.fromkeys(ROLES, budget_tokens)),
         statistics=counts,
-        report=lambda: shares.append(counts.window_share),
+        report=lambda: shares.append(counts.rows_computed / rows),
     )
     return found, shares, session
 
@@ -144,7 +157,7 @@ def test_of_equal_texts_one_is_computed_and_all_of_their_rows_have_its_values() 
     np.testing.assert_allclose(found.answers["naturalness"], [0.08, 0.08, 0.07, 0.08], rtol=1e-6)
     assert session.shapes == [(1, 3), (1, 2), (1, 3), (1, 2), (1, 2), (1, 3), (1, 2)]
     assert statistics.tokens == Counter({"perplexity+reward": 5, "perplexity": 5, "embedding": 2, "unieval": 5})
-    assert statistics.padded_tokens == 17
+    assert statistics.padded.total() == 17
     assert shares[-1] == 1
 
 
@@ -173,7 +186,7 @@ def test_a_window_without_rows_has_no_values() -> None:
 
 def test_what_nobody_asked_for_is_absent_and_the_counts_are_the_windows() -> None:
     window = Window([EXAMPLE], [], np.array([3]), np.array([4]))
-    found = measure(window, {}, budget_tokens=16, statistics=Statistics(), report=lambda: None)
+    found = count(window, Statistics())
     assert (found.conversation_nll, found.response_nll, found.reward, found.embedding) == (None, None, None, None)
     assert found.answers == {}
     assert found.prompt_tokens is window.prompt_tokens
@@ -187,7 +200,10 @@ def test_tokens_and_padding_are_counted_by_role() -> None:
     _, _, session = measured(2, part(CONVERSATIONS, texts), part(DOCUMENTS, [text(1), text(2)]), statistics=statistics)
     assert session.shapes == [(2, 4), (2, 1)]
     assert statistics.tokens == Counter({"perplexity+reward": 6, "embedding": 2})
-    assert statistics.padded_tokens == 10
+    assert statistics.padded == Counter({"perplexity+reward": 8, "embedding": 2})
+    assert statistics.scored == Counter({"perplexity+reward": 2, "embedding": 0})
+    assert statistics.texts == Counter({"perplexity+reward": 2, "embedding": 2})
+    assert statistics.busy == {"cpu (1 threads)": 1.0}
     assert statistics.padding_share == pytest.approx(0.2)
     assert set(statistics.seconds) == {"model:perplexity+reward:conversation", "model:embedding:document"}
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from instructmining import Example, Rule, ScoredRow, Scorer, Statistics, Turn
-from instructmining import scorer as scorer_module
+from instructmining.batches import Batching
+from instructmining.bundle import ROLES
 from instructmining.errors import RowError, RuleError
 from instructmining.records import Batch, SourceRow
 from instructmining.sessions import GraphSession
@@ -50,9 +51,14 @@ def session(bundle: Path, role: str) -> ort.InferenceSession:
     return ort.InferenceSession(bundle / role / "model.onnx", providers=["CPUExecutionProvider"])
 
 
+def use_windows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Few rows fill a window."""
+    monkeypatch.setattr(Batching, "usual", lambda _, roles: Batching(rows, dict.fromkeys(roles, 512)))
+
+
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scorer_module, "WINDOW_ROWS", 8)
+    use_windows(monkeypatch, 8)
 
 
 @pytest.fixture
@@ -165,7 +171,7 @@ def test_the_window_changes_no_value(small_bundle: Path, monkeypatch: pytest.Mon
     examples = varied(30)
     indicators = [*ROW_COLUMNS, "knn_6"]
     whole = scored(small_bundle, examples, *indicators)
-    monkeypatch.setattr(scorer_module, "WINDOW_ROWS", 4)
+    use_windows(monkeypatch, 4)
     parted = scored(small_bundle, examples, *indicators)
     for name in indicators:
         np.testing.assert_allclose(column(parted, name), column(whole, name), rtol=1e-5, atol=1e-5)
@@ -174,7 +180,7 @@ def test_the_window_changes_no_value(small_bundle: Path, monkeypatch: pytest.Mon
 def test_a_row_alone_has_the_values_that_it_has_in_a_batch(small_bundle: Path) -> None:
     examples = varied(40)
     with Scorer.open(small_bundle, indicators=ROW_COLUMNS, device="cpu") as scorer:
-        scorer.budget_tokens = 4096
+        scorer.batching = Batching.usual("cpu", ROLES, budget_tokens=4096)
         together = list(scorer.score(examples))
         alone = [row for example in examples for row in scorer.score([example])]
     for name in ("perplexity", "ifd"):
@@ -193,7 +199,7 @@ def test_the_budget_changes_the_batches_and_no_value(
     usual = scored(small_bundle, examples, *indicators)
     usual_runs = len(counted_runs)
     with Scorer.open(small_bundle, indicators=indicators, device="cpu") as scorer:
-        scorer.budget_tokens = budget_tokens
+        scorer.batching = Batching.usual("cpu", ROLES, budget_tokens=budget_tokens)
         rows = list(scorer.score(examples))
     assert len(counted_runs) - usual_runs != usual_runs
     for name in indicators:
@@ -205,7 +211,7 @@ def test_perplexity_and_reward_share_one_run_of_each_conversation(
 ) -> None:
     examples = varied(5)
     with Scorer.open(small_bundle, indicators=["perplexity", "reward"], device="cpu") as scorer:
-        scorer.budget_tokens = 1
+        scorer.batching = Batching.usual("cpu", ROLES, budget_tokens=1)
         list(scorer.score(examples))
     assert [sorted(outputs) for outputs, _ in counted_runs] == [["nll", "reward"]] * 5
 
@@ -540,8 +546,8 @@ def test_statistics_add_up(small_bundle: Path) -> None:
     assert statistics.tokens == Counter(
         {"reward+perplexity": conversations, "perplexity": responses, "embedding": documents}
     )
-    assert statistics.padded_tokens >= statistics.tokens.total()
-    assert statistics.padding_share == pytest.approx(1 - statistics.tokens.total() / statistics.padded_tokens)
+    assert all(statistics.padded[name] >= tokens for name, tokens in statistics.tokens.items())
+    assert statistics.padding_share == pytest.approx(1 - statistics.tokens.total() / statistics.padded.total())
     assert (statistics.rows_taken, statistics.rows_scored, statistics.rows_rejected) == (25, 25, 0)
     assert statistics.neighbours_done == 25
     assert seen == sorted(seen)

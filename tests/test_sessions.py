@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -12,26 +10,19 @@ import pytest
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
-from instructmining import Bundle, sessions
+from instructmining import Bundle, binding, devices
 from instructmining.batches import batches
-from instructmining.errors import BundleError, DeviceError
+from instructmining.devices import Device, choose_devices, cuda_problem
+from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
 from instructmining.records import Batch, Tokens
-from instructmining.sessions import (
-    Device,
-    GraphSession,
-    TopKSession,
-    choose_device,
-    choose_device_for,
-    cpu_threads,
-    cuda_problem,
-)
+from instructmining.sessions import Acceleration, GraphSession, TopKSession
 
 CPU = Device("cpu", threads=1)
 
 
-def letters(*lengths: int, scored: bool = True) -> list[Tokens]:
+def letters(*lengths: int, scored: bool = True, seed: int = 3) -> list[Tokens]:
     """Texts of random tokens, all but the first of each scored."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     return [
         Tokens(rng.integers(5, 300, size=length), np.arange(1, length if scored else 1, dtype=np.int64))
         for length in lengths
@@ -46,218 +37,7 @@ def one_batch(texts: list[Tokens]) -> Batch:
 @pytest.fixture
 def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine where CUDA does not work, whatever runs the tests."""
-    monkeypatch.setattr(sessions, "cuda_problem", lambda _=0: "cannot load libcuda.so.1; install the NVIDIA driver")
-
-
-@pytest.fixture
-def fresh_probe() -> Iterator[None]:
-    """The probe of CUDA runs anew, and what it found here is forgotten."""
-    cuda_problem.cache_clear()
-    yield
-    cuda_problem.cache_clear()
-
-
-# The choice of a device
-
-
-@pytest.mark.usefixtures("no_cuda")
-@pytest.mark.parametrize("asked", ["cpu", "auto"])
-def test_without_cuda_cpu_and_auto_are_the_cpu_with_all_its_threads(asked: str) -> None:
-    device = choose_device(asked)
-    assert device == Device("cpu", threads=cpu_threads())
-    assert str(device) == f"cpu ({cpu_threads()} threads)"
-
-
-@pytest.mark.usefixtures("no_cuda")
-@pytest.mark.parametrize("asked", ["cuda", "cuda:0", "cuda:1"])
-def test_cuda_asked_for_where_it_does_not_work_is_an_error_that_names_what_is_missing(asked: str) -> None:
-    with pytest.raises(
-        DeviceError, match=rf"device '{asked}' does not work here: cannot load libcuda\.so\.1; install the NVIDIA"
-    ):
-        choose_device(asked)
-
-
-@pytest.mark.parametrize("asked", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CUDA", "cpu:0", "auto:1", "cuda:0 "])
-def test_a_device_that_does_not_exist_is_an_error_that_lists_those_that_do(asked: str) -> None:
-    with pytest.raises(DeviceError, match=f"device '{asked}'; wanted auto, cpu, cuda or cuda:N"):
-        choose_device(asked)
-
-
-@pytest.mark.parametrize(("asked", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:12", 12)])
-def test_where_cuda_works_it_is_taken_and_the_device_that_was_asked_for_is_proved(
-    monkeypatch: pytest.MonkeyPatch, asked: str, index: int
-) -> None:
-    proved: list[int] = []
-    monkeypatch.setattr(sessions, "cuda_problem", lambda index=0: proved.append(index))
-    device = choose_device(asked)
-    assert (device.kind, device.index) == ("cuda", index)
-    assert str(device) == f"cuda:{index}"
-    assert proved == [index]
-
-
-def test_cpu_asked_for_never_looks_at_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    def looked(index: int = 0) -> NoReturn:
-        raise AssertionError(index)
-
-    monkeypatch.setattr(sessions, "cuda_problem", looked)
-    assert choose_device("cpu").kind == "cpu"
-
-
-# What keeps CUDA from working
-
-
-@pytest.mark.usefixtures("fresh_probe")
-def test_int8_graphs_run_on_the_cpu_and_nowhere_else(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instructmining.sessions.cuda_problem", lambda _index=0: None)  # as if CUDA worked
-    roles = Bundle.open(small_bundle).roles
-    full, half, integers = (replace(roles["perplexity"], precision=name) for name in ("fp32", "fp16", "int8"))
-    assert choose_device_for([full], "auto").kind == "cuda"
-    assert choose_device_for([half], "cuda:1").kind == "cuda"
-    for asked in ("auto", "cpu"):
-        assert choose_device_for([full, integers], asked).kind == "cpu"
-    with pytest.raises(DeviceError, match="role 'perplexity' is int8, which runs on the CPU only; give --device cpu"):
-        choose_device_for([full, integers], "cuda")
-
-
-def test_an_onnxruntime_without_cuda_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    assert "is built without CUDA; install onnxruntime-gpu in place of onnxruntime" in str(cuda_problem())
-
-
-@pytest.fixture
-def cuda_build(fresh_probe: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - for its order
-    """An onnxruntime that is built for CUDA."""
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
-
-
-POSIX = pytest.mark.skipif(os.name != "posix", reason="libraries are looked for by name on POSIX alone")
-
-
-def lacking(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
-    def load(library: str) -> None:
-        if library in missing:
-            raise OSError(f"{library}: cannot open shared object file")
-
-    monkeypatch.setattr(sessions.ctypes, "CDLL", load)
-
-
-@POSIX
-@pytest.mark.usefixtures("cuda_build")
-def test_a_missing_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking(monkeypatch, "libcuda.so.1")
-    assert cuda_problem() == "cannot load libcuda.so.1; install the NVIDIA driver"
-
-
-@POSIX
-@pytest.mark.usefixtures("cuda_build")
-def test_missing_libraries_are_all_named_with_the_extra_that_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking(monkeypatch, "libcudnn.so.9", "libcublasLt.so.13")
-    problem = cuda_problem()
-    assert problem == "cannot load libcublasLt.so.13, libcudnn.so.9; pip install 'instructmining[cuda]'"
-
-
-class FakeSession:
-    """A session as onnxruntime gives it: where it opened may not be where it was asked for."""
-
-    def __init__(self, providers: list[str], failure: str = "") -> None:
-        self._providers = providers
-        self._failure = failure
-
-    def get_providers(self) -> list[str]:
-        return self._providers
-
-    def run(self, outputs: object, feeds: object) -> list[object]:  # noqa: ARG002 - onnxruntime's signature
-        if self._failure:
-            raise RuntimeError(self._failure)
-        return []
-
-
-@pytest.mark.usefixtures("cuda_build")
-def test_a_probe_that_opened_on_the_cpu_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking(monkeypatch)
-    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: FakeSession(["CPUExecutionProvider"]))
-    assert "opened the session on the CPU instead" in str(cuda_problem())
-
-
-@pytest.mark.usefixtures("cuda_build")
-def test_a_probe_that_fails_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking(monkeypatch)
-    opened = FakeSession(["CUDAExecutionProvider", "CPUExecutionProvider"], "CUDA failure 35: driver too old")
-    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: opened)
-    assert cuda_problem() == "CUDA failure 35: driver too old"
-
-
-@pytest.mark.usefixtures("cuda_build")
-def test_a_probe_that_runs_on_cuda_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking(monkeypatch)
-    indices: list[int] = []
-
-    def opened(_: str, *, providers: list[tuple[str, dict[str, int]]], **__: object) -> FakeSession:
-        indices.append(providers[0][1]["device_id"])
-        return FakeSession([providers[0][0], "CPUExecutionProvider"])
-
-    monkeypatch.setattr(ort, "InferenceSession", opened)
-    assert cuda_problem(1) is None
-    assert indices == [1]
-
-
-@pytest.mark.usefixtures("cuda_build")
-def test_what_onnxruntime_prints_while_it_loads_stays_off_standard_output(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lacking(monkeypatch, "libcudnn.so.9")
-    monkeypatch.setattr(ort, "preload_dlls", lambda: print("Failed to load libcudnn"), raising=False)  # noqa: T201
-    assert cuda_problem() is not None
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "Failed to load libcudnn" in captured.err
-
-
-@pytest.mark.usefixtures("cuda_build")
-def test_a_probe_that_cannot_be_opened_is_a_problem_and_keeps_standard_output_clean(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lacking(monkeypatch)
-
-    def fails(self: ort.InferenceSession, *_: object) -> NoReturn:  # noqa: ARG001 - a method
-        raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
-
-    monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", fails)
-    assert cuda_problem() == "CUDA failure 100: no CUDA-capable device is detected"
-    assert capsys.readouterr().out == ""
-
-
-# Threads
-
-
-@pytest.mark.parametrize(
-    ("quota", "threads"),
-    [
-        ("max 100000", 8),
-        ("200000 100000", 2),
-        ("150000 100000", 1),
-        ("50000 100000", 1),
-        ("9900000 100000", 8),
-        ("", 8),
-        ("nonsense", 8),
-    ],
-)
-def test_the_threads_are_the_cpus_within_the_containers_quota(
-    monkeypatch: pytest.MonkeyPatch, quota: str, threads: int
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: quota)
-    assert cpu_threads() == threads
-
-
-def test_without_a_quota_the_threads_are_the_cpus_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object, **__: object) -> NoReturn:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
-    monkeypatch.setattr(Path, "read_text", missing)
-    assert cpu_threads() == 3
+    monkeypatch.setattr(devices, "cuda_problem", lambda _=0: "cannot load libcuda.so.1; install the NVIDIA driver")
 
 
 # Sessions
@@ -412,9 +192,406 @@ def test_vectors_that_do_not_fit_are_a_device_error_with_their_shapes() -> None:
         TopKSession(CPU)(np.ones((2, 4), dtype=np.float32), np.ones((3, 5), dtype=np.float32), 1)
 
 
+# Running out of memory
+
+OUT_OF_MEMORY = [
+    "Non-zero status code returned while running MatMul node. Status Message: bfc_arena.cc:376 void* "
+    "onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) Failed to allocate memory for requested buffer of size 9",
+    "bfc_arena.cc:350 Available memory of 1048576 is smaller than requested bytes of 26353664",
+    "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+    "CUDA failure 2: out of memory ; GPU=0",
+    "CUDNN failure 2003: CUDNN_STATUS_ALLOC_FAILED",
+    "std::bad_alloc",
+    "bad allocation",
+]
+
+
+class FailingSession:
+    """A session that opens, and fails when it runs."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+    def get_inputs(self) -> list[object]:
+        return []
+
+    get_outputs = get_inputs
+
+    def run(self, *_: object) -> list[object]:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [*map(EPFail, OUT_OF_MEMORY), *map(RuntimeError, OUT_OF_MEMORY), MemoryError()])
+def test_too_little_memory_for_a_batch_is_an_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: FailingSession(error))
+    with pytest.raises(DeviceMemoryError, match=r"model\.onnx: failed on a batch of shape \(2, 12\): cpu .1 threads"):
+        GraphSession(Path("model.onnx"), CPU).run(one_batch(letters(12, 7)), ("nll",))
+    with pytest.raises(DeviceMemoryError, match=r"neighbours of \(2, 4\) among \(2, 4\)"):
+        TopKSession(CPU)(np.ones((2, 4), dtype=np.float32), np.ones((2, 4), dtype=np.float32), 1)
+
+
+@pytest.mark.parametrize(
+    "message", ["CUDA failure 700: an illegal memory access was encountered", "index out of data bounds"]
+)
+def test_any_other_failure_is_not_taken_for_too_little_memory(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: FailingSession(EPFail(message)))
+    with pytest.raises(DeviceError) as raised:
+        GraphSession(Path("model.onnx"), CPU).run(one_batch(letters(12, 7)), ("nll",))
+    assert not isinstance(raised.value, DeviceMemoryError)
+
+
+def test_weights_that_do_not_fit_are_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise EPFail(OUT_OF_MEMORY[0])
+
+    monkeypatch.setattr(ort, "InferenceSession", fails)
+    with pytest.raises(
+        DeviceMemoryError, match=r"weights do not fit into the memory of cuda:1: .* smaller --precision"
+    ):
+        GraphSession(Path("model.onnx"), Device("cuda", 1))
+
+
+# How sessions are opened
+
+
+class FakeNode:
+    def __init__(self, op_type: str) -> None:
+        self.op_type = op_type
+
+
+class FakePart:
+    """Nodes that one provider took."""
+
+    def __init__(self, ep_name: str, *op_types: str) -> None:
+        self.ep_name = ep_name
+        self._nodes = [FakeNode(op_type) for op_type in op_types]
+
+    def get_nodes(self) -> list[FakeNode]:
+        return self._nodes
+
+
+@dataclass
+class Opened:
+    """What onnxruntime was asked to open."""
+
+    providers: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    options: Any = None
+    parts: list[FakePart] = field(default_factory=list)  # who took which nodes
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """onnxruntime opens everything where it was asked for."""
+    seen = Opened()
+
+    class Session(FailingSession):
+        def __init__(
+            self, _: str, options: object, *, providers: list[tuple[str, dict[str, object]]], **__: object
+        ) -> None:
+            super().__init__(RuntimeError())
+            seen.providers, seen.options = providers, options
+
+        def get_providers(self) -> list[str]:
+            return [name for name, _ in seen.providers]
+
+        def get_provider_graph_assignment_info(self) -> list[FakePart]:
+            return seen.parts
+
+        def io_binding(self) -> None:
+            return None
+
+    monkeypatch.setattr(ort, "InferenceSession", Session)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider"])
+    return seen
+
+
+GRAPH = Path("model.onnx")
+
+
+def test_idle_threads_of_a_cpu_session_do_not_spin_and_integer_products_are_exact(opened: Opened) -> None:
+    GraphSession(GRAPH, Device("cpu", threads=3), Acceleration(cuda_graphs=True))
+    assert opened.providers == [("CPUExecutionProvider", {})]
+    assert opened.options.intra_op_num_threads == 3
+    assert opened.options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert opened.options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
+def test_a_cuda_session_grows_by_what_it_needs_within_its_limit_and_without_tf32(opened: Opened) -> None:
+    GraphSession(GRAPH, Device("cuda", 2), Acceleration(memory_bytes=1 << 30))
+    assert opened.providers == [
+        (
+            "CUDAExecutionProvider",
+            {"device_id": 2, "arena_extend_strategy": "kSameAsRequested", "use_tf32": 0, "gpu_mem_limit": 1 << 30},
+        )
+    ]
+
+
+def test_cuda_graphs_are_off_until_they_are_asked_for(opened: Opened) -> None:
+    GraphSession(GRAPH, Device("cuda"))
+    assert "enable_cuda_graph" not in opened.providers[0][1]
+    GraphSession(GRAPH, Device("cuda"), Acceleration(cuda_graphs=True))
+    assert opened.providers[0][1]["enable_cuda_graph"] == 1
+
+
+def test_tensorrt_comes_before_cuda_and_keeps_its_engines_in_the_folder(opened: Opened, tmp_path: Path) -> None:
+    opened.parts = [
+        FakePart("TensorrtExecutionProvider", "MatMul", "Gemm", "Add"),
+        FakePart("CUDAExecutionProvider", "Gather"),
+    ]
+    engines = tmp_path / "engines"
+    GraphSession(GRAPH, Device("cuda", 1), Acceleration(tensorrt=engines))
+    assert [name for name, _ in opened.providers] == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    settings = opened.providers[0][1]
+    assert (settings["device_id"], settings["trt_engine_cache_path"]) == (1, str(engines))
+    assert (settings["trt_engine_cache_enable"], settings["trt_fp16_enable"]) == (1, 0)
+    assert engines.is_dir()
+    assert opened.options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+    GraphSession(GRAPH, Device("cuda", 1), Acceleration(tensorrt=engines, tensorrt_fp16=True))
+    assert opened.providers[0][1]["trt_fp16_enable"] == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([], "TensorRT took 0 of 0 matrix products"),
+        ([FakePart("CUDAExecutionProvider", "MatMul")], "TensorRT took 0 of 1 matrix products"),
+        (
+            [FakePart("TensorrtExecutionProvider", "MatMul"), FakePart("CUDAExecutionProvider", "Gemm", "Add")],
+            "TensorRT took 1 of 2 matrix products",
+        ),
+    ],
+)
+def test_a_graph_that_tensorrt_did_not_really_take_is_an_error(
+    opened: Opened, tmp_path: Path, parts: list[FakePart], message: str
+) -> None:
+    opened.parts = parts
+    with pytest.raises(DeviceError, match=rf"model\.onnx: {message} .* leave TensorRT out"):
+        GraphSession(GRAPH, Device("cuda"), Acceleration(tensorrt=tmp_path))
+
+
+def test_tensorrt_where_it_is_not_built_in_or_not_installed_is_an_error(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Acceleration(tensorrt=tmp_path)
+    original = ort.InferenceSession
+    monkeypatch.setattr(original, "get_providers", lambda _: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(
+        DeviceError, match="opened on CUDAExecutionProvider, asked for TensorrtExecutionProvider; install"
+    ):
+        GraphSession(GRAPH, Device("cuda"), wanted)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    opened.providers.clear()
+    with pytest.raises(DeviceError, match="is built without TensorRT"):
+        GraphSession(GRAPH, Device("cuda"), wanted)
+    assert not opened.providers
+
+
+def test_cuda_graphs_and_tensorrt_together_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="turn one of them off"):
+        GraphSession(GRAPH, Device("cuda"), Acceleration(cuda_graphs=True, tensorrt=tmp_path))
+
+
+def test_a_graph_that_cannot_be_captured_is_said_when_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise EPFail("This session cannot use the graph capture feature as requested by the user")
+
+    monkeypatch.setattr(ort, "InferenceSession", fails)
+    with pytest.raises(DeviceError, match=r"cannot be opened for CUDA graphs: .* leave CUDA graphs out"):
+        GraphSession(GRAPH, Device("cuda"), Acceleration(cuda_graphs=True))
+    with pytest.raises(BundleError, match="onnxruntime cannot load it"):
+        GraphSession(GRAPH, Device("cuda"))
+
+
+# CUDA, played by the CPU: the same graph, bound in the same way, on the host's memory
+
+
+@dataclass
+class Played:
+    """What the binding asked of onnxruntime."""
+
+    run_options: list[dict[str, str]] = field(default_factory=list)
+    made: int = 0  # tensors on the device
+    fail: str = ""  # the next run fails so
+
+
+@pytest.fixture
+def plain(small_bundle: Path) -> GraphSession:
+    """The graph on the CPU, opened before anything is played."""
+    return GraphSession(small_bundle / "perplexity/model.onnx", CPU)
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch, plain: GraphSession) -> Played:  # noqa: ARG001 - for its order
+    """The device is the host; what is recorded as a CUDA graph runs as ever, at the same addresses."""
+    seen = Played()
+    make, opening = ort.OrtValue.ortvalue_from_shape_and_type, ort.InferenceSession
+
+    class Binding(ort.IOBinding):
+        def bind_output(self, name: str, device_type: str = "cpu", device_id: int = 0, *_: object) -> None:
+            assert (device_type, device_id) == ("cuda", 1)
+            super().bind_output(name, "cpu", 0)
+
+    class Session(opening):  # type: ignore[misc, valid-type]
+        def __init__(self, graph: str, options: object, **_: object) -> None:
+            super().__init__(graph, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def io_binding(self) -> Binding:
+            return Binding(self)
+
+        def run(self, *_: object) -> None:
+            raise AssertionError("a CUDA session runs with its inputs and outputs bound")
+
+        def run_with_iobinding(self, binding: Binding, options: ort.RunOptions) -> None:
+            entries = ("gpu_graph_id", "memory.enable_memory_arena_shrinkage")
+            seen.run_options.append({name: value for name in entries if (value := _entry(options, name))})
+            if seen.fail:
+                message, seen.fail = seen.fail, ""
+                raise EPFail(message)
+            super().run_with_iobinding(binding, ort.RunOptions())
+
+    def on_device(shape: list[int], kind: type, device_type: str, device_id: int) -> ort.OrtValue:
+        assert (device_type, device_id) == ("cuda", 1)
+        seen.made += 1
+        return make(shape, kind, "cpu", 0)
+
+    monkeypatch.setattr(ort, "InferenceSession", Session)
+    monkeypatch.setattr(
+        ort, "OrtValue", type("OrtValue", (), {"ortvalue_from_shape_and_type": staticmethod(on_device)})
+    )
+    return seen
+
+
+def _entry(options: ort.RunOptions, name: str) -> str:
+    try:
+        return str(options.get_run_config_entry(name))
+    except RuntimeError:
+        return ""
+
+
+GPU = Device("cuda", 1)
+ASKED = (("nll", "reward"), ("reward",), ("nll",))
+
+
+def assert_equal_values(session: GraphSession, plain: GraphSession) -> None:
+    """Over batches whose shapes change and come again, with other tokens each time."""
+    for number, lengths in enumerate([(12, 7, 3), (12, 7, 3), (20, 4), (12, 9, 9), (20, 4), (1, 1), (12, 7, 3)]):
+        batch = one_batch(letters(*lengths, seed=number))
+        for outputs in ASKED:
+            found, wanted = session.run(batch, outputs), plain.run(batch, outputs)
+            for name in outputs:
+                np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=1e-6, err_msg=f"{lengths} {name}")
+
+
+def test_bound_inputs_and_outputs_give_the_values_of_a_plain_run_whatever_the_shapes(
+    small_bundle: Path, plain: GraphSession, played: Played
+) -> None:
+    assert_equal_values(GraphSession(small_bundle / "perplexity/model.onnx", GPU), plain)
+    assert not any(played.run_options)
+
+
+def test_inputs_of_the_same_shapes_go_into_the_same_buffers(small_bundle: Path, played: Played) -> None:
+    session = GraphSession(small_bundle / "perplexity/model.onnx", GPU)
+    session.run(one_batch(letters(12, 7, 3)), ("nll", "reward"))
+    assert played.made == 3
+    session.run(one_batch(letters(12, 7, 3, seed=8)), ("nll", "reward"))
+    assert played.made == 3
+    session.run(one_batch(letters(12, 8, 3)), ("nll", "reward"))  # one scored position more
+    assert played.made == 4
+
+
+def test_buffers_of_shapes_that_do_not_come_again_are_let_go(
+    small_bundle: Path, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binding, "_BUFFERS", 4)
+    session = GraphSession(small_bundle / "embedding/model.onnx", GPU)
+    for length in (5, 6, 5, 7, 5):
+        session.run(one_batch(letters(length)), ("embedding",))
+    assert played.made == 6
+    session.run(one_batch(letters(6)), ("embedding",))  # used least lately: made anew
+    assert played.made == 8
+
+
+def test_memory_is_given_back_after_the_run_that_follows_one_that_had_too_little(
+    small_bundle: Path, plain: GraphSession, played: Played
+) -> None:
+    session = GraphSession(small_bundle / "perplexity/model.onnx", GPU)
+    batch = one_batch(letters(12, 7, 3))
+    session.run(batch, ("reward",))
+    played.fail = OUT_OF_MEMORY[0]
+    with pytest.raises(DeviceMemoryError, match="cuda:1 has too little memory"):
+        session.run(batch, ("reward",))
+    for _ in range(2):
+        np.testing.assert_allclose(session.run(batch, ("reward",))["reward"], plain.run(batch, ("reward",))["reward"])
+    assert played.run_options == [{}, {}, {"memory.enable_memory_arena_shrinkage": "gpu:1"}, {}]
+
+
+# CUDA graphs
+
+CAPTURING = Acceleration(cuda_graphs=True)
+
+
+def test_captured_graphs_give_the_values_of_a_plain_run(
+    small_bundle: Path, plain: GraphSession, played: Played
+) -> None:
+    assert_equal_values(GraphSession(small_bundle / "perplexity/model.onnx", GPU, CAPTURING), plain)
+    assert {options["gpu_graph_id"] for options in played.run_options} > {"-1", "1", "2"}
+
+
+def test_shapes_are_captured_when_they_come_a_second_time_and_replayed_from_the_same_addresses(
+    small_bundle: Path, played: Played
+) -> None:
+    session = GraphSession(small_bundle / "perplexity/model.onnx", GPU, CAPTURING)
+    made = []
+    for seed, lengths in enumerate([(12, 7), (12, 7), (30, 7), (12, 7), (12, 9), (30, 7), (30, 7)]):
+        session.run(one_batch(letters(*lengths, seed=seed)), ("nll",))  # 11 + 6 to 29 + 6 positions: all padded to 64
+        made.append(played.made)
+    assert [options["gpu_graph_id"] for options in played.run_options] == ["-1", "1", "-1", "1", "1", "2", "2"]
+    # Three inputs at first; a captured graph has its own, and its output.
+    assert made == [3, 7, 9, 9, 9, 13, 13]
+
+
+def test_no_more_graphs_are_captured_than_there_is_room_for(
+    small_bundle: Path, plain: GraphSession, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binding, "_CAPTURED", 1)
+    assert_equal_values(GraphSession(small_bundle / "perplexity/model.onnx", GPU, CAPTURING), plain)
+    assert {options["gpu_graph_id"] for options in played.run_options} == {"-1", "1"}
+
+
+def test_an_input_without_elements_is_never_captured(small_bundle: Path, played: Played) -> None:
+    session = GraphSession(small_bundle / "perplexity/model.onnx", GPU, CAPTURING)
+    for _ in range(3):
+        session.run(one_batch(letters(12, 7)), ("reward",))  # no scored position
+    assert [options["gpu_graph_id"] for options in played.run_options] == ["-1"] * 3
+
+
+def test_where_graphs_are_captured_no_memory_is_given_back(small_bundle: Path, played: Played) -> None:
+    session = GraphSession(small_bundle / "perplexity/model.onnx", GPU, CAPTURING)
+    played.fail = OUT_OF_MEMORY[0]
+    with pytest.raises(DeviceMemoryError):
+        session.run(one_batch(letters(12, 7)), ("nll",))
+    session.run(one_batch(letters(12, 7)), ("nll",))
+    assert played.run_options == [{"gpu_graph_id": "-1"}] * 2
+
+
+def test_a_run_that_fails_with_cuda_graphs_on_says_so(small_bundle: Path, played: Played) -> None:
+    session = GraphSession(small_bundle / "perplexity/model.onnx", GPU, CAPTURING)
+    played.fail = "CUDA failure 900: operation not permitted when stream is capturing"
+    with pytest.raises(DeviceError, match="stream is capturing; CUDA graphs are on, try without"):
+        session.run(one_batch(letters(12, 7)), ("nll",))
+
+
 @pytest.mark.gpu
 def test_cuda_gives_the_values_of_the_cpu(small_bundle: Path) -> None:
-    cuda = choose_device("cuda")
+    (cuda,) = choose_devices("cuda")
     bundle = Bundle.open(small_bundle)
     batch = one_batch(letters(60, 41, 17, 2))
     for role, outputs in (("perplexity", ("nll", "reward")), ("embedding", ("embedding",))):

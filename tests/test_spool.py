@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining import Example, ScoredRow
-from instructmining.records import SourceRow
+from instructmining.columns import rows_of
+from instructmining.records import Column, ScoredWindow, SourceRow
 from instructmining.spool import Spool
 
 
@@ -20,29 +22,39 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def row(number: int) -> ScoredRow:
-    source = SourceRow("rows.jsonl", number + 1, number * 7, b'{"instruction": "\xc3\xa9"}', {"instruction": "é"})
-    example = Example(Example.of(f"prompt {number}", "é😀").turns, source)
-    return ScoredRow(example, {"reward": number / 3, "mtld": None}, ("embedding",), {"mtld": "no word"})
+def window(*numbers: int) -> ScoredWindow:
+    examples = []
+    for number in numbers:
+        source = SourceRow("rows.jsonl", number + 1, number * 7, b'{"instruction": "\xc3\xa9"}', {"instruction": "é"})
+        examples.append(Example(Example.of(f"prompt {number}", "é😀").turns, source))
+    columns = {
+        "reward": Column(np.array(numbers) / 3),
+        "mtld": Column(np.full(len(numbers), np.nan), dict.fromkeys(range(len(numbers)), "no word")),
+    }
+    return ScoredWindow(examples, [("embedding",)] * len(numbers), columns)
+
+
+def rows(windows: Iterable[ScoredWindow]) -> list[list[ScoredRow]]:
+    return [list(rows_of(one, ["reward", "mtld"])) for one in windows]
 
 
 def test_windows_and_embeddings_come_back_as_they_were() -> None:
     rng = np.random.default_rng(0)
-    windows = [[row(number) for number in range(begin, begin + size)] for begin, size in ((0, 3), (3, 1), (4, 5))]
-    embeddings = [rng.normal(size=(len(window), 4)).astype(np.float32) for window in windows]
+    windows = [window(*range(begin, begin + size)) for begin, size in ((0, 3), (3, 1), (4, 5))]
+    embeddings = [rng.normal(size=(len(one), 4)).astype(np.float32) for one in windows]
     with Spool() as spool:
-        for window, embedding in zip(windows, embeddings, strict=True):
-            spool.append(window, embedding)
+        for one, embedding in zip(windows, embeddings, strict=True):
+            spool.append(one, embedding)
         assert spool.rows == 9
         found = spool.embeddings()
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, np.concatenate(embeddings))
-        assert list(spool.windows()) == windows
+        assert rows(spool.windows()) == rows(windows)
 
 
 def test_the_embeddings_lie_on_disk_and_the_folder_goes_with_the_spool(temporary: Path) -> None:
     with Spool() as spool:
-        spool.append([row(0)], np.ones((1, 4), dtype=np.float32))
+        spool.append(window(0), np.ones((1, 4), dtype=np.float32))
         assert isinstance(spool.embeddings(), np.memmap)
         (folder,) = temporary.iterdir()
         assert (folder / "embeddings.f32").stat().st_size == 16
@@ -51,7 +63,7 @@ def test_the_embeddings_lie_on_disk_and_the_folder_goes_with_the_spool(temporary
 
 def test_the_folder_goes_when_an_error_ends_the_run(temporary: Path) -> None:
     with pytest.raises(AttributeError), Spool() as spool:
-        spool.append([row(0)], None)  # type: ignore[arg-type]
+        spool.append(window(0), None)  # type: ignore[arg-type]
     assert list(temporary.iterdir()) == []
 
 
@@ -65,7 +77,7 @@ def test_an_empty_spool_has_no_rows_and_no_embeddings() -> None:
 def test_embeddings_that_are_a_view_are_written_in_the_order_of_their_rows() -> None:
     wide = np.arange(12, dtype=np.float32).reshape(2, 6)
     with Spool() as spool:
-        spool.append([row(0), row(1)], wide[:, ::2])
+        spool.append(window(0, 1), wide[:, ::2])
         assert spool.embeddings().tolist() == [[0, 2, 4], [6, 8, 10]]
 
 
@@ -75,8 +87,8 @@ def test_any_windows_come_back_in_order(sizes: list[int]) -> None:
     windows, begin = [], 0
     with Spool() as spool:
         for size in sizes:
-            windows.append([row(number) for number in range(begin, begin + size)])
+            windows.append(window(*range(begin, begin + size)))
             spool.append(windows[-1], np.full((size, 2), begin, dtype=np.float32))
             begin += size
-        assert list(spool.windows()) == windows
+        assert rows(spool.windows()) == rows(windows)
         assert spool.rows == len(spool.embeddings()) == begin

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from instructmining import Example, ScoredRow, Scorer, Statistics, Turn
+from instructmining.batches import Batching
+from instructmining.bundle import ROLES
 from instructmining.errors import BundleError
 from instructmining.records import Batch
 from instructmining.sessions import GraphSession
@@ -171,7 +173,7 @@ def test_a_bundle_of_the_rules_models_needs_no_option(bundle: Path) -> None:
 
 def test_a_row_alone_has_the_answers_that_it_has_in_a_batch(bundle: Path) -> None:
     with Scorer.open(bundle, indicators=COLUMNS, device="cpu") as scorer:
-        scorer.budget_tokens = 4096
+        scorer.batching = Batching.usual("cpu", ROLES, budget_tokens=4096)
         together = list(scorer.score(EXAMPLES))
         alone = [row for example in EXAMPLES for row in scorer.score([example])]
     np.testing.assert_allclose(values(together, *COLUMNS), values(alone, *COLUMNS), rtol=0, atol=1e-5)
@@ -188,7 +190,7 @@ def test_equal_texts_are_computed_once_and_every_row_has_the_answer(bundle: Path
         for example in ([SHORT, CONVERSATION, other_prompt] if question == "coherence" else [SHORT, CONVERSATION])
     ]
     assert statistics.tokens == Counter(unieval=sum(len(original.ids(*text)) for text in once))
-    assert statistics.window_share == 1
+    assert statistics.rows_computed == len(examples)
     found = values(rows, *COLUMNS)
     np.testing.assert_array_equal(found[[3, 4]], found[[0, 0]])
     np.testing.assert_array_equal(found[2, [0, 2]], found[0, [0, 2]])

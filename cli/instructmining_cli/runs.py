@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -19,7 +19,7 @@ from instructmining.errors import InstructMiningError
 from instructmining.inputs import ExampleReader
 from instructmining.records import PREDICTION, ScoredRow
 from instructmining.runstats import Statistics
-from instructmining.scorer import WINDOW_ROWS, Scorer
+from instructmining.scorer import Scorer
 
 _PLAIN_EVERY_S = 30.0  # where standard error is no terminal, a line this often
 
@@ -67,7 +67,7 @@ class Run:
             self.say(f"bundle {self.scorer.bundle.name!r}: {self.scorer.bundle.note}")
         if self.scorer.caution:
             self.say(f"caution: {self.scorer.caution}")
-        self.say(f"device: {self.scorer.device}")
+        self.say(f"device: {', '.join(map(str, self.scorer.devices))}")
         if not self._console.is_terminal:
             yield
             return
@@ -86,7 +86,7 @@ class Run:
         self._said_at = now
         share = self._share_done(statistics)
         elapsed = now - self._begin
-        tokens = sum(statistics.tokens.values())
+        tokens = statistics.tokens.total()
         left = _duration(elapsed / share - elapsed) if share > 0.01 else "?"
         speed = (
             f"{statistics.rows_computed:,.0f} rows, {statistics.rows_computed / elapsed:,.1f}/s, "
@@ -127,7 +127,7 @@ class Run:
                 "onnxruntime": self.scorer.runtime_version,
                 **{package: version(package) for package in packages},
             },
-            "device": str(self.scorer.device),
+            "device": ", ".join(map(str, self.scorer.devices)),
             "bundle": {
                 "path": str(bundle.path),
                 "name": bundle.name,
@@ -144,8 +144,7 @@ class Run:
                 "inputs": list(self.inputs),
                 "formats": dict(self.reader.formats) if self.reader else {},
                 "columns": list(self.scorer.columns),
-                "budget_tokens": self.scorer.budget_tokens,
-                "window_rows": WINDOW_ROWS,
+                **asdict(self.scorer.batching),
                 "knn": {"metric": "euclidean", "pool": "all rows of the run", "text": "turns joined by newlines"},
                 **self.settings,
             },
@@ -159,6 +158,8 @@ class Run:
             },
             "tokens": dict(statistics.tokens),
             "padding_share": round(statistics.padding_share, 4),
+            "batches": statistics.batches,
+            "device_busy_share": {name: round(seconds / elapsed, 4) for name, seconds in statistics.busy.items()},
             "seconds": {
                 "total": round(elapsed, 3),
                 **{stage: round(seconds, 3) for stage, seconds in statistics.seconds.items()},
@@ -168,7 +169,7 @@ class Run:
     def say_result(self) -> None:
         """The closing words."""
         elapsed = time.perf_counter() - self._begin
-        tokens = sum(self.statistics.tokens.values())
+        tokens = self.statistics.tokens.total()
         self.say(
             f"scored {_rows(self.rows_written)} in {_duration(elapsed)} "
             f"({self.rows_written / elapsed:,.1f} rows/s, {tokens / elapsed:,.0f} tokens/s): {self.out}"

@@ -30,8 +30,16 @@ def score(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N. auto takes CUDA only where a session runs there.")
+        str,
+        typer.Option(help="auto, cpu, cuda, cuda:N or cuda:0,1. auto takes CUDA only where a session runs there."),
     ] = "auto",
+    budget_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Padded tokens of a batch; by default measured once on a long input and kept, by bundle and device.",
+        ),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(help="alpaca, sharegpt, messages or prompt_response; by default detected in each file."),
@@ -45,23 +53,30 @@ def score(
 
     Bad rows go to OUT.rejects.jsonl with the reason; OUT.run.json says what was run. Exit code 3: rows were rejected.
     """
+    from instructmining.budgets import one_budget
     from instructmining.formats import format_name
     from instructmining.inputs import read_examples
     from instructmining.records import COLUMNS
     from instructmining.scorer import Scorer
     from instructmining.writers import RunWriter, added_names
+    from instructmining_cli.calibrations import calibrate
     from instructmining_cli.demo_bundle import demo_bundle
     from instructmining_cli.runs import Run
 
+    name = format_name(format)
     folder = bundle or demo_bundle(lambda text: typer.echo(text, err=True))
     with (
         RunWriter(out, prefix=prefix, overwrite=overwrite, inputs=inputs) as writer,
         Scorer.open(folder, rule=rule, indicators=indicators, device=device) as scorer,
     ):
+        if budget_tokens is not None:
+            scorer.batching = one_budget(scorer.batching, budget_tokens)
+        else:
+            calibrate(scorer, inputs, name, limit=limit, say=lambda text: typer.echo(text, err=True))
         run = Run(scorer, inputs, out, {"format": format, "prefix": prefix, "limit": limit, "strict": strict})
         run.reader = read_examples(
             inputs,
-            format=format_name(format),
+            format=name,
             limit=limit,
             columns=added_names(COLUMNS, prefix),  # select takes them all for ours
             on_reject=None if strict else writer.reject,

@@ -6,6 +6,7 @@ InstructMiningError
 ├── OutputError      OUT exists, a name is taken, the disk does not take it
 ├── BundleError      the bundle is damaged, from another version, or lacks a role
 ├── DeviceError      the device asked for does not work here
+│   └── DeviceMemoryError   the device has too little memory for what it was given
 ├── RuleError        a rule cannot be read or applied
 ├── SelectionError   a choice that the scored rows cannot answer
 └── ExportError      a checkpoint cannot become a bundle
@@ -36,6 +37,10 @@ class BundleError(InstructMiningError):
 
 class DeviceError(InstructMiningError):
     """The device asked for does not run here; the message names what is missing."""
+
+
+class DeviceMemoryError(DeviceError):
+    """A device has too little memory for a graph or a batch; a smaller batch may fit."""
 
 
 class RuleError(InstructMiningError):

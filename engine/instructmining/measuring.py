@@ -2,78 +2,143 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.batches import batches
+from instructmining.batches import Batching, batches
+from instructmining.execution import Done, Executor, Job
+from instructmining.pipeline import ahead
 from instructmining.records import Batch, LikelihoodSums, Measurements, Tokens
 from instructmining.runstats import Statistics
-from instructmining.sessions import GraphSession
 from instructmining.windows import StreamTexts, Window
+
+# Results that may wait while those before them are used; each is small.
+_RESULTS_AHEAD = 64
 
 
 def measure(
-    window: Window,
-    sessions: Mapping[Path, GraphSession],
+    windows: Iterable[Window],
+    executor: Executor,
+    batching: Batching,
     *,
-    budget_tokens: int,
     statistics: Statistics,
     report: Callable[[], None],
-) -> Measurements:
-    """Compute what the plan's streams measure; of equal texts in a stream one is computed, for all of their rows.
+) -> Generator[Measurements, None, None]:
+    """Compute what the plan's streams measure, a window's measurements as its last batch is done, in order.
+
+    Batches of the next window follow those of the one before without a gap; they run in a thread of their own, beside
+    whoever takes the measurements. Of equal texts in a stream of a window one is computed, for all of their rows.
 
     Args:
-        window: tokenized rows.
-        sessions: by graph.
-        budget_tokens: padded tokens of a batch.
+        windows: tokenized rows, taken in that thread.
+        executor: runs the batches.
+        batching: the budgets of all roles.
         statistics: tokens computed, padding and seconds are added to it.
-        report: called after each batch.
+        report: called after each batch, here.
     """
-    rows = len(window.examples)
-    measured = Measurements(
-        window.examples, window.prompt_tokens, window.response_tokens, truncated=[[] for _ in range(rows)]
-    )
-    work = [_StreamResults(part) for part in window.streams]
-    planned = sum(len(text.ids) for results in work for text in results.texts)
-    done = 0
-    for part, results in zip(window.streams, work, strict=True):
-        _note_truncated(part, measured)
-        roles = "+".join(part.stream.roles)
-        for batch in batches(results.texts, budget_tokens=budget_tokens):
-            with statistics.timed(f"model:{roles}:{part.stream.text}"):
-                outputs = sessions[part.stream.role.graph].run(batch, part.stream.outputs)
-            results.add(batch, outputs)
-            tokens = int(batch.mask.sum())
-            statistics.tokens[roles] += tokens
-            statistics.padded_tokens += batch.ids.size
-            done += tokens
-            statistics.window_share = done / planned
+    unfinished: deque[_WindowResults] = deque()
+
+    def jobs() -> Iterator[Job]:
+        for window in windows:
+            unfinished.append(results := _WindowResults(window))
+            yield from results.jobs(batching)
+
+    with ahead(executor.run(jobs()), name="device", depth=_RESULTS_AHEAD) as done:
+        for of_batch in done:
+            while not unfinished[0].missing:  # a window without a text
+                yield unfinished.popleft().measurements(statistics)
+            unfinished[0].add(of_batch, statistics)
+            if not unfinished[0].missing:
+                yield unfinished.popleft().measurements(statistics)
             report()
-        results.give(measured)
-    for names in measured.truncated:
-        statistics.truncated.update(names)
-    return measured
+    while unfinished:
+        yield unfinished.popleft().measurements(statistics)
+
+
+def count(window: Window, statistics: Statistics) -> Measurements:
+    """The measurements of a window in a plan without streams: what was counted in its texts."""
+    return _WindowResults(window).measurements(statistics)
+
+
+class _WindowResults:
+    """Makes the jobs of a window and takes their results, in the same order."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._streams = [_StreamResults(part) for part in window.streams]
+        self._tokens = sum(len(text.ids) for stream in self._streams for text in stream.texts)
+        self._at_work = iter(self._streams)
+        self._current: _StreamResults | None = None
+        self._counted = 0.0  # rows that the statistics have of this window
+        self.missing = sum(len(stream.texts) for stream in self._streams)
+
+    def jobs(self, batching: Batching) -> Iterator[Job]:
+        """Every batch of every stream."""
+        for stream in self._streams:
+            yield from stream.jobs(batching)
+
+    def add(self, done: Done, statistics: Statistics) -> None:
+        while self._current is None or not self._current.missing:
+            self._current = next(self._at_work)
+        self._current.add(done.job.batch, done.outputs)
+        batch, stream = done.job.batch, self._current.stream
+        self.missing -= len(batch.members)
+        tokens = int(batch.mask.sum())
+        label = "+".join(stream.roles)
+        statistics.seconds[f"model:{label}:{stream.text}"] += done.seconds
+        statistics.busy[str(done.device)] += done.seconds
+        statistics.batches += 1
+        statistics.texts[label] += len(batch.members)
+        statistics.tokens[label] += tokens
+        statistics.padded[label] += batch.ids.size
+        statistics.scored[label] += len(batch.scored) if "nll" in done.job.outputs else 0
+        share = len(self._window.examples) * tokens / self._tokens
+        statistics.rows_computed += share
+        self._counted += share
+
+    def measurements(self, statistics: Statistics) -> Measurements:
+        """All of the window; call it when nothing is missing."""
+        rows = len(self._window.examples)
+        window = self._window
+        measured = Measurements(
+            window.examples, window.prompt_tokens, window.response_tokens, truncated=[[] for _ in range(rows)]
+        )
+        for part, results in zip(window.streams, self._streams, strict=True):
+            _note_truncated(part, measured)
+            results.give(measured)
+        for names in measured.truncated:
+            statistics.truncated.update(names)
+        statistics.rows_computed = round(statistics.rows_computed + rows - self._counted)
+        return measured
 
 
 class _StreamResults:
     """Collects a graph's outputs for the distinct texts of a stream, then gives each row those of its own texts."""
 
     def __init__(self, part: StreamTexts) -> None:
-        self._stream = part.stream
+        self.stream = part.stream
         self._owners = part.owners
         self.texts, self._copy_of = _distinct(part.texts)
+        self.missing = len(self.texts)
         self._nll = LikelihoodSums(np.zeros(len(self.texts)), np.zeros(len(self.texts), dtype=np.int64))
         self._values: dict[str, NDArray[np.float32]] = {}  # output → (texts, …)
 
+    def jobs(self, batching: Batching) -> Iterator[Job]:
+        role = self.stream.role
+        budget_tokens = batching.budget_tokens[role.name]
+        for batch in batches(self.texts, budget_tokens=budget_tokens, width_multiple=batching.width_multiple):
+            yield Job(role.graph, batch, self.stream.outputs)
+
     def add(self, batch: Batch, outputs: Mapping[str, NDArray[np.float32]]) -> None:
+        self.missing -= len(batch.members)
         for output, values in outputs.items():
             if output == "nll":
-                of_token = batch.members[batch.scored[:, 0]]
-                np.add.at(self._nll.total, of_token, values.astype(np.float64))
-                np.add.at(self._nll.tokens, of_token, 1)
+                of_row, rows = batch.scored[:, 0], len(batch.members)
+                self._nll.total[batch.members] = np.bincount(of_row, weights=values, minlength=rows)
+                self._nll.tokens[batch.members] = np.bincount(of_row, minlength=rows)
                 continue
             if output not in self._values:
                 self._values[output] = np.zeros((len(self.texts), *values.shape[1:]), dtype=np.float32)
@@ -81,7 +146,7 @@ class _StreamResults:
 
     def give(self, measured: Measurements) -> None:
         rows = len(measured.examples)
-        for measure in self._stream.measures:
+        for measure in self.stream.measures:
             match measure:
                 case "conversation_nll":
                     measured.conversation_nll = self._sums(rows)

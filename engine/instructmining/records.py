@@ -169,6 +169,19 @@ class Column:
     whole: bool = False  # values are counts, written as integers
 
 
+@dataclass(slots=True)
+class ScoredWindow:
+    """Rows and their columns so far, as arrays; rows are made of it when all columns are there."""
+
+    examples: list[Example]
+    truncated: list[tuple[str, ...]]  # (rows,) the roles that saw less than the whole text
+    columns: dict[str, Column]
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.examples)
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
     """An example with its columns, ``predicted_log_loss`` among them when there is a rule."""

@@ -1,4 +1,4 @@
-"""What a run counts while it goes: rows, tokens, padding, seconds by stage."""
+"""What a run counts while it goes: rows, tokens, padding, seconds by stage and of the devices."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Statistics:
-    """Counters of one run; the run file and the progress line are written from them."""
+    """Counters of one run; the run file and the progress line are written from them.
+
+    Stages run side by side in threads, each with counters of its own: the seconds of all add up to more than passed.
+    A model pass is named by the roles that it serves and the text, as in ``perplexity+reward:conversation``.
+    """
 
     rows_taken: int = 0  # examples given to the scorer
+    rows_computed: float = 0.0  # rows through the models, those of the window at work counted in part
     rows_scored: int = 0
     rows_rejected: int = 0  # examples that the scorer could not score
-    window_share: float = 0.0  # part of the window at work that is computed, 0..1
-    window_rows: int = 0
     neighbours_done: int = 0  # rows whose neighbours are found
+    batches: int = 0
     truncated: Counter[str] = field(default_factory=Counter)  # role → rows of which it saw less than the whole
-    tokens: Counter[str] = field(default_factory=Counter)  # role → tokens run through its graph, padding not counted
-    padded_tokens: int = 0  # tokens of all roles with padding
+    texts: Counter[str] = field(default_factory=Counter)  # model pass → texts, equal ones once
+    tokens: Counter[str] = field(default_factory=Counter)  # model pass → tokens of those texts
+    padded: Counter[str] = field(default_factory=Counter)  # model pass → the same with padding
+    scored: Counter[str] = field(default_factory=Counter)  # model pass → tokens whose likelihood was computed
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # by stage
-
-    @property
-    def rows_computed(self) -> float:
-        """Rows scored, the window at work counted in part."""
-        return self.rows_scored + self.window_share * self.window_rows
+    busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # device → seconds it computed
 
     @property
     def padding_share(self) -> float:
         """Share of the computed tokens that was padding, 0..1."""
-        return 1 - sum(self.tokens.values()) / self.padded_tokens if self.padded_tokens else 0.0
+        padded = self.padded.total()
+        return 1 - self.tokens.total() / padded if padded else 0.0
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

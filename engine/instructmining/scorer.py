@@ -1,10 +1,9 @@
-"""Composes the stages: tokenizing runs ahead in a thread while the device computes; the only module to know two."""
+"""Composes the stages: tokenizing runs ahead in a thread, the device computes in another, rows are finished here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -14,42 +13,45 @@ from typing import Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from instructmining.batches import Batching
+from instructmining.budgets import CANDIDATES, calibrated
 from instructmining.bundle import Bundle
+from instructmining.columns import part, predict, row_columns, rows_of
+from instructmining.devices import Device, choose_devices_for, runtime_version
 from instructmining.errors import InstructMiningError, RowError, RuleError
-from instructmining.indicators import CorpusIndicator, RowIndicator
-from instructmining.measuring import measure
+from instructmining.execution import Executor
+from instructmining.indicators import CorpusIndicator
+from instructmining.measuring import count, measure
 from instructmining.neighbours import kth_distances
+from instructmining.pipeline import ahead
 from instructmining.plans import Plan, indicator_names, plan
-from instructmining.records import PREDICTION, Column, ColumnValue, Example, Measurements, ScoredRow
+from instructmining.records import PREDICTION, Column, Example, ScoredRow, ScoredWindow
 from instructmining.rules import Rule
 from instructmining.runstats import Statistics
-from instructmining.sessions import Device, GraphSession, TopKSession, choose_device_for, runtime_version
+from instructmining.sessions import Acceleration, TopKSession
 from instructmining.spool import Spool
 from instructmining.windows import Window, WindowBuilder
 
 OnReject: TypeAlias = Callable[[Example, str], None]
 OnProgress: TypeAlias = Callable[[Statistics], None]
 
-BUDGET_TOKENS = {"cpu": 512, "cuda": 16384}  # padded tokens of a batch
-WINDOW_ROWS = 512
-
 
 class Scorer:
     """Scores examples with one bundle on one device; a context manager, safe to share between threads."""
 
-    def __init__(self, bundle: Bundle, rule: Rule | None, work: Plan, device: Device) -> None:
-        """Use :meth:`open`, which reads the parts and chooses the device."""
+    def __init__(self, bundle: Bundle, rule: Rule | None, work: Plan, executor: Executor, batching: Batching) -> None:
+        """Use :meth:`open`, which reads the parts and chooses the devices."""
         self.bundle = bundle
         self.rule = rule
-        self.device = device
+        self.devices = executor.devices
+        self.batching = batching
         self.columns = (*(indicator.column for indicator in work.indicators), *([PREDICTION] if rule else []))
-        self.budget_tokens = BUDGET_TOKENS[device.kind]
         self._plan = work
         self._closed = False
+        self._executor = executor
         self._windows = WindowBuilder(work, bundle.roles[bundle.length_tokenizer].tokenizer)
-        self._sessions = {graph: GraphSession(graph, device) for graph in {s.role.graph for s in work.streams}}
         corpus = any(isinstance(indicator, CorpusIndicator) for indicator in work.indicators)
-        self._top_k = TopKSession(device) if corpus else None
+        self._top_k = TopKSession(self.device) if corpus else None
 
     @classmethod
     def open(
@@ -59,6 +61,8 @@ class Scorer:
         rule: str | Path | Rule | None = None,
         indicators: Sequence[str] | str | None = None,
         device: str = "auto",
+        batching: Batching | None = None,
+        acceleration: Acceleration | None = None,
     ) -> Self:
         """Open a bundle for scoring.
 
@@ -67,7 +71,9 @@ class Scorer:
             rule: "paper-v1", "paper-v3", a JSON file or a rule. With neither rule nor indicators: the bundle's own.
             indicators: columns to compute, beside the rule's terms if there is a rule; a list, comma-separated text, or
                 "all": every column that the bundle's roles give.
-            device: "auto", "cpu", "cuda" or "cuda:N"; auto takes CUDA only where a session runs there.
+            device: "auto", "cpu", "cuda", "cuda:N" or "cuda:0,1"; auto takes CUDA only where a session runs there.
+            batching: window and batch sizes; by default what is usual on the device, or see :meth:`calibrate`.
+            acceleration: what is off by default on CUDA.
 
         Raises:
             BundleError: the bundle is damaged or lacks a role that is needed.
@@ -85,7 +91,11 @@ class Scorer:
             raise RuleError("no indicator was named; give at least one, or a rule")
         chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
         work = plan(opened, chosen, indicator_names(indicators or (), opened))
-        return cls(opened, chosen, work, choose_device_for([stream.role for stream in work.streams], device))
+        roles = [stream.role for stream in work.streams]
+        devices = choose_devices_for(roles, device)
+        executor = Executor({role.graph for role in roles}, devices, acceleration or Acceleration())
+        usual = Batching.usual(devices[0].kind, [role.name for role in roles])
+        return cls(opened, chosen, work, executor, batching or usual)
 
     def __enter__(self) -> Self:
         """The scorer itself."""
@@ -96,8 +106,13 @@ class Scorer:
     ) -> None:
         """Let the sessions and their memory go."""
         self._closed = True
-        self._sessions.clear()
+        self._executor.close()
         self._top_k = None
+
+    @property
+    def device(self) -> Device:
+        """The first device, which also searches the neighbours."""
+        return self.devices[0]
 
     @property
     def runtime_version(self) -> str:
@@ -134,13 +149,15 @@ class Scorer:
     ) -> Iterator[ScoredRow]:
         """Score examples, in input order.
 
-        Without a corpus indicator rows come as their window is done. With one (``knn_6``) all examples are taken
-        first, waiting on disk, and rows come after the corpus pass.
+        Reading and tokenizing, the models, and whoever takes the rows run beside each other. Without a corpus
+        indicator rows come as their window is done. With one (``knn_6``) all examples are taken first, waiting on
+        disk, and rows come after the corpus pass.
 
         Args:
-            examples: taken lazily, from another thread.
-            on_reject: called with an example that cannot be scored and the reason; without it that raises.
-            on_progress: called after each batch.
+            examples: taken lazily, in another thread.
+            on_reject: called with an example that cannot be scored and the reason, from any of the threads, one call
+                at a time; without it that raises.
+            on_progress: called after each batch, in the thread that takes the rows.
             statistics: counts of the run, kept up to date.
 
         Raises:
@@ -152,27 +169,33 @@ class Scorer:
         counts = statistics if statistics is not None else Statistics()
         report = on_progress or (lambda _: None)
         windows = self._measured(examples, on_reject or _raise, report, counts)
-        if self._top_k is None:
-            for rows, _ in windows:
-                yield from self._finished(rows, {})
-            return
-        with Spool() as spool:
-            for rows, measured in windows:
-                assert measured.embedding is not None
-                spool.append(rows, measured.embedding)
-            corpus = self._corpus_columns(spool.embeddings(), report, counts)
-            begin = 0
-            for rows in spool.windows():
-                end = begin + len(rows)
-                yield from self._finished(rows, {name: _part(column, begin, end) for name, column in corpus.items()})
-                begin = end
+        with closing(windows):
+            if self._top_k is None:
+                for window, _ in windows:
+                    yield from self._rows(window)
+                return
+            yield from self._rows_with_corpus(windows, report, counts)
+
+    def calibrate(self, examples: Iterable[Example]) -> Batching:
+        """Find the fastest budget of each role on these examples and use it from now on.
+
+        Takes ten to twenty seconds a role on a CPU with a small model. Numbers do not depend on the budget beyond
+        float rounding; which budget is found may differ from time to time, so keep the result and give it to
+        :meth:`open` where runs must be alike.
+
+        Args:
+            examples: rows like those to come; the first window of them is used.
+        """
+        taken = list(islice(examples, self.batching.window_rows))
+        window = self._windows.build(taken, lambda _, __: None)
+        candidates = CANDIDATES[self.device.kind]
+        self.batching = calibrated(window, self._executor, self.batching, candidates=candidates)
+        return self.batching
 
     def _measured(
         self, examples: Iterable[Example], on_reject: OnReject, report: OnProgress, counts: Statistics
-    ) -> Iterator[tuple[list[ScoredRow], Measurements]]:
-        """Windows of rows with the row indicators' columns; the next window is tokenized while one is computed."""
-        source = iter(examples)
-
+    ) -> Generator[tuple[ScoredWindow, NDArray[np.float32] | None], None, None]:
+        """Windows with the columns of the row indicators, and their embeddings."""
         rejecting = Lock()  # rows are rejected here and in the thread that tokenizes
 
         def reject(example: Example, reason: str) -> None:
@@ -180,51 +203,54 @@ class Scorer:
                 counts.rows_rejected += 1
                 on_reject(example, reason)
 
-        def next_window() -> Window | None:
+        with ExitStack() as stack:
+            windows = stack.enter_context(ahead(self._tokenized(examples, reject, counts), name="tokens"))
+            if self._plan.streams:
+                every = measure(
+                    windows, self._executor, self.batching, statistics=counts, report=lambda: report(counts)
+                )
+                stack.enter_context(closing(every))
+            else:
+                every = (count(window, counts) for window in windows)
+            for measured in every:
+                with counts.timed("indicators"):
+                    window, embedding = row_columns(measured, self._plan.indicators, reject)
+                counts.rows_scored += len(window)
+                report(counts)
+                if len(window):
+                    yield window, embedding
+
+    def _tokenized(self, examples: Iterable[Example], reject: OnReject, counts: Statistics) -> Iterator[Window]:
+        source = iter(examples)
+        while True:
             with counts.timed("read"):
-                taken = list(islice(source, WINDOW_ROWS))
+                taken = list(islice(source, self.batching.window_rows))
+            if not taken:
+                return
             counts.rows_taken += len(taken)
             with counts.timed("tokenize"):
-                return self._windows.build(taken, reject) if taken else None
+                window = self._windows.build(taken, reject)
+            yield window
 
-        with ThreadPoolExecutor(1, thread_name_prefix="instructmining-tokens") as ahead:
-            coming = ahead.submit(next_window)
-            while (window := coming.result()) is not None:
-                coming = ahead.submit(next_window)
-                counts.window_rows, counts.window_share = len(window.examples), 0.0
-                measured = measure(
-                    window,
-                    self._sessions,
-                    budget_tokens=self.budget_tokens,
-                    statistics=counts,
-                    report=lambda: report(counts),
-                )
-                with counts.timed("indicators"):
-                    rows, measured = self._scored(measured, reject)
-                counts.rows_scored += len(rows)
-                counts.window_rows = 0
-                report(counts)
-                if rows:
-                    yield rows, measured
-
-    def _scored(self, measured: Measurements, on_reject: OnReject) -> tuple[list[ScoredRow], Measurements]:
-        """Rows with the columns of the row indicators; rows with a model output that is not finite are rejected."""
-        finite = _finite(measured)
-        for row in np.flatnonzero(~finite):
-            on_reject(measured.examples[row], "a model output is not a finite number")
-        columns = {
-            indicator.column: indicator.compute(measured)
-            for indicator in self._plan.indicators
-            if isinstance(indicator, RowIndicator)
-        }
-        rows = [
-            _add_columns(ScoredRow(example, {}, tuple(roles), {}), columns, row)
-            for row, (example, roles) in enumerate(zip(measured.examples, measured.truncated, strict=True))
-            if finite[row]
-        ]
-        if measured.embedding is not None and not finite.all():
-            measured.embedding = measured.embedding[finite]
-        return rows, measured
+    def _rows_with_corpus(
+        self,
+        windows: Iterator[tuple[ScoredWindow, NDArray[np.float32] | None]],
+        report: OnProgress,
+        counts: Statistics,
+    ) -> Iterator[ScoredRow]:
+        """All windows wait on disk until the corpus columns are known."""
+        with Spool() as spool:
+            for window, embedding in windows:
+                assert embedding is not None
+                with counts.timed("spool"):
+                    spool.append(window, embedding)
+            corpus = self._corpus_columns(spool.embeddings(), report, counts)
+            begin = 0
+            for window in spool.windows():
+                end = begin + len(window)
+                window.columns.update({name: part(column, begin, end) for name, column in corpus.items()})
+                yield from self._rows(window)
+                begin = end
 
     def _corpus_columns(
         self, embeddings: NDArray[np.float32], report: OnProgress, counts: Statistics
@@ -249,63 +275,13 @@ class Scorer:
             columns[indicator.column] = Column(distances)
         return columns
 
-    def _finished(self, rows: list[ScoredRow], corpus: dict[str, Column]) -> Iterator[ScoredRow]:
-        """The rows with the corpus columns, the prediction last, columns in the order of the indicators."""
-        full = [_add_columns(row, corpus, number) for number, row in enumerate(rows)]
-        prediction: dict[str, Column] = {}
+    def _rows(self, window: ScoredWindow) -> Iterator[ScoredRow]:
+        """The finished rows, the prediction last, columns in the order of the indicators."""
         if self.rule is not None:
-            values = {
-                column: np.array([_nan(row.columns[column]) for row in full], dtype=np.float64)
-                for column in self.rule.terms
-            }
-            predicted = self.rule.predict(values)
-            notes = {
-                number: f"undefined: {', '.join(column for column in values if np.isnan(values[column][number]))}"
-                for number in np.flatnonzero(np.isnan(predicted)).tolist()
-            }
-            prediction = {PREDICTION: Column(predicted, notes)}
-        for number, row in enumerate(full):
-            done = _add_columns(row, prediction, number)
-            yield replace(done, columns={name: done.columns[name] for name in self.columns})
+            predict(window, self.rule)
+        return rows_of(window, self.columns)
 
 
 def _raise(example: Example, reason: str) -> None:
     where = f"{example.row.source}, line {example.row.line}: " if example.row is not None else ""
     raise RowError(f"{where}{reason}")
-
-
-def _finite(measured: Measurements) -> NDArray[np.bool_]:
-    """Rows whose model outputs are all finite, (rows,)."""
-    finite = np.ones(len(measured.examples), dtype=bool)
-    for sums in (measured.conversation_nll, measured.response_nll):
-        if sums is not None:
-            finite &= np.isfinite(sums.total)
-    if measured.reward is not None:
-        finite &= np.isfinite(measured.reward)
-    if measured.embedding is not None:
-        finite &= np.isfinite(measured.embedding).all(axis=1)
-    for answers in measured.answers.values():
-        finite &= np.isfinite(answers)
-    return finite
-
-
-def _add_columns(row: ScoredRow, columns: dict[str, Column], number: int) -> ScoredRow:
-    values: dict[str, ColumnValue] = {}
-    notes: dict[str, str] = {}
-    for name, column in columns.items():
-        value = float(column.values[number])
-        if np.isfinite(value):
-            values[name] = int(value) if column.whole else value
-        else:
-            values[name] = None
-            notes[name] = column.notes.get(number, "not a finite number")
-    return replace(row, columns=row.columns | values, notes=row.notes | notes)
-
-
-def _part(column: Column, begin: int, end: int) -> Column:
-    notes = {row - begin: reason for row, reason in column.notes.items() if begin <= row < end}
-    return replace(column, values=column.values[begin:end], notes=notes)
-
-
-def _nan(value: ColumnValue) -> float:
-    return float("nan") if value is None else float(value)

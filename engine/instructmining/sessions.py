@@ -1,192 +1,196 @@
-"""Batch to arrays: the only user of onnxruntime. Which device runs is proved, never assumed."""
+"""Batch to arrays through onnxruntime, on a device that is proved and never silently another."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
-import sys
-from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from instructmining.binding import DeviceBinding
 from instructmining.bundle import Role
-from instructmining.errors import BundleError, DeviceError
+from instructmining.devices import Device as Device
+from instructmining.devices import choose_devices, choose_devices_for, probe_path
+from instructmining.devices import cpu_threads as cpu_threads
+from instructmining.devices import cuda_problem as cuda_problem
+from instructmining.devices import runtime_version as runtime_version
+from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
 from instructmining.records import Batch
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
-_DRIVER = "libcuda.so.1"
-# What onnxruntime-gpu 1.31 loads, as found on Linux; the major versions are those it is built for.
-_CUDA_LIBRARIES = (
-    "libcudart.so.13",
-    "libcublas.so.13",
-    "libcublasLt.so.13",
-    "libcurand.so.10",
-    "libcufft.so.12",
-    "libcudnn.so.9",
+_TENSORRT = "TensorrtExecutionProvider"
+_PRODUCTS_GRAPH = "products.onnx"
+_PRODUCTS = ("MatMul", "Gemm")
+# The wordings of onnxruntime's arenas (bfc_arena.cc), of CUDA, cuBLAS and cuDNN, and of C++.
+_OUT_OF_MEMORY = re.compile(
+    r"failed to allocate memory|available memory of \d+ is smaller|out[ _]of[ _]memory|ALLOC_FAILED"
+    r"|cudaErrorMemoryAllocation|bad_alloc|bad allocation",
+    re.IGNORECASE,
 )
-_PROBE = "neighbours.onnx"
+# Scored positions are padded to a multiple of an eighth of the batch where shapes must repeat.
+_SCORED_STEPS = 8
+_SCORED_STEP = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """Where sessions run."""
+class Acceleration:
+    """What a user may turn on for CUDA; a CPU takes no notice."""
 
-    kind: str  # "cpu" or "cuda"
-    index: int = 0
-    threads: int = 1  # of onnxruntime's pool, CPU only
-
-    def __str__(self) -> str:
-        """As the run file says it."""
-        return f"cuda:{self.index}" if self.kind == "cuda" else f"cpu ({self.threads} threads)"
+    cuda_graphs: bool = False  # replay the kernels of batches whose shapes repeat; one device
+    tensorrt: Path | None = None  # folder in which TensorRT keeps the engines that it builds; None leaves it out
+    tensorrt_fp16: bool = False  # TensorRT may compute in fp16: only where all graphs are exported so
+    memory_bytes: int | None = None  # most that a session's arena takes on a device
 
 
-def choose_device(asked: str) -> Device:
-    """The device that a session really runs on.
-
-    Args:
-        asked: "auto", "cpu", "cuda" or "cuda:N". Auto takes CUDA only where a session runs there.
-
-    Raises:
-        DeviceError: CUDA was asked for and does not work; the message names what is missing.
-    """
-    if asked == "cpu":
-        return Device("cpu", threads=cpu_threads())
-    match = re.fullmatch(r"auto|cuda(?::(\d+))?", asked)
-    if match is None:
-        raise DeviceError(f"device {asked!r}; wanted auto, cpu, cuda or cuda:N")
-    index = int(match.group(1) or 0)
-    problem = cuda_problem(index)
-    if problem is None:
-        return Device("cuda", index)
-    if asked == "auto":
-        return Device("cpu", threads=cpu_threads())
-    raise DeviceError(f"device {asked!r} does not work here: {problem}")
+NO_ACCELERATION = Acceleration()
 
 
-def choose_device_for(roles: Iterable[Role], asked: str) -> Device:
-    """The device for the graphs of these roles: int8 graphs run on the CPU alone.
+def open_session(
+    graph: str | Path,
+    device: Device,
+    acceleration: Acceleration = NO_ACCELERATION,
+    *,
+    free_dimensions: Mapping[str, int] = MappingProxyType({}),
+) -> ort.InferenceSession:
+    """A session with the engine's own options.
 
     Args:
-        roles: those that will run.
-        asked: as for :func:`choose_device`; auto takes the CPU where a graph is int8.
+        graph: an ``.onnx`` file.
+        device: where it runs.
+        acceleration: what is turned on there.
+        free_dimensions: sizes of inputs' dimensions that the graph leaves open, by the dimension's name; for those not
+            named any size may be given in a run.
 
     Raises:
-        DeviceError: as :func:`choose_device`, or CUDA was asked for int8 graphs: onnxruntime would run their products
-            on the CPU without a word.
+        BundleError: the graph cannot be loaded.
+        DeviceError: the session opened elsewhere than asked, or an acceleration cannot be had for this graph.
+        DeviceMemoryError: the device has no room for its weights.
     """
-    whole = [role.name for role in roles if role.precision == "int8"]
-    if not whole:
-        return choose_device(asked)
-    if asked not in {"auto", "cpu"}:
-        raise DeviceError(
-            f"device {asked!r}: role {whole[0]!r} is int8, which runs on the CPU only; "
-            "give --device cpu, or export it with --precision fp16"
-        )
-    return choose_device("cpu")
-
-
-def runtime_version() -> str:
-    """Version of onnxruntime."""
-    return str(ort.__version__)
-
-
-def cpu_threads() -> int:
-    """CPUs that this process may use: its affinity, and the container's quota where there is one."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return available
-    return available if quota == "max" else max(1, min(available, int(quota) // int(period)))
-
-
-@cache
-def cuda_problem(index: int = 0) -> str | None:
-    """What keeps CUDA from running here, or None if a small graph ran on it."""
-    if _CUDA not in ort.get_available_providers():
-        return (
-            f"this onnxruntime ({ort.__version__}) is built without CUDA; "
-            "install onnxruntime-gpu in place of onnxruntime"
-        )
-    if os.name == "posix" and not _loads(_DRIVER):
-        return f"cannot load {_DRIVER}; install the NVIDIA driver"
-    if hasattr(ort, "preload_dlls"):
-        with redirect_stdout(sys.stderr):  # it prints what it misses, and standard output is for results
-            ort.preload_dlls()
-    missing = [name for name in _CUDA_LIBRARIES if not _loads(name)] if os.name == "posix" else []
-    if missing:
-        return f"cannot load {', '.join(missing)}; pip install 'instructmining[cuda]'"
-    try:
-        session = ort.InferenceSession(_probe_path(), providers=[(_CUDA, {"device_id": index})], enable_fallback=0)
-        if _CUDA not in session.get_providers():
-            return "onnxruntime opened the session on the CPU instead; see its messages above"
-        points = np.eye(4, dtype=np.float32)
-        session.run(None, {"queries": points, "points": points, "k": np.array([2], dtype=np.int64)})
-    except Exception as error:  # onnxruntime's own classes have no common root but this one
-        return (str(error).strip() or type(error).__name__).splitlines()[-1]
-    return None
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
-
-
-def _probe_path() -> str:
-    return str(resources.files("instructmining") / _PROBE)
-
-
-def _open(graph: str, device: Device) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    wanted = _CPU
-    settings: dict[str, object] = {}
+    for name, size in free_dimensions.items():
+        options.add_free_dimension_override_by_name(name, size)
     if device.kind == "cuda":
-        wanted = _CUDA
-        # TF32 rounds the inputs of float32 products to 10 bits, and the numbers would not be those of the gate.
-        settings = {"device_id": device.index, "arena_extend_strategy": "kSameAsRequested", "use_tf32": 0}
+        providers = _cuda_providers(device, acceleration)
+        if acceleration.tensorrt is not None:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     else:
-        options.intra_op_num_threads = device.threads
-        # Exact integer products also where the CPU has no VNNI: the default kernel saturates there.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        providers = [(_CPU, {})]
+        _set_cpu(options, device)
+    wanted = providers[0][0]
+    if wanted == _TENSORRT and wanted not in ort.get_available_providers():
+        raise DeviceError(f"{graph}: this onnxruntime ({ort.__version__}) is built without TensorRT; leave it out")
     try:
         # With its fallback on, a provider that fails in the middle of a run is replaced by the CPU, with a print.
-        session = ort.InferenceSession(graph, options, providers=[(wanted, settings)], enable_fallback=0)
+        session = ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's own classes have no common root but this one
-        raise BundleError(f"{graph}: onnxruntime cannot load it: {error}") from error
+        raise _opening_error(str(graph), device, acceleration, error) from error
     if session.get_providers()[0] != wanted:
-        raise DeviceError(f"{graph}: opened on {session.get_providers()[0]}, asked for {wanted}")
+        how = "; install TensorRT's libraries (pip install tensorrt) or leave it out" if wanted == _TENSORRT else ""
+        raise DeviceError(f"{graph}: opened on {session.get_providers()[0]}, asked for {wanted}{how}")
+    if wanted == _TENSORRT:
+        _prove_tensorrt(str(graph), session)
     return session
+
+
+def _set_cpu(options: ort.SessionOptions, device: Device) -> None:
+    options.intra_op_num_threads = device.threads
+    # Exact integer products also where the CPU has no VNNI: the default kernel saturates there.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    # A session's idle threads spin by default, on the cores that another session's batch or a tokenizer needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+
+
+def _cuda_providers(device: Device, acceleration: Acceleration) -> list[tuple[str, dict[str, object]]]:
+    cuda: dict[str, object] = {
+        "device_id": device.index,
+        # Growing by powers of two takes up to twice what is needed, and several sessions share the device.
+        "arena_extend_strategy": "kSameAsRequested",
+        # TF32 rounds the inputs of float32 products to 10 bits, and the numbers would not be those of the gate.
+        "use_tf32": 0,
+    }
+    if acceleration.memory_bytes is not None:
+        cuda["gpu_mem_limit"] = acceleration.memory_bytes
+    if acceleration.tensorrt is None:
+        return [(_CUDA, cuda | ({"enable_cuda_graph": 1} if acceleration.cuda_graphs else {}))]
+    if acceleration.cuda_graphs:
+        raise DeviceError("CUDA graphs and TensorRT were both asked for; turn one of them off")
+    acceleration.tensorrt.mkdir(parents=True, exist_ok=True)
+    tensorrt = {
+        "device_id": device.index,
+        "trt_engine_cache_enable": 1,
+        "trt_engine_cache_path": str(acceleration.tensorrt),
+        "trt_timing_cache_enable": 1,
+        "trt_timing_cache_path": str(acceleration.tensorrt),
+        "trt_fp16_enable": int(acceleration.tensorrt_fp16),
+    }
+    return [(_TENSORRT, tensorrt), (_CUDA, cuda)]
+
+
+def _prove_tensorrt(graph: str, session: ort.InferenceSession) -> None:
+    """TensorRT leaves what it does not know to CUDA, without a word: it must have every matrix product."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        raise DeviceError(
+            f"{graph}: onnxruntime {ort.__version__} does not say what TensorRT took; install a newer one, "
+            "or leave TensorRT out"
+        )
+    products = [
+        part.ep_name == _TENSORRT
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+        if node.op_type in _PRODUCTS
+    ]
+    if not products or not all(products):
+        raise DeviceError(
+            f"{graph}: TensorRT took {sum(products)} of {len(products)} matrix products and would leave the others to "
+            "CUDA; leave TensorRT out"
+        )
+
+
+def _opening_error(graph: str, device: Device, acceleration: Acceleration, error: Exception) -> Exception:
+    if _is_out_of_memory(error):
+        return DeviceMemoryError(
+            f"{graph}: its weights do not fit into the memory of {device}: {error}; use another device, "
+            "or export it with a smaller --precision"
+        )
+    if device.kind == "cuda" and acceleration.cuda_graphs and "graph" in str(error).lower():
+        return DeviceError(f"{graph}: cannot be opened for CUDA graphs: {error}; leave CUDA graphs out")
+    return BundleError(f"{graph}: onnxruntime cannot load it: {error}")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 class GraphSession:
     """One graph on one device; safe to share between threads."""
 
-    def __init__(self, graph: Path, device: Device) -> None:
+    def __init__(self, graph: Path, device: Device, acceleration: Acceleration = NO_ACCELERATION) -> None:
         """Open the graph.
 
         Args:
             graph: an ``.onnx`` file with the inputs and outputs of DESIGN's contract.
             device: where it runs.
+            acceleration: what is turned on there.
 
         Raises:
             BundleError: the graph cannot be loaded.
-            DeviceError: the session opened elsewhere than asked.
+            DeviceError: the session opened elsewhere than asked, or an acceleration cannot be had for this graph.
+            DeviceMemoryError: the device has no room for its weights.
         """
         self._graph = graph
-        self._session = _open(str(graph), device)
+        self._device = device
+        self._session = open_session(graph, device, acceleration)
+        self._captures = device.kind == "cuda" and acceleration.cuda_graphs
+        self._binding = DeviceBinding(self._session, device, capture=self._captures) if device.kind == "cuda" else None
+        self._shrink = False  # after the next run
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
         self.outputs = frozenset(value.name for value in self._session.get_outputs())
 
@@ -202,6 +206,7 @@ class GraphSession:
             ``nll`` (n,), in the order of the batch's scored positions; ``reward`` (rows,); ``embedding`` (rows, size).
 
         Raises:
+            DeviceMemoryError: the device has too little memory for this batch; the next one may run.
             DeviceError: the graph fails on this batch.
         """
         scored = batch.scored if "nll" in outputs else batch.scored[:0]
@@ -209,13 +214,64 @@ class GraphSession:
             "input_ids": batch.ids,
             "position_ids": batch.positions,
             "attention_mask": batch.mask,
-            "scored": scored,
+            "scored": _repeating(scored, batch.ids.size) if self._captures else scored,
         }
         try:
-            values = self._session.run(list(outputs), {name: feeds[name] for name in feeds if name in self._inputs})
+            values = self._run(outputs, {name: feeds[name] for name in feeds if name in self._inputs})
         except Exception as error:  # onnxruntime's own classes have no common root but this one
-            raise DeviceError(f"{self._graph}: failed on a batch of shape {batch.ids.shape}: {error}") from error
-        return dict(zip(outputs, values, strict=True))
+            raise self._error(batch, error) from error
+        named = dict(zip(outputs, values, strict=True))
+        if "nll" in named:
+            named["nll"] = named["nll"][: len(scored)]
+        return named
+
+    def _run(self, outputs: Sequence[str], feeds: dict[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        if self._binding is None:
+            values: list[NDArray[np.float32]] = self._session.run(list(outputs), feeds)
+            return values
+        values = self._binding.run(outputs, feeds, shrink=self._shrink)
+        self._shrink = False
+        return values
+
+    def _error(self, batch: Batch, error: Exception) -> DeviceError:
+        where = f"{self._graph}: failed on a batch of shape {batch.ids.shape}"
+        if _is_out_of_memory(error):
+            self._shrink = True  # what the failed run had taken is in pieces that the next one may not fit into
+            return DeviceMemoryError(f"{where}: {self._device} has too little memory: {error}")
+        how = "; CUDA graphs are on, try without" if self._captures else ""
+        return DeviceError(f"{where}: {error}{how}")
+
+
+def _repeating(scored: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
+    """Positions (n, 2) with the last repeated, so that few different n occur for batches of one shape."""
+    step = max(_SCORED_STEP, tokens // _SCORED_STEPS)
+    missing = -len(scored) % step
+    return np.concatenate([scored, np.repeat(scored[-1:], missing, axis=0)])
+
+
+class ProductSession:
+    """Inner products on one CPU thread, by a small graph that ships with the package; safe to share between threads."""
+
+    def __init__(self) -> None:
+        """Open the graph."""
+        self._session = open_session(str(resources.files("instructmining") / _PRODUCTS_GRAPH), Device("cpu", threads=1))
+
+    def __call__(self, queries: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Inner products of each query with each point, float32 (queries, points).
+
+        Args:
+            queries: float32 (queries, size).
+            points: float32 (points, size).
+
+        Raises:
+            DeviceMemoryError: there is too little memory for the products.
+            DeviceError: the graph fails on these vectors.
+        """
+        try:
+            products: NDArray[np.float32] = self._session.run(["products"], {"queries": queries, "points": points})[0]
+        except Exception as error:  # onnxruntime's own classes have no common root but this one
+            raise _vectors_error("products", queries, points, error) from error
+        return products
 
 
 class TopKSession:
@@ -223,7 +279,7 @@ class TopKSession:
 
     def __init__(self, device: Device) -> None:
         """Open the graph on a device."""
-        self._session = _open(_probe_path(), device)
+        self._session = open_session(probe_path(), device)
 
     def __call__(
         self, queries: NDArray[np.float32], points: NDArray[np.float32], k: int
@@ -239,11 +295,32 @@ class TopKSession:
             float32 (queries, k) products and int64 (queries, k) indices of points.
 
         Raises:
+            DeviceMemoryError: the device has too little memory for these vectors.
             DeviceError: the graph fails on these vectors.
         """
         feeds = {"queries": queries, "points": points, "k": np.array([k], dtype=np.int64)}
         try:
             values, indices = self._session.run(["values", "indices"], feeds)
         except Exception as error:  # onnxruntime's own classes have no common root but this one
-            raise DeviceError(f"neighbours of {queries.shape} among {points.shape}: failed: {error}") from error
+            raise _vectors_error("neighbours", queries, points, error) from error
         return values, indices
+
+
+def _vectors_error(
+    what: str, queries: NDArray[np.float32], points: NDArray[np.float32], error: Exception
+) -> DeviceError:
+    kind = DeviceMemoryError if _is_out_of_memory(error) else DeviceError
+    return kind(f"{what} of {queries.shape} among {points.shape}: failed: {error}")
+
+
+# Until doctor, diagnosis and the exporter take these from ``devices``.
+
+
+def choose_device(asked: str) -> Device:
+    """The first of :func:`choose_devices`."""
+    return choose_devices(asked)[0]
+
+
+def choose_device_for(roles: Iterable[Role], asked: str) -> Device:
+    """The first of :func:`choose_devices_for`."""
+    return choose_devices_for(roles, asked)[0]

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.records import ScoredRow
+from instructmining.records import ScoredWindow
 
 
 class Spool:
@@ -39,12 +39,12 @@ class Spool:
         self._vectors.close()
         self._folder.cleanup()
 
-    def append(self, rows: list[ScoredRow], embedding: NDArray[np.float32]) -> None:
+    def append(self, window: ScoredWindow, embedding: NDArray[np.float32]) -> None:
         """Add a window of rows and their float32 (rows, size) embeddings."""
-        pickle.dump(rows, self._rows, protocol=5)  # our own objects in our own folder, read back by this process
+        pickle.dump(window, self._rows, protocol=5)  # our own objects in our own folder, read back by this process
         self._vectors.write(np.ascontiguousarray(embedding).tobytes())
         self._size = embedding.shape[1]
-        self.rows += len(rows)
+        self.rows += len(window)
 
     def embeddings(self) -> NDArray[np.float32]:
         """All embeddings, float32 (rows, size), mapped from the file."""
@@ -53,11 +53,11 @@ class Spool:
             return np.empty((0, 0), dtype=np.float32)
         return np.memmap(self._vectors.name, dtype=np.float32, mode="r", shape=(self.rows, self._size))
 
-    def windows(self) -> Iterator[list[ScoredRow]]:
+    def windows(self) -> Iterator[ScoredWindow]:
         """The rows as they were appended."""
         self._rows.seek(0)
         done = 0
         while done < self.rows:
-            window: list[ScoredRow] = pickle.load(self._rows)
+            window: ScoredWindow = pickle.load(self._rows)
             done += len(window)
             yield window

@@ -1,0 +1,69 @@
+"""Measured batch sizes, kept between runs: by bundle, device, threads and versions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import orjson
+
+from instructmining import __version__
+from instructmining.batches import Batching
+from instructmining.formats import FormatName
+from instructmining.inputs import read_examples
+from instructmining.records import Reject
+from instructmining.scorer import Scorer
+from instructmining_cli.demo_bundle import cache_folder
+
+_WORTH_BYTES = 1 << 20  # of input: about a thousand rows, a minute or more of work
+
+
+def calibrate(
+    scorer: Scorer, inputs: Sequence[str], name: FormatName | None, *, limit: int | None, say: Callable[[str], None]
+) -> None:
+    """Give the scorer the budgets that were found before for its bundle and device, or find and keep them now.
+
+    Found only where the run is long enough to be worth it, and where the input can be read twice.
+    """
+    file = cache_folder() / "budgets" / f"{_key(scorer)}.json"
+    kept = _read(file, scorer.batching)
+    if kept is not None:
+        scorer.batching = kept
+        return
+    if "-" in inputs or limit is not None or sum(Path(path).stat().st_size for path in inputs) < _WORTH_BYTES:
+        return
+    say("finding the fastest batch size on this device, once")
+    examples = read_examples(inputs, format=name, on_reject=_pass)
+    found = scorer.calibrate(islice(examples, scorer.batching.window_rows))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_bytes(orjson.dumps(found.budget_tokens))
+    partial.replace(file)
+
+
+def _key(scorer: Scorer) -> str:
+    """Whatever the speed of a batch size depends on."""
+    roles = ",".join(sorted(scorer.batching.budget_tokens))
+    devices = ",".join(map(str, scorer.devices))
+    parts = (scorer.bundle.digest, devices, scorer.runtime_version, __version__, roles)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _read(file: Path, batching: Batching) -> Batching | None:
+    """What was kept, where it is whole and for the same roles."""
+    try:
+        budgets = orjson.loads(file.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    if not isinstance(budgets, dict) or budgets.keys() != batching.budget_tokens.keys():
+        return None
+    if not all(isinstance(budget, int) and budget > 0 for budget in budgets.values()):
+        return None
+    return replace(batching, budget_tokens=budgets)
+
+
+def _pass(_: Reject) -> None:
+    """Bad rows are told of when the run meets them."""

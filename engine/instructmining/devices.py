@@ -1,0 +1,154 @@
+"""Where graphs run: the CPU's threads and the CUDA devices that really work here, proved by a probe."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from instructmining.bundle import Role
+from instructmining.errors import DeviceError
+
+_PROBE = "neighbours.onnx"
+_CUDA = "CUDAExecutionProvider"
+_DRIVER = "libcuda.so.1"
+# What onnxruntime-gpu 1.31 loads, as found on Linux; the major versions are those it is built for.
+_CUDA_LIBRARIES = (
+    "libcudart.so.13",
+    "libcublas.so.13",
+    "libcublasLt.so.13",
+    "libcurand.so.10",
+    "libcufft.so.12",
+    "libcudnn.so.9",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where sessions run."""
+
+    kind: str  # "cpu" or "cuda"
+    index: int = 0
+    threads: int = 1  # of onnxruntime's pool, CPU only
+
+    def __str__(self) -> str:
+        """As the run file says it."""
+        return f"cuda:{self.index}" if self.kind == "cuda" else f"cpu ({self.threads} threads)"
+
+
+def choose_devices(asked: str) -> tuple[Device, ...]:
+    """The devices that sessions really run on, in the order asked for.
+
+    Args:
+        asked: "auto", "cpu", "cuda", "cuda:N", or several as "cuda:0,1". Auto takes one CUDA device, and only where a
+            session runs there.
+
+    Raises:
+        DeviceError: it is none of these, names a device twice, or CUDA was asked for and one of the devices does not
+            work; the message names that one and what is missing.
+    """
+    if asked == "cpu":
+        return (Device("cpu", threads=cpu_threads()),)
+    match = re.fullmatch(r"auto|cuda(?::([0-9]+(?:,[0-9]+)*))?", asked)
+    if match is None:
+        raise DeviceError(f"device {asked!r}; wanted auto, cpu, cuda, cuda:N, or several as cuda:0,1")
+    indices = [int(index) for index in (match.group(1) or "0").split(",")]
+    for index in indices:
+        if indices.count(index) > 1:
+            raise DeviceError(f"device {asked!r}: cuda:{index} is there twice; name each device once")
+    for index in indices:
+        problem = cuda_problem(index)
+        if problem is None:
+            continue
+        if asked == "auto":
+            return choose_devices("cpu")
+        named = f"device {asked!r}" if len(indices) == 1 else f"device {asked!r}: cuda:{index}"
+        raise DeviceError(f"{named} does not work here: {problem}")
+    return tuple(Device("cuda", index) for index in indices)
+
+
+def choose_devices_for(roles: Iterable[Role], asked: str) -> tuple[Device, ...]:
+    """The devices for the graphs of these roles: int8 graphs run on the CPU alone.
+
+    Args:
+        roles: those that will run.
+        asked: as for :func:`choose_devices`; auto takes the CPU where a graph is int8.
+
+    Raises:
+        DeviceError: as :func:`choose_devices`, or CUDA was asked for int8 graphs: onnxruntime would run their products
+            on the CPU without a word.
+    """
+    whole = [role.name for role in roles if role.precision == "int8"]
+    if not whole:
+        return choose_devices(asked)
+    if asked not in {"auto", "cpu"}:
+        raise DeviceError(
+            f"device {asked!r}: role {whole[0]!r} is int8, which runs on the CPU only; "
+            "give --device cpu, or export it with --precision fp16"
+        )
+    return choose_devices("cpu")
+
+
+def runtime_version() -> str:
+    """Version of onnxruntime."""
+    return str(ort.__version__)
+
+
+def cpu_threads() -> int:
+    """CPUs that this process may use: its affinity, and the container's quota where there is one."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return available
+    return available if quota == "max" else max(1, min(available, int(quota) // int(period)))
+
+
+@cache
+def cuda_problem(index: int = 0) -> str | None:
+    """What keeps CUDA from running on a device, or None if a small graph ran on it."""
+    if _CUDA not in ort.get_available_providers():
+        return (
+            f"this onnxruntime ({ort.__version__}) is built without CUDA; "
+            "install onnxruntime-gpu in place of onnxruntime"
+        )
+    if os.name == "posix" and not _loads(_DRIVER):
+        return f"cannot load {_DRIVER}; install the NVIDIA driver"
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(sys.stderr):  # it prints what it misses, and standard output is for results
+            ort.preload_dlls()
+    missing = [name for name in _CUDA_LIBRARIES if not _loads(name)] if os.name == "posix" else []
+    if missing:
+        return f"cannot load {', '.join(missing)}; pip install 'instructmining[cuda]'"
+    try:
+        session = ort.InferenceSession(probe_path(), providers=[(_CUDA, {"device_id": index})], enable_fallback=0)
+        if _CUDA not in session.get_providers():
+            return "onnxruntime opened the session on the CPU instead; see its messages above"
+        points = np.eye(4, dtype=np.float32)
+        session.run(None, {"queries": points, "points": points, "k": np.array([2], dtype=np.int64)})
+    except Exception as error:  # onnxruntime's own classes have no common root but this one
+        return (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return None
+
+
+def probe_path() -> str:
+    """The graph of the probe, which also finds nearest neighbours."""
+    return str(resources.files("instructmining") / _PROBE)
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,93 @@
+"""The fastest batch size, found on a clock that the test owns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import cast
+
+import numpy as np
+import pytest
+from test_measuring import CONVERSATIONS, DOCUMENTS, EXAMPLE, RESPONSES, part, text
+
+from instructmining.batches import Batching
+from instructmining.budgets import calibrated, one_budget
+from instructmining.devices import Device
+from instructmining.execution import Done, Executor, Job
+from instructmining.windows import Window
+
+BATCHING = Batching(512, {"perplexity": 100, "embedding": 100}, width_multiple=1)
+
+
+class TimedExecutor:
+    """Takes for a batch the time that a rule of the test says."""
+
+    def __init__(self, seconds: Callable[[Job], float]) -> None:
+        self._seconds = seconds
+        self.now = 0.0
+        self.widest: set[int] = set()
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Done]:
+        for job in jobs:
+            self.widest.add(job.batch.ids.size)
+            self.now += self._seconds(job)
+            yield Done(job, {}, 0.0, Device("cpu"))
+
+
+def found(
+    seconds: Callable[[Job], float], *, candidates: tuple[int, ...] = (64, 128, 256), texts: int = 200
+) -> Batching:
+    executor = TimedExecutor(seconds)
+    words = [text(*range(1, 9)) for _ in range(texts)]
+    window = Window(
+        [EXAMPLE] * texts, [part(CONVERSATIONS, words), part(DOCUMENTS, words), part(RESPONSES, words)], None, None
+    )
+    return calibrated(window, cast(Executor, executor), BATCHING, candidates=candidates, clock=lambda: executor.now)
+
+
+def test_each_role_gets_the_budget_that_is_fastest_for_it() -> None:
+    def seconds(job: Job) -> float:
+        best = 128 if job.graph == CONVERSATIONS.role.graph else 256
+        return job.batch.ids.size * (1.0 if job.batch.ids.size == best else 2.0) / 1e5
+
+    chosen = found(seconds)
+    assert chosen.budget_tokens == {"perplexity": 128, "embedding": 256}
+    assert (chosen.window_rows, chosen.width_multiple) == (512, 1)
+
+
+def test_of_equally_fast_budgets_the_smallest_is_taken() -> None:
+    assert set(found(lambda job: job.batch.ids.size / 1e5).budget_tokens.values()) == {64}
+
+
+def test_a_gain_within_the_noise_is_none() -> None:
+    assert set(found(lambda job: job.batch.ids.size / 1e5 + 0.02 * 64 / 1e5).budget_tokens.values()) == {64}
+
+
+def test_a_constant_cost_of_a_batch_wants_large_ones() -> None:
+    assert set(found(lambda _: 1e-3).budget_tokens.values()) == {256}
+
+
+def test_a_budget_larger_than_all_texts_is_not_tried() -> None:
+    assert set(found(lambda _: 1e-3, texts=20).budget_tokens.values()) == {128}
+
+
+def test_a_slow_model_is_not_tried_for_long() -> None:
+    calls = 0
+
+    def seconds(_: Job) -> float:
+        nonlocal calls
+        calls += 1
+        return 100.0
+
+    found(seconds, texts=16)
+    once = 2 * 3  # two roles of 128 tokens: two batches of 64, one of 128
+    assert calls == once
+
+
+def test_one_budget_is_for_all_roles() -> None:
+    assert one_budget(BATCHING, 7).budget_tokens == {"perplexity": 7, "embedding": 7}
+
+
+@pytest.mark.parametrize("texts", [1, 3])
+def test_a_short_window_still_gives_budgets(texts: int) -> None:
+    chosen = found(lambda job: float(np.sqrt(job.batch.ids.size)), texts=texts)
+    assert set(chosen.budget_tokens.values()) == {64}

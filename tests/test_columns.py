@@ -1,0 +1,80 @@
+"""Columns to rows: nulls with their reasons, integers as integers, rows with bad outputs left out."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining import Example, Rule
+from instructmining.columns import part, predict, row_columns, rows_of
+from instructmining.indicators import INDICATORS
+from instructmining.records import Column, LikelihoodSums, Measurements, ScoredWindow
+
+EXAMPLES = [Example.of(f"question {number}", "an answer") for number in range(3)]
+
+
+def window(**columns: Column) -> ScoredWindow:
+    return ScoredWindow(list(EXAMPLES), [(), ("reward",), ()], columns)
+
+
+def values(*numbers: float) -> NDArray[np.float64]:
+    return np.array(numbers, dtype=np.float64)
+
+
+def test_rows_have_the_columns_in_the_order_asked_for() -> None:
+    scored = window(mtld=Column(values(1.5, 2.5, 3.5)), output_length=Column(values(4, 5, 6), whole=True))
+    rows = list(rows_of(scored, ["output_length", "mtld"]))
+    assert [list(row.columns.items()) for row in rows] == [
+        [("output_length", 4), ("mtld", 1.5)],
+        [("output_length", 5), ("mtld", 2.5)],
+        [("output_length", 6), ("mtld", 3.5)],
+    ]
+    assert all(isinstance(row.columns["output_length"], int) for row in rows)
+    assert [row.truncated for row in rows] == [(), ("reward",), ()]
+    assert [row.example for row in rows] == EXAMPLES
+
+
+def test_an_undefined_value_is_none_with_its_reason() -> None:
+    scored = window(
+        mtld=Column(values(1.0, np.nan, np.inf), {1: "no word"}), knn_6=Column(values(np.nan, 1, 1), {0: "few rows"})
+    )
+    rows = list(rows_of(scored, ["mtld", "knn_6"]))
+    assert [row.columns["mtld"] for row in rows] == [1.0, None, None]
+    assert [row.notes for row in rows] == [{"knn_6": "few rows"}, {"mtld": "no word"}, {"mtld": "not a finite number"}]
+
+
+def test_a_prediction_is_undefined_where_a_term_is_and_says_which() -> None:
+    rule = Rule("r", 1.0, {"mtld": 2.0, "reward": 1.0})
+    scored = window(mtld=Column(values(1, np.nan, np.inf)), reward=Column(values(1, 2, np.nan)))
+    predict(scored, rule)
+    rows = list(rows_of(scored, ["predicted_log_loss"]))
+    assert [row.columns["predicted_log_loss"] for row in rows] == [4.0, None, None]
+    assert [row.notes for row in rows] == [
+        {},
+        {"predicted_log_loss": "undefined: mtld"},
+        {"predicted_log_loss": "undefined: mtld, reward"},
+    ]
+
+
+def test_a_row_with_an_output_that_is_not_finite_is_rejected_and_its_embedding_with_it() -> None:
+    measured = Measurements(
+        list(EXAMPLES),
+        conversation_nll=LikelihoodSums(values(1, np.nan, 3), np.array([1, 1, 1])),
+        embedding=np.arange(6, dtype=np.float32).reshape(3, 2),
+        truncated=[[], [], ["reward"]],
+    )
+    rejected: list[tuple[Example, str]] = []
+    scored, embedding = row_columns(measured, [INDICATORS["perplexity"]], lambda *reject: rejected.append(reject))
+    assert rejected == [(EXAMPLES[1], "a model output is not a finite number")]
+    assert scored.examples == [EXAMPLES[0], EXAMPLES[2]]
+    assert scored.truncated == [(), ("reward",)]
+    assert embedding is not None
+    assert embedding.tolist() == [[0, 1], [4, 5]]
+    np.testing.assert_allclose(scored.columns["perplexity"].values, np.exp([1, 3]))
+
+
+def test_a_part_of_a_column_keeps_the_reasons_of_its_rows() -> None:
+    column = Column(values(0, 1, 2, 3), {1: "one", 3: "three"})
+    found = part(column, 1, 3)
+    assert found.values.tolist() == [1, 2]
+    assert found.notes == {0: "one"}
