@@ -18,11 +18,11 @@ from transformers import AutoTokenizer, GPTNeoXModel, LlamaForCausalLM, T5ForCon
 import instructmining
 from instructmining import Bundle, Example, Scorer
 from instructmining.bundle import PrecisionName, RoleName
+from instructmining.devices import Device
 from instructmining.diagnosis import check_bundle
 from instructmining.errors import ExportError
 from instructmining.prompts import conversation, question
 from instructmining.references import BOUNDS, References
-from instructmining.sessions import Device
 from instructmining.tokens import TextEncoder
 from instructmining_export import neighbours_graph, parity, roles
 from instructmining_export.bundles import BundleWriter

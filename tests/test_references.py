@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from instructmining.batches import batches
+from instructmining.devices import Device
 from instructmining.errors import BundleError
 from instructmining.records import Batch, Tokens
 from instructmining.references import BOUNDS, Agreement, References, agreement, agreements
-from instructmining.sessions import Device, GraphSession
+from instructmining.sessions import GraphSession
 
 CPU = Device("cpu", threads=1)
 LENGTHS = (23, 5, 40, 11, 2)

@@ -13,6 +13,7 @@ import typer
 
 from instructmining import __version__
 from instructmining.errors import InstructMiningError
+from instructmining_cli.bench import bench
 from instructmining_cli.doctor import doctor
 from instructmining_cli.export import export
 from instructmining_cli.score import score
@@ -46,6 +47,7 @@ def _options(
 app.command()(score)
 app.command()(select)
 app.command()(export)
+app.command()(bench)
 app.command()(doctor)
 
 

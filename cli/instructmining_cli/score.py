@@ -6,6 +6,15 @@ from typing import Annotated
 
 import typer
 
+from instructmining_cli.device_options import (
+    BudgetTokens,
+    CudaGraphs,
+    DeviceName,
+    GpuMemory,
+    TensorRT,
+    acceleration,
+)
+
 
 def score(
     inputs: Annotated[
@@ -29,17 +38,11 @@ def score(
             "with --rule: beside its terms."
         ),
     ] = None,
-    device: Annotated[
-        str,
-        typer.Option(help="auto, cpu, cuda, cuda:N or cuda:0,1. auto takes CUDA only where a session runs there."),
-    ] = "auto",
-    budget_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Padded tokens of a batch; by default measured once on a long input and kept, by bundle and device.",
-        ),
-    ] = None,
+    device: DeviceName = "auto",
+    budget_tokens: BudgetTokens = None,
+    cuda_graphs: CudaGraphs = False,
+    tensorrt: TensorRT = None,
+    gpu_memory: GpuMemory = None,
     format: Annotated[
         str | None,
         typer.Option(help="alpaca, sharegpt, messages or prompt_response; by default detected in each file."),
@@ -67,7 +70,13 @@ def score(
     folder = bundle or demo_bundle(lambda text: typer.echo(text, err=True))
     with (
         RunWriter(out, prefix=prefix, overwrite=overwrite, inputs=inputs) as writer,
-        Scorer.open(folder, rule=rule, indicators=indicators, device=device) as scorer,
+        Scorer.open(
+            folder,
+            rule=rule,
+            indicators=indicators,
+            device=device,
+            acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
+        ) as scorer,
     ):
         if budget_tokens is not None:
             scorer.batching = one_budget(scorer.batching, budget_tokens)

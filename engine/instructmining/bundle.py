@@ -19,6 +19,7 @@ RoleName: TypeAlias = Literal["reward", "perplexity", "embedding", "unieval"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
 PrecisionName: TypeAlias = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)  # of a graph's matrix products
+UNITS = ("token", "scored", "row")  # for which a graph's multiply-adds are given
 PieceKind: TypeAlias = Literal["special", "literal", "bos", "content"]
 Pieces: TypeAlias = tuple[tuple[PieceKind, str], ...]
 Strip: TypeAlias = Literal["none", "left", "right", "both", "left newlines", "right newlines", "both newlines"]
@@ -122,6 +123,9 @@ class Role:
     parity: Mapping[str, object]  # figures of the exporter's gate
     references: Path | None  # token ids and float32 values that the graph must give on any device
     bos: str | None = None  # the token that the model's tokenizer puts in front of a text
+    multiply_adds: Mapping[str, int] = field(default_factory=dict)
+    """Of the graph's products with weights, for each padded "token", each "scored" position and each "row"; empty in
+    bundles written before they were counted."""
 
     @property
     def shares(self) -> tuple[object, ...]:
@@ -260,7 +264,21 @@ def _role(folder: Path, name: RoleName, entry: Mapping[str, object], files: Mapp
         parity=_object(entry.get("parity", {}), folder),
         references=listed("references") if "references" in entry else None,
         bos=bos,
+        multiply_adds=_multiply_adds(entry.get("multiply_adds", {}), f"{folder}: role {name!r}"),
     )
+
+
+def _multiply_adds(value: object, where: str) -> dict[str, int]:
+    """By unit; empty where none are given."""
+    if value == {}:
+        return {}
+    counts = {str(unit): count for unit, count in value.items()} if isinstance(value, dict) else {}
+    found = {unit: count for unit, count in counts.items() if type(count) is int and count >= 0}
+    if found.keys() != counts.keys() or not found.keys() >= {*UNITS}:
+        raise BundleError(
+            f"{where}: multiply_adds is {value!r}, wanted a count for {', '.join(UNITS)}; export it again"
+        )
+    return found
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from instructmining.bundle import Bundle
+from instructmining.devices import Device, cpu_threads, cuda_problem, runtime_version
 from instructmining.references import BOUNDS, Agreement, References, agreement
-from instructmining.sessions import Device, GraphSession, cpu_threads, cuda_problem, runtime_version
+from instructmining.sessions import GraphSession
 
 ENGINE_PACKAGES = ("numpy", "orjson", "tokenizers", "zstandard")
 EXPORT_PACKAGES = ("torch", "transformers", "onnx-ir", "safetensors", "gguf", "accelerate")
@@ -45,13 +46,20 @@ def describe_machine() -> dict[str, str]:
     """Versions and devices, by name."""
     problem = cuda_problem()
     return {
+        **versions(),
+        "cpu": f"works, {cpu_threads()} threads",
+        "cuda": "works: a graph ran on it" if problem is None else f"does not work: {problem}",
+        **{f"export: {package}": _version(package) for package in EXPORT_PACKAGES},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of everything that scoring runs on."""
+    return {
         "instructmining": _version("instructmining"),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "onnxruntime": runtime_version(),
         **{package: _version(package) for package in ENGINE_PACKAGES},
-        "cpu": f"works, {cpu_threads()} threads",
-        "cuda": "works: a graph ran on it" if problem is None else f"does not work: {problem}",
-        **{f"export: {package}": _version(package) for package in EXPORT_PACKAGES},
     }
 
 

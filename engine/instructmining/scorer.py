@@ -18,7 +18,7 @@ from instructmining.budgets import CANDIDATES, calibrated
 from instructmining.bundle import Bundle
 from instructmining.columns import part, predict, row_columns, rows_of
 from instructmining.devices import Device, choose_devices_for, runtime_version
-from instructmining.errors import InstructMiningError, RowError, RuleError
+from instructmining.errors import DeviceError, InstructMiningError, RowError, RuleError
 from instructmining.execution import Executor
 from instructmining.indicators import CorpusIndicator
 from instructmining.measuring import count, measure
@@ -73,7 +73,7 @@ class Scorer:
                 "all": every column that the bundle's roles give.
             device: "auto", "cpu", "cuda", "cuda:N" or "cuda:0,1"; auto takes CUDA only where a session runs there.
             batching: window and batch sizes; by default what is usual on the device, or see :meth:`calibrate`.
-            acceleration: what is off by default on CUDA.
+            acceleration: what is off by default on CUDA; an error on a CPU.
 
         Raises:
             BundleError: the bundle is damaged or lacks a role that is needed.
@@ -93,6 +93,8 @@ class Scorer:
         work = plan(opened, chosen, indicator_names(indicators or (), opened))
         roles = [stream.role for stream in work.streams]
         devices = choose_devices_for(roles, device)
+        if acceleration not in {None, Acceleration()} and devices[0].kind == "cpu":
+            raise DeviceError("CUDA graphs, TensorRT or a limit of GPU memory were asked for, but the graphs run on a CPU")
         executor = Executor({role.graph for role in roles}, devices, acceleration or Acceleration())
         usual = Batching.usual(devices[0].kind, [role.name for role in roles])
         return cls(opened, chosen, work, executor, batching or usual)

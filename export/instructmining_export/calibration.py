@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.batches import batches
+from instructmining.devices import Device, cpu_threads
 from instructmining.records import Tokens
-from instructmining.sessions import Device, GraphSession, cpu_threads
+from instructmining.sessions import GraphSession
 from instructmining_export.graphs.quantization import LEVELS, quantize_columns
 from instructmining_export.graphs.tape import GraphTape, save
 

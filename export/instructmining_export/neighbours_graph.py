@@ -1,4 +1,4 @@
-"""Writes the small graph that the engine ships: inner products of queries with points, and the k largest of each."""
+"""Writes the small graphs that the engine ships for neighbours: inner products, and the k largest of each query."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ def build() -> ir.Model:
 
     Outputs ``values`` float32 (q, k), descending, and ``indices`` int64 (q, k).
     """
-
-    def vectors(name: str, rows: str) -> ir.Value:
-        return ir.Value(name=name, shape=ir.Shape([rows, "size"]), type=ir.TensorType(ir.DataType.FLOAT))
-
-    queries, points = vectors("queries", "q"), vectors("points", "p")
+    queries, points = _vectors("queries", "q"), _vectors("points", "p")
     k = ir.Value(name="k", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64))
     tape = Tape()
     products = tape.op("Gemm", [queries, points], {"transB": 1})
@@ -32,7 +28,23 @@ def build() -> ir.Model:
     return ir.Model(graph, ir_version=10, producer_name="instructmining")
 
 
+def build_products() -> ir.Model:
+    """Inputs float32 ``queries`` (q, size) and ``points`` (p, size); output float32 ``products`` (q, p)."""
+    queries, points = _vectors("queries", "q"), _vectors("points", "p")
+    tape = Tape()
+    products = tape.op("Gemm", [queries, points], {"transB": 1})
+    products.name, products.type = "products", ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph([queries, points], [products], nodes=tape.nodes, opset_imports={"": OPSET}, name="products")
+    return ir.Model(graph, ir_version=10, producer_name="instructmining")
+
+
+def _vectors(name: str, rows: str) -> ir.Value:
+    return ir.Value(name=name, shape=ir.Shape([rows, "size"]), type=ir.TensorType(ir.DataType.FLOAT))
+
+
 if __name__ == "__main__":
     import instructmining
 
-    ir.save(build(), Path(instructmining.__path__[0]) / "neighbours.onnx")
+    folder = Path(instructmining.__path__[0])
+    ir.save(build(), folder / "neighbours.onnx")
+    ir.save(build_products(), folder / "products.onnx")

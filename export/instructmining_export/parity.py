@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
+from instructmining.devices import Device, cpu_threads
 from instructmining.errors import ExportError
 from instructmining.inputs import read_examples
 from instructmining.records import Example
 from instructmining.references import BOUNDS, Agreement, References, agreements
-from instructmining.sessions import Device, GraphSession, cpu_threads
+from instructmining.sessions import GraphSession
 
 
 class ParityError(ExportError):

@@ -319,7 +319,7 @@ def _export(
                 count = max(tables + first, 2 * len(precision.kept)) if precision.kept else tables
                 precision = replace(precision, kept=frozenset(candidates[:count]))
     for role in roles:
-        _add_role(bundle, text, role, found[role.name], settings.precision, _graph_facts(path, precision.kept))
+        _add_role(bundle, text, role, found[role.name], tape, _graph_facts(path, precision.kept))
 
 
 def _graph_facts(graph: Path, kept: frozenset[str]) -> Mapping[str, object]:
@@ -332,7 +332,7 @@ def _add_role(
     text: _Text,
     role: _Role,
     parity: Agreement,
-    precision: PrecisionName,
+    tape: GraphTape,
     facts: Mapping[str, object],
 ) -> None:
     """Keep the reference values, and say in the manifest what was found."""
@@ -347,6 +347,7 @@ def _add_role(
         source=role.source,
         parity=parity.as_json(),
         references=bundle.name_of(references),
-        precision=precision,
+        precision=tape.precision.name,
+        multiply_adds=tape.multiply_adds,
         details={**role.details, **facts},
     )

@@ -24,7 +24,8 @@ def tanh_reward(tape: GraphTape, state: ir.Value, *, dense: str, output: str, hi
 def dense_layer(tape: GraphTape, state: ir.Value, name: str, hidden: int, *, bias: bool) -> ir.Value:
     """A Linear from hidden to hidden on one state a row, in float32 in every precision; full (rows, hidden)."""
     biases = [f"{name}.bias"] if bias else ()
-    return tape.linear(state, f"{name}.weight", shape=(hidden, hidden), bias=biases, keep=True)
+    with tape.each("row"):
+        return tape.linear(state, f"{name}.weight", shape=(hidden, hidden), bias=biases, keep=True)
 
 
 def linear_reward(tape: GraphTape, state: ir.Value, name: str, hidden: int) -> ir.Value:
@@ -32,6 +33,8 @@ def linear_reward(tape: GraphTape, state: ir.Value, name: str, hidden: int) -> i
 
     In float64 for the reason given in :func:`heads.linear_reward`; the weights are stored as float32.
     """
+    with tape.each("row"):
+        tape.count(hidden)
     double = ir.DataType.DOUBLE
     weight = tape.weight(f"{name}.weight", shape=(1, hidden))
     bias = tape.weight(f"{name}.bias", shape=(1,))

@@ -52,6 +52,8 @@ def linear_reward(tape: GraphTape, state: ir.Value, weight: NDArray[np.float32],
 
     Computed in float64: it costs nothing, and a single row takes another float32 path than several, 5e-5 apart.
     """
+    with tape.each("row"):
+        tape.count(weight.size)
     logits = tape.call(
         "Gemm",
         tape.call("Cast", state, attributes={"to": int(ir.DataType.DOUBLE)}),

@@ -118,13 +118,14 @@ class T5:
         sublayers: list[Sublayer] = []
         for layer in range(self.decoder_layers):
             first, second, third = (f"decoder.block.{layer}.layer.{part}" for part in range(3))
-            sublayers.append((first, partial(self._attend_itself, tape, first)))
+            sublayers.append((first, partial(self._attend_itself, tape, first, one_row=layer == 0)))
             attend = partial(self._attend_states, tape, second, states, lengths, one_row=layer == 0)
             sublayers.append((second, attend))
             sublayers.append((third, partial(self._feed_forward, tape, third)))
         start = tape.constant("decoder_start", np.array([[self.start]], dtype=np.int64))
         embedded = tape.embedding("shared.weight", start, shape=(self.words, self.hidden))
-        state = self._stack(tape, embedded, sublayers, "decoder.final_layer_norm.weight")
+        with tape.each("row"):
+            state = self._stack(tape, embedded, sublayers, "decoder.final_layer_norm.weight")
         return tape.call("Squeeze", state, tape.integers(1))
 
     def difference(self, weights: Weights, yes: int, no: int) -> NDArray[np.float32]:
@@ -171,10 +172,11 @@ class T5:
         )
         return self._hidden_of(tape, attended, f"{prefix}.SelfAttention.o")
 
-    def _attend_itself(self, tape: GraphTape, prefix: str, norm: ir.Value) -> ir.Value:
+    def _attend_itself(self, tape: GraphTape, prefix: str, norm: ir.Value, *, one_row: bool) -> ir.Value:
         """The decoder's only token: its weight is 1, whatever query, key and bias."""
-        value = self._heads_of(tape, norm, f"{prefix}.SelfAttention.v")
-        return self._hidden_of(tape, value, f"{prefix}.SelfAttention.o")
+        with tape.each(None if one_row else "row"):
+            value = self._heads_of(tape, norm, f"{prefix}.SelfAttention.v")
+            return self._hidden_of(tape, value, f"{prefix}.SelfAttention.o")
 
     def _attend_states(
         self, tape: GraphTape, prefix: str, states: ir.Value, lengths: ir.Value, norm: ir.Value, *, one_row: bool
@@ -193,7 +195,8 @@ class T5:
             norm: full (rows, 1, hidden).
             one_row: norm is (1, 1, hidden), the same for all rows.
         """
-        query = self._absorbed_query(tape, f"{prefix}.EncDecAttention", norm)
+        with tape.each(None if one_row else "row"):
+            query = self._absorbed_query(tape, f"{prefix}.EncDecAttention", norm)
         if one_row:
             shape = tape.call("Concat", tape.once("Shape", lengths), tape.integers(1, 1), attributes={"axis": 0})
             query = tape.call("Expand", query, shape)
@@ -229,6 +232,7 @@ class T5:
 
     def _matrices(self, tape: GraphTape, name: str) -> ir.Value:
         """One matrix a head, narrow (heads, head_size, hidden); float32 in int8 graphs, for they meet few rows."""
+        tape.count(self.attended * self.hidden)
         stacked = tape.weight(name, shape=(self.attended, self.hidden), narrow=True)
         return tape.call("Reshape", stacked, tape.integers(self.heads, self.head_size, self.hidden))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +23,7 @@ CONTRIB = "com.microsoft"  # onnxruntime's own operators: attention, normalizati
 
 Attribute: TypeAlias = int | float | str | Sequence[int]
 Weights: TypeAlias = Callable[[str], NDArray[np.float32]]
+Unit: TypeAlias = Literal["token", "scored", "row"]  # a padded token, a scored position, a row of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class GraphTape:
         self._once: dict[tuple[object, ...], ir.Value] = {}
         self._product_weights: dict[str, Callable[[], NDArray[np.float32]]] = {}
         self._quantized: dict[int, tuple[ir.Value, ir.Value]] = {}
+        self._counted: Counter[Unit] = Counter()
+        self._unit: Unit | None = "token"
 
     # Inputs, weights and constants
 
@@ -210,6 +215,7 @@ class GraphTape:
             narrow (..., out); full where ``keep``.
         """
         out, size = shape
+        self.count(out * size)
         key = _key(names, change)
         quantized = self.precision.name == "int8" and not keep and key not in self.precision.kept
         on_disk = (size, out) if turned else (out, size)
@@ -234,11 +240,40 @@ class GraphTape:
             name: the output embedding.
             shape: (words, size).
         """
+        with self.each("scored"):
+            self.count(shape[0] * shape[1])
         self._product(name, states, lambda: self._read((name,), shape, None).T)
         if self.precision.name == "int8" and name not in self.precision.kept:
             return self._integer_product(states, name, shape[::-1], axis=1)
         table = self.weight(name, shape=shape, narrow=True)
         return self.full(self.call("Gemm", self.narrow(states), table, attributes={"transB": 1}))
+
+    # What its products cost
+
+    @contextmanager
+    def each(self, unit: Unit | None) -> Iterator[None]:
+        """Products inside are computed for each of these; outside, for each padded token of a batch.
+
+        Args:
+            unit: None where a product depends on weights alone: it is computed once, whatever is scored.
+        """
+        before, self._unit = self._unit, unit
+        yield
+        self._unit = before
+
+    def count(self, multiply_adds: int) -> None:
+        """Take note of a product with weights that was not added by :meth:`linear` or :meth:`vocabulary`.
+
+        Args:
+            multiply_adds: of one unit, as :meth:`each` says.
+        """
+        if self._unit is not None:
+            self._counted[self._unit] += multiply_adds
+
+    @property
+    def multiply_adds(self) -> dict[str, int]:
+        """Multiply-adds of the products with weights so far, by unit; attention's products are not among them."""
+        return {unit: self._counted[unit] for unit in get_args(Unit)}
 
     def output(self, name: str, value: ir.Value) -> None:
         """Declare a float32 output."""

@@ -1,0 +1,139 @@
+"""``instructmining bench``: how fast a bundle scores one's own rows on a device, and how far that is from its limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from instructmining_cli.device_options import (
+    BudgetTokens,
+    CudaGraphs,
+    DeviceName,
+    GpuMemory,
+    TensorRT,
+    acceleration,
+)
+
+_LIMIT = {"cpu": 100, "cuda": 20_000}  # rows, where none is given: about a minute with a small model
+
+
+def bench(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files as score takes them.")],
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="Bundle folder; by default the demo bundle, built when its parts are installed."),
+    ] = None,
+    device: DeviceName = "auto",
+    budget_tokens: BudgetTokens = None,
+    cuda_graphs: CudaGraphs = False,
+    tensorrt: TensorRT = None,
+    gpu_memory: GpuMemory = None,
+    rule: Annotated[
+        str | None, typer.Option(help="paper-v1, paper-v3 or a JSON file; by default the bundle's own.")
+    ] = None,
+    indicators: Annotated[
+        str | None, typer.Option(help="Columns to compute, comma-separated, or 'all', as for score.")
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="alpaca, sharegpt, messages or prompt_response; by default detected in each file."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Take the first N rows; by default {_LIMIT['cpu']:,} ({_LIMIT['cuda']:,} on CUDA)."),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Score them N times; by default 3 times, or as often as 20 seconds allow.")
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option(help="Write all figures to this file; - writes them to standard output, no table.")
+    ] = None,
+) -> None:
+    """Score rows, throw the results away, and print how fast it was: rows, tokens, stages, share of the device's peak.
+
+    Reading, tokenizing and the models run as in score, with its batch sizes; nothing is written. Exit code 3: rows were
+    rejected.
+    """
+    from instructmining.budgets import one_budget
+    from instructmining.formats import format_name
+    from instructmining.inputs import ExampleReader, read_examples
+    from instructmining.scorer import Scorer
+    from instructmining.throughput import measure_throughput
+    from instructmining_cli.bench_report import BenchReport
+    from instructmining_cli.calibrations import calibrate
+    from instructmining_cli.demo_bundle import demo_bundle
+
+    if "-" in inputs:
+        raise typer.BadParameter("bench reads its input several times, which standard input does not allow; give files")
+    name = format_name(format)
+    _check(json, inputs)
+    folder = bundle or demo_bundle(_say)
+    accelerated = acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory)
+    with Scorer.open(folder, rule=rule, indicators=indicators, device=device, acceleration=accelerated) as scorer:
+        _say(f"device: {', '.join(map(str, scorer.devices))}")
+        most = limit or _LIMIT[scorer.device.kind]
+        if budget_tokens is not None:
+            scorer.batching = one_budget(scorer.batching, budget_tokens)
+        else:
+            calibrate(scorer, inputs, name, limit=most, say=_say)
+        readers: list[ExampleReader] = []
+
+        def read() -> ExampleReader:
+            readers.append(read_examples(inputs, format=name, limit=most, on_reject=lambda _: None))
+            return readers[-1]
+
+        found = measure_throughput(scorer, read, rounds=rounds, say=_say)
+        report = BenchReport(found, scorer, inputs, most, readers[-1].rows)
+    if json != "-":
+        for line in report.table():
+            typer.echo(line)
+    if json is not None:
+        _write(report.as_json(), json)
+    if report.left_out:
+        _say(f"left out: {report.left_out}")
+    if found.typical.rejected:
+        _say(f"rejected {found.typical.rejected:,} of {report.rows_read:,} rows; score names them and says why")
+        raise typer.Exit(3)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _check(json: str | None, inputs: list[str]) -> None:
+    """Refuse a place for the figures before minutes of work.
+
+    Raises:
+        BadParameter: it is an input.
+        OutputError: it cannot be a file.
+    """
+    from instructmining.errors import OutputError
+
+    if json in {None, "-"}:
+        return
+    file = Path(str(json))
+    if file.exists() and any(file.samefile(path) for path in inputs if Path(path).exists()):
+        raise typer.BadParameter(f"--json {json} is an input; give another file")
+    if file.is_dir() or not file.parent.is_dir():
+        raise OutputError(f"{json}: is a folder, or its folder does not exist; give --json a file")
+
+
+def _write(figures: dict[str, object], where: str) -> None:
+    """Raises OutputError where the file cannot be written."""
+    import orjson
+
+    from instructmining.errors import OutputError
+
+    content = orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    if where == "-":
+        typer.echo(content.decode(), nl=False)
+        return
+    file = Path(where)
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(file)
+    except OSError as error:
+        raise OutputError(f"{where}: cannot be written: {error.strerror}") from error

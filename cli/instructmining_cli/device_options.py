@@ -1,0 +1,41 @@
+"""The options of ``score`` and ``bench`` that say where and how graphs run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from instructmining.sessions import Acceleration
+
+DeviceName: TypeAlias = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:0,1. auto takes CUDA only where a session runs there.")
+]
+BudgetTokens: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Padded tokens of a batch; by default measured once on a long input and kept, by bundle and device.",
+    ),
+]
+CudaGraphs: TypeAlias = Annotated[
+    bool, typer.Option("--cuda-graphs", help="Replay the kernels of batches whose shapes repeat; CUDA, one device.")
+]
+TensorRT: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--tensorrt", metavar="FOLDER", help="Run on TensorRT; the engines it builds are kept in FOLDER."),
+]
+GpuMemory: TypeAlias = Annotated[
+    float | None,
+    typer.Option("--gpu-memory", metavar="GIB", min=0.1, help="Most memory that one graph may take on a CUDA device."),
+]
+
+
+def acceleration(*, cuda_graphs: bool, tensorrt: Path | None, gpu_memory: float | None) -> Acceleration:
+    """The options as the engine takes them."""
+    from instructmining.sessions import Acceleration
+
+    memory_bytes = None if gpu_memory is None else int(gpu_memory * 2**30)
+    return Acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, memory_bytes=memory_bytes)
