@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from instructmining.batches import batches
 from instructmining.bundle import PRECISIONS
+from instructmining.devices import cpu_threads
 from instructmining.records import Batch, Tokens
-from instructmining.sessions import cpu_threads
 from instructmining_export import families, originals
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5

@@ -13,11 +13,12 @@ import pytest
 
 from instructmining import Bundle, __version__, diagnosis
 from instructmining.batches import batches
+from instructmining.devices import Device, cpu_threads
 from instructmining.diagnosis import RoleCheck, check_bundle, describe_machine
 from instructmining.errors import BundleError
 from instructmining.records import Tokens
 from instructmining.references import Agreement, References
-from instructmining.sessions import Device, GraphSession, cpu_threads
+from instructmining.sessions import GraphSession
 
 CPU = Device("cpu", threads=1)
 OUTPUTS = {"perplexity": "nll", "reward": "reward", "embedding": "embedding"}

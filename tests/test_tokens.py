@@ -162,6 +162,38 @@ def test_a_token_that_ends_where_a_response_begins_does_not_belong_to_it(bpe: Tr
     assert bpe.text(tokens.ids[tokens.scored]) == " cat"
 
 
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(alphabet=st.sampled_from("ab .7\n\t\u00a0<|im_end|>é'😀"), min_size=1, max_size=40))
+def test_a_run_has_the_tokens_of_its_whole_text_and_those_behind_the_templates_words_are_scored(
+    bpe: Trained, text: str
+) -> None:
+    head = "assistant\n"
+    tokenizer = Tokenizer.from_file(str(bpe.path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    whole = tokenizer.encode(head + text, add_special_tokens=False)
+    wanted = [n for n, (_, end) in enumerate(whole.offsets, start=1) if end > len(head)]
+    run = Run(head + text, ((len(head), len(head + text)),))
+    (tokens,) = bpe.encoder.rendered([[Special(START), run]], max_tokens=10_000)
+    assert tokens.ids.tolist() == [0, *whole.ids]
+    assert tokens.scored.tolist() == wanted
+
+
+def test_a_text_that_is_known_is_not_tokenized_again(bpe: Trained) -> None:
+    known = {"Green.": np.array([5, 6], dtype=np.int64).tobytes()}
+    assert bpe.encoder.plain(["Green."], known)[0].tolist() == [5, 6]
+    parts = [Special(START), Run("assistant\nGreen.", ((10, 16),)), Special(END)]
+    (tokens,) = bpe.encoder.rendered([parts], max_tokens=100, known=known)
+    assert tokens.ids[tokens.scored].tolist() == [5, 6]
+
+
+def test_the_texts_of_a_call_are_known_to_the_next(bpe: Trained) -> None:
+    known: dict[str, bytes] = {}
+    bpe.encoder.plain(["The cat"], known)
+    assert bpe.text(np.frombuffer(known["The cat"], dtype=np.int64)) == "The cat"
+
+
 def test_a_document_has_no_scored_token(bpe: Trained) -> None:
     (tokens,) = bpe.encoder.rendered([document(Example.of("a", "b"), DOCUMENT)], max_tokens=100)
     assert len(tokens.scored) == 0

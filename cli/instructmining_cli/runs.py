@@ -159,6 +159,7 @@ class Run:
             "tokens": dict(statistics.tokens),
             "padding_share": round(statistics.padding_share, 4),
             "batches": statistics.batches,
+            "batches_split_for_memory": self.scorer.memory_splits,
             "device_busy_share": {name: round(seconds / elapsed, 4) for name, seconds in statistics.busy.items()},
             "seconds": {
                 "total": round(elapsed, 3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -94,8 +95,12 @@ class Scorer:
         roles = [stream.role for stream in work.streams]
         devices = choose_devices_for(roles, device)
         if acceleration not in {None, Acceleration()} and devices[0].kind == "cpu":
-            raise DeviceError("CUDA graphs, TensorRT or a limit of GPU memory were asked for, but the graphs run on a CPU")
-        executor = Executor({role.graph for role in roles}, devices, acceleration or Acceleration())
+            raise DeviceError(
+                "CUDA graphs, TensorRT or a limit of GPU memory were asked for, but the graphs run on a CPU"
+            )
+        half = bool(roles) and all(role.precision == "fp16" for role in roles)
+        accelerated = replace(acceleration or Acceleration(), tensorrt_fp16=half)
+        executor = Executor({role.graph for role in roles}, devices, accelerated)
         usual = Batching.usual(devices[0].kind, [role.name for role in roles])
         return cls(opened, chosen, work, executor, batching or usual)
 
@@ -120,6 +125,11 @@ class Scorer:
     def runtime_version(self) -> str:
         """Version of onnxruntime."""
         return runtime_version()
+
+    @property
+    def memory_splits(self) -> int:
+        """Batches that had to be split because a device's memory did not hold them; with some, runs may differ."""
+        return self._executor.splits
 
     @property
     def caution(self) -> str | None:

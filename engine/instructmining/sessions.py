@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,12 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from instructmining.binding import DeviceBinding
-from instructmining.bundle import Role
-from instructmining.devices import Device as Device
-from instructmining.devices import choose_devices, choose_devices_for, probe_path
-from instructmining.devices import cpu_threads as cpu_threads
-from instructmining.devices import cuda_problem as cuda_problem
-from instructmining.devices import runtime_version as runtime_version
+from instructmining.devices import Device, probe_path
 from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
 from instructmining.records import Batch
 
@@ -311,16 +306,3 @@ def _vectors_error(
 ) -> DeviceError:
     kind = DeviceMemoryError if _is_out_of_memory(error) else DeviceError
     return kind(f"{what} of {queries.shape} among {points.shape}: failed: {error}")
-
-
-# Until doctor, diagnosis and the exporter take these from ``devices``.
-
-
-def choose_device(asked: str) -> Device:
-    """The first of :func:`choose_devices`."""
-    return choose_devices(asked)[0]
-
-
-def choose_device_for(roles: Iterable[Role], asked: str) -> Device:
-    """The first of :func:`choose_devices_for`."""
-    return choose_devices_for(roles, asked)[0]
