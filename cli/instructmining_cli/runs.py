@@ -32,6 +32,7 @@ class Run:
     inputs: Sequence[str]
     out: str
     settings: dict[str, object]
+    knn: str = "exact"
     statistics: Statistics = field(default_factory=Statistics)
     reader: ExampleReader | None = None
     rows_written: int = 0
@@ -42,6 +43,7 @@ class Run:
     _begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _bar: Progress | None = None
     _task: TaskID | None = None
+    _said_neighbours: bool = False
     _said_at: float = field(default_factory=time.perf_counter)
 
     @property
@@ -80,6 +82,10 @@ class Run:
 
     def progress(self, statistics: Statistics) -> None:
         """Redraw; called by the scorer after each batch and each block of neighbours."""
+        if statistics.neighbours_expected_s is not None and not self._said_neighbours:
+            self._said_neighbours = True
+            expected = _duration(statistics.neighbours_expected_s)
+            self.say(f"searching the neighbours of {_rows(statistics.rows_scored)}: about {expected}")
         now = time.perf_counter()
         if self._bar is None and now - self._said_at < _PLAIN_EVERY_S:
             return
@@ -145,7 +151,12 @@ class Run:
                 "formats": dict(self.reader.formats) if self.reader else {},
                 "columns": list(self.scorer.columns),
                 **asdict(self.scorer.batching),
-                "knn": {"metric": "euclidean", "pool": "all rows of the run", "text": "turns joined by newlines"},
+                "knn": {
+                    "metric": "euclidean",
+                    "pool": "all rows of the run",
+                    "text": "turns joined by newlines",
+                    "search": self.knn,
+                },
                 **self.settings,
             },
             "counts": {
@@ -156,6 +167,7 @@ class Run:
                 "null": dict(self.nulls),
                 "truncated": {name: statistics.truncated[name] for name in bundle.roles},
             },
+            "approximation": asdict(statistics.approximation) if statistics.approximation else None,
             "tokens": dict(statistics.tokens),
             "padding_share": round(statistics.padding_share, 4),
             "batches": statistics.batches,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -43,6 +43,10 @@ def score(
     cuda_graphs: CudaGraphs = False,
     tensorrt: TensorRT = None,
     gpu_memory: GpuMemory = None,
+    knn: Annotated[
+        Literal["exact", "approx"],
+        typer.Option(help="How neighbours are searched; approx is by an index, its recall written into the run file."),
+    ] = "exact",
     format: Annotated[
         str | None,
         typer.Option(help="alpaca, sharegpt, messages or prompt_response; by default detected in each file."),
@@ -76,13 +80,14 @@ def score(
             indicators=indicators,
             device=device,
             acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
+            knn=knn,
         ) as scorer,
     ):
         if budget_tokens is not None:
             scorer.batching = one_budget(scorer.batching, budget_tokens)
         else:
             calibrate(scorer, inputs, name, limit=limit, say=lambda text: typer.echo(text, err=True))
-        run = Run(scorer, inputs, out, {"format": format, "prefix": prefix, "limit": limit, "strict": strict})
+        run = Run(scorer, inputs, out, {"format": format, "prefix": prefix, "limit": limit, "strict": strict}, knn)
         run.reader = read_examples(
             inputs,
             format=name,

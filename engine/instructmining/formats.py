@@ -79,12 +79,11 @@ def parse(row: SourceRow, name: FormatName) -> Example:
     Raises:
         RowError: a field is missing, has a wrong type, or there is no response.
     """
-    turns = _PARSERS[name](row.fields)
-    if not any(turn.role == "assistant" for turn in turns):
-        raise RowError(f"no response (format {name})")
-    example = Example(tuple(turns), row)
+    example = Example(tuple(_PARSERS[name](row.fields)), row)
     if not example.has_response:
-        raise RowError("the response is empty")
+        if any(turn.role == "assistant" for turn in example.turns):
+            raise RowError("the response is empty")
+        raise RowError(f"no response (format {name})")
     return example
 
 

@@ -91,7 +91,8 @@ class ExampleReader:
         if isinstance(row, Reject):
             return row
         try:
-            if hidden := self._taken & row.fields.keys():
+            if not self._taken.isdisjoint(row.fields):
+                hidden = self._taken & row.fields.keys()
                 raise RowError(f"field {min(hidden)!r} is also a column of ours; --prefix names the columns otherwise")
             return parse(row, name or detect([row]))
         except (RowError, InputError) as error:

@@ -139,14 +139,17 @@ def _strip(template: Template, role: str) -> Strip:
 class _RunBuilder:
     """Joins neighbouring texts into runs; special tokens part them."""
 
+    __slots__ = ("_begins", "_parts", "_spans", "_text")
+
     def __init__(self) -> None:
         self._parts: list[Part] = []
         self._text = ""
-        self._spans: list[tuple[int, int]] = []
+        self._spans: tuple[tuple[int, int], ...] = ()
         self._begins = True
 
     def join(self, joint: Joint) -> None:
-        self._text += joint.head
+        if joint.head:
+            self._text += joint.head
         if joint.parts:
             self._close()
             self._parts += joint.parts
@@ -156,7 +159,7 @@ class _RunBuilder:
         begin = len(self._text)
         self._text += text
         if response:
-            self._spans.append((begin, len(self._text)))
+            self._spans += ((begin, len(self._text)),)
 
     def finish(self) -> list[Part]:
         self._close()
@@ -164,5 +167,5 @@ class _RunBuilder:
 
     def _close(self) -> None:
         if self._text:
-            self._parts.append(Run(self._text, tuple(self._spans), self._begins))
-        self._text, self._spans = "", []
+            self._parts.append(Run(self._text, self._spans, self._begins))
+        self._text, self._spans = "", ()

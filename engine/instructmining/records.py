@@ -190,3 +190,15 @@ class ScoredRow:
     columns: dict[str, ColumnValue]  # None where undefined, the reason in notes
     truncated: tuple[str, ...]  # the roles that saw less than the whole text
     notes: dict[str, str]  # column → why it is None
+
+
+@dataclass(frozen=True, slots=True)
+class Approximation:
+    """How the neighbours were searched, and how well: written into the run file."""
+
+    library: str
+    index: str
+    sample_rows: int  # drawn at random; their neighbours were found exactly too
+    recall: float  # share of their true nearest neighbours that were found, 0..1
+    mean_error: float  # of their distances to the farthest of these, relative to the true distance
+    largest_error: float

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from instructmining.records import Approximation
+
 
 @dataclass(slots=True)
 class Statistics:
@@ -21,7 +23,9 @@ class Statistics:
     rows_computed: float = 0.0  # rows through the models, those of the window at work counted in part
     rows_scored: int = 0
     rows_rejected: int = 0  # examples that the scorer could not score
+    neighbours_expected_s: float | None = None  # that the search of the neighbours will take, known when it begins
     neighbours_done: int = 0  # rows whose neighbours are found
+    approximation: Approximation | None = None  # what an approximate search found, once it is done
     batches: int = 0
     truncated: Counter[str] = field(default_factory=Counter)  # role → rows of which it saw less than the whole
     texts: Counter[str] = field(default_factory=Counter)  # model pass → texts, equal ones once

@@ -18,18 +18,18 @@ from instructmining.batches import Batching
 from instructmining.budgets import CANDIDATES, calibrated
 from instructmining.bundle import Bundle
 from instructmining.columns import part, predict, row_columns, rows_of
+from instructmining.corpus import NeighbourSearch, Search
 from instructmining.devices import Device, choose_devices_for, runtime_version
 from instructmining.errors import DeviceError, InstructMiningError, RowError, RuleError
 from instructmining.execution import Executor
 from instructmining.indicators import CorpusIndicator
 from instructmining.measuring import count, measure
-from instructmining.neighbours import kth_distances
 from instructmining.pipeline import ahead
 from instructmining.plans import Plan, indicator_names, plan
-from instructmining.records import PREDICTION, Column, Example, ScoredRow, ScoredWindow
+from instructmining.records import PREDICTION, Example, ScoredRow, ScoredWindow
 from instructmining.rules import Rule
 from instructmining.runstats import Statistics
-from instructmining.sessions import Acceleration, TopKSession
+from instructmining.sessions import Acceleration
 from instructmining.spool import Spool
 from instructmining.windows import Window, WindowBuilder
 
@@ -40,7 +40,15 @@ OnProgress: TypeAlias = Callable[[Statistics], None]
 class Scorer:
     """Scores examples with one bundle on one device; a context manager, safe to share between threads."""
 
-    def __init__(self, bundle: Bundle, rule: Rule | None, work: Plan, executor: Executor, batching: Batching) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        rule: Rule | None,
+        work: Plan,
+        executor: Executor,
+        batching: Batching,
+        neighbours: NeighbourSearch | None,
+    ) -> None:
         """Use :meth:`open`, which reads the parts and chooses the devices."""
         self.bundle = bundle
         self.rule = rule
@@ -51,8 +59,7 @@ class Scorer:
         self._closed = False
         self._executor = executor
         self._windows = WindowBuilder(work, bundle.roles[bundle.length_tokenizer].tokenizer)
-        corpus = any(isinstance(indicator, CorpusIndicator) for indicator in work.indicators)
-        self._top_k = TopKSession(self.device) if corpus else None
+        self._neighbours = neighbours
 
     @classmethod
     def open(
@@ -64,6 +71,7 @@ class Scorer:
         device: str = "auto",
         batching: Batching | None = None,
         acceleration: Acceleration | None = None,
+        knn: Search = "exact",
     ) -> Self:
         """Open a bundle for scoring.
 
@@ -75,6 +83,8 @@ class Scorer:
             device: "auto", "cpu", "cuda", "cuda:N" or "cuda:0,1"; auto takes CUDA only where a session runs there.
             batching: window and batch sizes; by default what is usual on the device, or see :meth:`calibrate`.
             acceleration: what is off by default on CUDA; an error on a CPU.
+            knn: how neighbours are searched: "exact", or "approx", whose recall is measured and which is not the same
+                in each run.
 
         Raises:
             BundleError: the bundle is damaged or lacks a role that is needed.
@@ -102,7 +112,9 @@ class Scorer:
         accelerated = replace(acceleration or Acceleration(), tensorrt_fp16=half)
         executor = Executor({role.graph for role in roles}, devices, accelerated)
         usual = Batching.usual(devices[0].kind, [role.name for role in roles])
-        return cls(opened, chosen, work, executor, batching or usual)
+        corpus = [indicator for indicator in work.indicators if isinstance(indicator, CorpusIndicator)]
+        neighbours = NeighbourSearch(corpus, knn, devices[0]) if corpus else None
+        return cls(opened, chosen, work, executor, batching or usual, neighbours)
 
     def __enter__(self) -> Self:
         """The scorer itself."""
@@ -114,7 +126,7 @@ class Scorer:
         """Let the sessions and their memory go."""
         self._closed = True
         self._executor.close()
-        self._top_k = None
+        self._neighbours = None
 
     @property
     def device(self) -> Device:
@@ -182,7 +194,7 @@ class Scorer:
         report = on_progress or (lambda _: None)
         windows = self._measured(examples, on_reject or _raise, report, counts)
         with closing(windows):
-            if self._top_k is None:
+            if self._neighbours is None:
                 for window, _ in windows:
                     yield from self._rows(window)
                 return
@@ -251,41 +263,19 @@ class Scorer:
         counts: Statistics,
     ) -> Iterator[ScoredRow]:
         """All windows wait on disk until the corpus columns are known."""
+        assert self._neighbours is not None
         with Spool() as spool:
             for window, embedding in windows:
                 assert embedding is not None
                 with counts.timed("spool"):
                     spool.append(window, embedding)
-            corpus = self._corpus_columns(spool.embeddings(), report, counts)
+            corpus = self._neighbours.columns(spool.embeddings(), counts, lambda: report(counts))
             begin = 0
             for window in spool.windows():
                 end = begin + len(window)
                 window.columns.update({name: part(column, begin, end) for name, column in corpus.items()})
                 yield from self._rows(window)
                 begin = end
-
-    def _corpus_columns(
-        self, embeddings: NDArray[np.float32], report: OnProgress, counts: Statistics
-    ) -> dict[str, Column]:
-        rows = len(embeddings)
-
-        def progress(done: int, _: int) -> None:
-            counts.neighbours_done = done
-            report(counts)
-
-        columns: dict[str, Column] = {}
-        for indicator in self._plan.indicators:
-            if not isinstance(indicator, CorpusIndicator):
-                continue
-            if rows <= indicator.k:
-                reason = f"{rows} rows in the run; the distance to neighbour {indicator.k} needs {indicator.k + 1}"
-                columns[indicator.column] = Column(np.full(rows, np.nan), dict.fromkeys(range(rows), reason))
-                continue
-            assert self._top_k is not None
-            with counts.timed("neighbours"):
-                distances = kth_distances(embeddings, indicator.k, self._top_k, progress=progress)
-            columns[indicator.column] = Column(distances)
-        return columns
 
     def _rows(self, window: ScoredWindow) -> Iterator[ScoredRow]:
         """The finished rows, the prediction last, columns in the order of the indicators."""

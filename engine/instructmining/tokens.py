@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import orjson
@@ -12,10 +15,15 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from instructmining.cuts import Cutter, cutter, joins
 from instructmining.errors import BundleError
 from instructmining.records import Part, Run, Special, Tokens
 
 MIN_PROMPT_TOKENS = 256  # what a long response leaves of its prompt; from the original reward model's code
+Known: TypeAlias = dict[str, bytes]  # text → its ids, the bytes of int64
+_BYTES = 8  # of an id
+_SHORT = 48  # characters of a piece that is remembered
+_MET = 1 << 18  # pieces remembered, some 50 MB; then it begins anew
 
 
 class TextEncoder:
@@ -31,12 +39,17 @@ class TextEncoder:
             BundleError: it cannot be read.
         """
         try:
-            content = path.read_text(encoding="utf-8")
-            self._tokenizer = _prepared(Tokenizer.from_str(content))
+            content = path.read_bytes()
+            tokenizer = _prepared(Tokenizer.from_buffer(content))
         except Exception as error:  # the Rust side raises the bare class
             raise BundleError(f"{path}: not a tokenizer: {error}") from error
+        self._tokenizer = tokenizer
+        self._cut = cutter(tokenizer)
+        self._outer = _Pieces(tokenizer, self._cut)
         inner = _inside_a_text(content)
-        self._inner = self._tokenizer if inner is None else _prepared(Tokenizer.from_str(inner))
+        self._inner = self._outer if inner is None else _Pieces(_prepared(Tokenizer.from_buffer(inner)), None)
+        self._heads: dict[str, bytes] = {}
+        self._specials: dict[str, bytes] = {}
         self._path = path
 
     def special(self, token: str) -> int:
@@ -50,12 +63,18 @@ class TextEncoder:
             raise BundleError(f"{self._path}: no token {token!r}, which the template names; export the bundle again")
         return int(number)
 
-    def plain(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Ids of each text, without special tokens: int64 (width,) each."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+    def plain(self, texts: Sequence[str], known: Known | None = None) -> list[NDArray[np.int64]]:
+        """Ids of each text, without special tokens: int64 (width,) each.
 
-    def rendered(self, texts: Sequence[Sequence[Part]], *, max_tokens: int) -> list[Tokens]:
+        Args:
+            texts: as the user wrote them.
+            known: remembers texts between calls, so that each is tokenized once.
+        """
+        known = {} if known is None else known
+        self._outer.encode(texts, known)
+        return [np.frombuffer(bytearray(known[text]), dtype=np.int64) for text in texts]
+
+    def rendered(self, texts: Sequence[Sequence[Part]], *, max_tokens: int, known: Known | None = None) -> list[Tokens]:
         """Ids of each rendered text, its response tokens marked as scored.
 
         A token belongs to a response when it ends behind the response's first character. The first token of a text
@@ -63,53 +82,163 @@ class TextEncoder:
         response, the last ``max(256, max_tokens − response)`` tokens (but at most three quarters of a small limit),
         and of the response the first that then fit. A special token that begins the text stays: models read the whole
         text at it, or rest their attention on it.
+
+        Args:
+            texts: specials and runs of text in order.
+            max_tokens: the model's limit.
+            known: remembers texts between calls, so that each is tokenized once.
         """
-        runs = [part for parts in texts for part in parts if isinstance(part, Run)]
-        encodings = iter(self._encodings(runs))
-        return [self._join(parts, encodings, max_tokens) for parts in texts]
+        encoded = iter(self._encoded([part for parts in texts for part in parts if isinstance(part, Run)], known))
+        return [self._join(parts, encoded, max_tokens) for parts in texts]
 
-    def _encodings(self, runs: Sequence[Run]) -> list[Encoding]:
-        """Of each run, as what begins a text or as what stands inside of one; one call for each of the two."""
-        if self._inner is self._tokenizer:
-            return list(self._tokenizer.encode_batch([run.text for run in runs], add_special_tokens=False))
-        texts: dict[bool, list[str]] = {True: [], False: []}
-        for run in runs:
-            texts[run.begins].append(run.text)
-        encodings = {
-            begins: iter(tokenizer.encode_batch(texts[begins], add_special_tokens=False))
-            for begins, tokenizer in ((True, self._tokenizer), (False, self._inner))
+    def _encoded(self, runs: Sequence[Run], known: Known | None) -> list[_Encoded]:
+        """Of each run, as what begins a text or as what stands inside of one."""
+        by_pieces: dict[_Pieces, Known] = {self._inner: {}, self._outer: {} if known is None else known}
+        chosen = [self._outer if run.begins else self._inner for run in runs]
+        cuts = [self._content_begins(run) for run in runs]
+        for pieces, of_pieces in by_pieces.items():
+            taken = [
+                run.text[cut:]
+                for run, cut, own in zip(runs, cuts, chosen, strict=True)
+                if cut is not None and own is pieces
+            ]
+            pieces.encode(taken, of_pieces)
+        searched = {
+            pieces: iter(
+                pieces.with_offsets(
+                    [run for run, cut, own in zip(runs, cuts, chosen, strict=True) if cut is None and own is pieces]
+                )
+            )
+            for pieces in by_pieces
         }
-        return [next(encodings[run.begins]) for run in runs]
+        encoded = []
+        for run, cut, pieces in zip(runs, cuts, chosen, strict=True):
+            if cut is None:
+                encoded.append(next(searched[pieces]))
+                continue
+            ids = by_pieces[pieces][run.text[cut:] if cut else run.text]
+            head = self._head(run.text[:cut]) if cut else b""
+            spans = ((len(head) // _BYTES, (len(head) + len(ids)) // _BYTES),) if run.responses else ()
+            encoded.append(_Encoded(head + ids if cut else ids, spans))
+        return encoded
 
-    def _join(self, parts: Sequence[Part], encodings: Iterator[Encoding], max_tokens: int) -> Tokens:
-        ids: list[int] = []
+    def _content_begins(self, run: Run) -> int | None:
+        """Where the template's words end in a run that is them and then one text; None where offsets are needed."""
+        if not run.responses:
+            return 0
+        (begin, end), *others = run.responses
+        if others or end != len(run.text) or self._cut is None:
+            return None
+        return begin if begin == 0 or joins(run.text[:begin], run.text[begin:]) else None
+
+    def _head(self, text: str) -> bytes:
+        """Ids of the template's words before a text that does not begin with whitespace."""
+        ids = self._heads.get(text)
+        if ids is None:
+            both, letter = self._tokenizer.encode_batch_fast([text + "x", "x"], add_special_tokens=False)
+            ids = self._heads[text] = _as_bytes(both.ids[: -len(letter.ids)])
+        return ids
+
+    def _special(self, token: str) -> bytes:
+        ids = self._specials.get(token)
+        if ids is None:
+            ids = self._specials[token] = _as_bytes([self.special(token)])
+        return ids
+
+    def _join(self, parts: Sequence[Part], encoded: Iterator[_Encoded], max_tokens: int) -> Tokens:
+        pieces: list[bytes] = []
+        size = 0
         spans: list[tuple[int, int]] = []  # token ranges of the responses
         closing = 0  # tokens of the template behind all content
         for part in parts:
             if isinstance(part, Special):
-                ids.append(self.special(part.token))
+                pieces.append(self._special(part.token))
+                size += 1
                 closing += 1
                 continue
-            encoding = next(encodings)
-            offsets = encoding.offsets if part.responses else []
-            for begin, end in part.responses:
-                first = bisect_right(offsets, begin, key=lambda offset: offset[1])
-                last = bisect_left(offsets, end, key=lambda offset: offset[0])
-                spans.append((len(ids) + first, len(ids) + max(first, last)))
-            ids += encoding.ids
-            closing = closing + len(encoding.ids) if part.closing else 0
-        array = np.array(ids, dtype=np.int64)
-        scored = np.zeros(len(ids), dtype=bool)
-        for first, last in spans:
-            scored[first:last] = True
-        truncated = len(ids) > max_tokens
-        if truncated:
-            response = spans[-1] if spans else (0, len(ids) - closing)
-            opening = 1 if isinstance(parts[0], Special) else 0
-            kept = _kept(len(ids), opening, response, closing, max_tokens)
-            array, scored = array[kept], scored[kept]
+            run = next(encoded)
+            spans += [(size + first, size + last) for first, last in run.responses]
+            pieces.append(run.ids)
+            tokens = len(run.ids) // _BYTES
+            size += tokens
+            closing = closing + tokens if part.closing else 0
+        ids = np.frombuffer(bytearray().join(pieces), dtype=np.int64)
+        if size <= max_tokens:
+            return Tokens(ids, _positions(spans))
+        response = spans[-1] if spans else (0, size - closing)
+        kept = _kept(size, 1 if isinstance(parts[0], Special) else 0, response, closing, max_tokens)
+        scored = np.zeros(size, dtype=bool)
+        scored[_positions(spans)] = True
+        scored = scored[kept]
         scored[:1] = False
-        return Tokens(array, np.flatnonzero(scored), truncated)
+        return Tokens(ids[kept], np.flatnonzero(scored), truncated=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """The tokens of one run."""
+
+    ids: bytes  # of int64
+    responses: tuple[tuple[int, int], ...]  # their token ranges
+
+
+class _Pieces:
+    """Tokenizes pieces of text and remembers the short ones: words come again and again."""
+
+    def __init__(self, tokenizer: Tokenizer, cut: Cutter | None) -> None:
+        self._tokenizer = tokenizer
+        self._cut = cut
+        self._met: dict[str, bytes] = {}
+
+    def encode(self, texts: Iterable[str], known: Known) -> None:
+        """Put the ids of those texts into ``known`` that it does not hold."""
+        if len(self._met) > _MET:
+            self._met = {}  # a thread that is at work keeps the one it began with
+        met = self._met
+        cut, find = self._cut, met.__getitem__
+        waiting: dict[str, list[str]] = {}
+        for text in texts:
+            if text in known or text in waiting:
+                continue
+            pieces = [text] if cut is None else cut(text)
+            try:
+                known[text] = b"".join(map(find, pieces))
+            except KeyError:
+                waiting[text] = pieces
+        if not waiting:
+            return
+        new = list(dict.fromkeys(piece for pieces in waiting.values() for piece in pieces if piece not in met))
+        encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
+        long: dict[str, bytes] = {}
+        for piece, encoding in zip(new, encodings, strict=True):
+            (met if len(piece) <= _SHORT else long)[piece] = _as_bytes(encoding.ids)
+        for text, pieces in waiting.items():
+            known[text] = b"".join([met[piece] if piece in met else long[piece] for piece in pieces])
+
+    def with_offsets(self, runs: Sequence[Run]) -> list[_Encoded]:
+        """Runs whose responses have to be looked for among their tokens."""
+        encodings = self._tokenizer.encode_batch([run.text for run in runs], add_special_tokens=False) if runs else []
+        return [_searched(run, encoding) for run, encoding in zip(runs, encodings, strict=True)]
+
+
+def _searched(run: Run, encoding: Encoding) -> _Encoded:
+    offsets = encoding.offsets
+    spans = []
+    for begin, end in run.responses:
+        first = bisect_right(offsets, begin, key=lambda offset: offset[1])
+        last = bisect_left(offsets, end, key=lambda offset: offset[0])
+        spans.append((first, max(first, last)))
+    return _Encoded(_as_bytes(encoding.ids), tuple(spans))
+
+
+def _as_bytes(ids: list[int]) -> bytes:
+    return array("q", ids).tobytes()
+
+
+def _positions(spans: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """The positions in the ranges, in order, but for the first of a text."""
+    ranges = [np.arange(max(first, 1), last) for first, last in spans]
+    return ranges[0] if len(ranges) == 1 else np.concatenate([np.empty(0, dtype=np.int64), *ranges])
 
 
 def alone(ids: NDArray[np.int64], *, max_tokens: int, bos: int | None = None) -> Tokens:
@@ -139,13 +268,13 @@ def _prepared(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def _inside_a_text(content: str) -> str | None:
+def _inside_a_text(content: bytes) -> bytes | None:
     """The tokenizer for runs that do not begin a text, as JSON; None where it is the same one.
 
     SentencePiece's scheme "first" marks a word's start at offset 0 alone; a run behind a special token has none, but
     would stand at offset 0 when it is tokenized by itself.
     """
-    if '"prepend_scheme"' not in content:  # large vocabularies take long to parse
+    if b'"prepend_scheme"' not in content:  # large vocabularies take long to parse
         return None
     tokenizer = orjson.loads(content)
     outer = tokenizer.get("pre_tokenizer") or {}
@@ -156,7 +285,7 @@ def _inside_a_text(content: str) -> str | None:
     ]
     for step in marks:
         step["prepend_scheme"] = "never"
-    return orjson.dumps(tokenizer).decode() if marks else None
+    return orjson.dumps(tokenizer) if marks else None
 
 
 def _kept(size: int, opening: int, response: tuple[int, int], closing: int, max_tokens: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from instructmining import prompts
 from instructmining.errors import RowError
 from instructmining.plans import Plan, Stream
 from instructmining.records import Example, Part, Tokens
-from instructmining.tokens import TextEncoder, alone
+from instructmining.tokens import Known, TextEncoder, alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +67,29 @@ class WindowBuilder:
             for of_stream, parts in zip(rendered.values(), of_example, strict=True):
                 of_stream.append(parts)
         responses, owners = _flatten([example.response_texts for example in examples])
-        ids_by_tokenizer: dict[Path, list[NDArray[np.int64]]] = {}
+        known: dict[Path, Known] = {path: {} for path in self._encoders}  # a text comes in several streams
 
-        def response_ids(tokenizer: Path) -> list[NDArray[np.int64]]:
-            if tokenizer not in ids_by_tokenizer:
-                ids_by_tokenizer[tokenizer] = self._encoders[tokenizer].plain(responses)
-            return ids_by_tokenizer[tokenizer]
+        def plain(tokenizer: Path, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+            return self._encoders[tokenizer].plain(texts, known[tokenizer])
 
         streams = []
         for stream in self._plan.streams:
             role = stream.role
             if stream.text == "responses":
                 bos = self._encoders[role.tokenizer].special(role.bos) if role.bos is not None else None
-                texts = [alone(ids, max_tokens=role.max_tokens, bos=bos) for ids in response_ids(role.tokenizer)]
+                texts = [alone(ids, max_tokens=role.max_tokens, bos=bos) for ids in plain(role.tokenizer, responses)]
                 with_scores = [number for number, text in enumerate(texts) if len(text.scored)]
                 streams.append(StreamTexts(stream, [texts[number] for number in with_scores], owners[with_scores]))
                 continue
-            texts = self._encoders[role.tokenizer].rendered(rendered[stream], max_tokens=role.max_tokens)
+            texts = self._encoders[role.tokenizer].rendered(
+                rendered[stream], max_tokens=role.max_tokens, known=known[role.tokenizer]
+            )
             streams.append(StreamTexts(stream, texts, np.arange(len(examples))))
         prompt_tokens = response_tokens = None
         if self._lengths:
-            response_tokens = _count(response_ids(self._length_tokenizer), owners, len(examples))
+            response_tokens = _count(plain(self._length_tokenizer, responses), owners, len(examples))
             texts_of, prompt_owners = _flatten([example.prompt_texts for example in examples])
-            prompt_ids = self._encoders[self._length_tokenizer].plain(texts_of)
-            prompt_tokens = _count(prompt_ids, prompt_owners, len(examples))
+            prompt_tokens = _count(plain(self._length_tokenizer, texts_of), prompt_owners, len(examples))
         return Window(examples, streams, prompt_tokens, response_tokens)
 
 

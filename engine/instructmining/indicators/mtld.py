@@ -7,7 +7,6 @@ Source:
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Iterable, Sequence
 
@@ -17,13 +16,13 @@ from instructmining.indicators.base import RowIndicator
 from instructmining.records import Column, Measurements
 
 _THRESHOLD = 0.72
-_DIGITS = re.compile(r"[0-9]+")
-_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " ") | {"–": None, "—": None, "-": None})
+_DROPPED = dict.fromkeys(f"{string.digits}–—-")
+_WORDS = str.maketrans(dict.fromkeys(string.punctuation, " ") | _DROPPED)
 
 
 def mtld(text: str) -> float:
     """MTLD of a text; NaN where it has no word."""
-    words = _DIGITS.sub("", text.lower()).translate(_PUNCTUATION).split()
+    words = text.lower().translate(_WORDS).split()
     if not words:
         return float("nan")
     count = len(words)
@@ -31,17 +30,24 @@ def mtld(text: str) -> float:
 
 
 def _factors(walk: Iterable[str], words: Sequence[str]) -> float:
-    """Stretches whose share of distinct words falls to the threshold, the last one counted in part."""
-    whole = 0
+    """Stretches whose share of distinct words falls to the threshold, the last one counted in part.
+
+    A word that is new to its stretch raises the share: it is looked at behind a repeated one alone. Of d distinct
+    words and r repeated ones, d / (d + r) is at most 0.72 where 7 d is at most 18 r.
+    """
+    whole = repeated = 0
     seen: set[str] = set()
-    count = 0
+    add = seen.add
     for word in walk:
-        count += 1
-        seen.add(word)
-        if len(seen) / count <= _THRESHOLD:
+        if word not in seen:
+            add(word)
+            continue
+        repeated += 1
+        if 7 * len(seen) <= 18 * repeated:
             whole += 1
-            seen = set()
-            count = 0
+            repeated = 0
+            seen.clear()
+    count = len(seen) + repeated
     factors = whole + ((1 - len(seen) / count) / (1 - _THRESHOLD) if count else 0.0)
     if factors:
         return factors

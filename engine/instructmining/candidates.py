@@ -1,0 +1,216 @@
+"""The largest inner products of every row with the others: in tiles, each computed once for its rows and its columns.
+
+The matrix of products is symmetric, so only its tiles on and above the diagonal are computed. Of a tile only what
+exceeds the smallest product kept so far of its row or of its column is looked at; memory holds a few tiles a thread
+and ``wanted`` products a row, whatever the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from threading import Lock
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors: TypeAlias = NDArray[np.float32]  # (rows, size)
+Report: TypeAlias = Callable[[float], None]  # called with the share done, 0..1
+
+_TILE = 1024  # rows and columns of a tile: 4 MB of products, which the processor's cache holds
+_DENSE = 4  # times as many hits as rows keep: then each row's largest are picked before they are merged
+_PENDING = 8  # hits a row that wait, on average, until a block's rows are merged
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Products:
+    """How inner products are computed on the CPU: in one thread, by as many threads at once as it may have."""
+
+    compute: Callable[[Vectors, Vectors], NDArray[np.float32]]  # (q, size), (p, size) → (q, p)
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """For each row the other rows of the largest products; where there are fewer, products are −inf."""
+
+    products: NDArray[np.float32]  # (rows, wanted), in no order
+    where: NDArray[np.int32]  # (rows, wanted) rows of the points
+
+
+@dataclass(frozen=True, slots=True)
+class _Hits:
+    """Products that may be among the largest of their row."""
+
+    rows: NDArray[np.intp]  # (hits,) counted from the block's first
+    columns: NDArray[np.intp]  # (hits,) rows of the points
+    products: NDArray[np.float32]  # (hits,)
+
+
+def largest_products(points: Vectors, wanted: int, products: Products, *, report: Report | None = None) -> Candidates:
+    """The other rows with the largest inner products, for every row.
+
+    Args:
+        points: float32 (rows, size), in memory or mapped from a file; fewer than 2**31 rows.
+        wanted: how many of each row.
+        products: computes tiles.
+        report: called with the share of the tiles done, from the calling thread.
+    """
+    search = _Search(np.asarray(points), wanted, products)
+    with ThreadPoolExecutor(products.threads, thread_name_prefix="instructmining-neighbours") as pool:
+        workers = [pool.submit(search.work) for _ in range(products.threads)]
+        try:
+            open_workers = set(workers)
+            while open_workers:
+                finished, open_workers = wait(open_workers, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
+                for worker in finished:
+                    worker.result()
+                if report is not None:
+                    report(search.done / search.tiles)
+        finally:
+            search.stop()
+    search.merge_pending()
+    return Candidates(search.products, search.where)
+
+
+def tiles_of(rows: int) -> int:
+    """How many tiles the search computes."""
+    blocks = -(-rows // _TILE)
+    return blocks * (blocks + 1) // 2
+
+
+def one_tile(points: Vectors, products: Products) -> None:
+    """The work of one tile that keeps nothing, to be timed."""
+    block = np.ascontiguousarray(points[:_TILE])
+    tile = products.compute(block, block)
+    most = np.full(len(block), np.inf, dtype=np.float32)
+    _places(tile, most[:, None])
+    _places(tile, most[None, :])
+
+
+class _Search:
+    """The state that the threads share: the next tile, and what is kept of each block of rows."""
+
+    def __init__(self, points: Vectors, wanted: int, products: Products) -> None:
+        rows = len(points)
+        blocks = -(-rows // _TILE)
+        self.products = np.full((rows, wanted), -np.inf, dtype=np.float32)
+        self.where = np.zeros((rows, wanted), dtype=np.int32)
+        self.tiles = tiles_of(rows)
+        self.done = 0
+        self._points = points
+        self._compute = products.compute
+        self._floor = np.full(rows, -np.inf, dtype=np.float32)  # the smallest product kept; only ever grows
+        self._pending: list[list[_Hits]] = [[] for _ in range(blocks)]
+        self._locks = [Lock() for _ in range(blocks)]
+        self._next = Lock()
+        self._order: Iterator[tuple[int, int]] = _upper_triangle(blocks)
+
+    def stop(self) -> None:
+        """Give no more tiles to the threads."""
+        with self._next:
+            self._order = iter(())
+
+    def work(self) -> None:
+        """Take tiles until there are none."""
+        try:
+            while (tile := self._take()) is not None:
+                self._search_tile(*tile)
+                with self._next:
+                    self.done += 1
+        except BaseException:
+            self.stop()
+            raise
+
+    def merge_pending(self) -> None:
+        """Bring in the hits that still wait."""
+        for block in range(len(self._pending)):
+            self._merge(block)
+
+    def _take(self) -> tuple[int, int] | None:
+        with self._next:
+            return next(self._order, None)
+
+    def _search_tile(self, above: int, below: int) -> None:
+        first, second = self._block(above), self._block(below)
+        tile = self._compute(self._points[first], self._points[second])
+        if above == below:
+            np.fill_diagonal(tile, -np.inf)  # a row is not its own neighbour
+        else:
+            self._keep(below, _hits(tile.T, self._floor[second], first.start, self.products.shape[1]))
+        self._keep(above, _hits(tile, self._floor[first], second.start, self.products.shape[1]))
+
+    def _block(self, block: int) -> slice:
+        return slice(block * _TILE, min((block + 1) * _TILE, len(self._points)))
+
+    def _keep(self, block: int, hits: _Hits) -> None:
+        if not len(hits.rows):
+            return
+        with self._locks[block]:
+            waiting = self._pending[block]
+            waiting.append(hits)
+            # The first hits make the floor that lets later ones go.
+            floorless = self._floor[block * _TILE] == -np.inf
+            if floorless or sum(len(part.rows) for part in waiting) >= _PENDING * _TILE:
+                self._merge(block)
+
+    def _merge(self, block: int) -> None:
+        """Keep the largest of what was kept and what waits; the caller holds the block's lock."""
+        waiting, self._pending[block] = self._pending[block], []
+        if not waiting:
+            return
+        rows = np.concatenate([hits.rows for hits in waiting])
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
+        changed, first, counts = np.unique(rows, return_index=True, return_counts=True)
+        place = np.repeat(np.arange(len(changed)), counts)
+        column = np.arange(len(rows)) - np.repeat(first, counts)
+        block_rows = changed + block * _TILE
+        kept, wide = self.products.shape[1], self.products.shape[1] + int(counts.max())
+        products = np.full((len(changed), wide), -np.inf, dtype=np.float32)
+        where = np.zeros((len(changed), wide), dtype=np.int32)
+        products[:, :kept], where[:, :kept] = self.products[block_rows], self.where[block_rows]
+        products[place, kept + column] = np.concatenate([hits.products for hits in waiting])[order]
+        where[place, kept + column] = np.concatenate([hits.columns for hits in waiting])[order]
+        largest = np.argpartition(products, wide - kept, axis=1)[:, wide - kept :]
+        self.products[block_rows] = products = np.take_along_axis(products, largest, axis=1)
+        self.where[block_rows] = np.take_along_axis(where, largest, axis=1)
+        self._floor[block_rows] = products.min(axis=1)
+
+
+def _upper_triangle(blocks: int) -> Iterator[tuple[int, int]]:
+    """The diagonal first: it gives every row a floor."""
+    yield from ((block, block) for block in range(blocks))
+    for above in range(blocks):
+        yield from ((above, below) for below in range(above + 1, blocks))
+
+
+def _places(tile: NDArray[np.float32], floor: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of a tile where it exceeds the floor; several times as fast as ``np.nonzero``."""
+    flat = np.flatnonzero(tile > floor)
+    rows = flat // tile.shape[1]
+    return rows, flat - rows * tile.shape[1]
+
+
+def _hits(tile: NDArray[np.float32], floor: NDArray[np.float32], first_column: int, wanted: int) -> _Hits:
+    """What exceeds its row's floor, at most ``max(wanted, _DENSE * wanted)`` a row on average.
+
+    Args:
+        tile: (rows, columns), a computed tile or the transpose of one.
+        floor: (rows,).
+        first_column: the row of the points that the first column is.
+        wanted: how many are kept of each row.
+    """
+    if tile.flags.c_contiguous:
+        rows, columns = _places(tile, floor[:, None])
+    else:
+        columns, rows = _places(tile.T, floor[None, :])
+    if len(rows) > _DENSE * wanted * len(tile) and wanted < tile.shape[1]:
+        largest = np.argpartition(np.ascontiguousarray(tile), tile.shape[1] - wanted, axis=1)[:, -wanted:]
+        rows, columns = np.repeat(np.arange(len(tile)), wanted), largest.ravel()
+        over = tile[rows, columns] > floor[rows]
+        rows, columns = rows[over], columns[over]
+    return _Hits(rows, columns + first_column, tile[rows, columns])
