@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import os
 import re
@@ -286,3 +287,47 @@ def test_doctor_proves_the_real_bundle(
     assert run("doctor", "--bundle", real_bundle, "--device", "cpu") == 0
     shown = capsys.readouterr().out
     assert shown.count("ok: fp32, 200 rows") == 3
+
+
+def test_the_run_file_says_how_it_was_run(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    arguments = ("--bundle", small_bundle, "--device", "cpu", "--budget-tokens", 77, "--indicators", "perplexity,knn_6")
+    assert run("score", EXAMPLES / "alpaca.json", "-o", out, *arguments) == 0
+    said = json.loads(Path(f"{out}.run.json").read_bytes())
+    assert said["settings"]["budget_tokens"] == {"perplexity": 77, "embedding": 77}
+    assert said["settings"]["window_rows"] == 512
+    assert said["settings"]["knn"]["search"] == "exact"
+    assert said["approximation"] is None
+    assert said["batches"] > 2
+    assert said["batches_split_for_memory"] == 0
+    assert 0 <= said["padding_share"] < 1
+    (share,) = said["device_busy_share"].values()
+    assert 0 < share <= 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="the extra [knn] is not installed")
+def test_an_approximate_search_is_recorded_with_its_recall(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    arguments = ("--bundle", small_bundle, "--device", "cpu", "--knn", "approx", "--indicators", "knn_6")
+    assert run("score", EXAMPLES / "alpaca.json", "-o", out, *arguments) == 0
+    said = json.loads(Path(f"{out}.run.json").read_bytes())
+    assert said["settings"]["knn"]["search"] == "approx"
+    assert said["approximation"]["recall"] == 1.0  # eight rows
+    assert said["approximation"]["library"].startswith("faiss")
+
+
+@pytest.mark.parametrize("option", [("--cuda-graphs",), ("--tensorrt", "engines"), ("--gpu-memory", "4")])
+def test_what_only_a_gpu_can_do_is_no_silent_run_on_the_cpu(
+    run: Callable[..., int],
+    small_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: tuple[str, ...],
+) -> None:
+    out = tmp_path / "out.jsonl"
+    arguments = ("--bundle", small_bundle, "--device", "cpu")
+    assert run("score", EXAMPLES / "alpaca.json", "-o", out, *arguments, *option) == 1
+    assert "the graphs run on a CPU" in capsys.readouterr().err
+    assert not out.exists()
