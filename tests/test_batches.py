@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining.batches import batches
+from instructmining.batches import Batching, batches
 from instructmining.records import Batch, Tokens
 
 
@@ -103,3 +103,19 @@ def test_batches_are_a_function_of_the_texts_and_the_budget(window: list[Tokens]
     first, second = (list(batches(window, budget_tokens=budget)) for _ in range(2))
     assert members(first) == members(second)
     assert [batch.ids.tolist() for batch in first] == [batch.ids.tolist() for batch in second]
+
+
+def test_a_batch_that_is_large_enough_takes_no_much_shorter_text() -> None:
+    texts = of_lengths(100, 95, 50, 45, 20, 19, 18, 10, 5)
+    whole = list(batches(texts, budget_tokens=1000))
+    assert members(whole) == [[0, 1, 2, 3, 4, 5, 6, 7, 8]]
+    parted = list(batches(texts, budget_tokens=1000, enough_tokens=90))
+    # Until there are 90 tokens shorter ones are taken as well.
+    assert members(parted) == [[0, 1], [2, 3], [4, 5, 6, 7, 8]]
+
+
+def test_what_is_usual_on_a_cpu_pads_a_few_short_rows_little() -> None:
+    texts = of_lengths(60, 52, 40, 39, 33, 25, 21, 12)
+    padded = sum(batch.ids.size for batch in Batching.usual("cpu", ["reward"]).of("reward", texts))
+    assert padded < 1.25 * sum(len(one.ids) for one in texts)
+    assert sum(batch.ids.size for batch in Batching.usual("cuda", ["reward"]).of("reward", texts)) == 8 * 64

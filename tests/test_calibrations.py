@@ -28,7 +28,7 @@ def rows(tmp_path: Path) -> Path:
 def calibrated(bundle: Path, rows: Path, *, limit: int | None = None) -> tuple[dict[str, int], list[str]]:
     said: list[str] = []
     with Scorer.open(bundle, indicators=["perplexity", "knn_6"], device="cpu") as scorer:
-        calibrations.calibrate(scorer, [str(rows)], None, limit=limit, say=said.append)
+        calibrations.choose_budgets(scorer, [str(rows)], None, given=None, limit=limit, say=said.append)
         return dict(scorer.batching.budget_tokens), said
 
 

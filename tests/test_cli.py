@@ -297,7 +297,9 @@ def test_the_run_file_says_how_it_was_run(run: Callable[..., int], small_bundle:
     assert said["settings"]["budget_tokens"] == {"perplexity": 77, "embedding": 77}
     assert said["settings"]["window_rows"] == 512
     assert said["settings"]["knn"]["search"] == "exact"
-    assert said["approximation"] is None
+    assert said["settings"]["knn"]["approximation"] is None
+    assert said["settings"]["budget_from"] == "given"
+    assert said["settings"]["indicators"] == "perplexity,knn_6"
     assert said["batches"] > 2
     assert said["batches_split_for_memory"] == 0
     assert 0 <= said["padding_share"] < 1
@@ -314,8 +316,8 @@ def test_an_approximate_search_is_recorded_with_its_recall(
     assert run("score", EXAMPLES / "alpaca.json", "-o", out, *arguments) == 0
     said = json.loads(Path(f"{out}.run.json").read_bytes())
     assert said["settings"]["knn"]["search"] == "approx"
-    assert said["approximation"]["recall"] == 1.0  # eight rows
-    assert said["approximation"]["library"].startswith("faiss")
+    assert said["settings"]["knn"]["approximation"]["recall"] == 1.0  # eight rows
+    assert said["settings"]["knn"]["approximation"]["library"].startswith("faiss")
 
 
 @pytest.mark.parametrize("option", [("--cuda-graphs",), ("--tensorrt", "engines"), ("--gpu-memory", "4")])

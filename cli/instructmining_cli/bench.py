@@ -50,34 +50,31 @@ def bench(
     json: Annotated[
         str | None, typer.Option(help="Write all figures to this file; - writes them to standard output, no table.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")] = False,
 ) -> None:
     """Score rows, throw the results away, and print how fast it was: rows, tokens, stages, share of the device's peak.
 
     Reading, tokenizing and the models run as in score, with its batch sizes; nothing is written. Exit code 3: rows were
     rejected.
     """
-    from instructmining.budgets import one_budget
     from instructmining.formats import format_name
     from instructmining.inputs import ExampleReader, read_examples
     from instructmining.scorer import Scorer
     from instructmining.throughput import measure_throughput
     from instructmining_cli.bench_report import BenchReport
-    from instructmining_cli.calibrations import calibrate
+    from instructmining_cli.calibrations import choose_budgets
     from instructmining_cli.demo_bundle import demo_bundle
 
     if "-" in inputs:
         raise typer.BadParameter("bench reads its input several times, which standard input does not allow; give files")
     name = format_name(format)
-    _check(json, inputs)
+    _check(json, inputs, overwrite=overwrite)
     folder = bundle or demo_bundle(_say)
     accelerated = acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory)
     with Scorer.open(folder, rule=rule, indicators=indicators, device=device, acceleration=accelerated) as scorer:
         _say(f"device: {', '.join(map(str, scorer.devices))}")
         most = limit or _LIMIT[scorer.device.kind]
-        if budget_tokens is not None:
-            scorer.batching = one_budget(scorer.batching, budget_tokens)
-        else:
-            calibrate(scorer, inputs, name, limit=most, say=_say)
+        choose_budgets(scorer, inputs, name, given=budget_tokens, limit=most, say=_say)
         readers: list[ExampleReader] = []
 
         def read() -> ExampleReader:
@@ -102,12 +99,12 @@ def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def _check(json: str | None, inputs: list[str]) -> None:
+def _check(json: str | None, inputs: list[str], *, overwrite: bool) -> None:
     """Refuse a place for the figures before minutes of work.
 
     Raises:
         BadParameter: it is an input.
-        OutputError: it cannot be a file.
+        OutputError: it cannot be a file, or is one already.
     """
     from instructmining.errors import OutputError
 
@@ -116,8 +113,12 @@ def _check(json: str | None, inputs: list[str]) -> None:
     file = Path(str(json))
     if file.exists() and any(file.samefile(path) for path in inputs if Path(path).exists()):
         raise typer.BadParameter(f"--json {json} is an input; give another file")
-    if file.is_dir() or not file.parent.is_dir():
-        raise OutputError(f"{json}: is a folder, or its folder does not exist; give --json a file")
+    if file.is_dir():
+        raise OutputError(f"{json}: is a folder; give --json a file")
+    if file.exists() and not overwrite:
+        raise OutputError(f"{json}: exists; give --overwrite to replace it")
+    if not file.parent.is_dir():
+        raise OutputError(f"{json}: its folder {file.parent} does not exist")
 
 
 def _write(figures: dict[str, object], where: str) -> None:

@@ -12,6 +12,8 @@ from instructmining.throughput import Throughput
 
 _PERCENTILES = {"p50": 0.5, "p95": 0.95}
 
+_STEADY = 0.8  # of the faster peak, or the machine changed its speed meanwhile
+
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
@@ -47,6 +49,7 @@ class BenchReport:
             "busy_share": _short(found.busy_share),
             "share_of_peak": None if share is None else _short(share),
             "peak_gflop_per_s": {name: _short(peak.gflop_per_s) for name, peak in found.peaks.items()},
+            "slower_peak_gflop_per_s": {name: _short(peak.gflop_per_s) for name, peak in found.slower_peaks.items()},
             "roles": {label: self._role(label) for label in statistics.tokens},
             "memory_bytes": {"process_peak": found.process_peak_bytes, "devices_in_use": dict(found.device_bytes)},
             "latency_ms": {
@@ -97,7 +100,10 @@ class BenchReport:
             yield "share of peak", "none: no model ran"
         for name, peak in found.peaks.items():
             shape = f"{peak.rows:,} rows by {peak.size:,} x {peak.size:,}"
+            slower = found.slower_peaks[name].gflop_per_s
             yield f"peak, {name}", f"{peak.gflop_per_s:,.0f} GFLOP/s of matrix products ({shape})"
+            if slower < _STEADY * peak.gflop_per_s:
+                yield "caution", f"it was {slower:,.0f} at another time: the machine is not steady, nor is the share"
 
     def _roles(self) -> Iterator[tuple[str, str]]:
         for label in self.found.typical.statistics.tokens:

@@ -7,34 +7,47 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import orjson
 
 from instructmining import __version__
 from instructmining.batches import Batching
+from instructmining.budgets import one_budget
 from instructmining.formats import FormatName
 from instructmining.inputs import read_examples
 from instructmining.records import Reject
 from instructmining.scorer import Scorer
 from instructmining_cli.demo_bundle import cache_folder
 
+Origin: TypeAlias = Literal["given", "measured before", "measured", "usual"]
 _WORTH_BYTES = 1 << 20  # of input: about a thousand rows, a minute or more of work
 
 
-def calibrate(
-    scorer: Scorer, inputs: Sequence[str], name: FormatName | None, *, limit: int | None, say: Callable[[str], None]
-) -> None:
-    """Give the scorer the budgets that were found before for its bundle and device, or find and keep them now.
+def choose_budgets(
+    scorer: Scorer,
+    inputs: Sequence[str],
+    name: FormatName | None,
+    *,
+    given: int | None,
+    limit: int | None,
+    say: Callable[[str], None],
+) -> Origin:
+    """Give the scorer the budgets asked for, or those found before for its bundle and device, or find them now.
 
-    Found only where the run is long enough to be worth it, and where the input can be read twice.
+    Found only where the run is long enough to be worth it, and where the input can be read twice; else the usual ones
+    stay.
     """
+    if given is not None:
+        scorer.batching = replace(one_budget(scorer.batching, given), enough_tokens=None)
+        return "given"
     file = cache_folder() / "budgets" / f"{_key(scorer)}.json"
     kept = _read(file, scorer.batching)
     if kept is not None:
         scorer.batching = kept
-        return
+        return "measured before"
     if "-" in inputs or limit is not None or sum(Path(path).stat().st_size for path in inputs) < _WORTH_BYTES:
-        return
+        return "usual"
     say("finding the fastest batch size on this device, once")
     examples = read_examples(inputs, format=name, on_reject=_pass)
     found = scorer.calibrate(islice(examples, scorer.batching.window_rows))
@@ -42,6 +55,7 @@ def calibrate(
     partial = file.with_suffix(".partial")
     partial.write_bytes(orjson.dumps(found.budget_tokens))
     partial.replace(file)
+    return "measured"
 
 
 def _key(scorer: Scorer) -> str:

@@ -21,6 +21,7 @@ from instructmining.records import PREDICTION, ScoredRow
 from instructmining.runstats import Statistics
 from instructmining.scorer import Scorer
 
+_WORTH_A_WORD_S = 5.0
 _PLAIN_EVERY_S = 30.0  # where standard error is no terminal, a line this often
 
 
@@ -82,9 +83,9 @@ class Run:
 
     def progress(self, statistics: Statistics) -> None:
         """Redraw; called by the scorer after each batch and each block of neighbours."""
-        if statistics.neighbours_expected_s is not None and not self._said_neighbours:
+        if (statistics.neighbours_expected_s or 0) >= _WORTH_A_WORD_S and not self._said_neighbours:
             self._said_neighbours = True
-            expected = _duration(statistics.neighbours_expected_s)
+            expected = _duration(statistics.neighbours_expected_s or 0)
             self.say(f"searching the neighbours of {_rows(statistics.rows_scored)}: about {expected}")
         now = time.perf_counter()
         if self._bar is None and now - self._said_at < _PLAIN_EVERY_S:
@@ -151,12 +152,7 @@ class Run:
                 "formats": dict(self.reader.formats) if self.reader else {},
                 "columns": list(self.scorer.columns),
                 **asdict(self.scorer.batching),
-                "knn": {
-                    "metric": "euclidean",
-                    "pool": "all rows of the run",
-                    "text": "turns joined by newlines",
-                    "search": self.knn,
-                },
+                "knn": self._knn_as_json(),
                 **self.settings,
             },
             "counts": {
@@ -167,7 +163,6 @@ class Run:
                 "null": dict(self.nulls),
                 "truncated": {name: statistics.truncated[name] for name in bundle.roles},
             },
-            "approximation": asdict(statistics.approximation) if statistics.approximation else None,
             "tokens": dict(statistics.tokens),
             "padding_share": round(statistics.padding_share, 4),
             "batches": statistics.batches,
@@ -177,6 +172,18 @@ class Run:
                 "total": round(elapsed, 3),
                 **{stage: round(seconds, 3) for stage, seconds in statistics.seconds.items()},
             },
+        }
+
+    def _knn_as_json(self) -> dict[str, object] | None:
+        if not self.scorer.searches_neighbours:
+            return None
+        approximation = self.statistics.approximation
+        return {
+            "metric": "euclidean",
+            "pool": "all rows of the run",
+            "text": "turns joined by newlines",
+            "search": self.knn,
+            "approximation": asdict(approximation) if approximation else None,
         }
 
     def say_result(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated, Literal
 
 import typer
@@ -60,44 +61,50 @@ def score(
 
     Bad rows go to OUT.rejects.jsonl with the reason; OUT.run.json says what was run. Exit code 3: rows were rejected.
     """
-    from instructmining.budgets import one_budget
     from instructmining.formats import format_name
     from instructmining.inputs import read_examples
     from instructmining.records import COLUMNS
     from instructmining.scorer import Scorer
     from instructmining.writers import RunWriter, added_names
-    from instructmining_cli.calibrations import calibrate
+    from instructmining_cli.calibrations import choose_budgets
     from instructmining_cli.demo_bundle import demo_bundle
     from instructmining_cli.runs import Run
 
     name = format_name(format)
-    folder = bundle or demo_bundle(lambda text: typer.echo(text, err=True))
-    with (
-        RunWriter(out, prefix=prefix, overwrite=overwrite, inputs=inputs) as writer,
-        Scorer.open(
-            folder,
-            rule=rule,
-            indicators=indicators,
-            device=device,
-            acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
-            knn=knn,
-        ) as scorer,
-    ):
-        if budget_tokens is not None:
-            scorer.batching = one_budget(scorer.batching, budget_tokens)
-        else:
-            calibrate(scorer, inputs, name, limit=limit, say=lambda text: typer.echo(text, err=True))
-        run = Run(scorer, inputs, out, {"format": format, "prefix": prefix, "limit": limit, "strict": strict}, knn)
-        run.reader = read_examples(
+    folder = bundle or demo_bundle(_say)
+    with RunWriter(out, prefix=prefix, overwrite=overwrite, inputs=inputs) as writer, ExitStack() as stack:
+        reader = read_examples(
             inputs,
             format=name,
             limit=limit,
             columns=added_names(COLUMNS, prefix),  # select takes them all for ours
             on_reject=None if strict else writer.reject,
         )
+        scorer = stack.enter_context(
+            Scorer.open(
+                folder,
+                rule=rule,
+                indicators=indicators,
+                device=device,
+                acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
+                knn=knn,
+            )
+        )
+        origin = choose_budgets(scorer, inputs, name, given=budget_tokens, limit=limit, say=_say)
+        if knn == "approx" and not scorer.searches_neighbours:
+            _say("--knn has no effect: knn_6 is not among the columns")
+        asked: dict[str, object] = {
+            "rule": rule,
+            "indicators": indicators,
+            "device": device,
+            "cuda_graphs": cuda_graphs,
+        }
+        asked |= {"tensorrt": str(tensorrt) if tensorrt else None, "gpu_memory_gib": gpu_memory}
+        asked |= {"format": format, "prefix": prefix, "limit": limit, "strict": strict, "budget_from": origin}
+        run = Run(scorer, inputs, out, asked, knn, reader=reader)
         with run.display():
             rows = scorer.score(
-                run.reader,
+                reader,
                 on_reject=None if strict else writer.reject_example,
                 on_progress=run.progress,
                 statistics=run.statistics,
@@ -111,3 +118,7 @@ def score(
         run.say_result()
     if run.rejected:
         raise typer.Exit(3)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -50,4 +50,4 @@ def select(
     worst = f", {prefix}{by} {bound} {kept.worst:.4f}" if kept.worst is not None else ""
     typer.echo(f"kept {kept.kept:,} of {kept.rows:,} rows{worst}: {out}", err=True)
     if kept.without_value:
-        typer.echo(f"left out {kept.without_value:,} rows without a value", err=True)
+        typer.echo(f"left out for want of a value: {kept.without_value:,}", err=True)

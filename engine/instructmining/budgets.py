@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from instructmining.batches import Batching, batches
+from instructmining.batches import Batching
 from instructmining.bundle import RoleName
 from instructmining.execution import Executor, Job
 from instructmining.records import Tokens
@@ -70,12 +70,7 @@ def _seconds(
     part: StreamTexts, texts: Sequence[Tokens], executor: Executor, batching: Batching, clock: Callable[[], float]
 ) -> float:
     role = part.stream.role
-    jobs = (
-        Job(role.graph, batch, part.stream.outputs)
-        for batch in batches(
-            texts, budget_tokens=batching.budget_tokens[role.name], width_multiple=batching.width_multiple
-        )
-    )
+    jobs = (Job(role.graph, batch, part.stream.outputs) for batch in batching.of(role.name, texts))
     begin = clock()
     for _ in executor.run(jobs):
         pass

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.batches import Batching, batches
+from instructmining.batches import Batching
 from instructmining.execution import Done, Executor, Job
 from instructmining.pipeline import ahead
 from instructmining.records import Batch, LikelihoodSums, Measurements, Tokens
@@ -128,8 +128,7 @@ class _StreamResults:
 
     def jobs(self, batching: Batching) -> Iterator[Job]:
         role = self.stream.role
-        budget_tokens = batching.budget_tokens[role.name]
-        for batch in batches(self.texts, budget_tokens=budget_tokens, width_multiple=batching.width_multiple):
+        for batch in batching.of(role.name, self.texts):
             yield Job(role.graph, batch, self.stream.outputs)
 
     def add(self, batch: Batch, outputs: Mapping[str, NDArray[np.float32]]) -> None:

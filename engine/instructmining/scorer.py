@@ -124,9 +124,12 @@ class Scorer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let the sessions and their memory go."""
+        self.close()
+
+    def close(self) -> None:
+        """Let the sessions and their memory go; nothing is scored after it."""
         self._closed = True
         self._executor.close()
-        self._neighbours = None
 
     @property
     def device(self) -> Device:
@@ -137,6 +140,16 @@ class Scorer:
     def runtime_version(self) -> str:
         """Version of onnxruntime."""
         return runtime_version()
+
+    @property
+    def searches_neighbours(self) -> bool:
+        """Whether a column needs the neighbours of each row among all rows."""
+        return self._neighbours is not None
+
+    @property
+    def precisions(self) -> frozenset[str]:
+        """Of the graphs that run."""
+        return frozenset(stream.role.precision for stream in self._plan.streams)
 
     @property
     def memory_splits(self) -> int:

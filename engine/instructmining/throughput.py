@@ -75,7 +75,8 @@ class Throughput:
     devices: tuple[Device, ...]
     rounds: tuple[Round, ...]
     latency: Mapping[int, Latency]  # by rows of a call
-    peaks: Mapping[PrecisionName, Peak]  # of the first device
+    peaks: Mapping[PrecisionName, Peak]  # of the first device, the faster of before and after the rounds
+    slower_peaks: Mapping[PrecisionName, Peak]  # the other of the two: how far the machine's own speed changed
     process_peak_bytes: int | None
     device_bytes: Mapping[str, int] = field(default_factory=dict)  # in use after the rounds, by device, where known
 
@@ -147,21 +148,27 @@ def measure_throughput(
         raise InputError("the input holds no row that can be scored; bench needs at least one")
     say(f"warming up on {min(len(sample), _WARM_UP_ROWS)} rows")
     _drain(scorer, sample[:_WARM_UP_ROWS], Statistics())
+    say(f"the peak of {scorer.device}")
+    used = [name for name in PRECISIONS if name in scorer.precisions]
+    before = {name: product_peak(scorer.device, name) for name in used}
     done = list(_rounds(scorer, read, rounds, say, clock))
     say(f"calls of {' and '.join(map(str, LATENCY_ROWS))} rows")
     steps = np.linspace(0, len(sample) - 1, min(len(sample), _SAMPLE_ROWS)).astype(int).tolist()
     spread = [sample[step] for step in steps]
     latency = {rows: _latency(scorer, spread, rows, clock) for rows in LATENCY_ROWS}
     process, devices = peak_memory_bytes(), {str(device): device_memory_bytes(device) for device in scorer.devices}
-    names = {name for of in done for label in of.statistics.tokens for name in label.split("+")}
-    used = {role.precision for name, role in scorer.bundle.roles.items() if name in names}
-    say(f"the peak of {scorer.device}")
+    say(f"the peak of {scorer.device}, again")
+    both = {
+        name: sorted((peak, product_peak(scorer.device, name)), key=lambda of: of.multiply_adds_per_s)
+        for name, peak in before.items()
+    }
     return Throughput(
         bundle=scorer.bundle,
         devices=scorer.devices,
         rounds=tuple(done),
         latency=latency,
-        peaks={name: product_peak(scorer.device, name) for name in PRECISIONS if name in used},
+        peaks={name: faster for name, (_, faster) in both.items()},
+        slower_peaks={name: slower for name, (slower, _) in both.items()},
         process_peak_bytes=process,
         device_bytes={name: taken for name, taken in devices.items() if taken is not None},
     )
