@@ -11,7 +11,6 @@ from instructmining.scorer import Scorer
 from instructmining.throughput import Throughput
 
 _PERCENTILES = {"p50": 0.5, "p95": 0.95}
-
 _STEADY = 0.8  # of the faster peak, or the machine changed its speed meanwhile
 
 
@@ -100,10 +99,10 @@ class BenchReport:
             yield "share of peak", "none: no model ran"
         for name, peak in found.peaks.items():
             shape = f"{peak.rows:,} rows by {peak.size:,} x {peak.size:,}"
-            slower = found.slower_peaks[name].gflop_per_s
-            yield f"peak, {name}", f"{peak.gflop_per_s:,.0f} GFLOP/s of matrix products ({shape})"
+            slower, unsteady = found.slower_peaks[name].gflop_per_s, ""
             if slower < _STEADY * peak.gflop_per_s:
-                yield "caution", f"it was {slower:,.0f} at another time: the machine is not steady, nor is the share"
+                unsteady = f"; {slower:,.0f} at another time: the machine is not steady, nor is the share"
+            yield f"peak, {name}", f"{peak.gflop_per_s:,.0f} GFLOP/s of matrix products ({shape}){unsteady}"
 
     def _roles(self) -> Iterator[tuple[str, str]]:
         for label in self.found.typical.statistics.tokens:

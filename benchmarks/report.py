@@ -1,0 +1,114 @@
+"""What the comparison found: as a table, as ``results/<device>.json``, and in the README between its two marks."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lines import Entry, Line, Run
+
+from instructmining.devices import Device
+from instructmining.hardware import device_name
+
+ROOT = Path(__file__).parents[1]
+MARKS = ("<!-- speed -->", "<!-- /speed -->")
+
+
+def table(lines: Sequence[Line]) -> Iterator[str]:
+    """In Markdown."""
+    yield "| what | against | found | wanted | | |"
+    yield "|---|---|--:|--:|---|---|"
+    for line in lines:
+        note = line.note.strip("; ")
+        verdict = f"**{line.verdict}**" if line.verdict == "short" else line.verdict
+        yield f"| {line.what} | {line.against} | {_number(line.found, line)} | {_wanted(line)} | {verdict} | {note} |"
+
+
+def as_json(entries: Sequence[Entry], run: Run, machine: dict[str, Any]) -> dict[str, Any]:
+    """Everything that was measured, every round's seconds among it; the values themselves are left out."""
+    return {
+        **machine,
+        "rows": run.material.rows,
+        "vectors": run.material.vectors,
+        "rounds": run.rounds,
+        "threads": run.material.threads,
+        "entries": {
+            entry.name: {
+                "lines": [{**asdict(line), "verdict": line.verdict} for line in entry.lines],
+                "facts": entry.facts,
+                "sides": [
+                    {name: value for name, value in asdict(of).items() if name not in {"values", "every"} and value}
+                    for of in entry.timed
+                ],
+            }
+            for entry in entries
+        },
+    }
+
+
+def write(content: dict[str, Any], lines: Sequence[Line]) -> Path:
+    """The JSON file, into which a part of the entries can be measured anew, and the README's table."""
+    name = re.sub(r"[^a-z0-9]+", "-", f"{content['device']} {content['threads']} threads".lower()).strip("-")
+    out = Path(__file__).parent / "results" / f"{name}.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_readme(ROOT / "README.md", content, lines)
+    return out
+
+
+def write_readme(readme: Path, content: dict[str, Any], lines: Sequence[Line]) -> bool:
+    """The short table between the marks; False, and nothing is written, where they are missing."""
+    text = readme.read_text(encoding="utf-8")
+    begin, end = (text.find(mark) for mark in MARKS)
+    if begin < 0 or end < begin:
+        return False
+    heading = (
+        f"{content['device']}, {content['threads']} threads, {content['rows']} real rows, {content['date'][:10]}; "
+        "each against the peer at its best setting, in the same run:"
+    )
+    rows = [
+        f"| {line.what} | {line.against} | {_number(line.found, line)} | {_wanted(line)}"
+        f"{', **short**' if line.verdict == 'short' else ''} |"
+        for line in lines
+    ]
+    inside = "\n".join([heading, "", "| what | against | found | wanted |", "|---|---|--:|--:|", *rows])
+    readme.write_text(f"{text[: begin + len(MARKS[0])]}\n{inside}\n{text[end:]}", encoding="utf-8")
+    return True
+
+
+def machine() -> dict[str, Any]:
+    """Where and when; the load is that of others, so ask before the run."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "device": device_name(Device("cpu")),
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "commit": commit.stdout.strip(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load_before": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def _number(value: float | None, line: Line) -> str:
+    if value is None:
+        return "–"
+    digits = f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
+    return digits + (line.unit if line.unit in {"x", "%"} else f" {line.unit}")
+
+
+def _wanted(line: Line) -> str:
+    if line.target is None:
+        return ""
+    if line.unit == "x" and line.at_most:
+        return "1.15x or 1 ms more"
+    return f"{'≤' if line.at_most else '≥'} {_number(line.target, line)}"
