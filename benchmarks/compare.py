@@ -73,12 +73,11 @@ def main(*, check: bool) -> int:
                 entries.append(Entry(name, [Line(name, "", None, note=f"unequal numbers, not timed: {error}")]))
                 unequal += 1
             say(f"  {time.perf_counter() - begin:.0f} s")
+            if not check and rows >= WRITTEN_ROWS:
+                say(f"  written to {report.write(report.as_json(entries[-1:], run, machine), list(ENTRIES))}")
     lines = [line for entry in entries for line in entry.lines]
     print("\n".join(report.table(lines)))
     print(f"load before: {machine['load_before']}, after: {[round(load, 2) for load in os.getloadavg()]}")
-    if not check and rows >= WRITTEN_ROWS and len(entries) == len(ENTRIES):
-        machine["load_after"] = [round(load, 2) for load in os.getloadavg()]
-        say(f"written to {report.write(report.as_json(entries, run, machine), lines)}")
     return 1 if unequal else 0
 
 

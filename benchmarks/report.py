@@ -35,13 +35,15 @@ def table(lines: Sequence[Line]) -> Iterator[str]:
 def as_json(entries: Sequence[Entry], run: Run, machine: dict[str, Any]) -> dict[str, Any]:
     """Everything that was measured, every round's seconds among it; the values themselves are left out."""
     return {
-        **machine,
-        "rows": run.material.rows,
-        "vectors": run.material.vectors,
-        "rounds": run.rounds,
+        "device": machine["device"],
         "threads": run.material.threads,
         "entries": {
             entry.name: {
+                **{name: value for name, value in machine.items() if name != "device"},
+                "load_after": [round(load, 2) for load in os.getloadavg()],
+                "rows": run.material.rows,
+                "vectors": run.material.vectors,
+                "rounds": run.rounds,
                 "lines": [{**asdict(line), "verdict": line.verdict} for line in entry.lines],
                 "facts": entry.facts,
                 "sides": [
@@ -54,25 +56,35 @@ def as_json(entries: Sequence[Entry], run: Run, machine: dict[str, Any]) -> dict
     }
 
 
-def write(content: dict[str, Any], lines: Sequence[Line]) -> Path:
-    """The JSON file, into which a part of the entries can be measured anew, and the README's table."""
+def write(content: dict[str, Any], order: Sequence[str]) -> Path:
+    """The JSON file, in which these entries take the place of older ones, and the README's table of all of them."""
     name = re.sub(r"[^a-z0-9]+", "-", f"{content['device']} {content['threads']} threads".lower()).strip("-")
     out = Path(__file__).parent / "results" / f"{name}.json"
     out.parent.mkdir(exist_ok=True)
+    if out.exists():
+        content["entries"] = json.loads(out.read_text(encoding="utf-8"))["entries"] | content["entries"]
+    content["entries"] = {entry: content["entries"][entry] for entry in order if entry in content["entries"]}
     out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_readme(ROOT / "README.md", content, lines)
+    write_readme(ROOT / "README.md", content)
     return out
 
 
-def write_readme(readme: Path, content: dict[str, Any], lines: Sequence[Line]) -> bool:
+def write_readme(readme: Path, content: dict[str, Any]) -> bool:
     """The short table between the marks; False, and nothing is written, where they are missing."""
     text = readme.read_text(encoding="utf-8")
     begin, end = (text.find(mark) for mark in MARKS)
     if begin < 0 or end < begin:
         return False
+    entries = content["entries"].values()
+    lines = [
+        Line(**{name: value for name, value in line.items() if name != "verdict"})
+        for entry in entries
+        for line in entry["lines"]
+    ]
+    counts = sorted({entry["rows"] for entry in entries})
     heading = (
-        f"{content['device']}, {content['threads']} threads, {content['rows']} real rows, {content['date'][:10]}; "
-        "each against the peer at its best setting, in the same run:"
+        f"{content['device']}, {content['threads']} threads, {' or '.join(map(str, counts))} real rows, "
+        f"{max(entry['date'] for entry in entries)[:10]}; each against the peer at its best setting, side by side:"
     )
     rows = [
         f"| {line.what} | {line.against} | {_number(line.found, line)} | {_wanted(line)}"

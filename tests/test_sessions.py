@@ -317,7 +317,7 @@ def test_idle_threads_of_a_cpu_session_do_not_spin_and_integer_products_are_exac
     GraphSession(GRAPH, Device("cpu", threads=3), Acceleration(cuda_graphs=True))
     assert opened.providers == [("CPUExecutionProvider", {})]
     assert opened.options.intra_op_num_threads == 3
-    assert opened.options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert opened.options.get_session_config_entry("session.force_spinning_stop") == "1"
     assert opened.options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
