@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import islice
@@ -45,8 +46,10 @@ class Scorer:
         bundle: Bundle,
         rule: Rule | None,
         work: Plan,
+        *,
         executor: Executor,
         batching: Batching,
+        windows: WindowBuilder,
         neighbours: NeighbourSearch | None,
     ) -> None:
         """Use :meth:`open`, which reads the parts and chooses the devices."""
@@ -58,7 +61,7 @@ class Scorer:
         self._plan = work
         self._closed = False
         self._executor = executor
-        self._windows = WindowBuilder(work, bundle.roles[bundle.length_tokenizer].tokenizer)
+        self._windows = windows
         self._neighbours = neighbours
 
     @classmethod
@@ -110,11 +113,22 @@ class Scorer:
             )
         half = bool(roles) and all(role.precision == "fp16" for role in roles)
         accelerated = replace(acceleration or Acceleration(), tensorrt_fp16=half)
-        executor = Executor({role.graph for role in roles}, devices, accelerated)
+        with ThreadPoolExecutor(1) as beside:  # tokenizers take half a second to load, graphs more
+            loading = beside.submit(WindowBuilder, work, opened.roles[opened.length_tokenizer].tokenizer)
+            executor = Executor({role.graph for role in roles}, devices, accelerated)
+            windows = loading.result()
         usual = Batching.usual(devices[0].kind, [role.name for role in roles])
         corpus = [indicator for indicator in work.indicators if isinstance(indicator, CorpusIndicator)]
         neighbours = NeighbourSearch(corpus, knn, devices[0]) if corpus else None
-        return cls(opened, chosen, work, executor, batching or usual, neighbours)
+        return cls(
+            opened,
+            chosen,
+            work,
+            executor=executor,
+            batching=batching or usual,
+            windows=windows,
+            neighbours=neighbours,
+        )
 
     def __enter__(self) -> Self:
         """The scorer itself."""
