@@ -82,7 +82,17 @@ class Material:
             say("exporting the int8 bundle")
             command = [str(Path(sys.executable).with_name("instructmining")), "export", "--precision", "int8"]
             subprocess.run([*command, "--perplexity", str(self.checkpoint), "-o", str(out)], check=True)
+        self._take_template(out / "manifest.json")
         return out
+
+    def _take_template(self, manifest: Path) -> None:
+        """The checkpoint has no chat template; with another than the float32 bundle's the work would be another."""
+        content = json.loads(manifest.read_bytes())
+        wanted = json.loads((self.bundle / "manifest.json").read_bytes())["roles"]["perplexity"]
+        role = content["roles"]["perplexity"]
+        if any(role[name] != wanted[name] for name in ("template", "bos")):
+            content["roles"]["perplexity"] |= {name: wanted[name] for name in ("template", "bos")}
+            manifest.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @property
     def kept(self) -> Path:
