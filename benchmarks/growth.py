@@ -56,7 +56,7 @@ def with_rows(bundle: Path, counts: list[int]) -> None:
 def with_length(bundle: Path, lengths: list[int]) -> None:
     """Speed of the perplexity graph by the length of the texts, all of whose tokens but the first are scored."""
     role = Bundle.open(bundle).roles["perplexity"]
-    session = GraphSession(role.graph, choose_devices("auto")[0])
+    session = GraphSession(role.graph, choose_devices("auto", batches_at_once=1)[0])
     rng = np.random.default_rng(0)
     print("\n| tokens of a text | tokens/s | beside the shortest |\n|---|---|---|")
     first = None

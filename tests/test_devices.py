@@ -35,8 +35,7 @@ def fresh_probe() -> Iterator[None]:
 @pytest.mark.parametrize("asked", ["cpu", "auto"])
 def test_without_cuda_cpu_and_auto_are_the_cpu_with_all_its_threads(asked: str) -> None:
     (device,) = choose_devices(asked)
-    assert device == Device("cpu", threads=cpu_threads())
-    assert str(device) == f"cpu ({cpu_threads()} threads)"
+    assert device == Device("cpu", threads=cpu_threads(), batches_at_once=min(8, cpu_threads()))
 
 
 @pytest.mark.usefixtures("no_cuda")
@@ -99,6 +98,24 @@ def test_cpu_asked_for_never_looks_at_cuda(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(devices, "cuda_problem", looked)
     assert [device.kind for device in choose_devices("cpu")] == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("threads", "asked", "found", "said"),
+    [
+        (1, None, 1, "cpu (1 threads)"),
+        (2, None, 2, "cpu (2 threads, 2 batches at once)"),
+        (64, None, 8, "cpu (64 threads, 8 batches at once)"),
+        (64, 1, 1, "cpu (64 threads)"),
+        (4, 9, 4, "cpu (4 threads, 4 batches at once)"),
+    ],
+)
+def test_a_cpu_computes_a_batch_a_thread_or_as_many_as_asked(
+    monkeypatch: pytest.MonkeyPatch, threads: int, asked: int | None, found: int, said: str
+) -> None:
+    monkeypatch.setattr(devices, "cpu_threads", lambda: threads)
+    (device,) = choose_devices("cpu", asked)
+    assert (device.threads, device.batches_at_once, str(device)) == (threads, found, said)
 
 
 # What keeps CUDA from working

@@ -22,6 +22,7 @@ from instructmining.records import Batch, Tokens
 from instructmining.sessions import Acceleration, GraphSession
 
 CPU = Device("cpu", threads=1)
+SHARED_CPU = Device("cpu", threads=4, batches_at_once=2)
 FIRST, SECOND = Device("cuda", 0), Device("cuda", 1)
 GRAPH, OTHER = Path("model.onnx"), Path("other.onnx")
 OUTPUTS = ("nll", "reward", "embedding")
@@ -115,7 +116,7 @@ def assert_right(done: Done) -> None:
         np.testing.assert_array_equal(done.outputs[name], wanted[name])
 
 
-DEVICES = [(CPU,), (FIRST,), (FIRST, SECOND), (FIRST, SECOND, Device("cuda", 2))]
+DEVICES = [(CPU,), (SHARED_CPU,), (FIRST,), (FIRST, SECOND), (FIRST, SECOND, Device("cuda", 2))]
 
 
 # Order
@@ -131,7 +132,7 @@ def test_results_come_in_the_order_of_the_jobs(play: Play, devices: tuple[Device
     for done in found:
         assert_right(done)
         assert done.device in devices
-        assert done.seconds >= play.seconds.get(done.device, 0)
+        assert done.seconds * done.device.batches_at_once >= play.seconds.get(done.device, 0)
     assert {done.device for done in found} == set(devices)
     assert play.open == len(devices)
 
@@ -178,6 +179,16 @@ def test_devices_compute_at_the_same_time_each_in_one_thread_of_its_own(play: Pl
     assert [len(play.threads[device]) for device in (FIRST, SECOND)] == [1, 1]
     assert not play.threads[FIRST] & play.threads[SECOND]
     assert threading.current_thread().name not in play.threads[FIRST] | play.threads[SECOND]
+
+
+def test_batches_that_share_a_cpu_share_its_sessions_and_its_time(play: Play) -> None:
+    play.seconds = {SHARED_CPU: 0.02}
+    with Executor([GRAPH], [SHARED_CPU]) as executor:
+        begin = time.perf_counter()
+        done = list(executor.run(jobs(12)))
+        elapsed = time.perf_counter() - begin
+    assert (play.most_at_work, play.open, len(play.threads[SHARED_CPU])) == (2, 1, 2)
+    assert 12 * 0.02 / 2 <= sum(each.seconds for each in done) <= elapsed
 
 
 @pytest.mark.parametrize("devices", [(FIRST,), (FIRST, SECOND)])

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from instructmining import Example, Rule, ScoredRow, Scorer, Statistics, Turn
 from instructmining.batches import Batching
 from instructmining.bundle import ROLES
+from instructmining.devices import cpu_threads
 from instructmining.errors import RowError, RuleError
 from instructmining.records import Batch, SourceRow
 from instructmining.sessions import GraphSession
@@ -574,6 +575,19 @@ def test_one_scorer_shared_by_four_threads_gives_the_rows_of_one(small_bundle: P
     assert found == expected
 
 
+@pytest.mark.usefixtures("small_windows")
+def test_rows_do_not_depend_on_how_many_batches_are_computed_at_once(small_bundle: Path) -> None:
+    found = []
+    for at_once in (1, 2):
+        opened = Scorer.open(
+            small_bundle, indicators=["perplexity", "reward", "knn_6"], device="cpu", batches_at_once=at_once
+        )
+        with opened as scorer:
+            assert scorer.device.batches_at_once == min(at_once, cpu_threads())
+            found.append(list(scorer.score(varied(60, 0))))
+    assert found[0] == found[1]
+
+
 def token_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("instructmining-tokens")]
 
@@ -588,7 +602,7 @@ def test_closing_early_takes_no_more_and_leaves_no_thread(small_bundle: Path) ->
             taken += 1
             yield Example.of(f"Say {number}.", "It is said.")
 
-    with Scorer.open(small_bundle, indicators=["perplexity"], device="cpu") as scorer:
+    with Scorer.open(small_bundle, indicators=["perplexity"], device="cpu", batches_at_once=1) as scorer:
         rows = iter(scorer.score(endless()))
         first = next(rows)
         rows.close()  # type: ignore[attr-defined]

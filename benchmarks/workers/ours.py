@@ -104,7 +104,7 @@ class Latency(Task):
         super().__init__()
         examples = list(read_examples(material["rows"]))
         self.calls = [[examples[row] for row in call] for call in material["calls"]]
-        self.scorer = Scorer.open(material["bundle"], indicators=["perplexity"], device="cpu")
+        self.scorer = Scorer.open(material["bundle"], indicators=["perplexity"], device="cpu", batches_at_once=1)
 
     def call(self, number: int) -> None:
         for _ in self.scorer.score(self.calls[number]):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from instructmining_cli.device_options import (
+    BatchesAtOnce,
     BudgetTokens,
     CudaGraphs,
     DeviceName,
@@ -27,6 +28,7 @@ def bench(
     ] = None,
     device: DeviceName = "auto",
     budget_tokens: BudgetTokens = None,
+    batches_at_once: BatchesAtOnce = None,
     cuda_graphs: CudaGraphs = False,
     tensorrt: TensorRT = None,
     gpu_memory: GpuMemory = None,
@@ -71,7 +73,15 @@ def bench(
     _check(json, inputs, overwrite=overwrite)
     folder = bundle or demo_bundle(_say)
     accelerated = acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory)
-    with Scorer.open(folder, rule=rule, indicators=indicators, device=device, acceleration=accelerated) as scorer:
+    opened = Scorer.open(
+        folder,
+        rule=rule,
+        indicators=indicators,
+        device=device,
+        batches_at_once=batches_at_once,
+        acceleration=accelerated,
+    )
+    with opened as scorer:
         _say(f"device: {', '.join(map(str, scorer.devices))}")
         most = limit or _LIMIT[scorer.device.kind]
         choose_budgets(scorer, inputs, name, given=budget_tokens, limit=most, say=_say)

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 DeviceName: TypeAlias = Annotated[
     str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:0,1. auto takes CUDA only where a session runs there.")
 ]
+BatchesAtOnce: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Batches beside each other on a CPU; by default one a thread up to 8. With 1 a single row is soonest done.",
+    ),
+]
 BudgetTokens: TypeAlias = Annotated[
     int | None,
     typer.Option(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from instructmining_cli.device_options import (
+    BatchesAtOnce,
     BudgetTokens,
     CudaGraphs,
     DeviceName,
@@ -41,6 +42,7 @@ def score(
     ] = None,
     device: DeviceName = "auto",
     budget_tokens: BudgetTokens = None,
+    batches_at_once: BatchesAtOnce = None,
     cuda_graphs: CudaGraphs = False,
     tensorrt: TensorRT = None,
     gpu_memory: GpuMemory = None,
@@ -86,6 +88,7 @@ def score(
                 rule=rule,
                 indicators=indicators,
                 device=device,
+                batches_at_once=batches_at_once,
                 acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
                 knn=knn,
             )
@@ -97,6 +100,7 @@ def score(
             "rule": rule,
             "indicators": indicators,
             "device": device,
+            "batches_at_once": batches_at_once,
             "cuda_graphs": cuda_graphs,
         }
         asked |= {"tensorrt": str(tensorrt) if tensorrt else None, "gpu_memory_gib": gpu_memory}

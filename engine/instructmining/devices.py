@@ -22,6 +22,7 @@ from instructmining.errors import DeviceError
 _PROBE = "neighbours.onnx"
 _CUDA = "CUDAExecutionProvider"
 _DRIVER = "libcuda.so.1"
+_BATCHES_AT_ONCE = 8  # at most, where nobody says: each takes memory of its own; measured on two threads only
 # What onnxruntime-gpu 1.31 loads, as found on Linux; the major versions are those it is built for.
 _CUDA_LIBRARIES = (
     "libcudart.so.13",
@@ -39,26 +40,33 @@ class Device:
 
     kind: str  # "cpu" or "cuda"
     index: int = 0
-    threads: int = 1  # of onnxruntime's pool, CPU only
+    threads: int = 1  # CPU only
+    batches_at_once: int = 1  # CPU only: batches that share the threads; each has so much less of them
 
     def __str__(self) -> str:
         """As the run file says it."""
-        return f"cuda:{self.index}" if self.kind == "cuda" else f"cpu ({self.threads} threads)"
+        if self.kind == "cuda":
+            return f"cuda:{self.index}"
+        beside = f", {self.batches_at_once} batches at once" if self.batches_at_once > 1 else ""
+        return f"cpu ({self.threads} threads{beside})"
 
 
-def choose_devices(asked: str) -> tuple[Device, ...]:
+def choose_devices(asked: str, batches_at_once: int | None = None) -> tuple[Device, ...]:
     """The devices that sessions really run on, in the order asked for.
 
     Args:
         asked: "auto", "cpu", "cuda", "cuda:N", or several as "cuda:0,1". Auto takes one CUDA device, and only where a
             session runs there.
+        batches_at_once: computed beside each other on a CPU, at most one a thread; by default one a thread up to
+            eight, which is the fastest for many rows. With 1 a single row is answered soonest.
 
     Raises:
         DeviceError: it is none of these, names a device twice, or CUDA was asked for and one of the devices does not
             work; the message names that one and what is missing.
     """
     if asked == "cpu":
-        return (Device("cpu", threads=cpu_threads()),)
+        threads = cpu_threads()
+        return (Device("cpu", threads=threads, batches_at_once=min(threads, batches_at_once or _BATCHES_AT_ONCE)),)
     match = re.fullmatch(r"auto|cuda(?::([0-9]+(?:,[0-9]+)*))?", asked)
     if match is None:
         raise DeviceError(f"device {asked!r}; wanted auto, cpu, cuda, cuda:N, or several as cuda:0,1")
@@ -71,18 +79,19 @@ def choose_devices(asked: str) -> tuple[Device, ...]:
         if problem is None:
             continue
         if asked == "auto":
-            return choose_devices("cpu")
+            return choose_devices("cpu", batches_at_once)
         named = f"device {asked!r}" if len(indices) == 1 else f"device {asked!r}: cuda:{index}"
         raise DeviceError(f"{named} does not work here: {problem}")
     return tuple(Device("cuda", index) for index in indices)
 
 
-def choose_devices_for(roles: Iterable[Role], asked: str) -> tuple[Device, ...]:
+def choose_devices_for(roles: Iterable[Role], asked: str, batches_at_once: int | None = None) -> tuple[Device, ...]:
     """The devices for the graphs of these roles: int8 graphs run on the CPU alone.
 
     Args:
         roles: those that will run.
         asked: as for :func:`choose_devices`; auto takes the CPU where a graph is int8.
+        batches_at_once: as for :func:`choose_devices`.
 
     Raises:
         DeviceError: as :func:`choose_devices`, or CUDA was asked for int8 graphs: onnxruntime would run their products
@@ -90,13 +99,13 @@ def choose_devices_for(roles: Iterable[Role], asked: str) -> tuple[Device, ...]:
     """
     whole = [role.name for role in roles if role.precision == "int8"]
     if not whole:
-        return choose_devices(asked)
+        return choose_devices(asked, batches_at_once)
     if asked not in {"auto", "cpu"}:
         raise DeviceError(
             f"device {asked!r}: role {whole[0]!r} is int8, which runs on the CPU only; "
             "give --device cpu, or export it with --precision fp16"
         )
-    return choose_devices("cpu")
+    return choose_devices("cpu", batches_at_once)
 
 
 def runtime_version() -> str:

@@ -20,7 +20,7 @@ from instructmining.errors import DeviceError, DeviceMemoryError, InstructMining
 from instructmining.records import Batch
 from instructmining.sessions import NO_ACCELERATION, Acceleration, GraphSession
 
-_IN_FLIGHT = 3  # jobs a device: one computed, one ready for it, one whose result waits for those before
+_IN_FLIGHT = 3  # jobs a worker: one computed, one ready for it, one whose result waits for those before
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,15 @@ class Done:
 
     job: Job
     outputs: Mapping[str, NDArray[np.float32]]  # of the whole job's batch, also where it had to be split
-    seconds: float  # the device was busy with it
+    seconds: float  # the device was busy with it; of a device that it shared with other batches, its share
     device: Device
 
 
 class Executor:
     """Sessions of some graphs on one device or several; a context manager, safe to share between threads.
 
-    On one CPU a job runs in the thread that takes its result. Otherwise each device has a thread and sessions of its
-    own, and jobs go to whichever device is free.
+    Where one batch is computed at a time on a CPU, a job runs in the thread that takes its result. Otherwise each
+    device has sessions of its own and a thread for each batch at once, and jobs go to whichever is free.
     """
 
     def __init__(
@@ -73,11 +73,13 @@ class Executor:
         self._changing = Lock()  # of the two above
         self._closed = False
         self._pool: ThreadPoolExecutor | None = None
-        if len(self.devices) > 1 or self.devices[0].kind != "cpu":
+        workers = [device for device in devices for _ in range(device.batches_at_once)]
+        self._most_in_flight = _IN_FLIGHT * len(workers)
+        if len(workers) > 1 or devices[0].kind != "cpu":
             self._own = local()  # the device of a thread of the pool
-            free = deque(self.devices)
+            free = deque(workers)
             self._pool = ThreadPoolExecutor(
-                len(self.devices), "instructmining-device", lambda: setattr(self._own, "device", free.popleft())
+                len(workers), "instructmining-device", lambda: setattr(self._own, "device", free.popleft())
             )
 
     def __enter__(self) -> Self:
@@ -106,7 +108,7 @@ class Executor:
         """Results in the order of the jobs.
 
         Args:
-            jobs: taken as results are, in that thread; beyond one CPU a few ahead of them.
+            jobs: taken as results are, in that thread; where jobs have threads of their own a few ahead of them.
 
         Raises:
             DeviceMemoryError: a single row does not fit.
@@ -133,7 +135,7 @@ class Executor:
                     ended = error
                     break
                 begun.append(self._begin(job, pool))
-                while begun and (len(begun) >= _IN_FLIGHT * len(self.devices) or begun[0].done()):
+                while begun and (len(begun) >= self._most_in_flight or begun[0].done()):
                     yield _result(begun.popleft())
             while begun:
                 yield _result(begun.popleft())
@@ -157,7 +159,7 @@ class Executor:
             )
         begin = time.perf_counter()
         outputs = self._outputs(job, job.batch, session, device)
-        return Done(job, outputs, time.perf_counter() - begin, device)
+        return Done(job, outputs, (time.perf_counter() - begin) / device.batches_at_once, device)
 
     def _outputs(
         self, job: Job, batch: Batch, session: GraphSession, device: Device

@@ -72,6 +72,7 @@ class Scorer:
         rule: str | Path | Rule | None = None,
         indicators: Sequence[str] | str | None = None,
         device: str = "auto",
+        batches_at_once: int | None = None,
         batching: Batching | None = None,
         acceleration: Acceleration | None = None,
         knn: Search = "exact",
@@ -84,6 +85,8 @@ class Scorer:
             indicators: columns to compute, beside the rule's terms if there is a rule; a list, comma-separated text, or
                 "all": every column that the bundle's roles give.
             device: "auto", "cpu", "cuda", "cuda:N" or "cuda:0,1"; auto takes CUDA only where a session runs there.
+            batches_at_once: computed beside each other on a CPU; by default one a thread up to eight, the fastest for
+                many rows. For a service that scores a few rows a call take 1: all threads work on one batch.
             batching: window and batch sizes; by default what is usual on the device, or see :meth:`calibrate`.
             acceleration: what is off by default on CUDA; an error on a CPU.
             knn: how neighbours are searched: "exact", or "approx", whose recall is measured and which is not the same
@@ -106,7 +109,7 @@ class Scorer:
         chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
         work = plan(opened, chosen, indicator_names(indicators or (), opened))
         roles = [stream.role for stream in work.streams]
-        devices = choose_devices_for(roles, device)
+        devices = choose_devices_for(roles, device, batches_at_once)
         if acceleration not in {None, Acceleration()} and devices[0].kind == "cpu":
             raise DeviceError(
                 "CUDA graphs, TensorRT or a limit of GPU memory were asked for, but the graphs run on a CPU"

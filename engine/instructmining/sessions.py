@@ -96,7 +96,7 @@ def open_session(
 
 
 def _set_cpu(options: ort.SessionOptions, device: Device) -> None:
-    options.intra_op_num_threads = device.threads
+    options.intra_op_num_threads = max(1, device.threads // device.batches_at_once)
     # Exact integer products also where the CPU has no VNNI: the default kernel saturates there.
     options.add_session_config_entry("session.x64quantprecision", "1")
     # A session's idle threads spin by default, on the cores that another session's batch or a tokenizer needs. Within
