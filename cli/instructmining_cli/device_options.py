@@ -17,7 +17,7 @@ BatchesAtOnce: TypeAlias = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Batches beside each other on a CPU; by default one a thread up to 8. With 1 a single row is soonest done.",
+        help="Batches beside each other on a CPU; by default one a thread up to 8. 1 answers a single row soonest.",
     ),
 ]
 BudgetTokens: TypeAlias = Annotated[
