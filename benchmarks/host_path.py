@@ -40,10 +40,14 @@ def ours(bundle: str, rows: str, out: str, indicators: str, kind: str) -> dict[s
         counts = Statistics()
         begin, cpu = time.perf_counter(), time.process_time()
         with RunWriter(out, overwrite=True) as writer:
-            reader = read_examples(rows, on_reject=writer.reject)
-            for row in scorer.score(reader, on_reject=writer.reject_example, statistics=counts):
+            writer.begin()
+            assert writer.journal is not None
+            read = read_examples(rows).windows(batching.window_rows)
+            for window in scorer.score_windows(read, statistics=counts, journal=writer.journal):
                 with counts.timed("write"):
-                    writer.write(row)
+                    writer.write(scorer.rows(window), window.rejects)
+                    if writer.journal.due:
+                        writer.commit({"statistics": counts.as_json()})
             writer.finish({})
         seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     search = counts.seconds.get("neighbours", 0.0)  # its cost is no part of the host's

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from instructmining import candidates
-from instructmining.candidates import Candidates, Products, largest_products, tiles_of
+from instructmining.candidates import Candidates, Checkpoint, Products, largest_products, tiles_of
 from instructmining.errors import DeviceError
 
 
@@ -129,3 +130,48 @@ def test_any_points_in_any_tiles(
         patch.setattr(candidates, "_PENDING", blocks[1])
         found = largest_products(points, wanted, Products(numpy_products, 1 + seed % 2))
     assert_largest(found, points, wanted)
+
+
+# A search that was cut
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("tiles", [1, 60, 170])
+def test_a_search_that_was_cut_goes_on_where_it_kept_what_it_found(tmp_path: Path, threads: int, tiles: int) -> None:
+    points = random_points(300, 8)
+    checkpoint = Checkpoint(tmp_path / "kept.npz", every_s=0.0)
+    computed = 0
+
+    def cut_off(queries: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+        nonlocal computed
+        if computed >= tiles:
+            raise DeviceError("cut")
+        computed += 1
+        return numpy_products(queries, others)
+
+    with pytest.raises(DeviceError, match="cut"):
+        largest_products(points, 5, Products(cut_off), checkpoint=checkpoint)
+    after = 0
+
+    def counted(queries: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+        nonlocal after
+        after += 1
+        return numpy_products(queries, others)
+
+    found = largest_products(points, 5, Products(counted, threads), checkpoint=Checkpoint(tmp_path / "kept.npz"))
+    assert_largest(found, points, 5)
+    assert tiles_of(300) - tiles <= after <= tiles_of(300) - tiles + 2  # at most what was at work is done again
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_what_was_kept_of_another_search_is_not_taken(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "kept.npz", every_s=0.0)
+    checkpoint.save(3, Candidates(np.zeros((40, 4), dtype=np.float32), np.zeros((40, 4), dtype=np.int32)))
+    points = random_points(41, 8)
+    assert_largest(largest_products(points, 4, Products(numpy_products), checkpoint=checkpoint), points, 4)
+
+
+def test_a_search_without_enough_time_to_keep_anything_keeps_nothing(tmp_path: Path) -> None:
+    largest_products(random_points(50, 8), 4, Products(numpy_products), checkpoint=Checkpoint(tmp_path / "kept.npz"))
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from instructmining import Example, Rule
 from instructmining.columns import part, predict, row_columns, rows_of
 from instructmining.indicators import INDICATORS
-from instructmining.records import Column, LikelihoodSums, Measurements, ScoredWindow
+from instructmining.records import Column, LikelihoodSums, Measurements, Reject, ScoredWindow
 
 EXAMPLES = [Example.of(f"question {number}", "an answer") for number in range(3)]
 
@@ -57,15 +57,18 @@ def test_a_prediction_is_undefined_where_a_term_is_and_says_which() -> None:
 
 
 def test_a_row_with_an_output_that_is_not_finite_is_rejected_and_its_embedding_with_it() -> None:
+    early, late = (Reject("rows.jsonl", line, 0, "why", b"[") for line in (2, 4))
     measured = Measurements(
         list(EXAMPLES),
         conversation_nll=LikelihoodSums(values(1, np.nan, 3), np.array([1, 1, 1])),
         embedding=np.arange(6, dtype=np.float32).reshape(3, 2),
         truncated=[[], [], ["reward"]],
+        places=[0, 2, 4],
+        rejects=[(1, early), (3, late)],
     )
-    rejected: list[tuple[Example, str]] = []
-    scored, embedding = row_columns(measured, [INDICATORS["perplexity"]], lambda *reject: rejected.append(reject))
-    assert rejected == [(EXAMPLES[1], "a model output is not a finite number")]
+    scored, embedding = row_columns(measured, [INDICATORS["perplexity"]])
+    refused = Reject.of(EXAMPLES[1], "a model output is not a finite number")
+    assert scored.rejects == [early, refused, late]
     assert scored.examples == [EXAMPLES[0], EXAMPLES[2]]
     assert scored.truncated == [(), ("reward",)]
     assert embedding is not None

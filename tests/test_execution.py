@@ -48,6 +48,7 @@ class Play:
     seconds: dict[Device, float] = field(default_factory=dict)  # of a run
     memory: float = float("inf")  # padded tokens that fit
     fails: Callable[[Batch], bool] = lambda _: False
+    overflows: Callable[[Device, int], bool] = lambda _, __: False  # whether a text, named by its first token, does
     open: int = 0
     ran: list[tuple[Device, Path, tuple[int, ...]]] = field(default_factory=list)  # device, graph, shape
     threads: dict[Device, set[str]] = field(default_factory=dict)
@@ -91,7 +92,12 @@ class FakeSession:
             "reward": totals,
             "embedding": np.stack([totals, batch.ids[:, 0]], axis=1),
         }
-        return {name: values[name].astype(np.float32) for name in outputs}
+        found = {name: values[name].astype(np.float32) for name in outputs}
+        for row in range(len(batch.members)):
+            if play.overflows(self._device, int(batch.ids[row, 0])):
+                for name, of in found.items():
+                    of[batch.scored[:, 0] == row if name == "nll" else row] = np.nan if name == "nll" else np.inf
+        return found
 
 
 @pytest.fixture
@@ -316,10 +322,52 @@ def test_a_closed_executor_is_said_and_nobody_hangs(play: Play, devices: tuple[D
 
 
 def test_the_threads_end_with_the_executor(play: Play) -> None:
+    before = set(threading.enumerate())
     with Executor([GRAPH], [FIRST, SECOND]) as executor:
         list(executor.run(jobs(6)))
+        assert set(threading.enumerate()) > before
     assert play.ran
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("instructmining-device")]
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("devices", [(CPU,), (SHARED_CPU,), (FIRST, SECOND)])
+def test_a_text_whose_outputs_are_not_finite_is_computed_again_alone_on_the_cpu(
+    play: Play, devices: tuple[Device, ...]
+) -> None:
+    batch = batch_of(3, 2, 5)
+    bad = int(batch.ids[1, 0])
+    play.overflows = lambda device, first: device in devices and len(play.ran) == 1 and first == bad
+    with Executor([GRAPH], devices) as executor:
+        (done,) = executor.run([Job(GRAPH, batch, OUTPUTS)])
+        assert executor.retried == 1
+    assert_right(done)
+    (_, _, shape), (device, _, alone) = play.ran
+    assert shape == (3, 5)
+    assert device.kind == "cpu"
+    assert alone == (1, int(batch.mask[1].sum()))
+
+
+def test_a_text_that_is_not_finite_alone_either_stays_so_and_costs_no_other(play: Play) -> None:
+    batch = batch_of(3, 2, 5)
+    bad = int(batch.ids[2, 0])
+    play.overflows = lambda _, first: first == bad
+    with Executor([GRAPH], [FIRST]) as executor:
+        (done,) = executor.run([Job(GRAPH, batch, OUTPUTS)])
+    wanted = by_hand(batch)
+    for name, values in done.outputs.items():
+        of_bad = batch.scored[:, 0] == 2 if name == "nll" else np.arange(3) == 2
+        assert not np.isfinite(values[of_bad]).any()
+        np.testing.assert_array_equal(values[~of_bad], wanted[name][~of_bad])
+
+
+def test_a_text_that_fails_alone_stays_as_it_is(play: Play) -> None:
+    batch = batch_of(3, 2)
+    play.overflows = lambda _, first: first == int(batch.ids[0, 0])
+    play.fails = lambda asked: len(asked.members) == 1
+    with Executor([GRAPH], [FIRST]) as executor:
+        (done,) = executor.run([Job(GRAPH, batch, OUTPUTS)])
+        assert executor.retried == 1
+    assert np.isfinite(done.outputs["reward"]).tolist() == [False, True]
 
 
 def test_cuda_graphs_on_several_devices_are_refused(play: Play) -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import orjson
 import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from instructmining.errors import InputError, RowError
-from instructmining.inputs import DETECTION_ROWS, read_examples
-from instructmining.records import COLUMNS, Reject
+from instructmining.inputs import DETECTION_ROWS, ExampleReader, read_examples
+from instructmining.records import COLUMNS, InputWindow, Position, Reject
 
 ALPACA = {"instruction": "a", "input": "", "output": "b"}
 MESSAGES = {"messages": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}
@@ -199,3 +203,59 @@ def test_a_missing_file_or_a_folder_is_an_input_error_before_anything_is_read(tm
         read_examples([good, tmp_path / "gone.jsonl"])
     with pytest.raises(InputError, match="is a folder"):
         read_examples([good, tmp_path])
+
+
+# Going on from a position
+
+
+def every(reader: ExampleReader, rows: int) -> list[InputWindow]:
+    return list(reader.windows(rows))
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_what_is_read_from_a_position_is_what_would_have_followed(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("input")
+    bad = st.sampled_from([b"{", b"[1]", b"\xff", b'{"instruction": "a"}', b'"text"', b"5"])
+    good = st.builds(lambda text: json.dumps({"instruction": text, "output": f"{text}."}).encode(), st.text(max_size=9))
+    paths = []
+    for number in range(data.draw(st.integers(1, 3))):
+        rows = data.draw(st.lists(st.one_of(good, good, bad), max_size=30))
+        kind = data.draw(st.sampled_from([".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz"]))
+        blank = data.draw(st.sampled_from([b"\n", b"\n\n", b"\r\n", b"\n \n"]))
+        mark = data.draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
+        in_array = kind in {".json", ".json.gz"}
+        content = mark + (b"[" + b",\n".join(rows) + b"]" if in_array else blank.join(rows) + blank)
+        pack = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}.get(Path(kind).suffix, bytes)
+        paths.append(folder / f"{number}{kind}")
+        paths[-1].write_bytes(pack(content))
+    limit = data.draw(st.one_of(st.none(), st.integers(1, 40)))
+    size = data.draw(st.integers(1, 7))
+    whole = read_examples(paths, format="alpaca", limit=limit)
+    windows = every(whole, size)
+    for number, window in enumerate(windows):
+        assert window.end is not None
+        again = read_examples(paths, format="alpaca", limit=limit)
+        again.begin_after(window.end)
+        assert every(again, size) == windows[number + 1 :]
+        assert (again.rows, again.rejected, again.blank) == (whole.rows, whole.rejected, whole.blank)
+        assert again.formats.items() <= whole.formats.items()
+
+
+def test_the_format_that_was_detected_holds_from_a_position_on(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ALPACA, MESSAGES, MESSAGES)
+    first, *rest = every(read_examples(path), 1)
+    again = read_examples(path)
+    assert first.end is not None
+    again.begin_after(first.end)
+    assert every(again, 1) == rest
+    assert all(isinstance(window.items[0], Reject) for window in rest)
+    assert again.share_read == 1.0
+
+
+def test_standard_input_has_no_positions_to_go_on_from() -> None:
+    reader = read_examples("-")
+    with pytest.raises(InputError, match="standard input cannot be read again"):
+        reader.begin_after(Position(0, 1, 0, 1, 0, 0, {}))

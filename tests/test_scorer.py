@@ -369,7 +369,7 @@ def test_a_response_of_one_token_has_a_perplexity_and_no_ifd(small_bundle: Path)
 def test_an_example_without_a_response_is_rejected(small_bundle: Path, turns: tuple[Turn, ...]) -> None:
     rejected: list[str] = []
     with Scorer.open(small_bundle, indicators="mtld", device="cpu") as scorer:
-        rows = list(scorer.score([Example(turns), *varied(1)], on_reject=lambda _, reason: rejected.append(reason)))
+        rows = list(scorer.score([Example(turns), *varied(1)], on_reject=lambda reject: rejected.append(reject.reason)))
     assert len(rows) == 1
     assert rejected == ["the response is empty"]
 
@@ -416,14 +416,14 @@ WITH_TOOL = Example((Turn("user", "a"), Turn("tool", "b"), Turn("assistant", "c"
 
 @pytest.mark.usefixtures("small_windows")
 def test_a_row_that_the_template_cannot_hold_is_rejected_and_the_others_are_scored(no_tools: Path) -> None:
-    rejected: list[tuple[Example, str]] = []
+    rejected: list[tuple[Example | None, str]] = []
     statistics = Statistics()
     examples = varied(20)
     with Scorer.open(no_tools, rule="paper-v1", device="cpu") as scorer:
         rows = list(
             scorer.score(
                 [*examples[:9], WITH_TOOL, *examples[9:]],
-                on_reject=lambda example, reason: rejected.append((example, reason)),
+                on_reject=lambda reject: rejected.append((reject.example, reject.reason)),
                 statistics=statistics,
             )
         )
@@ -436,9 +436,9 @@ def test_a_row_that_the_template_cannot_hold_is_rejected_and_the_others_are_scor
 
 @pytest.mark.usefixtures("small_windows")
 def test_windows_of_nothing_but_rejects_give_no_rows(no_tools: Path) -> None:
-    rejected: list[Example] = []
+    rejected: list[Example | None] = []
     with Scorer.open(no_tools, rule="paper-v1", indicators=ROW_COLUMNS, device="cpu") as scorer:
-        rows = list(scorer.score([WITH_TOOL] * 17, on_reject=lambda example, _: rejected.append(example)))
+        rows = list(scorer.score([WITH_TOOL] * 17, on_reject=lambda reject: rejected.append(reject.example)))
     assert rows == []
     assert rejected == [WITH_TOOL] * 17
 
@@ -474,13 +474,13 @@ def test_a_row_with_a_model_output_that_is_no_number_is_rejected(
     spoilt = Example.of("What is this?", "A poison, it is said.")
     clean = scored(small_bundle, examples, *columns)
     poison(output)
-    rejected: list[tuple[Example, str]] = []
+    rejected: list[tuple[Example | None, str]] = []
     statistics = Statistics()
     with Scorer.open(small_bundle, indicators=columns, device="cpu") as scorer:
         rows = list(
             scorer.score(
                 [*examples[:3], spoilt, *examples[3:]],
-                on_reject=lambda example, reason: rejected.append((example, reason)),
+                on_reject=lambda reject: rejected.append((reject.example, reject.reason)),
                 statistics=statistics,
             )
         )

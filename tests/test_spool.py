@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from instructmining import Example, ScoredRow
 from instructmining.columns import rows_of
-from instructmining.records import Column, ScoredWindow, SourceRow
+from instructmining.errors import ResumeError
+from instructmining.records import Column, Position, Reject, ScoredWindow, SourceRow
 from instructmining.spool import Spool
 
 
@@ -49,7 +51,7 @@ def test_windows_and_embeddings_come_back_as_they_were() -> None:
         found = spool.embeddings()
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, np.concatenate(embeddings))
-        assert rows(spool.windows()) == rows(windows)
+        assert rows(one for _, one in spool.windows()) == rows(windows)
 
 
 def test_the_embeddings_lie_on_disk_and_the_folder_goes_with_the_spool(temporary: Path) -> None:
@@ -63,7 +65,7 @@ def test_the_embeddings_lie_on_disk_and_the_folder_goes_with_the_spool(temporary
 
 def test_the_folder_goes_when_an_error_ends_the_run(temporary: Path) -> None:
     with pytest.raises(AttributeError), Spool() as spool:
-        spool.append(window(0), None)  # type: ignore[arg-type]
+        spool.append(None, None)  # type: ignore[arg-type]
     assert list(temporary.iterdir()) == []
 
 
@@ -90,5 +92,43 @@ def test_any_windows_come_back_in_order(sizes: list[int]) -> None:
             windows.append(window(*range(begin, begin + size)))
             spool.append(windows[-1], np.full((size, 2), begin, dtype=np.float32))
             begin += size
-        assert rows(spool.windows()) == rows(windows)
+        assert rows(one for _, one in spool.windows()) == rows(windows)
         assert spool.rows == len(spool.embeddings()) == begin
+
+
+def test_rejects_and_the_position_come_back_with_their_window() -> None:
+    rejects = [
+        Reject("rows.jsonl", 3, 70, "invalid JSON", b"{\xff"),
+        Reject.of(window(4).examples[0], "no place for a turn"),
+        Reject.of(Example.of("half \ud800", "é"), "not Unicode"),
+    ]
+    made = replace(window(0, 1), rejects=rejects, end=Position(1, 9, 400, 5, 3, 2, {"rows.jsonl": "alpaca"}))
+    with Spool() as spool:
+        spool.append(made, np.ones((2, 2), dtype=np.float32))
+        spool.append(replace(window(), rejects=rejects[:1]), None)
+        ((_, first), (begin, second)) = spool.windows()
+    assert (first.rejects, first.end) == (rejects, made.end)
+    assert (begin, len(second), second.rejects, second.end) == (2, 0, rejects[:1], None)
+
+
+def test_what_is_behind_a_mark_is_cut_off_and_what_is_written_again_follows(tmp_path: Path) -> None:
+    with Spool(tmp_path) as spool:
+        spool.append(window(0, 1), np.full((2, 3), 1, dtype=np.float32))
+        mark = spool.mark()
+        spool.append(window(2), np.full((1, 3), 2, dtype=np.float32))
+    with Spool(tmp_path, mark) as spool:
+        assert (spool.rows, spool.count) == (2, 1)
+        spool.append(window(7), np.full((1, 3), 7, dtype=np.float32))
+        assert spool.embeddings()[:, 0].tolist() == [1, 1, 7]
+        assert rows(one for _, one in spool.windows()) == rows([window(0, 1), window(7)])
+        assert rows(one for _, one in spool.windows(first=1)) == rows([window(7)])
+        assert [begin for begin, _ in spool.windows(first=1)] == [2]
+
+
+def test_a_file_shorter_than_its_mark_is_refused(tmp_path: Path) -> None:
+    with Spool(tmp_path) as spool:
+        spool.append(window(0, 1), np.ones((2, 3), dtype=np.float32))
+        mark = spool.mark()
+    (tmp_path / "embeddings.f32").write_bytes(b"short")
+    with pytest.raises(ResumeError, match=r"embeddings\.f32: is shorter"):
+        Spool(tmp_path, mark)

@@ -237,7 +237,7 @@ def test_special_tokens_in_a_row_are_plain_text(bundle: Path, original: Original
 def test_an_example_without_a_response_is_rejected(bundle: Path, turns: tuple[Turn, ...]) -> None:
     rejected: list[str] = []
     with Scorer.open(bundle, device="cpu") as scorer:
-        rows = list(scorer.score([Example(turns), SHORT], on_reject=lambda _, reason: rejected.append(reason)))
+        rows = list(scorer.score([Example(turns), SHORT], on_reject=lambda reject: rejected.append(reject.reason)))
     assert [row.example for row in rows] == [SHORT]
     assert rejected == ["the response is empty"]
 
@@ -250,9 +250,13 @@ def test_a_row_with_an_answer_that_is_no_number_is_rejected(bundle: Path, monkey
         return {name: np.where(longest, np.nan, array) for name, array in run(self, batch, outputs).items()}
 
     monkeypatch.setattr(GraphSession, "run", spoil)
-    rejected: list[tuple[Example, str]] = []
+    rejected: list[tuple[Example | None, str]] = []
     with Scorer.open(bundle, indicators="understandability", device="cpu") as scorer:
-        rows = list(scorer.score([SHORT, LONG_RESPONSE], on_reject=lambda *reject: rejected.append(reject)))
+        rows = list(
+            scorer.score(
+                [SHORT, LONG_RESPONSE], on_reject=lambda reject: rejected.append((reject.example, reject.reason))
+            )
+        )
     assert [row.example for row in rows] == [SHORT]
     assert rejected == [(LONG_RESPONSE, "a model output is not a finite number")]
 
@@ -275,8 +279,8 @@ def test_an_indicator_named_without_its_role_is_an_error_that_names_the_role(
 
 
 def test_a_window_of_nothing_but_rejects_gives_no_rows(bundle: Path) -> None:
-    rejected: list[Example] = []
+    rejected: list[Example | None] = []
     silent = Example((Turn("user", "Hello?"),))
     with Scorer.open(bundle, device="cpu") as scorer:
-        assert list(scorer.score([silent], on_reject=lambda example, _: rejected.append(example))) == []
+        assert list(scorer.score([silent], on_reject=lambda reject: rejected.append(reject.example))) == []
     assert rejected == [silent]

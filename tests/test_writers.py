@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining.errors import OutputError
+from instructmining.errors import OutputError, ResumeError
 from instructmining.records import ColumnValue, Example, Reject, ScoredRow, SourceRow, Turn
 from instructmining.writers import RunWriter, added_names, reject_line, splice
 
@@ -21,6 +22,7 @@ READ: dict[str, Callable[[bytes], bytes]] = {
     ".jsonl.gz": gzip.decompress,
     ".jsonl.zst": lambda content: zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content)).read(),
 }
+ENDS = ("", ".rejects.jsonl", ".run.json")
 TURNS = (Turn("user", "a"), Turn("assistant", "b"))
 
 
@@ -37,7 +39,8 @@ def scored(
 
 def write_and_fail(out: Path, *, overwrite: bool = False) -> None:
     with RunWriter(str(out), overwrite=overwrite) as writer:
-        writer.write(scored())
+        writer.begin()
+        writer.write([scored()])
         raise ZeroDivisionError
 
 
@@ -134,9 +137,10 @@ def test_the_bytes_of_any_reject_can_be_had_back(raw: bytes) -> None:
 def test_a_finished_run_leaves_its_rows_its_rejects_and_its_run_file(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out{suffix}"
     with RunWriter(str(out)) as writer:
-        writer.write(scored(b'{"a":1}', {"mtld": 1.0}))
-        writer.reject(Reject("rows.jsonl", 2, 8, "why", b"["))
-        writer.write(scored(b'{"a":3}', {"mtld": 3.0}))
+        writer.begin()
+        writer.write([scored(b'{"a":1}', {"mtld": 1.0})])
+        writer.write([], [Reject("rows.jsonl", 2, 8, "why", b"[")])
+        writer.write([scored(b'{"a":3}', {"mtld": 3.0})])
         writer.finish({"rows": 2})
     assert left(tmp_path) == sorted([out.name, f"{out.name}.rejects.jsonl", f"{out.name}.run.json"])
     assert READ[suffix](out.read_bytes()) == (
@@ -150,6 +154,7 @@ def test_a_finished_run_leaves_its_rows_its_rejects_and_its_run_file(tmp_path: P
 def test_a_run_without_rows_leaves_a_readable_empty_file(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out{suffix}"
     with RunWriter(str(out)) as writer:
+        writer.begin()
         writer.finish({})
     assert READ[suffix](out.read_bytes()) == b""
 
@@ -158,8 +163,9 @@ def test_a_run_without_rows_leaves_a_readable_empty_file(tmp_path: Path, suffix:
 def test_two_runs_over_the_same_rows_write_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     for name in ("a", "b"):
         with RunWriter(str(tmp_path / f"{name}{suffix}")) as writer:
+            writer.begin()
             for number in range(200):
-                writer.write(scored(b'{"a":%d}' % number, {"mtld": number / 7}))
+                writer.write([scored(b'{"a":%d}' % number, {"mtld": number / 7})])
             writer.finish({})
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
@@ -167,7 +173,8 @@ def test_two_runs_over_the_same_rows_write_the_same_bytes(tmp_path: Path, suffix
 def test_the_writer_puts_its_prefix_before_the_columns(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with RunWriter(str(out), prefix="im_") as writer:
-        writer.write(scored(b'{"a":1}', {"mtld": 1.0}))
+        writer.begin()
+        writer.write([scored(b'{"a":1}', {"mtld": 1.0})])
         writer.finish({})
     assert out.read_bytes() == b'{"a":1,"im_mtld":1.0,"im_truncated":[],"im_score_notes":{}}\n'
 
@@ -175,7 +182,8 @@ def test_the_writer_puts_its_prefix_before_the_columns(tmp_path: Path) -> None:
 def test_out_appears_only_when_the_run_is_finished(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with RunWriter(str(out)) as writer:
-        writer.write(scored())
+        writer.begin()
+        writer.write([scored()])
         assert not out.exists()
         writer.finish({})
         assert out.exists()
@@ -210,9 +218,10 @@ def test_overwrite_replaces_all_files_of_the_run(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     for rows, overwrite in ((2, False), (1, True)):
         with RunWriter(str(out), overwrite=overwrite) as writer:
+            writer.begin()
             for _ in range(rows):
-                writer.write(scored(b'{"a":1}'))
-                writer.reject(Reject("rows", 1, 0, "why", b""))
+                writer.write([scored(b'{"a":1}')])
+                writer.write([], [Reject("rows", 1, 0, "why", b"")])
             writer.finish({"rows": rows})
     assert out.read_bytes().count(b"\n") == 1
     assert Path(f"{out}.rejects.jsonl").read_bytes().count(b"\n") == 1
@@ -234,7 +243,8 @@ def test_an_example_that_cannot_be_scored_goes_to_the_rejects_with_its_place(tmp
     out = tmp_path / "out.jsonl"
     example = Example(TURNS, SourceRow("rows.jsonl", 7, 99, b'{"a":1}', {"a": 1}))
     with RunWriter(str(out)) as writer:
-        writer.reject_example(example, "no place for a turn")
+        writer.begin()
+        writer.write([], [Reject.of(example, "no place for a turn")])
         writer.finish({})
     line = Path(f"{out}.rejects.jsonl").read_bytes()
     assert line == reject_line(Reject("rows.jsonl", 7, 99, "no place for a turn", b'{"a":1}'))
@@ -243,9 +253,10 @@ def test_an_example_that_cannot_be_scored_goes_to_the_rejects_with_its_place(tmp
 def test_two_runs_cannot_write_the_same_out(tmp_path: Path) -> None:
     out = str(tmp_path / "out.jsonl")
     with RunWriter(out) as first:
+        first.begin()
         with pytest.raises(OutputError, match="another run writes there"):
             RunWriter(out)
-        first.write(scored(b'{"a":1}'))
+        first.write([scored(b'{"a":1}')])
         first.finish({})
     assert Path(out).read_bytes().count(b"\n") == 1
 
@@ -266,15 +277,133 @@ def test_an_out_below_a_file_is_an_output_error(tmp_path: Path) -> None:
 def test_a_folder_for_out_is_made(tmp_path: Path) -> None:
     out = tmp_path / "new" / "deep" / "out.jsonl"
     with RunWriter(str(out)) as writer:
+        writer.begin()
         writer.finish({})
     assert out.read_bytes() == b""
 
 
 def test_standard_output_takes_rows_and_standard_error_rejects(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     with RunWriter("-") as writer:
-        writer.write(scored(b'{"a":1}', {"mtld": 1.0}))
-        writer.reject(Reject("rows.jsonl", 2, 8, "why", b"["))
+        writer.begin()
+        writer.write([scored(b'{"a":1}', {"mtld": 1.0})])
+        writer.write([], [Reject("rows.jsonl", 2, 8, "why", b"[")])
         writer.finish({"rows": 1})
     caught = capfdbinary.readouterr()
     assert caught.out == b'{"a":1,"mtld":1.0,"truncated":[],"score_notes":{}}\n'
     assert caught.err == reject_line(Reject("rows.jsonl", 2, 8, "why", b"["))
+
+
+# Resuming
+
+
+def cut(out: Path, rows: int, committed: int) -> None:
+    """A run that was cut behind some rows, of which the first were committed."""
+    with contextlib.suppress(ZeroDivisionError), RunWriter(str(out)) as writer:
+        writer.begin({"input": "a"})
+        for number in range(rows):
+            writer.write([scored(b'{"a":%d}' % number)], [Reject("rows", number, 0, "why", b"")])
+            if number + 1 == committed:
+                writer.commit({"windows": committed})
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("suffix", READ)
+@pytest.mark.parametrize("committed", [1, 3])
+def test_a_resumed_run_writes_behind_the_last_commit(tmp_path: Path, suffix: str, committed: int) -> None:
+    whole, out = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
+    with RunWriter(str(whole)) as writer:
+        writer.begin()
+        for number in range(5):
+            writer.write([scored(b'{"a":%d}' % number)], [Reject("rows", number, 0, "why", b"")])
+        writer.finish({})
+    cut(out, 3, committed)
+    assert left(tmp_path) == sorted([*(f"whole{suffix}{end}" for end in ENDS), f"out{suffix}.partial"])
+    with RunWriter(str(out), resume=True) as writer:
+        assert writer.journal is not None
+        assert writer.journal.identity == {"input": "a"}
+        assert writer.journal.marks["written"]["windows"] == committed
+        writer.begin()
+        for number in range(committed, 5):
+            writer.write([scored(b'{"a":%d}' % number)], [Reject("rows", number, 0, "why", b"")])
+        writer.finish({})
+        assert writer.finished
+    for end in ENDS:
+        assert Path(f"{out}{end}").read_bytes() == Path(f"{whole}{end}").read_bytes()
+
+
+def test_a_run_that_was_cut_is_neither_gone_on_with_nor_lost_unasked(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    cut(out, 3, 2)
+    with pytest.raises(OutputError, match=r"out\.jsonl\.partial: a run was cut there; give --resume"):
+        RunWriter(str(out))
+    assert left(tmp_path) == ["out.jsonl.partial"]
+    with RunWriter(str(out), overwrite=True) as writer:
+        assert writer.journal is None
+        writer.begin()
+        writer.finish({})
+    assert out.read_bytes() == b""
+
+
+def test_without_anything_to_resume_a_run_begins(tmp_path: Path) -> None:
+    with RunWriter(str(tmp_path / "out.jsonl"), resume=True) as writer:
+        assert (writer.journal, writer.finished) == (None, False)
+
+
+def test_a_finished_run_is_finished_when_it_is_resumed(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_bytes(b"done")
+    with RunWriter(str(out), resume=True) as writer:
+        assert writer.finished
+    assert left(tmp_path) == ["out.jsonl"]
+    assert out.read_bytes() == b"done"
+
+
+@pytest.mark.parametrize("suffix", READ)
+@pytest.mark.parametrize("moved", range(4))
+def test_a_run_cut_while_its_files_are_moved_is_resumed_by_moving_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, moved: int
+) -> None:
+    out = tmp_path / f"out{suffix}"
+    replace, moves = Path.replace, 0
+
+    def some(self: Path, target: str | Path) -> Path:
+        nonlocal moves
+        if str(target).startswith(str(out)) and ".partial" not in str(target):
+            moves += 1
+            if moves > moved:
+                raise OSError(5, "Input/output error")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", some)
+    with contextlib.suppress(OutputError), RunWriter(str(out)) as writer:
+        writer.begin()
+        writer.write([scored(b'{"a":1}')])
+        writer.finish({"rows": 1})
+    monkeypatch.setattr(Path, "replace", replace)
+    with RunWriter(str(out), resume=True) as writer:
+        assert writer.finished
+    assert left(tmp_path) == sorted(f"out{suffix}{end}" for end in ENDS)
+    assert READ[suffix](out.read_bytes()).startswith(b'{"a":1,')
+
+
+def test_rows_shorter_than_the_commit_says_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    cut(out, 3, 2)
+    (tmp_path / "out.jsonl.partial" / "rows").write_bytes(b"")
+    with RunWriter(str(out), resume=True) as writer, pytest.raises(ResumeError, match="rows: is shorter"):
+        writer.begin()
+
+
+@pytest.mark.parametrize(("out", "inputs"), [("-", ["rows.jsonl"]), ("out.jsonl", ["-"])])
+def test_a_stream_cannot_be_resumed(tmp_path: Path, out: str, inputs: list[str]) -> None:
+    with pytest.raises(OutputError, match=r"standard (in|out)put"):
+        RunWriter(out if out == "-" else str(tmp_path / out), resume=True, inputs=inputs)
+    assert left(tmp_path) == []
+
+
+def test_a_run_over_standard_input_leaves_nothing_when_it_is_cut(tmp_path: Path) -> None:
+    with contextlib.suppress(ZeroDivisionError), RunWriter(str(tmp_path / "out.jsonl"), inputs=["-"]) as writer:
+        writer.begin()
+        writer.commit({})
+        raise ZeroDivisionError
+    assert left(tmp_path) == []

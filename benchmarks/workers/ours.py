@@ -56,9 +56,13 @@ class Job(Task):
     def run(self, setting: Setting) -> str:  # noqa: ARG002
         counts = Statistics()
         with RunWriter(self.out, overwrite=True) as writer:
-            rows = read_examples(self.rows, on_reject=writer.reject)
-            for row in self.scorer.score(rows, on_reject=writer.reject_example, statistics=counts):
-                writer.write(row)
+            writer.begin()
+            assert writer.journal is not None
+            rows = read_examples(self.rows).windows(self.scorer.batching.window_rows)
+            for window in self.scorer.score_windows(rows, statistics=counts, journal=writer.journal):
+                writer.write(self.scorer.rows(window), window.rejects)
+                if writer.journal.due:
+                    writer.commit({"statistics": counts.as_json()})
             writer.finish({})
         self.facts = {"tokens": counts.tokens.total(), "stages": dict(counts.seconds), "busy": dict(counts.busy)}
         return self.out

@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -17,11 +18,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from instructmining import __version__
 from instructmining.errors import InstructMiningError
 from instructmining.inputs import ExampleReader
-from instructmining.records import PREDICTION, ScoredRow
+from instructmining.records import PREDICTION, Position, ScoredRow, ScoredWindow
 from instructmining.runstats import Statistics
 from instructmining.scorer import Scorer
+from instructmining.space import room_left, room_needed
 
 _WORTH_A_WORD_S = 5.0
+_WORTH_A_WORD_BYTES = 2**30
 _PLAIN_EVERY_S = 30.0  # where standard error is no terminal, a line this often
 
 
@@ -36,7 +39,10 @@ class Run:
     knn: str = "exact"
     statistics: Statistics = field(default_factory=Statistics)
     reader: ExampleReader | None = None
+    windows_written: int = 0
     rows_written: int = 0
+    rows_quarantined: int = 0
+    rows_before: int = 0  # read by the run that was cut and not read again
     nulls: Counter[str] = field(default_factory=Counter)  # column → rows where it is undefined
     null_reason: str = ""  # of the first row without a prediction
     _console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
@@ -52,16 +58,54 @@ class Run:
         """Rows that went to the rejects, from reading and from scoring."""
         return (self.reader.rejected if self.reader else 0) + self.statistics.rows_rejected
 
-    def count(self, row: ScoredRow) -> None:
-        """Take note of a row that was written."""
-        self.rows_written += 1
-        self.nulls.update(row.notes.keys())
-        if PREDICTION in row.notes and not self.null_reason:
-            self.null_reason = "; ".join(f"{column}: {reason}" for column, reason in row.notes.items())
+    def count(self, rows: Sequence[ScoredRow], window: ScoredWindow) -> None:
+        """Take note of a window that was written."""
+        self.windows_written += 1
+        self.rows_written += len(rows)
+        self.rows_quarantined += len(window.rejects)
+        for row in rows:
+            if row.notes:
+                self.nulls.update(row.notes.keys())
+            if PREDICTION in row.notes and not self.null_reason:
+                self.null_reason = "; ".join(f"{column}: {reason}" for column, reason in row.notes.items())
+
+    def mark(self, end: Position | None) -> dict[str, Any]:
+        """What the journal keeps of the rows that were written, up to the end of the last window."""
+        return {
+            "end": asdict(end) if end else None,
+            "windows": self.windows_written,
+            "rows": self.rows_written,
+            "quarantined": self.rows_quarantined,
+            "nulls": dict(self.nulls),
+            "null_reason": self.null_reason,
+            "statistics": self.statistics.as_json(),
+        }
+
+    def restore(self, mark: Mapping[str, Any]) -> None:
+        """Go on counting from what :meth:`mark` gave."""
+        self.windows_written, self.rows_written = mark["windows"], mark["rows"]
+        self.rows_quarantined, self.null_reason = mark["quarantined"], mark["null_reason"]
+        self.nulls.update(mark["nulls"])
 
     def say(self, text: str) -> None:
         """One line on standard error."""
         self._console.print(text, markup=False)
+
+    def say_room(self) -> None:
+        """What the run will need on the disk, where that is much or more than there is."""
+        if self.out == "-":
+            return
+        needed = room_needed(self.inputs, self.out, embedding_size=self.scorer.embedding_size)
+        if needed is None:
+            return
+        left = room_left(self.out)
+        if needed > left:
+            self.say(
+                f"caution: the run will need about {_size(needed)} beside {self.out}, where {_size(left)} are free; "
+                "where the disk is full it stops, and --resume goes on"
+            )
+        elif needed >= _WORTH_A_WORD_BYTES:
+            self.say(f"the run will need about {_size(needed)} beside {self.out}; {_size(left)} are free")
 
     @contextmanager
     def display(self) -> Iterator[None]:
@@ -115,9 +159,10 @@ class Run:
             InstructMiningError: the counts do not add up, which is a defect of ours.
         """
         rows = self.reader.rows if self.reader else 0
-        if rows != self.rows_written + self.rejected:
+        if rows != self.rows_written + self.rows_quarantined or self.rows_quarantined != self.rejected:
             raise InstructMiningError(
-                f"counts do not add up: {rows} rows in, {self.rows_written} written, {self.rejected} rejected; "
+                f"counts do not add up: {rows} rows in, {self.rows_written} written, {self.rows_quarantined} "
+                f"quarantined, {self.rejected} rejected; "
                 "nothing was put in place; please report this"
             )
 
@@ -159,6 +204,7 @@ class Run:
                 "rows_in": self.reader.rows if self.reader else 0,
                 "rows_out": self.rows_written,
                 "rows_rejected": self.rejected,
+                "rows_from_before": self.rows_before,
                 "blank_lines": self.reader.blank if self.reader else 0,
                 "null": dict(self.nulls),
                 "truncated": {name: statistics.truncated[name] for name in bundle.roles},
@@ -167,6 +213,7 @@ class Run:
             "padding_share": round(statistics.padding_share, 4),
             "batches": statistics.batches,
             "batches_split_for_memory": self.scorer.memory_splits,
+            "texts_retried": self.scorer.texts_retried,
             "device_busy_share": {name: round(seconds / elapsed, 4) for name, seconds in statistics.busy.items()},
             "seconds": {
                 "total": round(elapsed, 3),
@@ -211,6 +258,10 @@ class Run:
         limit = self.settings.get("limit")
         total = min(total, limit) if isinstance(limit, int) else total
         return min(1.0, (statistics.rows_computed + self.rejected) / total) if total else 0.0
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
 
 
 def _rows(count: int) -> str:

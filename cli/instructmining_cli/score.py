@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import Annotated, Literal
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +16,11 @@ from instructmining_cli.device_options import (
     TensorRT,
     acceleration,
 )
+
+if TYPE_CHECKING:
+    from instructmining.inputs import ExampleReader
+    from instructmining.writers import RunWriter
+    from instructmining_cli.runs import Run
 
 
 def score(
@@ -56,35 +61,58 @@ def score(
     ] = None,
     prefix: Annotated[str, typer.Option(help="Put before the name of each added column.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first N rows only.")] = None,
+    max_row_bytes: Annotated[int, typer.Option(min=2, help="A longer row is rejected; in bytes, uncompressed.")] = 64
+    << 20,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=16, help="Longest text that a model is given; by default the limit of each in the bundle."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was cut, from OUT.partial; without one, begin.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT, and what is left of a run that was cut.")
+    ] = False,
 ) -> None:
     """Score instruction data: indicators and the rule's predicted log loss (lower is better), a row out for each in.
 
     Bad rows go to OUT.rejects.jsonl with the reason; OUT.run.json says what was run. Exit code 3: rows were rejected.
+    A run that is cut goes on with --resume; its OUT is then the same to the byte.
     """
+    from instructmining.bundle import Bundle
     from instructmining.formats import format_name
     from instructmining.inputs import read_examples
     from instructmining.records import COLUMNS
     from instructmining.scorer import Scorer
+    from instructmining.space import check_open_files
     from instructmining.writers import RunWriter, added_names
     from instructmining_cli.calibrations import choose_budgets
     from instructmining_cli.demo_bundle import demo_bundle
+    from instructmining_cli.resuming import check_identity, identity_of, kept_batching, restore
     from instructmining_cli.runs import Run
 
+    if resume and overwrite:
+        raise typer.BadParameter("--resume goes on with what is there, --overwrite begins anew; give one of them")
     name = format_name(format)
     folder = bundle or demo_bundle(_say)
-    with RunWriter(out, prefix=prefix, overwrite=overwrite, inputs=inputs) as writer, ExitStack() as stack:
+    check_open_files()
+    writer = RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs)
+    with ExitStack() as stack:
+        stack.enter_context(writer)
+        if writer.finished:
+            _say(f"{out}: the run was finished before")
+            return
         reader = read_examples(
             inputs,
             format=name,
             limit=limit,
+            max_row_bytes=max_row_bytes,
             columns=added_names(COLUMNS, prefix),  # select takes them all for ours
-            on_reject=None if strict else writer.reject,
         )
         scorer = stack.enter_context(
             Scorer.open(
-                folder,
+                Bundle.open(folder).limited(max_tokens),
                 rule=rule,
                 indicators=indicators,
                 device=device,
@@ -93,7 +121,11 @@ def score(
                 knn=knn,
             )
         )
-        origin = choose_budgets(scorer, inputs, name, given=budget_tokens, limit=limit, say=_say)
+        kept = kept_batching(writer.journal, given=budget_tokens)
+        if kept is None:
+            origin = choose_budgets(scorer, inputs, name, given=budget_tokens, limit=limit, say=_say)
+        else:
+            scorer.batching, origin = kept
         if knn == "approx" and not scorer.searches_neighbours:
             _say("--knn has no effect: knn_6 is not among the columns")
         asked: dict[str, object] = {
@@ -104,24 +136,50 @@ def score(
             "cuda_graphs": cuda_graphs,
         }
         asked |= {"tensorrt": str(tensorrt) if tensorrt else None, "gpu_memory_gib": gpu_memory}
-        asked |= {"format": format, "prefix": prefix, "limit": limit, "strict": strict, "budget_from": origin}
-        run = Run(scorer, inputs, out, asked, knn, reader=reader)
+        settings: dict[str, object] = {"format": format, "prefix": prefix, "limit": limit, "strict": strict}
+        settings |= {"max_row_bytes": max_row_bytes, "max_tokens": max_tokens}
+        run = Run(scorer, inputs, out, asked | settings | {"budget_from": origin}, knn, reader=reader)
+        identity = identity_of(scorer, inputs, settings | {"knn": knn}, origin)
+        if writer.journal is not None:
+            check_identity(writer.journal, identity)
+            restore(writer.journal, run, reader)
+        writer.begin(identity)
+        stack.callback(_say_kept, writer, out)
         with run.display():
-            rows = scorer.score(
-                reader,
-                on_reject=None if strict else writer.reject_example,
-                on_progress=run.progress,
-                statistics=run.statistics,
-            )
-            for row in rows:
-                with run.statistics.timed("write"):
-                    writer.write(row)
-                run.count(row)
+            run.say_room()
+            _score(run, reader, writer, strict=strict)
         run.check_counts()
         writer.finish(run.as_json())
         run.say_result()
     if run.rejected:
         raise typer.Exit(3)
+
+
+def _score(run: Run, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
+    """Score all rows that are left and write them, a window at a time."""
+    scorer, statistics = run.scorer, run.statistics
+    windows = scorer.score_windows(
+        reader.windows(scorer.batching.window_rows),
+        strict=strict,
+        on_progress=run.progress,
+        statistics=statistics,
+        journal=writer.journal,
+    )
+    with closing(windows):
+        for window in windows:
+            with statistics.timed("write"):
+                rows = list(scorer.rows(window))
+                writer.write(rows, window.rejects)
+            run.count(rows, window)
+            if writer.journal is not None and writer.journal.due:
+                with statistics.timed("commit"):
+                    writer.commit(run.mark(window.end))
+
+
+def _say_kept(writer: RunWriter, out: str) -> None:
+    """At the end of a run that was cut: how it goes on."""
+    if writer.resumable:
+        _say(f"what is done is kept in {out}.partial; --resume goes on")
 
 
 def _say(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
 
@@ -191,6 +191,13 @@ class Bundle:
         """
         for name, entry in self.files.items():
             _check_digest(_inside(self.path, name), entry)
+
+    def limited(self, max_tokens: int | None) -> Bundle:
+        """The same with no model given a longer text than so many tokens; None sets no limit but each role's own."""
+        if max_tokens is None:
+            return self
+        roles = {name: replace(role, max_tokens=min(role.max_tokens, max_tokens)) for name, role in self.roles.items()}
+        return replace(self, roles=roles)
 
     def role(self, name: RoleName, *, wanted_by: str) -> Role:
         """The role, or the error that says how to get it.

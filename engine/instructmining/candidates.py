@@ -7,14 +7,21 @@ and ``wanted`` products a row, whatever the rows.
 
 from __future__ import annotations
 
+import io
+import math
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from threading import Lock
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from instructmining.journal import write_whole
 
 Vectors: TypeAlias = NDArray[np.float32]  # (rows, size)
 Report: TypeAlias = Callable[[float], None]  # called with the share done, 0..1
@@ -50,7 +57,40 @@ class _Hits:
     products: NDArray[np.float32]  # (hits,)
 
 
-def largest_products(points: Vectors, wanted: int, products: Products, *, report: Report | None = None) -> Candidates:
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A file in which a search keeps what it has found, so that a later one goes on from there."""
+
+    path: Path
+    every_s: float = 20.0
+
+    def load(self, rows: int, wanted: int) -> tuple[int, Candidates] | None:
+        """Tiles done and what they gave; None where nothing was kept."""
+        if not self.path.exists():
+            return None
+        with np.load(self.path) as kept:
+            found = Candidates(kept["products"], kept["where"])
+            return (int(kept["tiles"]), found) if found.products.shape == (rows, wanted) else None
+
+    def save(self, tiles: int, found: Candidates) -> None:
+        """Replace what was kept, as a whole.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        content = io.BytesIO()
+        np.savez(content, tiles=tiles, products=found.products, where=found.where)
+        write_whole(self.path, content.getbuffer())
+
+
+def largest_products(
+    points: Vectors,
+    wanted: int,
+    products: Products,
+    *,
+    report: Report | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Candidates:
     """The other rows with the largest inner products, for every row.
 
     Args:
@@ -58,21 +98,31 @@ def largest_products(points: Vectors, wanted: int, products: Products, *, report
         wanted: how many of each row.
         products: computes tiles.
         report: called with the share of the tiles done, from the calling thread.
+        checkpoint: where the search goes on from and keeps what it found now and then.
+
+    Raises:
+        OutputError: the disk does not take what is kept.
     """
     search = _Search(np.asarray(points), wanted, products)
+    if checkpoint is not None and (kept := checkpoint.load(len(points), wanted)) is not None:
+        search.restore(*kept)
     with ThreadPoolExecutor(products.threads, thread_name_prefix="instructmining-neighbours") as pool:
-        workers = [pool.submit(search.work) for _ in range(products.threads)]
-        try:
-            open_workers = set(workers)
-            while open_workers:
-                finished, open_workers = wait(open_workers, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
-                for worker in finished:
-                    worker.result()
-                if report is not None:
-                    report(search.done / search.tiles)
-        finally:
-            search.stop()
-    search.merge_pending()
+        while search.done < search.tiles:
+            search.until = time.monotonic() + checkpoint.every_s if checkpoint is not None else math.inf
+            workers = [pool.submit(search.work) for _ in range(products.threads)]
+            try:
+                open_workers = set(workers)
+                while open_workers:
+                    finished, open_workers = wait(open_workers, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
+                    for worker in finished:
+                        worker.result()
+                    if report is not None:
+                        report(search.done / search.tiles)
+            finally:
+                search.stop()
+            search.merge_pending()
+            if checkpoint is not None and search.done < search.tiles:
+                checkpoint.save(search.done, Candidates(search.products, search.where))
     return Candidates(search.products, search.where)
 
 
@@ -101,26 +151,35 @@ class _Search:
         self.where = np.zeros((rows, wanted), dtype=np.int32)
         self.tiles = tiles_of(rows)
         self.done = 0
+        self.until = math.inf  # when a thread stops behind its tile, by the clock
         self._points = points
         self._compute = products.compute
         self._floor = np.full(rows, -np.inf, dtype=np.float32)  # the smallest product kept; only ever grows
         self._pending: list[list[_Hits]] = [[] for _ in range(blocks)]
         self._locks = [Lock() for _ in range(blocks)]
         self._next = Lock()
-        self._order: Iterator[tuple[int, int]] = _upper_triangle(blocks)
+        self._order = _upper_triangle(blocks)
+
+    def restore(self, done: int, found: Candidates) -> None:
+        """Begin behind the tiles that are done."""
+        self.products, self.where = found.products, found.where
+        self._floor = found.products.min(axis=1)
+        self.done = done
+        next(islice(self._order, done, done), None)
 
     def stop(self) -> None:
-        """Give no more tiles to the threads."""
-        with self._next:
-            self._order = iter(())
+        """End the threads behind their tiles."""
+        self.until = -math.inf
 
     def work(self) -> None:
-        """Take tiles until there are none."""
+        """Take tiles until there are none or it is time; at least one."""
         try:
             while (tile := self._take()) is not None:
                 self._search_tile(*tile)
                 with self._next:
                     self.done += 1
+                if time.monotonic() >= self.until:
+                    return
         except BaseException:
             self.stop()
             raise

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.indicators import Indicator, RowIndicator
-from instructmining.records import PREDICTION, Column, ColumnValue, Example, Measurements, ScoredRow, ScoredWindow
+from instructmining.records import PREDICTION, Column, ColumnValue, Measurements, Reject, ScoredRow, ScoredWindow
 from instructmining.rules import Rule
 
 
 def row_columns(
-    measured: Measurements, indicators: Iterable[Indicator], on_reject: Callable[[Example, str], None]
+    measured: Measurements, indicators: Iterable[Indicator]
 ) -> tuple[ScoredWindow, NDArray[np.float32] | None]:
     """The columns of the row indicators, and the embeddings float32 (rows, size) where there are some.
 
-    Rows with a model output that is not finite are given to ``on_reject`` and left out.
+    Rows with a model output that is not finite become rejects.
     """
     columns = {
         indicator.column: indicator.compute(measured) for indicator in indicators if isinstance(indicator, RowIndicator)
     }
     truncated = [tuple(roles) for roles in measured.truncated]
-    window = ScoredWindow(measured.examples, truncated, columns)
     finite = _finite(measured)
-    if finite.all():
-        return window, measured.embedding
-    for row in np.flatnonzero(~finite):
-        on_reject(measured.examples[row], "a model output is not a finite number")
+    refused = [
+        (measured.places[row], Reject.of(measured.examples[row], "a model output is not a finite number"))
+        for row in np.flatnonzero(~finite).tolist()
+    ]
+    in_order = sorted(measured.rejects + refused, key=lambda placed: placed[0])
+    rejects = [reject for _, reject in in_order]
+    if not refused:
+        return ScoredWindow(measured.examples, truncated, columns, rejects, measured.end), measured.embedding
     kept = np.flatnonzero(finite)
     return (
         ScoredWindow(
-            [window.examples[row] for row in kept],
-            [window.truncated[row] for row in kept],
+            [measured.examples[row] for row in kept],
+            [truncated[row] for row in kept],
             {name: _taken(column, kept) for name, column in columns.items()},
+            rejects,
+            measured.end,
         ),
         None if measured.embedding is None else measured.embedding[kept],
     )

@@ -4,6 +4,7 @@ InstructMiningError
 ├── RowError         one row cannot be scored; it goes to the rejects, the run goes on
 ├── InputError       a file cannot be read, or its format is not one of ours
 ├── OutputError      OUT exists, a name is taken, the disk does not take it
+│   └── ResumeError      what is left of an earlier run is damaged, or of another run
 ├── BundleError      the bundle is damaged, from another version, or lacks a role
 ├── DeviceError      the device asked for does not work here
 │   └── DeviceMemoryError   the device has too little memory for what it was given
@@ -29,6 +30,10 @@ class InputError(InstructMiningError):
 
 class OutputError(InstructMiningError):
     """The output cannot be written as asked."""
+
+
+class ResumeError(OutputError):
+    """A run cannot be continued: what is left of it is damaged, or its input, bundle or settings were others."""
 
 
 class BundleError(InstructMiningError):

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.devices import Device
+from instructmining.devices import Device, cpu_threads
 from instructmining.errors import DeviceError, DeviceMemoryError, InstructMiningError
 from instructmining.records import Batch
 from instructmining.sessions import NO_ACCELERATION, Acceleration, GraphSession
@@ -65,12 +65,14 @@ class Executor:
             raise DeviceError(f"CUDA graphs on {len(devices)} devices; they work on one: leave them out, or give one")
         self.devices = tuple(devices)
         self.splits = 0  # batches split for memory so far
+        self.retried = 0  # texts computed again, alone, because an output was not finite
         wanted = list(dict.fromkeys(graphs))
         self._sessions = {
             (device, graph): GraphSession(graph, device, acceleration) for device in devices for graph in wanted
         }
         self._limits: dict[Path, int] = {}
-        self._changing = Lock()  # of the two above
+        self._changing = Lock()  # of the counts and the limits
+        self._opening = Lock()  # of sessions beside the devices' own
         self._closed = False
         self._pool: ThreadPoolExecutor | None = None
         workers = [device for device in devices for _ in range(device.batches_at_once)]
@@ -98,6 +100,10 @@ class Executor:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._sessions.clear()
+
+    def output_size(self, graph: Path, output: str) -> int | None:
+        """Length of an output's last dimension, None where the graph leaves it open."""
+        return self._sessions[self.devices[0], graph].output_size(output)
 
     def limits(self) -> dict[Path, int]:
         """Padded tokens that were found to be too many for the memory, by graph."""
@@ -159,7 +165,37 @@ class Executor:
             )
         begin = time.perf_counter()
         outputs = self._outputs(job, job.batch, session, device)
+        if any(not np.isfinite(values).all() for values in outputs.values()):
+            outputs = self._retried(job, outputs)
         return Done(job, outputs, (time.perf_counter() - begin) / device.batches_at_once, device)
+
+    def _retried(self, job: Job, outputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+        """The outputs with those that are not finite computed again, each text alone, on the CPU.
+
+        A half-precision graph overflows on a GPU where it does not here: onnxruntime computes on the CPU in float32
+        what it has no half-precision kernel for, matrix products first of all.
+        """
+        better = {name: values.copy() for name, values in outputs.items()}
+        session = self._cpu_session(job.graph)
+        rows = _not_finite(job.batch, outputs)
+        for row in rows:
+            places = job.batch.scored[:, 0] == row
+            try:
+                alone = session.run(_rows(job.batch, row, row + 1), job.outputs)
+            except DeviceError:
+                continue  # it stays as it is, and its row is refused
+            for name, values in alone.items():
+                better[name][places if name == "nll" else row] = values if name == "nll" else values[0]
+        with self._changing:
+            self.retried += len(rows)
+        return better
+
+    def _cpu_session(self, graph: Path) -> GraphSession:
+        cpu = next((device for device in self.devices if device.kind == "cpu"), Device("cpu", threads=cpu_threads()))
+        with self._opening:
+            if (cpu, graph) not in self._sessions:
+                self._sessions[cpu, graph] = GraphSession(graph, cpu, NO_ACCELERATION)
+            return self._sessions[cpu, graph]
 
     def _outputs(
         self, job: Job, batch: Batch, session: GraphSession, device: Device
@@ -181,6 +217,18 @@ class Executor:
             self.splits += 1
         first, second = (self._outputs(job, half, session, device) for half in halve(batch))
         return {name: np.concatenate([first[name], second[name]]) for name in job.outputs}
+
+
+def _not_finite(batch: Batch, outputs: Mapping[str, NDArray[np.float32]]) -> list[int]:
+    """Rows of a batch that have an output that is not a finite number."""
+    bad = np.zeros(len(batch.members), dtype=bool)
+    for name, values in outputs.items():
+        finite = np.isfinite(values)
+        if name == "nll":
+            bad[batch.scored[~finite, 0]] = True
+        else:
+            bad |= ~finite.reshape(len(bad), -1).all(axis=1)
+    return np.flatnonzero(bad).tolist()
 
 
 def halve(batch: Batch) -> tuple[Batch, Batch]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
+from typing import cast
 
 from instructmining.errors import InputError, RowError
 from instructmining.formats import FormatName, detect, format_name, parse
 from instructmining.readers import MAX_ROW_BYTES, RowOrReject, RowReader
-from instructmining.records import Example, Reject, SourceRow
+from instructmining.records import Example, InputWindow, Position, Reject, SourceRow
 
 DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused
 
@@ -20,6 +22,7 @@ class ExampleReader:
     Attributes:
         rows: rows met so far, bad ones included, blank lines not.
         rejected: bad rows among them.
+        blank: blank lines skipped so far.
         formats: the format of each file, as it was detected or given.
     """
 
@@ -34,17 +37,15 @@ class ExampleReader:
         """Use :func:`read_examples`."""
         self.rows = 0
         self.rejected = 0
+        self.blank = 0
         self.formats: dict[str, FormatName] = {}
         self._readers = readers
+        self._begin: Position | None = None
+        self._at = (0, 0, 0, 0)  # file, line and offset of the row met last, and the blank lines before it
         self._format = name
         self._limit = limit
         self._taken = taken
         self._on_reject = on_reject
-
-    @property
-    def blank(self) -> int:
-        """Blank lines skipped so far."""
-        return sum(reader.blank for reader in self._readers)
 
     @property
     def share_read(self) -> float | None:
@@ -55,37 +56,87 @@ class ExampleReader:
         total = sum(size for size in sizes if size is not None)
         return sum(reader.bytes_read for reader in self._readers) / total if total else 1.0
 
+    def begin_after(self, position: Position) -> None:
+        """Go on behind a position that an earlier reader of the same files gave.
+
+        Raises:
+            InputError: the position is in standard input.
+        """
+        self.rows, self.rejected, self.blank = position.rows, position.rejected, position.blank
+        self.formats = {path: cast(FormatName, name) for path, name in position.formats.items()}
+        for reader in self._readers[: position.file]:
+            reader.pass_over()
+        self._readers[position.file].begin_at(position.line, position.offset)
+        self._begin = position
+
     def __iter__(self) -> Iterator[Example]:
-        """Yield the examples.
+        """Yield the examples; bad rows go to who takes them.
 
         Raises:
             InputError: a file cannot be opened, is in no known format, or has a field that a column would hide.
         """
-        for reader in self._readers:
+        for item in self._items():
+            if isinstance(item, Example):
+                yield item
+            else:
+                self._on_reject(item)
+
+    def windows(self, rows: int) -> Iterator[InputWindow]:
+        """Yield windows of so many rows, good and bad in their order, each with the position of its last.
+
+        Raises:
+            InputError: as when the examples are asked for.
+        """
+        items = self._items()
+        while taken := list(islice(items, rows)):
+            file, line, offset, blank = self._at
+            yield InputWindow(taken, Position(file, line, offset, self.rows, self.rejected, blank, dict(self.formats)))
+
+    def _items(self) -> Iterator[Example | Reject]:
+        first_file = self._begin.file if self._begin is not None else 0
+        for file, reader in enumerate(self._readers[first_file:], first_file):
             if self._limit is not None and self.rows >= self._limit:
                 return
-            rows = iter(reader)
-            first = list(islice(rows, DETECTION_ROWS if self._limit is None else min(DETECTION_ROWS, self._limit)))
-            good = [row for row in first if isinstance(row, SourceRow)]
-            for row in good:
-                if hidden := self._taken & row.fields.keys():
-                    raise InputError(
-                        f"{row.source}, line {row.line}: the row has a field {min(hidden)!r}, which is also a column "
-                        "of ours (were the rows scored before?); give --prefix to name the columns otherwise"
-                    )
-            name = self._format or (detect(good) if good else None)
-            if name is not None:
-                self.formats[reader.path] = name
-            for row_or_reject in chain(first, rows):
-                if self._limit is not None and self.rows >= self._limit:
-                    return
-                self.rows += 1
-                example = self._example(row_or_reject, name)
-                if isinstance(example, Reject):
-                    self.rejected += 1
-                    self._on_reject(example)
-                else:
-                    yield example
+            yield from self._of_file(file, reader)
+
+    def _of_file(self, file: int, reader: RowReader) -> Iterator[Example | Reject]:
+        blank_before = self.blank
+        rows = ((row, blank_before + reader.blank) for row in reader)
+        first: list[tuple[RowOrReject, int]] = []
+        if self._begin is not None and file == self._begin.file:
+            next(rows, None)  # the row of the position is done
+            name = self.formats.get(reader.path)
+        else:
+            most = DETECTION_ROWS if self._limit is None else min(DETECTION_ROWS, self._limit)
+            first = list(islice(rows, most))
+            name = self._detected(reader, [row for row, _ in first if isinstance(row, SourceRow)])
+        for row, self.blank in chain(first, rows):
+            self.rows += 1
+            self._at = (file, row.line, row.offset, self.blank)
+            item = self._example(row, name)
+            if isinstance(item, Reject):
+                self.rejected += 1
+            yield item
+            if self.rows == self._limit:
+                return
+        self.blank = blank_before + reader.blank
+
+    def _detected(self, reader: RowReader, good: Sequence[SourceRow]) -> FormatName | None:
+        """The format of a file, by its first good rows.
+
+        Raises:
+            InputError: none that is known, or a field that a column would hide.
+        """
+        for row in good:
+            if hidden := self._taken & row.fields.keys():
+                raise InputError(
+                    f"{row.source}, line {row.line}: the row has a field {min(hidden)!r}, which is also a column "
+                    "of ours (were the rows scored before?); give --prefix to name the columns otherwise"
+                )
+        name = self._format or (detect(good) if good else None)
+        if name is not None:
+            self.formats[reader.path] = name
+        return name
 
     def _example(self, row: RowOrReject, name: FormatName | None) -> Example | Reject:
         if isinstance(row, Reject):
@@ -125,6 +176,29 @@ def read_examples(
     several = [paths] if isinstance(paths, (str, Path)) else list(paths)
     readers = [RowReader(str(path), max_row_bytes=max_row_bytes) for path in several]
     return ExampleReader(readers, format_name(format), limit, frozenset(columns), on_reject or _raise)
+
+
+def input_digest(path: str) -> dict[str, object]:
+    """What tells a file from another: its path as given, size and SHA-256; of standard input the path alone.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if path == "-":
+        return {"path": path}
+    try:
+        with Path(path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"path": path, "bytes": file.tell(), "sha256": digest}
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
+def windows_of(examples: Iterable[Example], rows: int) -> Iterator[InputWindow]:
+    """Examples from anywhere, so many together."""
+    source = iter(examples)
+    while taken := list(islice(source, rows)):
+        yield InputWindow(taken)
 
 
 def _raise(reject: Reject) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from instructmining.batches import Batching
 from instructmining.execution import Done, Executor, Job
+from instructmining.journal import Journal
 from instructmining.pipeline import ahead
 from instructmining.records import Batch, LikelihoodSums, Measurements, Tokens
 from instructmining.runstats import Statistics
@@ -26,6 +27,7 @@ def measure(
     *,
     statistics: Statistics,
     report: Callable[[], None],
+    journal: Journal | None = None,
 ) -> Generator[Measurements, None, None]:
     """Compute what the plan's streams measure, a window's measurements as its last batch is done, in order.
 
@@ -38,6 +40,11 @@ def measure(
         batching: the budgets of all roles.
         statistics: tokens computed, padding and seconds are added to it.
         report: called after each batch, here.
+        journal: has the outputs of the first batches from an earlier run, which are not computed again, and takes
+            those of the others as they come.
+
+    Raises:
+        ResumeError: the batches are not those of the earlier run.
     """
     unfinished: deque[_WindowResults] = deque()
 
@@ -46,8 +53,21 @@ def measure(
             unfinished.append(results := _WindowResults(window))
             yield from results.jobs(batching)
 
-    with ahead(executor.run(jobs()), name="device", depth=_RESULTS_AHEAD) as done:
-        for of_batch in done:
+    earlier = journal.batches if journal is not None else None
+
+    def results() -> Iterator[tuple[Done, bool]]:
+        to_do = jobs()
+        if earlier is not None:
+            for outputs, job in zip(earlier.known(), to_do, strict=False):
+                outputs.check(job.batch)
+                yield Done(job, outputs.arrays, 0.0, executor.devices[0]), False
+        for done in executor.run(to_do):
+            yield done, True
+
+    with ahead(results(), name="device", depth=_RESULTS_AHEAD) as done:
+        for of_batch, is_new in done:
+            if journal is not None and (is_new or journal.batches is not earlier):
+                journal.batches.add(of_batch.job.batch, of_batch.outputs)
             while not unfinished[0].missing:  # a window without a text
                 yield unfinished.popleft().measurements(statistics)
             unfinished[0].add(of_batch, statistics)
@@ -104,7 +124,13 @@ class _WindowResults:
         rows = len(self._window.examples)
         window = self._window
         measured = Measurements(
-            window.examples, window.prompt_tokens, window.response_tokens, truncated=[[] for _ in range(rows)]
+            window.examples,
+            window.prompt_tokens,
+            window.response_tokens,
+            truncated=[[] for _ in range(rows)],
+            places=window.places,
+            rejects=window.rejects,
+            end=window.end,
         )
         for part, results in zip(window.streams, self._streams, strict=True):
             _note_truncated(part, measured)

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.candidates import Products, Vectors, largest_products, one_tile, tiles_of
+from instructmining.candidates import Checkpoint, Products, Vectors, largest_products, one_tile, tiles_of
 
 # (queries, points, k) → the k largest inner products of each query, descending, and their points' indices
 TopK: TypeAlias = Callable[[Vectors, Vectors, int], tuple[NDArray[np.float32], NDArray[np.int64]]]
@@ -29,7 +29,12 @@ _OVERHEAD = 1.1  # merging and settling beside the tiles: a tenth to a fifth of 
 
 
 def neighbour_distances(
-    points: Vectors, ks: Sequence[int], search: TopK | Products, *, progress: Progress | None = None
+    points: Vectors,
+    ks: Sequence[int],
+    search: TopK | Products,
+    *,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> NDArray[np.float64]:
     """Euclidean distances from each row to its k-th nearest other row, for several k by one search.
 
@@ -42,6 +47,7 @@ def neighbour_distances(
         ks: which neighbours, the row itself not counted; rows must be more than each.
         search: computes inner products on the CPU, or finds the largest of them on a device.
         progress: called with rows done and rows in all, from the calling thread.
+        checkpoint: where a search on the CPU keeps its state.
 
     Returns:
         float64 (rows, ks).
@@ -55,7 +61,7 @@ def neighbour_distances(
             if progress is not None:
                 progress(min(int(share * rows), rows - 1), rows)
 
-        found = largest_products(points, wanted, search, report=report)
+        found = largest_products(points, wanted, search, report=report, checkpoint=checkpoint)
         for begin in range(0, rows, _ROWS):
             block = np.arange(begin, min(begin + _ROWS, rows))
             floor = found.products[block].min(axis=1)

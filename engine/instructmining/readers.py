@@ -32,7 +32,7 @@ _STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|"', re.DOTALL)
 _KEPT = 1000  # bytes kept of a row that is too long, or that stopped the reading
 _BETWEEN = b" \t\r\n,"
 _OTHERS = frozenset({".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx", ".zip", ".bz2", ".xz"})
-READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+_DAMAGE = (EOFError, zlib.error, zstandard.ZstdError)  # of compressed data; the disk's own errors are OSError
 _NEWLINES = re.compile(rb"[\r\n]\s*")
 
 RowOrReject: TypeAlias = SourceRow | Reject
@@ -61,6 +61,8 @@ class RowReader:
         self.blank = 0
         self._max_row_bytes = max_row_bytes
         self._raw: BinaryIO | None = None
+        self._begin: tuple[int, int] | None = None
+        self._passed = False
         self.bytes_total: int | None = None
         if path != "-":
             file = Path(path)
@@ -76,26 +78,51 @@ class RowReader:
     @property
     def bytes_read(self) -> int:
         """Bytes taken from the file so far; its size once it is read to the end or left."""
+        if self._passed:
+            return self.bytes_total or 0
         if self._raw is None or self.path == "-":
             return 0
         return self.bytes_total or 0 if self._raw.closed else self._raw.tell()
+
+    def pass_over(self) -> None:
+        """Count the file as read; its rows are not asked for."""
+        self._passed = True
+
+    def begin_at(self, line: int, offset: int) -> None:
+        """Begin with a row that was met before, at the line and the offset that it had then.
+
+        Raises:
+            InputError: the input is standard input.
+        """
+        if self.path == "-":
+            raise InputError("standard input cannot be read again from the middle; give a file")
+        self._begin = (line, offset)
 
     def __iter__(self) -> Iterator[RowOrReject]:
         """Yield each row, or the reject that stands for it.
 
         Raises:
-            InputError: the file cannot be opened, or reading fails before the first byte.
+            InputError: the file cannot be opened, the disk gives an error anywhere in it, or compressed data is damaged
+                before the first row. Damage behind that is a reject: it is the same each time the file is read.
         """
         with self._opened() as stream:
             try:
-                head = stream.peek(_CHUNK)[:_CHUNK]
-            except READ_ERRORS as error:
-                raise InputError(f"{self.path}: cannot be read: {error}") from error
-            start = head.removeprefix(_BOM).lstrip()[:1]
-            if start == b"[" or (start == b"{" and ".json" in Path(self.path).suffixes):
-                yield from self._values(stream)
-            else:
-                yield from self._lines(stream)
+                yield from self._rows(stream)
+            except OSError as error:
+                raise InputError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+
+    def _rows(self, stream: io.BufferedReader) -> Iterator[RowOrReject]:
+        try:
+            head = stream.peek(_CHUNK)[:_CHUNK]
+        except _DAMAGE as error:
+            raise InputError(f"{self.path}: cannot be read: {error}") from error
+        start = head.removeprefix(_BOM).lstrip()[:1]
+        line, offset = self._begin or (1, 0)
+        if start == b"[" or (start == b"{" and ".json" in Path(self.path).suffixes):
+            yield from self._values(stream, offset)
+        else:
+            self._skip(stream, offset)
+            yield from self._lines(stream, line, offset)
 
     @contextmanager
     def _opened(self) -> Iterator[io.BufferedReader]:
@@ -113,9 +140,26 @@ class RowReader:
                 plain = _Decompressed(raw, lambda: zstandard.ZstdDecompressor().decompressobj())
             yield io.BufferedReader(plain, _CHUNK)  # type: ignore[arg-type]
 
-    def _lines(self, stream: io.BufferedReader) -> Iterator[RowOrReject]:
-        offset = 0
-        number = 0
+    def _skip(self, stream: io.BufferedReader, size: int) -> None:
+        """Pass over the first bytes.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        try:
+            if stream.seekable():
+                stream.seek(size)
+                return
+            while size > 0:
+                part = stream.read(min(size, _CHUNK))
+                if not part:
+                    return
+                size -= len(part)
+        except _DAMAGE as error:
+            raise InputError(f"{self.path}: cannot be read: {error}") from error
+
+    def _lines(self, stream: io.BufferedReader, first: int, offset: int) -> Iterator[RowOrReject]:
+        number = first - 1
         while True:
             number += 1
             try:
@@ -126,14 +170,14 @@ class RowReader:
                     yield self._reject(number, offset, f"row is longer than {self._max_row_bytes} bytes", line[:_KEPT])
                     offset += size
                     continue
-            except READ_ERRORS as error:
+            except _DAMAGE as error:
                 yield self._reject(number, offset, f"the rest of the file cannot be read: {error}", b"")
                 return
             if not line:
                 return
             start = offset
             offset += size
-            if number == 1 and line.startswith(_BOM):
+            if start == 0 and line.startswith(_BOM):
                 line, start = line.removeprefix(_BOM), len(_BOM)
             text = line.strip()
             if text:
@@ -141,9 +185,14 @@ class RowReader:
             else:
                 self.blank += 1
 
-    def _values(self, stream: io.BufferedReader) -> Iterator[RowOrReject]:
-        """Rows of a JSON array, or of objects written one after the other over several lines."""
+    def _values(self, stream: io.BufferedReader, begin: int) -> Iterator[RowOrReject]:
+        """Rows of a JSON array, or of objects written one after the other over several lines, from an offset on.
+
+        Which brackets are open there only the text before it tells, so that is looked through again.
+        """
         for piece in _Values(stream, self._max_row_bytes):
+            if piece.offset < begin:
+                continue
             if piece.problem:
                 yield self._reject(piece.line, piece.offset, piece.problem, piece.text)
             else:
@@ -216,7 +265,7 @@ class _Values:
             return False
         try:
             more = self._stream.read1(max(_CHUNK, len(self._buffer) - keep))
-        except READ_ERRORS as error:
+        except _DAMAGE as error:
             self._problem = f"the rest of the file cannot be read: {error}"
             return False
         if self._depth:

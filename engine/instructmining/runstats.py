@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from instructmining.records import Approximation
 
@@ -34,6 +35,24 @@ class Statistics:
     scored: Counter[str] = field(default_factory=Counter)  # model pass → tokens whose likelihood was computed
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # by stage
     busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # device → seconds it computed
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything that is counted, to be kept."""
+        kept = {of.name: getattr(self, of.name) for of in fields(self)}
+        kept |= {name: dict(value) for name, value in kept.items() if isinstance(value, dict)}
+        kept["approximation"] = asdict(self.approximation) if self.approximation else None
+        return kept
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on counting from what :meth:`as_json` gave."""
+        for name, value in kept.items():
+            counter = getattr(self, name)
+            if isinstance(counter, (Counter, defaultdict)):
+                counter.update(value)
+            else:
+                setattr(self, name, value)
+        if kept["approximation"] is not None:
+            self.approximation = Approximation(**kept["approximation"])
 
     @property
     def padding_share(self) -> float:

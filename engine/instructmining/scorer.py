@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -21,20 +20,24 @@ from instructmining.bundle import Bundle
 from instructmining.columns import part, predict, row_columns, rows_of
 from instructmining.corpus import NeighbourSearch, Search
 from instructmining.devices import Device, choose_devices_for, runtime_version
-from instructmining.errors import DeviceError, InstructMiningError, RowError, RuleError
+from instructmining.errors import DeviceError, InstructMiningError, RuleError
 from instructmining.execution import Executor
 from instructmining.indicators import CorpusIndicator
+from instructmining.inputs import windows_of
+from instructmining.journal import SPOOLED, WRITTEN, Journal
 from instructmining.measuring import count, measure
 from instructmining.pipeline import ahead
 from instructmining.plans import Plan, indicator_names, plan
-from instructmining.records import PREDICTION, Example, ScoredRow, ScoredWindow
+from instructmining.records import PREDICTION, Example, InputWindow, Position, Reject, ScoredRow, ScoredWindow
 from instructmining.rules import Rule
 from instructmining.runstats import Statistics
 from instructmining.sessions import Acceleration
 from instructmining.spool import Spool
-from instructmining.windows import Window, WindowBuilder
+from instructmining.windows import Window, WindowBuilder, refusal
 
-OnReject: TypeAlias = Callable[[Example, str], None]
+_NEIGHBOURS = "neighbours"
+
+OnReject: TypeAlias = Callable[[Reject], None]
 OnProgress: TypeAlias = Callable[[Statistics], None]
 
 
@@ -164,6 +167,14 @@ class Scorer:
         return self._neighbours is not None
 
     @property
+    def embedding_size(self) -> int | None:
+        """Numbers of an embedding that waits on disk until all rows are read; None where no column needs that."""
+        if not self.searches_neighbours:
+            return None
+        graph = next(stream.role.graph for stream in self._plan.streams if "embedding" in stream.outputs)
+        return self._executor.output_size(graph, "embedding")
+
+    @property
     def precisions(self) -> frozenset[str]:
         """Of the graphs that run."""
         return frozenset(stream.role.precision for stream in self._plan.streams)
@@ -172,6 +183,11 @@ class Scorer:
     def memory_splits(self) -> int:
         """Batches that had to be split because a device's memory did not hold them; with some, runs may differ."""
         return self._executor.splits
+
+    @property
+    def texts_retried(self) -> int:
+        """Texts computed again, alone, because a model output was not a finite number."""
+        return self._executor.retried
 
     @property
     def caution(self) -> str | None:
@@ -209,8 +225,8 @@ class Scorer:
 
         Args:
             examples: taken lazily, in another thread.
-            on_reject: called with an example that cannot be scored and the reason, from any of the threads, one call
-                at a time; without it that raises.
+            on_reject: called with each example that cannot be scored, in the order of the input, when the rows of its
+                window come; without it the first one raises.
             on_progress: called after each batch, in the thread that takes the rows.
             statistics: counts of the run, kept up to date.
 
@@ -218,17 +234,65 @@ class Scorer:
             RowError: an example cannot be scored and nobody takes rejects.
             InstructMiningError: the scorer was closed.
         """
+        windows = self.score_windows(
+            windows_of(examples, self.batching.window_rows),
+            strict=on_reject is None,
+            on_progress=on_progress,
+            statistics=statistics,
+        )
+        with closing(windows):
+            for window in windows:
+                for reject in window.rejects:
+                    assert on_reject is not None
+                    on_reject(reject)
+                yield from self.rows(window)
+
+    def score_windows(
+        self,
+        windows: Iterable[InputWindow],
+        *,
+        strict: bool = False,
+        on_progress: OnProgress | None = None,
+        statistics: Statistics | None = None,
+        journal: Journal | None = None,
+    ) -> Generator[ScoredWindow, None, None]:
+        """Score windows of rows, good and bad ones, in input order; see :meth:`score`, which is made of it.
+
+        Args:
+            windows: taken lazily, in another thread; of :attr:`batching`'s size. With a journal, those behind the last
+                position that it has.
+            strict: whether the first row that cannot be scored raises.
+            on_progress: called after each batch, in the thread that takes the windows.
+            statistics: counts of the run, kept up to date.
+            journal: of a run that can be resumed. The one who takes the windows commits what he did with them.
+
+        Yields:
+            Windows with all columns and with their rejects; :meth:`rows` makes rows of them.
+
+        Raises:
+            RowError: a row cannot be scored, and strict is asked for.
+            ResumeError: the rows are not those that the journal speaks of.
+            InstructMiningError: the scorer was closed.
+        """
         if self._closed:
             raise InstructMiningError("the scorer is closed: score inside its with block")
         counts = statistics if statistics is not None else Statistics()
         report = on_progress or (lambda _: None)
-        windows = self._measured(examples, on_reject or _raise, report, counts)
-        with closing(windows):
-            if self._neighbours is None:
-                for window, _ in windows:
-                    yield from self._rows(window)
-                return
-            yield from self._rows_with_corpus(windows, report, counts)
+        measured = self._measured(windows, report, counts, strict=strict, journal=journal)
+        with closing(measured):
+            finished = (
+                (window for window, _ in measured)
+                if self._neighbours is None
+                else self._with_corpus(measured, self._neighbours, report, counts, journal)
+            )
+            for window in finished:
+                if self.rule is not None:
+                    predict(window, self.rule)
+                yield window
+
+    def rows(self, window: ScoredWindow) -> Iterator[ScoredRow]:
+        """The rows of a finished window, the prediction last, columns in the order of the indicators."""
+        return rows_of(window, self.columns)
 
     def calibrate(self, examples: Iterable[Example]) -> Batching:
         """Find the fastest budget of each role on these examples and use it from now on.
@@ -241,79 +305,86 @@ class Scorer:
             examples: rows like those to come; the first window of them is used.
         """
         taken = list(islice(examples, self.batching.window_rows))
-        window = self._windows.build(taken, lambda _, __: None)
+        window = self._windows.build(InputWindow(taken))
         candidates = CANDIDATES[self.device.kind]
         self.batching = calibrated(window, self._executor, self.batching, candidates=candidates)
         return self.batching
 
     def _measured(
-        self, examples: Iterable[Example], on_reject: OnReject, report: OnProgress, counts: Statistics
+        self,
+        source: Iterable[InputWindow],
+        report: OnProgress,
+        counts: Statistics,
+        *,
+        strict: bool,
+        journal: Journal | None,
     ) -> Generator[tuple[ScoredWindow, NDArray[np.float32] | None], None, None]:
         """Windows with the columns of the row indicators, and their embeddings."""
-        rejecting = Lock()  # rows are rejected here and in the thread that tokenizes
-
-        def reject(example: Example, reason: str) -> None:
-            with rejecting:
-                counts.rows_rejected += 1
-                on_reject(example, reason)
-
         with ExitStack() as stack:
-            windows = stack.enter_context(ahead(self._tokenized(examples, reject, counts), name="tokens"))
+            windows = stack.enter_context(ahead(self._tokenized(source, counts, strict=strict), name="tokens"))
             if self._plan.streams:
                 every = measure(
-                    windows, self._executor, self.batching, statistics=counts, report=lambda: report(counts)
+                    windows,
+                    self._executor,
+                    self.batching,
+                    statistics=counts,
+                    report=lambda: report(counts),
+                    journal=journal,
                 )
                 stack.enter_context(closing(every))
             else:
                 every = (count(window, counts) for window in windows)
             for measured in every:
                 with counts.timed("indicators"):
-                    window, embedding = row_columns(measured, self._plan.indicators, reject)
+                    window, embedding = row_columns(measured, self._plan.indicators)
+                if strict and window.rejects:
+                    raise refusal(window.rejects[0])
                 counts.rows_scored += len(window)
+                counts.rows_rejected += sum(reject.example is not None for reject in window.rejects)
                 report(counts)
-                if len(window):
-                    yield window, embedding
+                yield window, embedding
 
-    def _tokenized(self, examples: Iterable[Example], reject: OnReject, counts: Statistics) -> Iterator[Window]:
-        source = iter(examples)
+    def _tokenized(self, source: Iterable[InputWindow], counts: Statistics, *, strict: bool) -> Iterator[Window]:
+        windows = iter(source)
         while True:
             with counts.timed("read"):
-                taken = list(islice(source, self.batching.window_rows))
-            if not taken:
+                taken = next(windows, None)
+            if taken is None:
                 return
-            counts.rows_taken += len(taken)
+            counts.rows_taken += len(taken.items)
             with counts.timed("tokenize"):
-                window = self._windows.build(taken, reject)
+                window = self._windows.build(taken, strict=strict)
             yield window
 
-    def _rows_with_corpus(
+    def _with_corpus(
         self,
         windows: Iterator[tuple[ScoredWindow, NDArray[np.float32] | None]],
+        neighbours: NeighbourSearch,
         report: OnProgress,
         counts: Statistics,
-    ) -> Iterator[ScoredRow]:
+        journal: Journal | None,
+    ) -> Iterator[ScoredWindow]:
         """All windows wait on disk until the corpus columns are known."""
-        assert self._neighbours is not None
-        with Spool() as spool:
+        marks = journal.marks if journal is not None else {}
+        with Spool(journal.folder if journal else None, marks.get(SPOOLED, {}).get("spool")) as spool:
+
+            def commit(end: Position | None) -> None:
+                if journal is not None:
+                    mark = {"spool": spool.mark(), "end": asdict(end) if end else None, "statistics": counts.as_json()}
+                    journal.commit(SPOOLED, mark, spool.files)
+
+            end: Position | None = None
             for window, embedding in windows:
-                assert embedding is not None
                 with counts.timed("spool"):
                     spool.append(window, embedding)
-            corpus = self._neighbours.columns(spool.embeddings(), counts, lambda: report(counts))
-            begin = 0
-            for window in spool.windows():
-                end = begin + len(window)
-                window.columns.update({name: part(column, begin, end) for name, column in corpus.items()})
-                yield from self._rows(window)
-                begin = end
-
-    def _rows(self, window: ScoredWindow) -> Iterator[ScoredRow]:
-        """The finished rows, the prediction last, columns in the order of the indicators."""
-        if self.rule is not None:
-            predict(window, self.rule)
-        return rows_of(window, self.columns)
-
-
-def _raise(example: Example, reason: str) -> None:
-    where = f"{example.row.source}, line {example.row.line}: " if example.row is not None else ""
-    raise RowError(f"{where}{reason}")
+                    end = window.end
+                    if journal is not None and journal.due:
+                        commit(end)
+            if end is not None:
+                commit(end)
+            kept = journal.folder / _NEIGHBOURS if journal is not None else None
+            columns = neighbours.columns(spool.embeddings(), counts, lambda: report(counts), kept=kept)
+            for begin, window in spool.windows(marks.get(WRITTEN, {}).get("windows", 0)):
+                of_window = {name: part(column, begin, begin + len(window)) for name, column in columns.items()}
+                window.columns.update(of_window)
+                yield window

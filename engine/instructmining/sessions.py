@@ -190,6 +190,11 @@ class GraphSession:
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
         self.outputs = frozenset(value.name for value in self._session.get_outputs())
 
+    def output_size(self, output: str) -> int | None:
+        """Length of an output's last dimension, None where the graph leaves it open."""
+        (shape,) = (value.shape for value in self._session.get_outputs() if value.name == output)
+        return shape[-1] if shape and isinstance(shape[-1], int) else None
+
     def run(self, batch: Batch, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Run one batch.
 

@@ -1,31 +1,49 @@
-"""Rows waiting for the corpus pass, on disk: their columns and embeddings do not stay in memory."""
+"""Windows waiting for the corpus pass, on disk: their rows, columns and embeddings do not stay in memory."""
 
 from __future__ import annotations
 
-import pickle
+import os
+import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
-from instructmining.records import ScoredWindow
+from instructmining.errors import OutputError, ResumeError
+from instructmining.records import Column, Example, Position, Reject, ScoredWindow, SourceRow, Turn
+
+_SIZES = struct.Struct("<QQ")  # of a window's head and body
 
 
 class Spool:
-    """Scored rows and their embeddings in a temporary folder, read back once in order; removed on exit."""
+    """Scored windows and their embeddings in a folder, read back in order."""
 
-    def __init__(self) -> None:
-        """Open the folder, in the system's place for temporary files."""
-        self._folder = tempfile.TemporaryDirectory(prefix="instructmining-")
-        path = Path(self._folder.name)
-        self._rows = (path / "rows").open("w+b")
-        self._vectors = (path / "embeddings.f32").open("w+b")
-        self._size = 0
-        self.rows = 0
+    def __init__(self, folder: Path | None = None, mark: dict[str, int] | None = None) -> None:
+        """Open the files.
+
+        Args:
+            folder: where they stay; by default a temporary folder, removed on exit.
+            mark: what :meth:`mark` said; anything behind it is cut off.
+
+        Raises:
+            OutputError: they cannot be opened.
+            ResumeError: they are shorter than the mark says.
+        """
+        mark = mark or {"windows": 0, "rows": 0, "size": 0, "bytes": 0}
+        self._size, self.rows, self.count = mark["size"], mark["rows"], mark["windows"]
+        with ExitStack() as stack:
+            if folder is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="instructmining-")))
+            self._windows = _opened(folder / "windows", mark["bytes"], stack)
+            self._vectors = _opened(folder / "embeddings.f32", 4 * self._size * self.rows, stack)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         """The spool itself."""
@@ -34,30 +52,136 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close and remove the folder."""
-        self._rows.close()
-        self._vectors.close()
-        self._folder.cleanup()
+        """Close; a temporary folder is removed."""
+        self._stack.close()
 
-    def append(self, window: ScoredWindow, embedding: NDArray[np.float32]) -> None:
-        """Add a window of rows and their float32 (rows, size) embeddings."""
-        pickle.dump(window, self._rows, protocol=5)  # our own objects in our own folder, read back by this process
-        self._vectors.write(np.ascontiguousarray(embedding).tobytes())
-        self._size = embedding.shape[1]
+    @property
+    def files(self) -> tuple[BinaryIO, BinaryIO]:
+        """Open for writing."""
+        return self._windows, self._vectors
+
+    def mark(self) -> dict[str, int]:
+        """How much is there; nothing of it changes any more."""
+        return {"windows": self.count, "rows": self.rows, "size": self._size, "bytes": self._windows.tell()}
+
+    def append(self, window: ScoredWindow, embedding: NDArray[np.float32] | None) -> None:
+        """Add a window and the float32 (rows, size) embeddings of its rows, None where it has no rows.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        head, body = _packed(window)
+        try:
+            self._windows.write(_SIZES.pack(len(head), len(body)) + head + body)
+            if len(window) and embedding is not None:
+                self._vectors.write(np.ascontiguousarray(embedding, dtype=np.float32).tobytes())
+                self._size = embedding.shape[1]
+        except OSError as error:
+            raise OutputError(f"{self._windows.name}: {error.strerror}") from error
         self.rows += len(window)
+        self.count += 1
 
     def embeddings(self) -> NDArray[np.float32]:
-        """All embeddings, float32 (rows, size), mapped from the file."""
-        self._vectors.flush()
+        """All embeddings, float32 (rows, size), mapped from the file.
+
+        Raises:
+            OutputError: the disk does not take the last of them.
+        """
+        try:
+            self._vectors.flush()
+            self._windows.flush()
+        except OSError as error:
+            raise OutputError(f"{self._vectors.name}: {error.strerror}") from error
         if not self.rows:
             return np.empty((0, 0), dtype=np.float32)
         return np.memmap(self._vectors.name, dtype=np.float32, mode="r", shape=(self.rows, self._size))
 
-    def windows(self) -> Iterator[ScoredWindow]:
-        """The rows as they were appended."""
-        self._rows.seek(0)
-        done = 0
-        while done < self.rows:
-            window: ScoredWindow = pickle.load(self._rows)
-            done += len(window)
-            yield window
+    def windows(self, first: int = 0) -> Iterator[tuple[int, ScoredWindow]]:
+        """Each window and the place of its first row, from the window of this number on."""
+        self._windows.seek(0)
+        begin = 0
+        for number in range(self.count):
+            head_size, body_size = _SIZES.unpack(self._windows.read(_SIZES.size))
+            head = orjson.loads(self._windows.read(head_size))
+            if number < first:
+                self._windows.seek(body_size, os.SEEK_CUR)
+            else:
+                yield begin, _unpacked(head, self._windows.read(body_size))
+            begin += len(head["truncated"])
+
+
+def _opened(path: Path, size: int, stack: ExitStack) -> BinaryIO:
+    """A file cut to a size, to be written on from there."""
+    try:
+        file = stack.enter_context(path.open("a+b"))
+        if file.seek(0, os.SEEK_END) < size:
+            raise ResumeError(f"{path}: is shorter than the run left it; give --overwrite to begin anew")
+        file.truncate(size)
+        file.seek(size)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}") from error
+    return file
+
+
+def _packed(window: ScoredWindow) -> tuple[bytes, bytes]:
+    """A head in JSON, and a body of rows as they were read and of columns as float64."""
+    body: list[bytes] = []
+
+    def example(of: Example) -> list[object]:
+        turns = [[turn.role, turn.text] for turn in of.turns]
+        if of.row is None:
+            return [turns]
+        body.append(of.row.raw)
+        return [turns, of.row.source, of.row.line, of.row.offset, len(of.row.raw)]
+
+    def reject(of: Reject) -> list[object]:
+        body.append(of.raw)
+        if of.example is None:
+            return [of.source, of.line, of.offset, of.reason, len(of.raw), None]
+        texts = [turn.text.encode("utf-8", "surrogatepass") for turn in of.example.turns]  # it may be no Unicode
+        body.extend(texts)
+        turns = [[turn.role, len(text)] for turn, text in zip(of.example.turns, texts, strict=True)]
+        return [of.source, of.line, of.offset, of.reason, len(of.raw), turns]
+
+    head = {
+        "examples": [example(of) for of in window.examples],
+        "truncated": window.truncated,
+        "rejects": [reject(of) for of in window.rejects],
+        "end": None if window.end is None else asdict(window.end),
+        "columns": [[name, list(column.notes.items()), column.whole] for name, column in window.columns.items()],
+    }
+    body += [column.values.astype(np.float64).tobytes() for column in window.columns.values()]
+    return orjson.dumps(head), b"".join(body)
+
+
+def _unpacked(head: dict[str, Any], body: bytes) -> ScoredWindow:
+    offset = 0
+
+    def take(size: int) -> bytes:
+        nonlocal offset
+        offset += size
+        return body[offset - size : offset]
+
+    def example(turns: list[Any], source: str | None = None, line: int = 0, at: int = 0, size: int = 0) -> Example:
+        said = tuple(Turn(role, text) for role, text in turns)
+        if source is None:
+            return Example(said)
+        raw = take(size)
+        return Example(said, SourceRow(source, line, at, raw, orjson.loads(raw)))
+
+    def reject(source: str, line: int, at: int, reason: str, size: int, turns: list[Any] | None) -> Reject:
+        raw = take(size)
+        if turns is None:
+            return Reject(source, line, at, reason, raw)
+        row = SourceRow(source, line, at, raw, orjson.loads(raw)) if source else None
+        said = tuple(Turn(role, take(length).decode("utf-8", "surrogatepass")) for role, length in turns)
+        return Reject(source, line, at, reason, raw, Example(said, row))
+
+    examples = [example(*of) for of in head["examples"]]
+    rejects = [reject(*of) for of in head["rejects"]]
+    columns = {
+        name: Column(np.frombuffer(take(8 * len(examples)), dtype=np.float64), dict(notes), whole)
+        for name, notes, whole in head["columns"]
+    }
+    end = None if head["end"] is None else Position(**head["end"])
+    return ScoredWindow(examples, [tuple(roles) for roles in head["truncated"]], columns, rejects, end)

@@ -204,7 +204,7 @@ def _latency(scorer: Scorer, examples: Sequence[Example], rows: int, clock: Call
 
 def _drain(scorer: Scorer, examples: Iterable[Example], statistics: Statistics) -> int:
     """Score and throw away; returns how many rows came out. Those that cannot be scored are counted."""
-    return sum(1 for _ in scorer.score(examples, on_reject=lambda _, __: None, statistics=statistics))
+    return sum(1 for _ in scorer.score(examples, on_reject=lambda _: None, statistics=statistics))
 
 
 def _precision(role: Role) -> PrecisionName:

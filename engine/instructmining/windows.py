@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from instructmining import prompts
 from instructmining.errors import RowError
 from instructmining.plans import Plan, Stream
-from instructmining.records import Example, Part, Tokens
+from instructmining.records import Example, InputWindow, Part, Position, Reject, Tokens
 from instructmining.tokens import Known, TextEncoder, alone
 
 
@@ -33,6 +33,9 @@ class Window:
     streams: list[StreamTexts]
     prompt_tokens: NDArray[np.int64] | None  # (rows,)
     response_tokens: NDArray[np.int64] | None  # (rows,)
+    places: list[int] = field(default_factory=list)  # (rows,) of the examples among all that were read for the window
+    rejects: list[tuple[int, Reject]] = field(default_factory=list)  # the others, with their places
+    end: Position | None = None  # of the last that was read
 
 
 class WindowBuilder:
@@ -46,24 +49,37 @@ class WindowBuilder:
         paths = {stream.role.tokenizer for stream in plan.streams} | ({length_tokenizer} if self._lengths else set())
         self._encoders = {path: TextEncoder(path) for path in paths}
 
-    def build(self, taken: Sequence[Example], on_reject: Callable[[Example, str], None]) -> Window:
-        """Tokenize examples; those that a template cannot hold are given to ``on_reject`` with the reason."""
+    def build(self, taken: InputWindow, *, strict: bool = False) -> Window:
+        """Tokenize examples; those that have no response or that a template cannot hold become rejects.
+
+        Args:
+            taken: what was read.
+            strict: whether the first reject raises.
+
+        Raises:
+            RowError: there is a reject, and strict is asked for.
+        """
         rendered: dict[Stream, list[list[Part]]] = {
             stream: [] for stream in self._plan.streams if stream.text != "responses"
         }
-        examples = []
-        for example in taken:
-            if not isinstance(example, Example):
-                raise TypeError(f"score takes examples, found {type(example).__name__}; see Example and read_examples")
-            if not example.has_response:
-                on_reject(example, "the response is empty")
+        examples: list[Example] = []
+        places: list[int] = []
+        rejects: list[tuple[int, Reject]] = []
+        for place, item in enumerate(taken.items):
+            if isinstance(item, Example):
+                try:
+                    of_example = self._render(item, list(rendered))
+                except RowError as error:
+                    item = Reject.of(item, str(error))  # noqa: PLW2901 - the row goes on as what it turned out to be
+            if isinstance(item, Reject):
+                if strict:
+                    raise refusal(item)
+                rejects.append((place, item))
                 continue
-            try:
-                of_example = [_render(example, stream) for stream in rendered]
-            except RowError as error:
-                on_reject(example, str(error))
-                continue
-            examples.append(example)
+            if not isinstance(item, Example):
+                raise TypeError(f"score takes examples, found {type(item).__name__}; see Example and read_examples")
+            examples.append(item)
+            places.append(place)
             for of_stream, parts in zip(rendered.values(), of_example, strict=True):
                 of_stream.append(parts)
         responses, owners = _flatten([example.response_texts for example in examples])
@@ -90,7 +106,34 @@ class WindowBuilder:
             response_tokens = _count(plain(self._length_tokenizer, responses), owners, len(examples))
             texts_of, prompt_owners = _flatten([example.prompt_texts for example in examples])
             prompt_tokens = _count(plain(self._length_tokenizer, texts_of), prompt_owners, len(examples))
-        return Window(examples, streams, prompt_tokens, response_tokens)
+        return Window(examples, streams, prompt_tokens, response_tokens, places, rejects, taken.end)
+
+    @staticmethod
+    def _render(example: Example, streams: Sequence[Stream]) -> list[list[Part]]:
+        """The example as the texts of streams.
+
+        Raises:
+            RowError: it has no response, or a template cannot hold it.
+        """
+        if not example.has_response:
+            raise RowError("the response is empty")
+        if example.row is None:  # what came from a file is Unicode
+            _check_unicode(example)
+        return [_render(example, stream) for stream in streams]
+
+
+def _check_unicode(example: Example) -> None:
+    for turn in example.turns:
+        try:
+            turn.text.encode()
+        except UnicodeEncodeError as error:
+            raise RowError(f"a text is not Unicode: half of a surrogate pair at character {error.start}") from error
+
+
+def refusal(reject: Reject) -> RowError:
+    """A reject as the error that ends a strict run."""
+    where = f"{reject.source}, line {reject.line}: " if reject.source else ""
+    return RowError(f"{where}{reject.reason}")
 
 
 def _render(example: Example, stream: Stream) -> list[Part]:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import base64
 import gzip
+import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import BinaryIO, Self
 
 import orjson
 import zstandard
+from filelock import FileLock, Timeout
 
-from instructmining.errors import OutputError
-from instructmining.records import Example, Reject, ScoredRow
+from instructmining.errors import OutputError, ResumeError
+from instructmining.journal import STATE, WRITTEN, Journal, close_quietly, sync_folder, write_whole
+from instructmining.records import Reject, ScoredRow
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+_FINISHED = "finished"
+_LOCK = "lock"
+_ROWS, _JOINED, _REJECTS, _RUN = "rows", "rows.joined", "rejects", "run"
+_ZSTD_LEVEL = 3
+_COPIED = 1 << 20  # bytes at a time
 
 
 def splice(row: ScoredRow, prefix: str = "") -> bytes:
@@ -58,51 +66,136 @@ def compressed(stream: BinaryIO, name: str) -> BinaryIO:
     if name.endswith(".gz"):
         return gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=6, mtime=0)  # type: ignore[return-value]
     if name.endswith(".zst"):
-        return zstandard.ZstdCompressor(level=3).stream_writer(stream, closefd=False)
+        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(stream, closefd=False)
     return stream
 
 
 class RunWriter:
-    """OUT, its rejects and its run file, written in a folder beside OUT and moved into place at the end."""
+    """OUT, its rejects and its run file, written in a folder beside OUT and moved into place at the end.
 
-    def __init__(self, out: str, *, prefix: str = "", overwrite: bool = False, inputs: Sequence[str] = ()) -> None:
-        """Check that OUT can be written and open the folder ``OUT.partial``.
+    A run that is cut leaves the folder, ``OUT.partial``, as its last commit found it or further; another one with
+    ``resume`` goes on there.
+    """
+
+    def __init__(
+        self,
+        out: str,
+        *,
+        prefix: str = "",
+        overwrite: bool = False,
+        resume: bool = False,
+        inputs: Sequence[str] = (),
+    ) -> None:
+        """Check that OUT can be written, and take the folder for this run alone.
 
         Args:
             out: a path ending in .jsonl, .jsonl.gz or .jsonl.zst, or "-" for standard output; there, rejects go to
-                standard error and there is no run file.
+                standard error, there is no run file, and no run can be resumed.
             prefix: put before each column's name.
-            overwrite: replace OUT.
+            overwrite: replace OUT, and what is left of another run.
+            resume: go on with a run that was cut, if there is one.
             inputs: the files that are read; OUT must not be one of them.
 
         Raises:
-            OutputError: the suffix is not known, OUT exists or is an input, or the folder cannot be made.
+            OutputError: the suffix is not known, OUT exists or is an input, another run writes there, one was cut
+                there, or the folder cannot be made.
+            ResumeError: what the other run left is damaged.
         """
+        self.finished = False  # OUT is complete; a run that was finished before needs nothing more
+        self.journal: Journal | None = None  # of the run; there once it has begun, or was begun before
         self._prefix = prefix
+        self._resumable = "-" not in inputs
         self._final = None if out == "-" else Path(out)
+        self._open: list[BinaryIO] = []
         if self._final is None:
+            if resume:
+                raise OutputError("standard output cannot be resumed; give -o a file")
             self._rows, self._rejects = sys.stdout.buffer, sys.stderr.buffer
             return
+        if resume and not self._resumable:
+            raise OutputError("standard input cannot be read again, so the run cannot be resumed; give files")
         if not out.endswith(SUFFIXES):
             raise OutputError(f"{out}: wanted a name ending in {', '.join(SUFFIXES)}, or - for standard output")
         if any(Path(name).exists() and self._final.exists() and self._final.samefile(name) for name in inputs):
             raise OutputError(f"{out}: is one of the inputs; name another file")
-        if self._final.exists() and not overwrite:
-            raise OutputError(f"{out}: exists; give --overwrite to replace it")
         self._folder = Path(f"{out}.partial")
+        if self._final.exists() and not overwrite:
+            if resume and not self._folder.exists():
+                self.finished = True
+                return
+            if not resume:
+                raise OutputError(f"{out}: exists; give --overwrite to replace it")
+        self._take_folder(out)
         try:
-            if overwrite and self._folder.exists():
-                shutil.rmtree(self._folder)
-            self._folder.mkdir(parents=True)
-            self._file = (self._folder / "rows").open("wb")
-            self._rows = compressed(self._file, out)
-            self._rejects = (self._folder / "rejects").open("wb")
-        except FileExistsError as error:
-            raise OutputError(
-                f"{self._folder}: another run writes there, or one was cut; if none runs, give --overwrite"
-            ) from error
+            self._take_over(overwrite=overwrite, resume=resume)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _take_folder(self, out: str) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self._folder / _LOCK, timeout=0, thread_local=False)
+            self._lock.acquire()
+            if not (self._folder / _LOCK).exists():
+                raise OutputError(f"{out}: another run has just ended there; try again")
+        except Timeout as error:
+            raise OutputError(f"{self._folder}: another run writes there; wait for it, or name another file") from error
         except OSError as error:
             raise OutputError(f"{out}: {error.strerror}") from error
+
+    def _take_over(self, *, overwrite: bool, resume: bool) -> None:
+        if resume:
+            self.journal = Journal.resume(self._folder)
+            if self.journal is not None:
+                if _FINISHED in self.journal.marks:
+                    self._put_in_place()
+                return
+        elif (self._folder / STATE).exists() and not overwrite:
+            raise OutputError(
+                f"{self._folder}: a run was cut there; give --resume to go on with it, or --overwrite to begin anew"
+            )
+        self._clear()
+
+    def _clear(self) -> None:
+        try:
+            for path in self._folder.iterdir():
+                if path.name != _LOCK:
+                    path.unlink()
+        except OSError as error:
+            raise OutputError(f"{self._folder}: {error.strerror}") from error
+
+    def begin(self, identity: Mapping[str, object] = MappingProxyType({})) -> None:
+        """Open the files, at their beginning or where the run that is resumed left them.
+
+        Args:
+            identity: all that the results depend on, JSON; kept for who resumes the run.
+
+        Raises:
+            ResumeError: the files are shorter than the journal says.
+            OutputError: the disk does not take them.
+        """
+        if self._final is None:
+            return
+        if self.journal is None:
+            self.journal = Journal.begin(self._folder, identity)
+        mark = self.journal.marks.get(WRITTEN, {})
+        self._rows = self._opened(_ROWS, mark.get("rows_bytes", 0))
+        self._rejects = self._opened(_REJECTS, mark.get("rejects_bytes", 0))
+
+    def _opened(self, name: str, size: object) -> BinaryIO:
+        path = self._folder / name
+        assert isinstance(size, int)
+        try:
+            file = path.open("a+b")
+            self._open.append(file)
+            if file.seek(0, os.SEEK_END) < size:
+                raise ResumeError(f"{path}: is shorter than the run left it; give --overwrite to begin anew")
+            file.truncate(size)
+            file.seek(size)
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}") from error
+        return file
 
     def __enter__(self) -> Self:
         """The writer itself."""
@@ -111,37 +204,50 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the folder if the run did not finish."""
+        """Let the files go; the folder stays where a run can be resumed from it."""
         if self._final is None:
             self._rows.flush()
-        elif self._folder.exists():
-            self._close()
-            shutil.rmtree(self._folder)
+            return
+        if self.finished:
+            return
+        kept = self.resumable
+        self._close()
+        if not kept:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._lock.release()
 
-    def write(self, row: ScoredRow) -> None:
-        """Add a scored row.
+    @property
+    def resumable(self) -> bool:
+        """Whether there is something that a later run can go on with."""
+        return self._resumable and not self.finished and self.journal is not None and not self.journal.empty
+
+    def write(self, rows: Iterable[ScoredRow], rejects: Iterable[Reject] = ()) -> None:
+        """Add the rows of a window, and those of it that cannot be scored.
+
+        In a compressed OUT they are a part of their own, so that a cut run can be gone on with between two of them.
+
+        Raises:
+            OutputError: the disk does not take them.
+        """
+        lines = b"".join([splice(row, self._prefix) + b"\n" for row in rows])
+        if lines:
+            self._put(self._rows, _packed(lines, self._final.name) if self._final is not None else lines)
+        for reject in rejects:
+            self._put(self._rejects, reject_line(reject))
+
+    def commit(self, mark: dict[str, object]) -> None:
+        """State that all rows so far are done; see :meth:`Journal.commit`.
+
+        Args:
+            mark: what is kept beside the sizes of the files, JSON.
 
         Raises:
             OutputError: the disk does not take it.
         """
-        self._put(self._rows, splice(row, self._prefix) + b"\n")
-
-    def reject(self, reject: Reject) -> None:
-        """Add a row to the rejects.
-
-        Raises:
-            OutputError: the disk does not take it.
-        """
-        self._put(self._rejects, reject_line(reject))
-
-    def reject_example(self, example: Example, reason: str) -> None:
-        """Add a row that was read but cannot be scored to the rejects.
-
-        Raises:
-            OutputError: the disk does not take it.
-        """
-        row = example.row
-        self.reject(Reject(row.source, row.line, row.offset, reason, row.raw) if row else Reject("", 0, 0, reason, b""))
+        if self.journal is None:
+            return
+        sizes = {"rows_bytes": self._rows.tell(), "rejects_bytes": self._rejects.tell()}
+        self.journal.commit(WRITTEN, sizes | mark, [self._rows, self._rejects])
 
     def finish(self, run: dict[str, object]) -> None:
         """Move everything into place, OUT last.
@@ -154,15 +260,48 @@ class RunWriter:
         """
         if self._final is None:
             return
+        assert self.journal is not None
         try:
-            self._close()
-            (self._folder / "run").write_bytes(orjson.dumps(run, option=orjson.OPT_INDENT_2) + b"\n")
-            (self._folder / "rejects").replace(f"{self._final}.rejects.jsonl")
-            (self._folder / "run").replace(f"{self._final}.run.json")
-            (self._folder / "rows").replace(self._final)
-            self._folder.rmdir()
+            if self._final.name.endswith(".gz") and not self._rows.tell():
+                self._rows.write(_packed(b"", self._final.name))  # of nothing, gzip's own file is not nothing
+            self._rows.flush()
+            if self._final.name.endswith(".zst"):
+                self._join_frames()
         except OSError as error:
             raise OutputError(f"{self._final}: {error.strerror}") from error
+        write_whole(self._folder / _RUN, orjson.dumps(run, option=orjson.OPT_INDENT_2) + b"\n")
+        self.journal.commit(_FINISHED, {}, self._open)
+        self._put_in_place()
+
+    def _join_frames(self) -> None:
+        """One frame of all: many readers stop behind the first."""
+        joined = (self._folder / _JOINED).open("wb")
+        self._open.append(joined)
+        with (
+            (self._folder / _ROWS).open("rb") as parts,
+            zstandard.ZstdDecompressor().stream_reader(parts, read_across_frames=True) as plain,
+            zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(joined, closefd=False) as packed,
+        ):
+            shutil.copyfileobj(plain, packed, _COPIED)
+
+    def _put_in_place(self) -> None:
+        assert self._final is not None
+        self._close()
+        out = str(self._final)
+        rows = _JOINED if out.endswith(".zst") else _ROWS
+        targets = {_REJECTS: f"{out}.rejects.jsonl", _RUN: f"{out}.run.json", rows: out}
+        try:
+            for name, target in targets.items():
+                if (self._folder / name).exists():  # a run that was cut here has moved some of them
+                    (self._folder / name).replace(target)
+            sync_folder(self._final.parent)
+            if os.name == "nt":  # which removes no file that is open
+                self._lock.release()
+            shutil.rmtree(self._folder)
+        except OSError as error:
+            raise OutputError(f"{self._final}: {error.strerror}") from error
+        self._lock.release()
+        self.finished = True
 
     def _put(self, stream: BinaryIO, line: bytes) -> None:
         try:
@@ -171,7 +310,16 @@ class RunWriter:
             raise OutputError(f"{self._final or 'standard output'}: {error.strerror}") from error
 
     def _close(self) -> None:
-        if self._rows is not self._file:
-            self._rows.close()
-        self._file.close()
-        self._rejects.close()
+        for file in self._open:
+            close_quietly(file)
+        if self.journal is not None:
+            self.journal.close()
+
+
+def _packed(lines: bytes, name: str) -> bytes:
+    """As a gzip member or a zstd frame, where the file's name says so."""
+    if name.endswith(".gz"):
+        return gzip.compress(lines, compresslevel=6, mtime=0)
+    if name.endswith(".zst"):
+        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(lines)
+    return lines

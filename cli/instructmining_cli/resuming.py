@@ -1,0 +1,78 @@
+"""A run that was cut goes on: only as the same run, with the batch sizes and the counts that it had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from instructmining import __version__
+from instructmining.batches import Batching
+from instructmining.errors import ResumeError
+from instructmining.inputs import ExampleReader, input_digest
+from instructmining.journal import SPOOLED, WRITTEN, Journal
+from instructmining.records import Position
+from instructmining.scorer import Scorer
+from instructmining_cli.runs import Run
+
+_BUDGET_FROM = "budget_from"  # kept with the rest, but it changes no row
+
+
+def identity_of(
+    scorer: Scorer, inputs: Sequence[str], settings: Mapping[str, object], origin: str
+) -> dict[str, object]:
+    """All that the rows of a run depend on, and where its batch sizes came from."""
+    return {
+        "instructmining": __version__,
+        "onnxruntime": scorer.runtime_version,
+        "device": scorer.device.kind,
+        "bundle": scorer.bundle.digest,
+        "rule": scorer.rule.digest if scorer.rule else None,
+        "columns": list(scorer.columns),
+        "inputs": [input_digest(path) for path in inputs],
+        **settings,
+        "batching": asdict(scorer.batching),
+        _BUDGET_FROM: origin,
+    }
+
+
+def check_identity(journal: Journal, identity: Mapping[str, object]) -> None:
+    """Prove that a run is the one that was cut.
+
+    Raises:
+        ResumeError: it is another; the message names what differs.
+    """
+    kept = journal.identity
+    for name, value in identity.items():
+        if name != _BUDGET_FROM and kept.get(name) != value:
+            raise ResumeError(
+                f"{journal.folder}: the run that was cut there had another {name}: {_short(kept.get(name))}, "
+                f"now {_short(value)}; give --overwrite to begin anew"
+            )
+
+
+def kept_batching(journal: Journal | None, *, given: int | None) -> tuple[Batching, Any] | None:
+    """The batch sizes of the run that was cut and where they came from, unless others are asked for."""
+    if journal is None or given is not None:
+        return None
+    identity: Mapping[str, Any] = journal.identity
+    return Batching(**identity["batching"]), identity[_BUDGET_FROM]
+
+
+def restore(journal: Journal, run: Run, reader: ExampleReader) -> None:
+    """Set the counts and the reader to what the last commit says."""
+    written, spooled = journal.marks.get(WRITTEN), journal.marks.get(SPOOLED)
+    latest = written or spooled
+    if latest is not None:
+        run.statistics.restore(latest["statistics"])
+    if written is not None:
+        run.restore(written)
+    read = spooled or written
+    if read is not None and read["end"] is not None:
+        reader.begin_after(Position(**read["end"]))
+        run.rows_before = reader.rows
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

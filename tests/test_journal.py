@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instructmining import journal
+from instructmining.batches import batches
+from instructmining.errors import OutputError, ResumeError
+from instructmining.journal import BatchLog, Journal, write_whole
+from instructmining.records import Batch, Tokens
+
+
+def batch(*lengths: int, seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    texts = [Tokens(rng.integers(1, 1000, size=length), np.arange(1, length)) for length in lengths]
+    (made,) = batches(texts, budget_tokens=10_000)
+    return made
+
+
+def outputs_of(of: Batch) -> dict[str, np.ndarray]:
+    return {
+        "nll": of.ids[of.scored[:, 0], of.scored[:, 1]].astype(np.float32),
+        "embedding": of.ids[:, :2].astype(np.float32) / 3,
+    }
+
+
+def fill(folder: Path, batches_of: list[Batch]) -> Path:
+    with Journal.begin(folder, {"a": 1}) as made:
+        for one in batches_of:
+            made.batches.add(one, outputs_of(one))
+    return folder / "batches.0"
+
+
+def resumed(folder: Path) -> Journal:
+    found = Journal.resume(folder)
+    assert found is not None
+    return found
+
+
+def assert_holds(found: Journal, wanted: list[Batch]) -> None:
+    assert len(found.batches) == len(wanted)
+    for kept, one in zip(list(found.batches.known()), wanted, strict=True):
+        kept.check(one)
+        for name, values in outputs_of(one).items():
+            np.testing.assert_array_equal(kept.arrays[name], values)
+            assert kept.arrays[name].dtype == np.float32
+
+
+BATCHES = [batch(3, 5, 2, seed=1), batch(9, seed=2), batch(4, 4, seed=3)]
+
+
+# Batches
+
+
+def test_what_batches_gave_comes_back_once_in_order(tmp_path: Path) -> None:
+    fill(tmp_path, BATCHES)
+    with resumed(tmp_path) as found:
+        assert_holds(found, BATCHES)
+        assert list(found.batches.known()) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_log_cut_at_any_byte_gives_the_batches_before_the_cut_and_takes_more(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    path = fill(folder, BATCHES)
+    content = path.read_bytes()
+    ends = [0, *(fill_size(BATCHES[:number]) for number in range(1, len(BATCHES) + 1))]
+    assert ends[-1] == len(content)
+    cut = data.draw(st.integers(0, len(content)))
+    path.write_bytes(content[:cut])
+    whole = sum(end <= cut for end in ends) - 1
+    with resumed(folder) as found:
+        assert_holds(found, BATCHES[:whole])
+        found.batches.add(BATCHES[0], outputs_of(BATCHES[0]))
+    with resumed(folder) as again:
+        assert_holds(again, [*BATCHES[:whole], BATCHES[0]])
+
+
+def fill_size(of: list[Batch]) -> int:
+    """Bytes of a log of these batches."""
+    import tempfile  # noqa: PLC0415 - here alone
+
+    with tempfile.TemporaryDirectory() as folder:
+        return fill(Path(folder), of).stat().st_size
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_changed_byte_ends_the_log_before_it(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    path = fill(folder, BATCHES)
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    sound = sum(fill_size(BATCHES[:number]) <= place for number in range(1, len(BATCHES) + 1))
+    with resumed(folder) as found:
+        assert_holds(found, BATCHES[:sound])
+
+
+def test_results_of_other_rows_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path, BATCHES)
+    with resumed(tmp_path) as found:
+        (kept, *_) = found.batches.known()
+        for other in (BATCHES[1], batch(3, 5, 2, seed=9)):
+            with pytest.raises(ResumeError, match="results of other rows than come now"):
+                kept.check(other)
+
+
+def test_batches_are_synced_to_the_disk_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(journal.os, "fsync", synced.append)
+    clock = iter([0.0, 1.0, 4.0, 6.0, 6.0, 7.0, 12.0, 12.0])
+    log = BatchLog(tmp_path / "log", lambda: next(clock))
+    for _ in range(5):
+        log.add(BATCHES[0], outputs_of(BATCHES[0]))
+    log.close()
+    assert len(synced) == 2
+
+
+# Commits
+
+
+def test_a_commit_is_found_again_and_makes_the_batches_before_it_superfluous(tmp_path: Path) -> None:
+    data = (tmp_path / "data").open("wb")
+    with Journal.begin(tmp_path, {"rows": [1, 2]}) as made:
+        assert made.empty
+        made.batches.add(BATCHES[0], outputs_of(BATCHES[0]))
+        assert not made.empty
+        data.write(b"abc")
+        made.commit("written", {"bytes": 3}, [data])
+        made.batches.add(BATCHES[1], outputs_of(BATCHES[1]))
+    with resumed(tmp_path) as found:
+        assert found.identity == {"rows": [1, 2]}
+        assert found.marks == {"written": {"bytes": 3}}
+        assert (tmp_path / "data").read_bytes() == b"abc"
+        assert_holds(found, BATCHES[1:2])
+    data.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["batches.1", "data", "state.json"]
+
+
+def test_marks_of_several_names_stay_beside_each_other_and_the_later_of_one_name_counts(tmp_path: Path) -> None:
+    with Journal.begin(tmp_path, {}) as made:
+        for number, name in enumerate(["spooled", "written", "spooled"]):
+            made.commit(name, {"number": number})
+    with resumed(tmp_path) as found:
+        assert found.marks == {"spooled": {"number": 2}, "written": {"number": 1}}
+
+
+def test_a_state_that_was_not_replaced_whole_changes_nothing(tmp_path: Path) -> None:
+    fill(tmp_path, BATCHES)
+    (tmp_path / "state.json.new").write_bytes(b'{"version"')
+    with resumed(tmp_path) as found:
+        assert_holds(found, BATCHES)
+
+
+def test_a_commit_is_due_after_some_seconds(tmp_path: Path) -> None:
+    seconds = count(0.0, 2.0)
+    with Journal.begin(tmp_path, {}, lambda: next(seconds)) as made:
+        waited = 0
+        while not made.due:
+            waited += 1
+        assert waited < 4
+        made.commit("written", {})
+        assert not made.due
+
+
+def test_where_no_run_was_begun_there_is_none_to_go_on_with(tmp_path: Path) -> None:
+    assert Journal.resume(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"version": 1}', b"null", b"\xff"])
+def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.json").write_bytes(content)
+    with pytest.raises(ResumeError, match=r"state\.json: is damaged; give --overwrite"):
+        Journal.resume(tmp_path)
+
+
+def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_bytes(b'{"version": 2, "identity": {}, "marks": {}, "generation": 0}')
+    with pytest.raises(ResumeError, match="is of version 2"):
+        Journal.resume(tmp_path)
+
+
+def test_a_state_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state.json").mkdir()
+    with pytest.raises(ResumeError, match="directory"):
+        Journal.resume(tmp_path)
+
+
+# A disk that takes no more
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def fsync(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal.os, "fsync", fsync)
+    return iter(())
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_disk_that_takes_no_commit_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No space left on device"):
+        Journal.begin(tmp_path, {})
+    with (tmp_path / "data").open("wb") as data, Journal(tmp_path, {}, {}, 0) as made:
+        for files in ([data], []):
+            with pytest.raises(OutputError, match="No space left on device"):
+                made.commit("written", {}, files)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_whole(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_a_log_where_none_can_be_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="log: No such file"):
+        BatchLog(tmp_path / "gone" / "log")

@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import pytest
+from cut_runs import CUT, Command, cut_until, outputs, small_batching, write_rows
+from numpy.typing import NDArray
+
+from instructmining import scorer
+from instructmining.batches import Batching
+from instructmining.errors import DeviceError
+from instructmining.records import Batch
+from instructmining.sessions import GraphSession
+from instructmining_cli import resuming
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+INDICATORS = {"rows": "perplexity,reward,mtld,ifd", "corpus": "perplexity,knn_6,output_length"}
+ROWS = 300
+
+
+def arguments(bundle: Path, rows: Path, indicators: str) -> list[str]:
+    return ["score", str(rows), "--bundle", str(bundle), "--indicators", indicators, "--device", "cpu"]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, ROWS)
+    return path
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Batching, "usual", small_batching)
+    monkeypatch.setattr(scorer.Batching, "usual", small_batching)
+
+
+# Killed
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("rows", ".jsonl"), ("rows", ".jsonl.gz"), ("corpus", ".jsonl.zst")])
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bytes(
+    small_bundle: Path, rows: Path, tmp_path: Path, kind: str, suffix: str
+) -> None:
+    found = cut_until(5, arguments(small_bundle, rows, INDICATORS[kind]), tmp_path, suffix, random.Random(1))
+    assert (found.kills >= 5, found.commits_met > 0) == (True, True), found
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
+@pytest.mark.parametrize("kind", INDICATORS)
+def test_hundreds_of_kills_change_nothing(small_bundle: Path, tmp_path: Path, kind: str, suffix: str) -> None:
+    kills = int(os.environ.get("FAULT_KILLS", "240"))
+    write_rows(tmp_path / "rows.jsonl", 1500)
+    rng = random.Random(int(os.environ.get("FAULT_SEED", "0")))
+    found = cut_until(
+        -(-kills // 6),
+        arguments(small_bundle, tmp_path / "rows.jsonl", INDICATORS[kind]),
+        tmp_path,
+        suffix,
+        rng,
+    )
+    print(f"{kind} {suffix}: {found}")  # noqa: T201 - the figures are the result
+    assert found.from_before > 0
+
+
+# Ended by the system
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    small_bundle: Path, rows: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    base = arguments(small_bundle, rows, INDICATORS["rows"])
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    assert Command((*base, "-o", str(whole))).run() == 3
+    assert Command((*base, "-o", str(out)), pause_after=3).run(kill_after=60, signal_number=number) == code
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == ["out.jsonl.partial"]
+    assert Command((*base, "-o", str(out), "--resume")).run() == 3
+    assert outputs(out) == outputs(whole)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process")
+@pytest.mark.parametrize(("kind", "suffix"), [("rows", ".jsonl"), ("corpus", ".jsonl.zst")])
+def test_a_run_whose_disk_takes_no_more_says_so_and_goes_on_when_it_does(
+    small_bundle: Path, rows: Path, tmp_path: Path, kind: str, suffix: str
+) -> None:
+    base = arguments(small_bundle, rows, INDICATORS[kind])
+    whole, out = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
+    assert Command((*base, "-o", str(whole))).run() == 3
+    for most in (9_000, 20_000, 30_000):
+        assert Command((*base, "-o", str(out), "--resume"), file_size=most, said=tmp_path / "said").run() == 1
+        said = (tmp_path / "said").read_text()
+        assert "File too large" in said
+        assert "Traceback" not in said
+    assert "--resume goes on" in said
+    assert not out.exists()
+    assert Command((*base, "-o", str(out), "--resume")).run() == 3
+    assert outputs(out) == outputs(whole)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system of a size, or one more of it; skips where that is not allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size: str) -> Path:
+        flags = "remount," if folder.is_mount() else ""
+        command = ["mount", "-t", "tmpfs", "-o", f"{flags}size={size}", "none", str(folder)]
+        if not shutil.which("mount") or subprocess.run(command, check=False, capture_output=True).returncode:
+            pytest.skip("no file system can be mounted here")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
+@pytest.mark.parametrize("kind", INDICATORS)
+def test_a_disk_that_is_full_again_and_again_costs_no_row(
+    small_bundle: Path, tmp_path: Path, small_disk: Callable[[str], Path], kind: str, suffix: str
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", 1500)
+    base = arguments(small_bundle, tmp_path / "rows.jsonl", INDICATORS[kind])
+    whole = tmp_path / f"whole{suffix}"
+    assert Command((*base, "-o", str(whole))).run() == 3
+    out = small_disk("16k") / f"out{suffix}"
+    full = 0
+    for kilobytes in range(16, 10_000, 48):
+        small_disk(f"{kilobytes}k")
+        code = Command((*base, "-o", str(out), "--resume"), said=tmp_path / "said").run()
+        if code == 3:
+            break
+        assert code == 1
+        assert "No space left on device" in (tmp_path / "said").read_text()
+        assert not out.exists()
+        full += 1
+    assert outputs(out) == outputs(whole)
+    print(f"{kind} {suffix}: full {full} times")  # noqa: T201 - the figures are the result
+    assert full > 2
+
+
+# Failures of parts
+
+
+class FailingReads(io.RawIOBase):
+    """A file whose disk gives an error behind a position."""
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file, self._most = file, most
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, target: WriteableBuffer, /) -> int:
+        if self._file.tell() >= self._most:
+            raise OSError(5, "Input/output error")
+        part = self._file.read(min(len(memoryview(target)), 4096))
+        memoryview(target)[: len(part)] = part
+        return len(part)
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_read_error_ends_the_run_and_it_goes_on_when_the_file_can_be_read(
+    run: Callable[..., int],
+    small_bundle: Path,
+    rows: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = arguments(small_bundle, rows, INDICATORS["rows"])
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    assert run(*base, "-o", whole) == 3
+    original = Path.open
+
+    def failing(path: Path, mode: str, **named: str) -> object:
+        file = original(path, mode, **named)  # type: ignore[call-overload]
+        begun = (tmp_path / "out.jsonl.partial" / "rows").exists()  # so its digest is taken
+        return FailingReads(file, rows.stat().st_size // 2) if path == rows and begun else file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", failing)
+        assert run(*base, "-o", out, "--resume") == 1
+        assert "Input/output error" in capsys.readouterr().err
+    assert run(*base, "-o", out, "--resume") == 3
+    assert outputs(out) == outputs(whole)
+
+
+@pytest.fixture
+def batches_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tokens of each batch that a model has computed; a negative first item makes the device fail after so many."""
+    ran: list[int] = []
+    original = GraphSession.run
+
+    def counting(self: GraphSession, batch: Batch, wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        if ran and ran[0] < 0 and len(ran) > -ran[0]:
+            raise DeviceError("CUDA failure 999")
+        ran.append(batch.ids.size)
+        return original(self, batch, wanted)
+
+    monkeypatch.setattr(GraphSession, "run", counting)
+    return ran
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_what_a_device_computed_before_it_failed_is_not_computed_again(
+    run: Callable[..., int], small_bundle: Path, rows: Path, tmp_path: Path, batches_run: list[int]
+) -> None:
+    base = (*arguments(small_bundle, rows, INDICATORS["corpus"]), "--batches-at-once", "1")
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    assert run(*base, "-o", whole) == 3
+    wanted = sorted(batches_run)
+    computed: list[int] = []
+    while not out.exists():
+        batches_run[:] = [-20]
+        assert run(*base, "-o", out, "--resume") in {1, 3}
+        computed += batches_run[1:]
+    assert outputs(out) == outputs(whole)
+    assert sorted(computed) == wanted
+
+
+# The same run or none
+
+
+@pytest.fixture
+def cut(small_bundle: Path, rows: Path, tmp_path: Path) -> list[str]:
+    """The arguments of a run that was cut in its middle."""
+    base = [*arguments(small_bundle, rows, INDICATORS["rows"]), "-o", str(tmp_path / "out.jsonl")]
+    assert Command(tuple(base), pause_after=3).run(kill_after=60) == CUT
+    return base
+
+
+def append_row(cut: list[str], _: pytest.MonkeyPatch) -> list[str]:
+    with Path(cut[1]).open("ab") as file:
+        file.write(b'{"instruction": "One more.", "output": "Row."}\n')
+    return []
+
+
+def change_version(_: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(resuming, "__version__", "99")
+    return []
+
+
+def give_other_bundle(cut: list[str], _: pytest.MonkeyPatch) -> list[str]:
+    other = Path(cut[1]).parent / "bundle"
+    shutil.copytree(cut[cut.index("--bundle") + 1], other)
+    manifest = json.loads((other / "manifest.json").read_bytes())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"name": "other"}))
+    return ["--bundle", str(other)]
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        (append_row, "another inputs"),
+        (change_version, "another instructmining: .*, now 99"),
+        (give_other_bundle, "another bundle"),
+        (["--rule", "paper-v1"], "another rule: None, now [0-9a-f]{64}"),
+        (["--indicators", "mtld"], "another columns"),
+        (["--prefix", "im_"], "another prefix: , now im_"),
+        (["--limit", "290"], "another limit: None, now 290"),
+        (["--format", "alpaca"], "another format: None, now alpaca"),
+        (["--max-tokens", "100"], "another max_tokens: None, now 100"),
+        (["--max-row-bytes", "100"], "another max_row_bytes"),
+        (["--budget-tokens", "700"], "another batching"),
+        (["--strict"], "another strict: False, now True"),
+    ],
+)
+def test_another_run_than_the_one_that_was_cut_is_refused(
+    run: Callable[..., int],
+    cut: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: list[str] | Callable[..., list[str]],
+    differs: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    more = change(cut, monkeypatch) if callable(change) else change
+    assert run(*cut, *more, "--resume") == 1
+    said = capsys.readouterr().err
+    assert re.search(differs, said), said
+    assert "give --overwrite to begin anew" in said
+    assert run(*cut, *more, "--overwrite") in {1, 3}  # with --strict, 1
+
+
+def test_a_run_that_was_cut_is_neither_lost_nor_gone_on_with_unasked(
+    run: Callable[..., int], cut: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*cut) == 1
+    assert "a run was cut there; give --resume to go on with it, or --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "out.jsonl.partial").exists()
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_the_run_file_says_how_many_rows_came_from_before(
+    run: Callable[..., int], cut: list[str], tmp_path: Path
+) -> None:
+    assert run(*cut, "--resume") == 3
+    counts = json.loads((tmp_path / "out.jsonl.run.json").read_bytes())["counts"]
+    assert counts["rows_from_before"] == 3 * small_batching("cpu", []).window_rows
+    assert counts["rows_in"] == counts["rows_out"] + counts["rows_rejected"] == ROWS
+
+
+def test_a_finished_run_has_nothing_to_resume(
+    run: Callable[..., int], small_bundle: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    base = [*arguments(small_bundle, rows, "mtld"), "-o", str(out)]
+    assert run(*base, "--resume") == 3  # with nothing to resume it begins
+    before = out.stat()
+    capsys.readouterr()
+    assert run(*base, "--resume") == 0
+    assert "the run was finished before" in capsys.readouterr().err
+    assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (("--resume", "--overwrite"), 2, "give one of them"),
+        (("--resume", "-o", "-"), 1, "standard output cannot be resumed"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused(
+    run: Callable[..., int],
+    cut: list[str],
+    more: tuple[str, ...],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(*cut, *more) == code
+    assert message in capsys.readouterr().err
