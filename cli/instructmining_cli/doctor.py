@@ -31,7 +31,7 @@ def doctor(
         choose_devices(device)
         return
     opened = Bundle.open(bundle)
-    devices = choose_devices_for(opened.roles.values(), device)
+    devices = choose_devices_for(opened.roles.values(), device, batches_at_once=1)  # it runs one after the other
     opened.verify()
     typer.echo(f"{'bundle:':<28}{bundle}: all {len(opened.files)} files are as exported")
     problems = 0
