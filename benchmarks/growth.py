@@ -39,7 +39,7 @@ def with_rows(bundle: Path, counts: list[int]) -> None:
             rows = host_path_rows.write(Path(folder) / "rows.jsonl", count)
             command = [sys.executable, str(Path(__file__).with_name("host_path.py")), "--round", str(made), str(rows)]
             done = subprocess.run(
-                [*command, str(Path(folder) / "scored.jsonl"), INDICATORS, "cuda"],
+                [*command, str(Path(folder) / "scored.jsonl"), INDICATORS, "cuda", "yes"],
                 capture_output=True,
                 text=True,
                 check=True,

@@ -102,7 +102,8 @@ def start(run: Run) -> Entry:
 def ifd(run: Run) -> Entry:
     """IFD over a file, a whole process each; wana's definition differs in the first token of the bare response."""
     material, entry = run.material, Entry("ifd")
-    rows = material.first_rows(min(IFD_ROWS, material.rows))
+    count = min(IFD_ROWS, material.rows)
+    rows = material.first_rows(count)
     bundles = {"fp32": material.bundle, "int8": material.int8_bundle}
     outs = {name: material.folder / f"ifd-{name}.jsonl" for name in (*bundles, "wana")}
     commands = {
@@ -139,7 +140,7 @@ def ifd(run: Run) -> Entry:
             f"rank correlation {correlation:.4f}"
         )
         found = ratio(timed[best].seconds, timed[name].seconds)
-        entry.lines.append(Line(f"IFD of a file of {IFD_ROWS} rows, {name}", "wana 0.5.1", found, target, note=note))
+        entry.lines.append(Line(f"IFD of a file of {count} rows, {name}", "wana 0.5.1", found, target, note=note))
     return entry
 
 

@@ -30,10 +30,11 @@ from instructmining_cli.demo_bundle import cache_folder
 
 INDICATORS = "perplexity,reward,output_length"
 OTHER = "ours, in a CPU's small batches"  # a graph's call costs 0.2 ms even where it gives zeros
+NO_JOURNAL = "ours, without a journal"
 PEER_SETTINGS = ("threads", "processes")  # datasets.map in one process with Rust's threads, or in two without
 
 
-def ours(bundle: str, rows: str, out: str, indicators: str, kind: str) -> dict[str, Any]:
+def ours(bundle: str, rows: str, out: str, indicators: str, kind: str, resumable: str) -> dict[str, Any]:
     """One round, in this process: rows to scored rows through the public names, in batches as for a kind of device."""
     batching = Batching.usual(kind, ROLES)
     with Scorer.open(bundle, indicators=indicators, device="cpu", batching=batching) as scorer:
@@ -41,12 +42,12 @@ def ours(bundle: str, rows: str, out: str, indicators: str, kind: str) -> dict[s
         begin, cpu = time.perf_counter(), time.process_time()
         with RunWriter(out, overwrite=True) as writer:
             writer.begin()
-            assert writer.journal is not None
+            journal = writer.journal if resumable == "yes" else None
             read = read_examples(rows).windows(batching.window_rows)
-            for window in scorer.score_windows(read, statistics=counts, journal=writer.journal):
+            for window in scorer.score_windows(read, statistics=counts, journal=journal):
                 with counts.timed("write"):
                     writer.write(scorer.rows(window), window.rejects)
-                    if writer.journal.due:
+                    if journal is not None and journal.due:
                         writer.commit({"statistics": counts.as_json()})
             writer.finish({})
         seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
@@ -97,7 +98,11 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         rows = host_path_rows.write(Path(folder) / "rows.jsonl", options.rows)
         out = str(Path(folder) / "scored.jsonl")
         own = [sys.executable, str(here), "--round", str(made), str(rows), out, options.indicators]
-        commands = {"ours": [*own, "cuda"], OTHER: [*own, "cpu"]}
+        commands = {
+            "ours": [*own, "cuda", "yes"],
+            NO_JOURNAL: [*own, "cuda", "no"],
+            OTHER: [*own, "cpu", "yes"],
+        }
         if options.peer:
             script = here.with_name("host_path_datasets.py")
             commands |= {
@@ -105,12 +110,14 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
                 for setting in PEER_SETTINGS
             }
         found = {name: summary(rounds) for name, rounds in in_turn(commands, options.rounds).items()}
-    peers = {name: result for name, result in found.items() if name not in {"ours", OTHER}}
+    peers = {name: result for name, result in found.items() if name not in {"ours", NO_JOURNAL, OTHER}}
+    journal = zip(found["ours"]["rounds"], found[NO_JOURNAL]["rounds"], strict=True)
     report: dict[str, Any] = {
         "rows": options.rows,
         "indicators": options.indicators,
         "cores": len(os.sched_getaffinity(0)),
         "results": found,
+        "journal_share": round(statistics.median(kept["seconds"] / bare["seconds"] - 1 for kept, bare in journal), 4),
     }
     if peers:
         for name, result in peers.items():
@@ -133,7 +140,7 @@ def main() -> None:
     parser.add_argument("--indicators", default=f"{INDICATORS},knn_6", help="knn_6 brings in the embedding role")
     parser.add_argument("--peer", help="a Python with datasets and transformers, for the default indicators")
     parser.add_argument(
-        "--round", nargs=5, metavar=("BUNDLE", "ROWS", "OUT", "INDICATORS", "KIND"), help="one round alone"
+        "--round", nargs=6, metavar=("BUNDLE", "ROWS", "OUT", "INDICATORS", "KIND", "RESUMABLE"), help="one round alone"
     )
     options = parser.parse_args()
     print(json.dumps(ours(*options.round) if options.round else compare(options), indent=None if options.round else 1))

@@ -248,22 +248,30 @@ def test_a_probe_that_cannot_be_opened_is_a_problem_and_keeps_standard_output_cl
 
 
 @pytest.mark.parametrize(
-    ("quota", "threads"),
+    ("files", "threads"),
     [
-        ("max 100000", 8),
-        ("200000 100000", 2),
-        ("150000 100000", 1),
-        ("50000 100000", 1),
-        ("9900000 100000", 8),
-        ("", 8),
-        ("nonsense", 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000"}, 1),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "9900000 100000"}, 8),
+        ({"cpu.max": ""}, 8),
+        ({"cpu.max": "nonsense"}, 8),
+        ({"cpu.cfs_quota_us": "300000\n", "cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu.cfs_quota_us": "300000\n"}, 8),
     ],
 )
 def test_the_threads_are_the_cpus_within_the_containers_quota(
-    monkeypatch: pytest.MonkeyPatch, quota: str, threads: int
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], threads: int
 ) -> None:
+    def read(path: Path, **_: object) -> str:
+        if path.name not in files:
+            raise FileNotFoundError(path)
+        return files[path.name]
+
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: quota)
+    monkeypatch.setattr(Path, "read_text", read)
     assert cpu_threads() == threads
 
 

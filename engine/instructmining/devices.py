@@ -22,6 +22,9 @@ from instructmining.errors import DeviceError
 _PROBE = "neighbours.onnx"
 _CUDA = "CUDAExecutionProvider"
 _DRIVER = "libcuda.so.1"
+# A container's quota and period, by version 2 and 1 of control groups.
+_V1 = "/sys/fs/cgroup/cpu/cpu.cfs"
+_QUOTAS = (("/sys/fs/cgroup/cpu.max",), (f"{_V1}_quota_us", f"{_V1}_period_us"))
 _BATCHES_AT_ONCE = 8  # at most, where nobody says: each takes memory of its own; measured on two threads only
 # What onnxruntime-gpu 1.31 loads, as found on Linux; the major versions are those it is built for.
 _CUDA_LIBRARIES = (
@@ -116,11 +119,13 @@ def runtime_version() -> str:
 def cpu_threads() -> int:
     """CPUs that this process may use: its affinity, and the container's quota where there is one."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return available
-    return available if quota == "max" else max(1, min(available, int(quota) // int(period)))
+    for files in _QUOTAS:
+        try:
+            quota, period = " ".join(Path(file).read_text(encoding="ascii") for file in files).split()
+        except (OSError, ValueError):
+            continue
+        return available if quota in {"max", "-1"} else max(1, min(available, int(quota) // int(period)))
+    return available
 
 
 @cache
