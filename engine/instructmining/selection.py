@@ -14,8 +14,8 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import OutputError, SelectionError
-from instructmining.readers import RowReader
 from instructmining.records import COLUMNS, PREDICTION, SourceRow
+from instructmining.scored import ScoredRows
 from instructmining.writers import SUFFIXES, added_names, compressed
 
 
@@ -98,11 +98,11 @@ def select(
         raise OutputError(f"{target}: is the scored file itself; name another file")
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: exists; give --overwrite to replace it")
-    column = f"{prefix}{by}"
-    values = np.array([_value(row, column) for row in _rows(scored)], dtype=np.float64)
+    source = ScoredRows(scored, prefix=prefix)
+    values = np.concatenate([np.empty(0), *(block.columns[by] for block in source.blocks([by]))])
     known = np.flatnonzero(~np.isnan(values))
     if len(values) and not len(known):
-        raise SelectionError(f"{scored}: no row has a number in column {column!r}")
+        raise SelectionError(f"{scored}: no row has a number in column {prefix + by!r}")
     if descending and choice.max_loss is not None:
         raise SelectionError("max_loss keeps the smallest values and does not go with descending")
     order = known[np.argsort(-values[known] if descending else values[known], kind="stable")]
@@ -111,7 +111,7 @@ def select(
     try:
         with partial.open("wb") as file:
             stream = compressed(file, target.name)
-            for line in _in_order(scored, order, keep_scores, prefix):
+            for line in _in_order(source, order, keep_scores, prefix):
                 stream.write(line + b"\n")
             if stream is not file:
                 stream.close()
@@ -125,32 +125,12 @@ def select(
     return Selection(len(values), len(values) - len(known), len(order), worst)
 
 
-def _rows(scored: str | Path) -> Iterator[SourceRow]:
-    for row in RowReader(str(scored)):
-        if not isinstance(row, SourceRow):
-            raise SelectionError(f"{scored}, line {row.line}: {row.reason}; wanted a file that score wrote")
-        yield row
-
-
-def _value(row: SourceRow, column: str) -> float:
-    if column not in row.fields:
-        raise SelectionError(
-            f"{row.source}, line {row.line}: no column {column!r}; columns: {', '.join(list(row.fields)[-14:])}"
-        )
-    value = row.fields[column]
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise SelectionError(f"{row.source}, line {row.line}: column {column!r} is {value!r}, wanted a number")
-    return float(value)
-
-
-def _in_order(scored: str | Path, order: NDArray[np.int64], keep_scores: bool, prefix: str) -> Iterator[bytes]:
+def _in_order(source: ScoredRows, order: NDArray[np.int64], keep_scores: bool, prefix: str) -> Iterator[bytes]:
     """The chosen rows' bytes in the order given; they wait in a temporary file."""
     place = {int(row): number for number, row in enumerate(order)}
     spans = np.zeros((len(order), 2), dtype=np.int64)
     with tempfile.TemporaryFile() as waiting:
-        for number, row in enumerate(_rows(scored)):
+        for number, row in enumerate(source.rows()):
             if number in place:
                 line = row.raw if keep_scores else without_scores(row, prefix)
                 spans[place[number]] = waiting.tell(), len(line)

@@ -1,0 +1,96 @@
+"""Scored files to blocks of columns: what describing, comparing, rescoring and selecting have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.errors import SelectionError
+from instructmining.readers import RowReader
+from instructmining.records import COLUMNS, SourceRow
+
+BLOCK_ROWS = 4096  # the rows' own bytes are what a block costs
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBlock:
+    """Some rows of a scored file, one after the other."""
+
+    rows: Sequence[SourceRow]
+    columns: Mapping[str, NDArray[np.float64]]  # (rows,) by name without prefix, NaN where a value is null
+
+
+class ScoredRows:
+    """Rows that ``score`` has written, read as often as they are asked for; memory holds one block.
+
+    Attributes:
+        name: how messages call the source.
+        columns: names, without prefix, of the columns that ``score`` added to the first row, in its order; none where
+            there are no rows.
+    """
+
+    def __init__(self, source: str | Path, *, prefix: str = "") -> None:
+        """Look at the first row.
+
+        Args:
+            source: a file that ``score`` wrote.
+            prefix: what ``score`` put before its columns' names.
+
+        Raises:
+            InputError: the file cannot be read.
+            SelectionError: its first line is not a row.
+        """
+        self.name = str(source)
+        self._prefix = prefix
+        first = next(self.rows(), None)
+        there = first.fields if first is not None else {}
+        self.columns = tuple(column for column in COLUMNS if f"{prefix}{column}" in there)
+
+    def rows(self) -> Iterator[SourceRow]:
+        """All rows in order.
+
+        Raises:
+            InputError: the file cannot be read.
+            SelectionError: a line is not a row.
+        """
+        for row in RowReader(self.name):
+            if not isinstance(row, SourceRow):
+                raise SelectionError(f"{self.name}, line {row.line}: {row.reason}; wanted a file that score wrote")
+            yield row
+
+    def blocks(self, columns: Sequence[str]) -> Iterator[ScoredBlock]:
+        """All rows in order, with some of their columns as numbers.
+
+        Args:
+            columns: names without prefix.
+
+        Raises:
+            InputError: the file cannot be read.
+            SelectionError: a line is not a row, has no such column, or something other than a number in it.
+        """
+        rows = self.rows()
+        while taken := list(islice(rows, BLOCK_ROWS)):
+            yield ScoredBlock(taken, {column: self._numbers(taken, column) for column in columns})
+
+    def _numbers(self, rows: Sequence[SourceRow], column: str) -> NDArray[np.float64]:
+        name = f"{self._prefix}{column}"
+        return np.array([_number(row, name) for row in rows], dtype=np.float64)
+
+
+def _number(row: SourceRow, name: str) -> float:
+    if name not in row.fields:
+        raise SelectionError(
+            f"{row.source}, line {row.line}: no column {name!r}; columns: {', '.join(list(row.fields)[-14:])}"
+        )
+    value = row.fields[name]
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SelectionError(f"{row.source}, line {row.line}: column {name!r} is {value!r}, wanted a number")
+    return float(value)
