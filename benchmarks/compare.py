@@ -52,6 +52,9 @@ def main(*, check: bool) -> int:
     rounds = 0 if check else int(os.environ.get("BENCH_ROUNDS", "3"))
     machine = report.machine()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        # Every process keeps its compiled modules, as Python does unless it is told otherwise.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(Path(folder) / "bytecode")
         material = Material(Path(folder) / "all", rows, vectors, short=check)
         sample = (
             material if rows <= SAMPLE_ROWS else Material(Path(folder) / "sample", SAMPLE_ROWS, vectors, short=False)

@@ -90,6 +90,7 @@ def start(run: Run) -> Entry:
     rows = run.material.first_rows(8)
     score = [*command, "score", str(rows), "-o", "-", "--bundle", str(run.material.bundle), "--device", "cpu"]
     score += ["--indicators", "perplexity,reward", "--limit", "1"]
+    _until_first_line(score)  # what is on the disk, and the compiled modules, are there from here on
     first = Timed("first row", {}, seconds=[_until_first_line(score) for _ in range(max(3, run.rounds))])
     entry.timed = [shown, first]
     entry.lines = [
