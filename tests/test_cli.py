@@ -308,6 +308,67 @@ def test_the_run_file_says_how_it_was_run(run: Callable[..., int], small_bundle:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="the extra [knn] is not installed")
+def distances(found: list[dict[str, object]], column: str) -> list[float]:
+    return [float(str(row[column])) for row in found]
+
+
+def test_several_neighbours_have_columns_of_one_search_and_are_taken_off_again(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path
+) -> None:
+    out, best = tmp_path / "out.jsonl", tmp_path / "best.jsonl"
+    arguments = ("score", EXAMPLES / "alpaca.json", "-o", out, "--bundle", small_bundle)
+    assert run(*arguments, "--indicators", "knn_6,knn_1,knn_3,mtld") == 0
+    found = lines(out)
+    assert list(found[0])[3:7] == ["mtld", "knn_1", "knn_3", "knn_6"]
+    for row in found:
+        assert 0 < row["knn_1"] <= row["knn_3"] <= row["knn_6"]
+    assert run("select", out, "-o", best, "--by", "knn_3", "--top", "8") == 0
+    assert sorted(lines(best), key=str) == sorted(json.loads((EXAMPLES / "alpaca.json").read_text()), key=str)
+    assert run(*arguments[:2], "-o", tmp_path / "no.jsonl", "--bundle", small_bundle, "--indicators", "knn_101") == 1
+
+
+def test_neighbours_are_what_the_options_say_and_the_run_file_says_it_too(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, write_rows: Callable[..., Path]
+) -> None:
+    texts = ["Green.", "Green!", "Blue and red.", "A train leaves at noon.", "The ferry sails at three."]
+    rows = write_rows(
+        *({"instruction": f"Say {text}", "output": text, "source": "ab"[at % 2]} for at, text in enumerate(texts))
+    )
+
+    def score(*options: str | Path) -> tuple[list[dict[str, object]], dict[str, object]]:
+        out = tmp_path / "out.jsonl"
+        arguments = ("score", rows, "-o", out, "--bundle", small_bundle, "--indicators", "knn_1", "--overwrite")
+        assert run(*arguments, *options) == 0
+        settings = json.loads(Path(f"{out}.run.json").read_bytes())["settings"]
+        return lines(out), settings["knn"]
+
+    whole, _ = score()
+    cosine, said = score("--knn-metric", "cosine")
+    assert said["metric"] == "cosine"
+    for one, other in zip(distances(whole, "knn_1"), distances(cosine, "knn_1"), strict=True):
+        assert other == pytest.approx(one**2 / 2, abs=1e-7)
+    parts, said = score("--pool", "source")
+    assert said["pool"] == "rows that are equal in 'source'"
+    assert all(part >= one for part, one in zip(distances(parts, "knn_1"), distances(whole, "knn_1"), strict=True))
+    assert distances(parts, "knn_1") != distances(whole, "knn_1")
+    response, said = score("--knn-text", "response")
+    assert "assistant's turns" in str(said["text"])
+    assert distances(response, "knn_1") != distances(whole, "knn_1")
+    against, said = score("--knn-against", rows)
+    assert said["pool"] == "the 5 rows of another file"
+    assert distances(against, "knn_1") == [0.0] * 5
+
+
+def test_neighbours_of_a_file_that_is_not_there_are_refused(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("score", EXAMPLES / "alpaca.json", "-o", tmp_path / "out.jsonl", "--bundle", small_bundle)
+    assert run(*arguments, "--indicators", "knn_1", "--knn-against", tmp_path / "gone.jsonl") == 1
+    assert "gone.jsonl" in capsys.readouterr().err
+    assert run(*arguments, "--indicators", "knn_1", "--pool", "source", "--knn-against", "x.jsonl") == 1
+    assert "give one of them" in capsys.readouterr().err
+
+
 def test_an_approximate_search_is_recorded_with_its_recall(
     run: Callable[..., int], small_bundle: Path, tmp_path: Path
 ) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from instructmining import Statistics
 from instructmining import corpus as corpus_module
-from instructmining.corpus import NeighbourSearch
+from instructmining.corpus import Neighbourhood, NeighbourSearch, Pools, pools_of
 from instructmining.devices import Device
-from instructmining.errors import InstructMiningError
+from instructmining.errors import DeviceError, InstructMiningError, RuleError
 from instructmining.indicators import CorpusIndicator
+from instructmining.records import Example, SourceRow
 
 KNN_1 = CorpusIndicator("knn_1", ("embedding",), k=1)
 KNN_6 = CorpusIndicator("knn_6", ("embedding",), k=6)
@@ -32,7 +36,7 @@ def brute_force(points: NDArray[np.float32], k: int) -> NDArray[np.float64]:
 
 def test_each_indicator_has_its_neighbours_distance() -> None:
     points, counts = unit_vectors(50), Statistics()
-    columns = NeighbourSearch([KNN_1, KNN_6], "exact", CPU).columns(points, counts, lambda: None)
+    columns = NeighbourSearch([KNN_1, KNN_6], Neighbourhood(), CPU).columns(points, counts, lambda: None)
     for indicator in (KNN_1, KNN_6):
         found = columns[indicator.column]
         np.testing.assert_allclose(found.values, brute_force(points, indicator.k), rtol=0, atol=1e-7)
@@ -44,7 +48,7 @@ def test_each_indicator_has_its_neighbours_distance() -> None:
 
 
 def test_too_few_rows_are_said_by_indicator() -> None:
-    columns = NeighbourSearch([KNN_1, KNN_6], "exact", CPU).columns(unit_vectors(3), Statistics(), lambda: None)
+    columns = NeighbourSearch([KNN_1, KNN_6], Neighbourhood(), CPU).columns(unit_vectors(3), Statistics(), lambda: None)
     assert np.isfinite(columns["knn_1"].values).all()
     assert np.isnan(columns["knn_6"].values).all()
     assert columns["knn_6"].notes[2] == "3 rows in the run; the distance to neighbour 6 needs 7"
@@ -54,7 +58,7 @@ def test_a_long_search_says_what_it_will_take_before_it_starts(monkeypatch: pyte
     monkeypatch.setattr(corpus_module, "_WORTH_A_WORD", 50)
     counts = Statistics()
     seen: list[tuple[float | None, int]] = []
-    NeighbourSearch([KNN_6], "exact", CPU).columns(
+    NeighbourSearch([KNN_6], Neighbourhood(), CPU).columns(
         unit_vectors(60), counts, lambda: seen.append((counts.neighbours_expected_s, counts.neighbours_done))
     )
     expected, done = seen[0]
@@ -66,7 +70,7 @@ def test_a_long_search_says_what_it_will_take_before_it_starts(monkeypatch: pyte
 @pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="the extra [knn] is not installed")
 def test_an_approximate_search_says_what_it_is_worth() -> None:
     points, counts = unit_vectors(400), Statistics()
-    columns = NeighbourSearch([KNN_6], "approx", CPU).columns(points, counts, lambda: None)
+    columns = NeighbourSearch([KNN_6], Neighbourhood("approx"), CPU).columns(points, counts, lambda: None)
     assert counts.approximation is not None
     assert 0.9 < counts.approximation.recall <= 1
     assert counts.approximation.sample_rows == 400
@@ -79,4 +83,124 @@ def test_without_its_library_an_approximate_search_is_refused_before_anything_ru
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(InstructMiningError, match=r"pip install 'instructmining\[knn\]'"):
-        NeighbourSearch([KNN_6], "approx", CPU)
+        NeighbourSearch([KNN_6], Neighbourhood("approx"), CPU)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"search": "fast"}, "'fast' is not known; wanted exact, approx"),
+        ({"metric": "manhattan"}, "'manhattan' is not known; wanted euclidean, cosine"),
+        ({"text": "title"}, "'title' is not known; wanted document, prompt, response"),
+        ({"pool": "source", "against": "others.jsonl"}, "give one of them"),
+        ({"search": "approx", "pool": "source"}, "search pools and files exactly"),
+        ({"search": "approx", "against": "others.jsonl"}, "search pools and files exactly"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(asked: dict[str, str], message: str) -> None:
+    with pytest.raises(RuleError, match=message):
+        Neighbourhood(**asked)  # type: ignore[arg-type]
+
+
+def test_the_cosine_distance_is_one_less_the_cosine() -> None:
+    points = unit_vectors(60)
+    found = NeighbourSearch([KNN_6], Neighbourhood(metric="cosine"), CPU).columns(points, Statistics(), lambda: None)
+    wanted = np.sort(1 - points.astype(np.float64) @ points.T.astype(np.float64), axis=1)[:, 6]
+    # In float32 the vectors are as long as 1 but for 6e-8.
+    np.testing.assert_allclose(found["knn_6"].values, wanted, rtol=0, atol=3e-7)
+
+
+@settings(max_examples=25, deadline=None)
+@given(of=st.lists(st.integers(-1, 3), min_size=1, max_size=40))
+def test_neighbours_are_of_the_same_pool(of: list[int]) -> None:
+    points, numbers = unit_vectors(len(of)), np.array(of)
+    pools = Pools(numbers, ["a", "b", "c", "d"], dict.fromkeys(np.flatnonzero(numbers < 0).tolist(), "no pool"))
+    columns = NeighbourSearch([KNN_1, KNN_6], Neighbourhood(pool="source"), CPU).columns(
+        points, Statistics(), lambda: None, pools=pools
+    )
+    for name, k in (("knn_1", 1), ("knn_6", 6)):
+        for row, number in enumerate(of):
+            same = np.flatnonzero(numbers == number)
+            found = columns[name].values[row]
+            if number < 0:
+                assert columns[name].notes[row] == "no pool"
+                assert np.isnan(found)
+            elif len(same) <= k:
+                assert f"rows in the pool {'abcd'[number]}; the distance to neighbour {k}" in columns[name].notes[row]
+                assert np.isnan(found)
+            else:
+                distances = np.linalg.norm(points[same].astype(np.float64) - points[row], axis=1)
+                assert found == pytest.approx(np.sort(distances)[k], abs=1e-7)
+
+
+def test_the_rows_of_another_file_are_the_neighbours() -> None:
+    points, others = unit_vectors(30), unit_vectors(45)[20:]
+    columns = NeighbourSearch([KNN_1, KNN_6], Neighbourhood(against="others.jsonl"), CPU).columns(
+        points, Statistics(), lambda: None, against=others
+    )
+    distances = np.sort(np.linalg.norm(points[:, None].astype(np.float64) - others[None], axis=2), axis=1)
+    np.testing.assert_allclose(columns["knn_1"].values, distances[:, 0], rtol=0, atol=1e-7)
+    np.testing.assert_allclose(columns["knn_6"].values, distances[:, 5], rtol=0, atol=1e-7)
+    assert (columns["knn_1"].values[20:] == 0).all()  # these are in both: none is left out
+
+
+def test_too_few_rows_to_compare_with_are_said() -> None:
+    columns = NeighbourSearch([KNN_6], Neighbourhood(against="x"), CPU).columns(
+        unit_vectors(9), Statistics(), lambda: None, against=unit_vectors(5)
+    )
+    assert columns["knn_6"].notes[8] == "5 rows to compare with; the distance to neighbour 6 needs 6"
+
+
+def example(prompt: str, response: str, **fields: object) -> Example:
+    return Example(Example.of(prompt, response).turns, SourceRow("x", 1, 0, b"{}", fields))
+
+
+def test_pools_are_rows_that_are_equal_in_a_field() -> None:
+    rows = [example("a", "b", source=source) for source in ("x", "y", "x", None, ["z", 1], ["z", 1])]
+    rows.insert(1, Example.of("a", "b"))
+    pools = pools_of(rows, Neighbourhood(pool="source"))
+    assert pools is not None
+    assert pools.of.tolist() == [0, -1, 1, 0, -1, 2, 2]
+    assert pools.names == ['"x"', '"y"', '["z",1]']
+    assert pools.reasons == dict.fromkeys((1, 4), "the row has no field 'source' to find its pool by")
+
+
+def test_a_row_without_a_prompt_has_no_place_among_prompts() -> None:
+    rows = [example("a", "b"), example(" ", "b"), example("c", "d")]
+    pools = pools_of(rows, Neighbourhood(text="prompt"))
+    assert pools is not None
+    assert (pools.of.tolist(), pools.names, pools.reasons) == ([0, -1, 0], [None], {1: "the prompt is empty"})
+    assert pools_of(rows, Neighbourhood()) is None
+
+
+# A search that was cut
+
+
+def test_distances_that_were_found_are_not_searched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module, "_KEEP_S", 0.0)
+    points, numbers = unit_vectors(60), np.arange(60) % 3
+    pools = Pools(numbers, ["a", "b", "c"], {})
+    searched: list[int] = []
+    original = corpus_module.neighbour_distances
+
+    def failing(of: NDArray[np.float32], *rest: object, **named: object) -> NDArray[np.float64]:
+        searched.append(len(of))
+        if len(searched) == 3:
+            raise DeviceError("cut")
+        return original(of, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(corpus_module, "neighbour_distances", failing)
+    search = NeighbourSearch([KNN_6], Neighbourhood(pool="source"), CPU)
+    with pytest.raises(DeviceError, match="cut"):
+        search.columns(points, Statistics(), lambda: None, pools=pools, kept=tmp_path / "neighbours")
+    found = search.columns(points, Statistics(), lambda: None, pools=pools, kept=tmp_path / "neighbours")
+    assert len(searched) == 4  # two, the one that was cut, and that again
+    again = search.columns(points, Statistics(), lambda: None, pools=pools, kept=tmp_path / "neighbours")
+    assert len(searched) == 4
+    for part in range(3):
+        same = points[numbers == part]
+        np.testing.assert_allclose(found["knn_6"].values[numbers == part], brute_force(same, 6), rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(found["knn_6"].values, again["knn_6"].values)

@@ -231,10 +231,19 @@ def batches_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("more", [(), ("--knn-against", "others.jsonl")])
 def test_what_a_device_computed_before_it_failed_is_not_computed_again(
-    run: Callable[..., int], small_bundle: Path, rows: Path, tmp_path: Path, batches_run: list[int]
+    run: Callable[..., int],
+    small_bundle: Path,
+    rows: Path,
+    batches_run: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    more: tuple[str, ...],
 ) -> None:
-    base = (*arguments(small_bundle, rows, INDICATORS["corpus"]), "--batches-at-once", "1")
+    tmp_path = rows.parent
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "others.jsonl", 250, seed=1)
+    base = (*arguments(small_bundle, rows, INDICATORS["corpus"]), "--batches-at-once", "1", *more)
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     assert run(*base, "-o", whole) == 3
     wanted = sorted(batches_run)

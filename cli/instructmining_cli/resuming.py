@@ -51,12 +51,13 @@ def check_identity(journal: Journal, identity: Mapping[str, object]) -> None:
             )
 
 
-def kept_batching(journal: Journal | None, *, given: int | None) -> tuple[Batching, Any] | None:
-    """The batch sizes of the run that was cut and where they came from, unless others are asked for."""
+def kept_budgets(journal: Journal | None, scorer: Scorer, *, given: int | None) -> str | None:
+    """Take over the batch sizes of the run that was cut, unless others are asked for; returns where they came from."""
     if journal is None or given is not None:
         return None
     identity: Mapping[str, Any] = journal.identity
-    return Batching(**identity["batching"]), identity[_BUDGET_FROM]
+    scorer.batching = Batching(**identity["batching"])
+    return str(identity[_BUDGET_FROM])
 
 
 def restore(journal: Journal, run: Run, reader: ExampleReader) -> None:

@@ -16,13 +16,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from instructmining import __version__
+from instructmining.corpus import Neighbourhood
 from instructmining.errors import InstructMiningError
-from instructmining.inputs import ExampleReader
+from instructmining.inputs import ExampleReader, input_digest
 from instructmining.records import PREDICTION, Position, ScoredRow, ScoredWindow
 from instructmining.runstats import Statistics
 from instructmining.scorer import Scorer
 from instructmining.space import room_left, room_needed
 
+_TEXTS = {
+    "document": "turns joined by newlines",
+    "prompt": "turns that are not the assistant's, joined by newlines",
+    "response": "the assistant's turns, joined by newlines",
+}
 _WORTH_A_WORD_S = 5.0
 _WORTH_A_WORD_BYTES = 2**30
 _PLAIN_EVERY_S = 30.0  # where standard error is no terminal, a line this often
@@ -36,7 +42,7 @@ class Run:
     inputs: Sequence[str]
     out: str
     settings: dict[str, object]
-    knn: str = "exact"
+    around: Neighbourhood = field(default_factory=Neighbourhood)
     statistics: Statistics = field(default_factory=Statistics)
     reader: ExampleReader | None = None
     windows_written: int = 0
@@ -225,11 +231,13 @@ class Run:
         if not self.scorer.searches_neighbours:
             return None
         approximation = self.statistics.approximation
+        pool = "all rows of the run" if self.around.pool is None else f"rows that are equal in {self.around.pool!r}"
         return {
-            "metric": "euclidean",
-            "pool": "all rows of the run",
-            "text": "turns joined by newlines",
-            "search": self.knn,
+            "metric": self.around.metric,
+            "pool": pool if self.around.against is None else f"the {self.statistics.others} rows of another file",
+            "against": input_digest(self.around.against) if self.around.against is not None else None,
+            "text": _TEXTS[self.around.text],
+            "search": self.around.search,
             "approximation": asdict(approximation) if approximation else None,
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -55,6 +56,19 @@ def score(
         Literal["exact", "approx"],
         typer.Option(help="How neighbours are searched; approx is by an index, its recall written into the run file."),
     ] = "exact",
+    knn_metric: Annotated[
+        Literal["euclidean", "cosine"], typer.Option(help="Of the neighbours' distances, between unit vectors.")
+    ] = "euclidean",
+    knn_text: Annotated[
+        Literal["document", "prompt", "response"], typer.Option(help="What of each row is embedded for its neighbours.")
+    ] = "document",
+    pool: Annotated[
+        str, typer.Option(metavar="all|FIELD", help="Neighbours are all rows, or those that are equal in a field.")
+    ] = "all",
+    knn_against: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The rows of this file are the neighbours, not those of the run."),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(help="alpaca, sharegpt, messages or prompt_response; by default detected in each file."),
@@ -81,20 +95,22 @@ def score(
     A run that is cut goes on with --resume; its OUT is then the same to the byte.
     """
     from instructmining.bundle import Bundle
+    from instructmining.corpus import Neighbourhood
     from instructmining.formats import format_name
-    from instructmining.inputs import read_examples
+    from instructmining.inputs import input_digest, read_examples
     from instructmining.records import COLUMNS
     from instructmining.scorer import Scorer
     from instructmining.space import check_open_files
     from instructmining.writers import RunWriter, added_names
     from instructmining_cli.calibrations import choose_budgets
     from instructmining_cli.demo_bundle import demo_bundle
-    from instructmining_cli.resuming import check_identity, identity_of, kept_batching, restore
+    from instructmining_cli.resuming import check_identity, identity_of, kept_budgets, restore
     from instructmining_cli.runs import Run
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite begins anew; give one of them")
     name = format_name(format)
+    around = Neighbourhood(knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
     folder = bundle or demo_bundle(_say)
     check_open_files()
     writer = RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs)
@@ -118,28 +134,34 @@ def score(
                 device=device,
                 batches_at_once=batches_at_once,
                 acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
-                knn=knn,
+                knn=around,
             )
         )
-        kept = kept_batching(writer.journal, given=budget_tokens)
-        if kept is None:
-            origin = choose_budgets(scorer, inputs, name, given=budget_tokens, limit=limit, say=_say)
-        else:
-            scorer.batching, origin = kept
-        if knn == "approx" and not scorer.searches_neighbours:
-            _say("--knn has no effect: knn_6 is not among the columns")
+        origin = kept_budgets(writer.journal, scorer, given=budget_tokens) or choose_budgets(
+            scorer, inputs, name, given=budget_tokens, limit=limit, say=_say
+        )
+        if around != Neighbourhood() and not scorer.searches_neighbours:
+            _say("the settings of the neighbours have no effect: no knn column is asked for")
         asked: dict[str, object] = {
             "rule": rule,
             "indicators": indicators,
             "device": device,
             "batches_at_once": batches_at_once,
             "cuda_graphs": cuda_graphs,
+            "tensorrt": str(tensorrt) if tensorrt else None,
+            "gpu_memory_gib": gpu_memory,
         }
-        asked |= {"tensorrt": str(tensorrt) if tensorrt else None, "gpu_memory_gib": gpu_memory}
-        settings: dict[str, object] = {"format": format, "prefix": prefix, "limit": limit, "strict": strict}
-        settings |= {"max_row_bytes": max_row_bytes, "max_tokens": max_tokens}
-        run = Run(scorer, inputs, out, asked | settings | {"budget_from": origin}, knn, reader=reader)
-        identity = identity_of(scorer, inputs, settings | {"knn": knn}, origin)
+        settings: dict[str, object] = {
+            "format": format,
+            "prefix": prefix,
+            "limit": limit,
+            "strict": strict,
+            "max_row_bytes": max_row_bytes,
+            "max_tokens": max_tokens,
+        }
+        run = Run(scorer, inputs, out, asked | settings | {"budget_from": origin}, around, reader=reader)
+        neighbours = {"knn": asdict(around), "knn_against": input_digest(knn_against) if knn_against else None}
+        identity = identity_of(scorer, inputs, settings | neighbours, origin)
         if writer.journal is not None:
             check_identity(writer.journal, identity)
             restore(writer.journal, run, reader)

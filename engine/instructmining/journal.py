@@ -26,6 +26,7 @@ from instructmining.errors import OutputError, ResumeError
 from instructmining.records import Batch
 
 STATE = "state.json"
+OTHERS = "others"  # the mark of the embeddings of another file that are the neighbours
 SPOOLED = "spooled"  # the mark of what waits for the corpus pass
 WRITTEN = "written"  # the mark of what is in OUT and in the rejects
 _BATCHES = "batches"

@@ -33,6 +33,7 @@ def neighbour_distances(
     ks: Sequence[int],
     search: TopK | Products,
     *,
+    queries: Vectors | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> NDArray[np.float64]:
@@ -46,12 +47,16 @@ def neighbour_distances(
         points: float32 (rows, size), near unit length, in memory or mapped from a file.
         ks: which neighbours, the row itself not counted; rows must be more than each.
         search: computes inner products on the CPU, or finds the largest of them on a device.
+        queries: float32 (queries, size), where the distances wanted are not those of the points but from these to the
+            points, of which none is left out; points may then be as many as the largest k.
         progress: called with rows done and rows in all, from the calling thread.
         checkpoint: where a search on the CPU keeps its state.
 
     Returns:
-        float64 (rows, ks).
+        float64 (rows, ks), or (queries, ks).
     """
+    if queries is not None:
+        return _distances_to(points, ks, search, queries, progress)
     rows = len(points)
     exact = _Exact(points, ks)
     if isinstance(search, Products):
@@ -76,6 +81,31 @@ def neighbour_distances(
             exact.widen(block, max(ks) + 1 + _MARGIN, search)  # the row itself is among them
             if progress is not None:
                 progress(int(block[-1]) + 1, rows)
+    return exact.distances
+
+
+def _distances_to(
+    points: Vectors, ks: Sequence[int], search: TopK | Products, queries: Vectors, progress: Progress | None
+) -> NDArray[np.float64]:
+    exact = _Exact(points, ks, queries)
+    wanted = max(ks) + _MARGIN
+    if isinstance(search, Products):
+        top_k: TopK = partial(_top_k, search)
+        threads = search.threads
+    else:
+        top_k, threads = search, 1
+
+    def block(begin: int) -> int:
+        rows = np.arange(begin, min(begin + _QUERIES, len(queries)))
+        exact.widen(rows, wanted, top_k)
+        return len(rows)
+
+    done = 0
+    with ThreadPoolExecutor(threads, "instructmining-neighbours") as pool:
+        for rows in pool.map(block, range(0, len(queries), _QUERIES)):
+            done += rows
+            if progress is not None:
+                progress(done, len(queries))
     return exact.distances
 
 
@@ -113,18 +143,18 @@ def _seconds(work: Callable[[], object]) -> float:
 class _Exact:
     """Distances as they become certain."""
 
-    def __init__(self, points: Vectors, ks: Sequence[int]) -> None:
-        self.distances = np.empty((len(points), len(ks)), dtype=np.float64)
+    def __init__(self, points: Vectors, ks: Sequence[int], queries: Vectors | None = None) -> None:
+        """The distances of the points to each other, or of queries, which are other rows, to them."""
+        self._among = queries is None
         self._points = np.asarray(points)
+        self._queries = np.asarray(points if queries is None else queries)
+        self.distances = np.empty((len(self._queries), len(ks)), dtype=np.float64)
         self._ks = tuple(ks)
-        self._squares = np.concatenate(
-            [
-                np.einsum("rd,rd->r", part, part, dtype=np.float64)
-                for part in (points[begin : begin + _ROWS] for begin in range(0, len(points), _ROWS))
-            ]
-        )
+        self._squares = _squares(points)
+        self._query_squares = self._squares if queries is None else _squares(queries)
         self._shortest = float(self._squares.min())
-        self._error = _PRODUCT_ERROR * max(1.0, float(self._squares.max()))
+        longest = max(float(self._squares.max()), float(self._query_squares.max(initial=0.0)))
+        self._error = _PRODUCT_ERROR * max(1.0, longest)
 
     def settle(
         self, rows: NDArray[np.int64], products: NDArray[np.float32], where: Places, floor: NDArray[np.float32]
@@ -132,12 +162,12 @@ class _Exact:
         """Set the distances of rows from their candidates; returns the rows that need more candidates.
 
         Args:
-            rows: (rows,) of the points.
+            rows: (rows,) of the queries.
             products: (rows, candidates) inner products with other rows, −inf where there is none.
-            where: (rows, candidates) the other rows.
+            where: (rows, candidates) the other rows, of the points.
             floor: (rows,) no row left out has a larger product.
         """
-        squared = self._squares[rows][:, None] + self._squares[where] - 2 * products.astype(np.float64)
+        squared = self._query_squares[rows][:, None] + self._squares[where] - 2 * products.astype(np.float64)
         # Computed exactly, a squared distance changes by at most twice the products' error, and so does the k-th
         # smallest of them: only those within twice that of it decide, and only they are computed.
         decides = np.zeros(squared.shape, dtype=bool)
@@ -146,12 +176,12 @@ class _Exact:
         pairs, columns = np.nonzero(decides)
         for begin in range(0, len(pairs), _DIFFERENCES):
             part, column = pairs[begin : begin + _DIFFERENCES], columns[begin : begin + _DIFFERENCES]
-            difference = self._points[where[part, column]].astype(np.float64) - self._points[rows[part]]
+            difference = self._points[where[part, column]].astype(np.float64) - self._queries[rows[part]]
             squared[part, column] = np.einsum("pd,pd->p", difference, difference)
         found = self._kth(squared)
         self.distances[rows] = np.sqrt(np.stack(found, axis=1))
         farthest = np.max(found, axis=0)
-        nearest_left_out = self._squares[rows] + self._shortest - 2 * (floor.astype(np.float64) + self._error)
+        nearest_left_out = self._query_squares[rows] + self._shortest - 2 * (floor.astype(np.float64) + self._error)
         uncertain = (farthest > nearest_left_out) & (farthest > 0)
         open_rows: NDArray[np.int64] = rows[uncertain]
         return open_rows
@@ -160,9 +190,10 @@ class _Exact:
         """Set the distances of rows, among more and more candidates until they are certain."""
         points = len(self._points)
         while len(rows):
-            products, where = _candidates(self._points[rows], self._points, min(wanted, points), top_k)
+            products, where = _candidates(self._queries[rows], self._points, min(wanted, points), top_k)
             floor = products.min(axis=1) if wanted < points else np.full(len(rows), -np.inf, dtype=np.float32)
-            products[where == rows[:, None]] = -np.inf  # a row is not its own neighbour
+            if self._among:
+                products[where == rows[:, None]] = -np.inf  # a row is not its own neighbour
             rows = self.settle(rows, products, where, floor)
             wanted *= _WIDER
 
@@ -171,6 +202,12 @@ class _Exact:
         places = [k - 1 for k in self._ks]
         ordered = np.partition(squared, sorted(set(places)), axis=1)
         return [ordered[:, place] for place in places]
+
+
+def _squares(points: Vectors) -> NDArray[np.float64]:
+    """Squared lengths, (rows,)."""
+    blocks = (points[begin : begin + _ROWS] for begin in range(0, len(points), _ROWS))
+    return np.concatenate([np.empty(0), *(np.einsum("rd,rd->r", part, part, dtype=np.float64) for part in blocks)])
 
 
 def _top_k(

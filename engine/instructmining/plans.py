@@ -8,11 +8,14 @@ from typing import Literal, TypeAlias
 
 from instructmining.bundle import Bundle, Role, RoleName
 from instructmining.errors import RuleError
-from instructmining.indicators import INDICATORS, Indicator
+from instructmining.indicators import INDICATORS, USUAL, Indicator
 from instructmining.indicators.base import MEASURED_BY, Measurement, Question
+from instructmining.records import KNN_COLUMNS
 from instructmining.rules import Rule
 
-TextKind: TypeAlias = Literal["conversation", "responses", "document"] | Question
+# What of a row is embedded: all turns, those that are not the assistant's, or the assistant's.
+DocumentText: TypeAlias = Literal["document", "prompt", "response"]
+TextKind: TypeAlias = Literal["conversation", "responses"] | DocumentText | Question
 
 _TEXT_AND_OUTPUT: dict[Measurement, tuple[TextKind, str]] = {
     "conversation_nll": ("conversation", "nll"),
@@ -49,13 +52,14 @@ class Plan:
     needs: frozenset[Measurement]
 
 
-def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str]) -> Plan:
+def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str], document: DocumentText = "document") -> Plan:
     """Work out what has to be computed.
 
     Args:
         bundle: gives the roles.
         rule: its terms are computed too.
         indicators: columns asked for beside them.
+        document: what of a row is embedded.
 
     Raises:
         RuleError: an indicator is not known.
@@ -64,14 +68,14 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str]) -> Plan:
     wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
     if unknown := sorted(wanted - set(INDICATORS)):
         named = ", ".join(_asked_by(column, rule) for column in unknown)
-        raise RuleError(f"unknown indicator {named}; known: {', '.join(INDICATORS)}")
+        raise RuleError(f"unknown indicator {named}; known: {known_indicators()}")
     chosen = tuple(indicator for column, indicator in INDICATORS.items() if column in wanted)
     streams: list[Stream] = []
     for indicator in chosen:
         for measure in indicator.needs:
             if measure in MEASURED_BY:
                 role = bundle.role(MEASURED_BY[measure], wanted_by=_asked_by(indicator.column, rule))
-                _add(streams, role, measure)
+                _add(streams, role, measure, document)
     needs = frozenset(measure for indicator in chosen for measure in indicator.needs)
     return Plan(chosen, tuple(streams), needs)
 
@@ -82,7 +86,12 @@ def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
         return list(text)
     if text.strip() != "all":
         return [name.strip() for name in text.split(",") if name.strip()]
-    return [column for column, indicator in INDICATORS.items() if _roles(indicator) <= bundle.roles.keys()]
+    return [column for column in USUAL if _roles(INDICATORS[column]) <= bundle.roles.keys()]
+
+
+def known_indicators() -> str:
+    """For messages."""
+    return ", ".join([*USUAL, f"and {KNN_COLUMNS[1]} to {KNN_COLUMNS[max(KNN_COLUMNS)]}"])
 
 
 def _roles(indicator: Indicator) -> set[RoleName]:
@@ -93,9 +102,9 @@ def _asked_by(column: str, rule: Rule | None) -> str:
     return f"{column!r} ({f'rule {rule.id!r}' if rule is not None and column in rule.terms else 'your --indicators'})"
 
 
-def _add(streams: list[Stream], role: Role, measure: Measurement) -> None:
+def _add(streams: list[Stream], role: Role, measure: Measurement, document: DocumentText) -> None:
     """Put a measurement on the stream that computes its text anyway, or on a new one."""
-    text = _TEXT_AND_OUTPUT[measure][0]
+    text = document if measure == "embedding" else _TEXT_AND_OUTPUT[measure][0]
     for number, stream in enumerate(streams):
         if stream.text == text and stream.role.shares == role.shares:
             if measure not in stream.measures:

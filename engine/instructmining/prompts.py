@@ -41,8 +41,13 @@ def conversation(example: Example, template: Template) -> list[Part]:
     return runs.finish()
 
 
-def document(example: Example, template: Template) -> list[Part]:
-    """Prompt-side texts and responses joined by newlines in order, as the one text that an encoder is given.
+def document(example: Example, template: Template, of: str = "document") -> list[Part]:
+    """Texts of an example joined by newlines in order, as the one text that an encoder is given.
+
+    Args:
+        example: whose texts.
+        template: of the encoder.
+        of: "document" for all turns, "prompt" for those that are not the assistant's, "response" for the assistant's.
 
     Raises:
         BundleError: the template is not one for single texts.
@@ -50,7 +55,8 @@ def document(example: Example, template: Template) -> list[Part]:
     runs = _RunBuilder()
     try:
         runs.join(_joint(template, "start", "document"))
-        runs.write("\n".join(turn.text for turn in example.turns))
+        texts = {"prompt": example.prompt_texts, "response": example.response_texts}
+        runs.write("\n".join(texts[of] if of in texts else [turn.text for turn in example.turns]))
         runs.join(_joint(template, "document", "end"))
     except RowError as error:
         raise BundleError(f"{error}; export the bundle again with a template for single texts") from error

@@ -13,6 +13,8 @@ TurnRole: TypeAlias = Literal["system", "user", "assistant", "tool"]
 ColumnValue: TypeAlias = float | int | None
 
 PREDICTION = "predicted_log_loss"
+# The distance to the k-th nearest neighbour, by k.
+KNN_COLUMNS = {k: f"knn_{k}" for k in range(1, 101)}
 # Every column that scoring can add, in the order in which they are written.
 COLUMNS = (
     "input_length",
@@ -20,7 +22,7 @@ COLUMNS = (
     "reward",
     "perplexity",
     "mtld",
-    "knn_6",
+    *KNN_COLUMNS.values(),
     "naturalness",
     "coherence",
     "understandability",

@@ -25,6 +25,7 @@ class Statistics:
     rows_scored: int = 0
     rows_rejected: int = 0  # examples that the scorer could not score
     neighbours_expected_s: float | None = None  # that the search of the neighbours will take, known when it begins
+    others: int | None = None  # rows of another file that are the neighbours
     neighbours_done: int = 0  # rows whose neighbours are found
     approximation: Approximation | None = None  # what an approximate search found, once it is done
     batches: int = 0

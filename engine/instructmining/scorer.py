@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -18,13 +19,13 @@ from instructmining.batches import Batching
 from instructmining.budgets import CANDIDATES, calibrated
 from instructmining.bundle import Bundle
 from instructmining.columns import part, predict, row_columns, rows_of
-from instructmining.corpus import NeighbourSearch, Search
+from instructmining.corpus import Neighbourhood, NeighbourSearch, pools_of
 from instructmining.devices import Device, choose_devices_for, runtime_version
 from instructmining.errors import DeviceError, InstructMiningError, RuleError
 from instructmining.execution import Executor
 from instructmining.indicators import CorpusIndicator
-from instructmining.inputs import windows_of
-from instructmining.journal import SPOOLED, WRITTEN, Journal
+from instructmining.inputs import read_examples, windows_of
+from instructmining.journal import OTHERS, SPOOLED, WRITTEN, Journal
 from instructmining.measuring import count, measure
 from instructmining.pipeline import ahead
 from instructmining.plans import Plan, indicator_names, plan
@@ -32,13 +33,21 @@ from instructmining.records import PREDICTION, Example, InputWindow, Position, R
 from instructmining.rules import Rule
 from instructmining.runstats import Statistics
 from instructmining.sessions import Acceleration
-from instructmining.spool import Spool
+from instructmining.spool import Spool, Vectors
 from instructmining.windows import Window, WindowBuilder, refusal
 
 _NEIGHBOURS = "neighbours"
 
 OnReject: TypeAlias = Callable[[Reject], None]
 OnProgress: TypeAlias = Callable[[Statistics], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is computed of each row, and the tokenizers for it."""
+
+    plan: Plan
+    windows: WindowBuilder
 
 
 class Scorer:
@@ -48,24 +57,24 @@ class Scorer:
         self,
         bundle: Bundle,
         rule: Rule | None,
-        work: Plan,
+        work: _Work,
         *,
         executor: Executor,
         batching: Batching,
-        windows: WindowBuilder,
         neighbours: NeighbourSearch | None,
+        others: _Work | None,
     ) -> None:
         """Use :meth:`open`, which reads the parts and chooses the devices."""
         self.bundle = bundle
         self.rule = rule
         self.devices = executor.devices
         self.batching = batching
-        self.columns = (*(indicator.column for indicator in work.indicators), *([PREDICTION] if rule else []))
-        self._plan = work
+        self.columns = (*(indicator.column for indicator in work.plan.indicators), *([PREDICTION] if rule else []))
+        self._work = work
         self._closed = False
         self._executor = executor
-        self._windows = windows
         self._neighbours = neighbours
+        self._others = others  # of the rows of another file that are the neighbours
 
     @classmethod
     def open(
@@ -78,7 +87,7 @@ class Scorer:
         batches_at_once: int | None = None,
         batching: Batching | None = None,
         acceleration: Acceleration | None = None,
-        knn: Search = "exact",
+        knn: Neighbourhood | None = None,
     ) -> Self:
         """Open a bundle for scoring.
 
@@ -92,8 +101,8 @@ class Scorer:
                 many rows. For a service that scores a few rows a call take 1: all threads work on one batch.
             batching: window and batch sizes; by default what is usual on the device, or see :meth:`calibrate`.
             acceleration: what is off by default on CUDA; an error on a CPU.
-            knn: how neighbours are searched: "exact", or "approx", whose recall is measured and which is not the same
-                in each run.
+            knn: which neighbours a row has, how far they are and how they are searched; by default all rows of the run,
+                exactly.
 
         Raises:
             BundleError: the bundle is damaged or lacks a role that is needed.
@@ -110,7 +119,8 @@ class Scorer:
         if rule is None and not indicators:
             raise RuleError("no indicator was named; give at least one, or a rule")
         chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
-        work = plan(opened, chosen, indicator_names(indicators or (), opened))
+        around = knn or Neighbourhood()
+        work = plan(opened, chosen, indicator_names(indicators or (), opened), around.text)
         roles = [stream.role for stream in work.streams]
         devices = choose_devices_for(roles, device, batches_at_once)
         if acceleration not in {None, Acceleration()} and devices[0].kind == "cpu":
@@ -125,15 +135,19 @@ class Scorer:
             windows = loading.result()
         usual = Batching.usual(devices[0].kind, [role.name for role in roles])
         corpus = [indicator for indicator in work.indicators if isinstance(indicator, CorpusIndicator)]
-        neighbours = NeighbourSearch(corpus, knn, devices[0]) if corpus else None
+        neighbours = NeighbourSearch(corpus, around, devices[0]) if corpus else None
+        others = None
+        if corpus and around.against is not None:
+            of_others = plan(opened, None, [corpus[0].column], around.text)
+            others = _Work(of_others, WindowBuilder(of_others, opened.roles[opened.length_tokenizer].tokenizer))
         return cls(
             opened,
             chosen,
-            work,
+            _Work(work, windows),
             executor=executor,
             batching=batching or usual,
-            windows=windows,
             neighbours=neighbours,
+            others=others,
         )
 
     def __enter__(self) -> Self:
@@ -171,13 +185,13 @@ class Scorer:
         """Numbers of an embedding that waits on disk until all rows are read; None where no column needs that."""
         if not self.searches_neighbours:
             return None
-        graph = next(stream.role.graph for stream in self._plan.streams if "embedding" in stream.outputs)
+        graph = next(stream.role.graph for stream in self._work.plan.streams if "embedding" in stream.outputs)
         return self._executor.output_size(graph, "embedding")
 
     @property
     def precisions(self) -> frozenset[str]:
         """Of the graphs that run."""
-        return frozenset(stream.role.precision for stream in self._plan.streams)
+        return frozenset(stream.role.precision for stream in self._work.plan.streams)
 
     @property
     def memory_splits(self) -> int:
@@ -278,7 +292,7 @@ class Scorer:
             raise InstructMiningError("the scorer is closed: score inside its with block")
         counts = statistics if statistics is not None else Statistics()
         report = on_progress or (lambda _: None)
-        measured = self._measured(windows, report, counts, strict=strict, journal=journal)
+        measured = self._measured(windows, self._work, report, counts, strict=strict, journal=journal)
         with closing(measured):
             finished = (
                 (window for window, _ in measured)
@@ -305,7 +319,7 @@ class Scorer:
             examples: rows like those to come; the first window of them is used.
         """
         taken = list(islice(examples, self.batching.window_rows))
-        window = self._windows.build(InputWindow(taken))
+        window = self._work.windows.build(InputWindow(taken))
         candidates = CANDIDATES[self.device.kind]
         self.batching = calibrated(window, self._executor, self.batching, candidates=candidates)
         return self.batching
@@ -313,6 +327,7 @@ class Scorer:
     def _measured(
         self,
         source: Iterable[InputWindow],
+        work: _Work,
         report: OnProgress,
         counts: Statistics,
         *,
@@ -321,8 +336,8 @@ class Scorer:
     ) -> Generator[tuple[ScoredWindow, NDArray[np.float32] | None], None, None]:
         """Windows with the columns of the row indicators, and their embeddings."""
         with ExitStack() as stack:
-            windows = stack.enter_context(ahead(self._tokenized(source, counts, strict=strict), name="tokens"))
-            if self._plan.streams:
+            windows = stack.enter_context(ahead(_tokenized(source, work, counts, strict=strict), name="tokens"))
+            if work.plan.streams:
                 every = measure(
                     windows,
                     self._executor,
@@ -336,25 +351,13 @@ class Scorer:
                 every = (count(window, counts) for window in windows)
             for measured in every:
                 with counts.timed("indicators"):
-                    window, embedding = row_columns(measured, self._plan.indicators)
+                    window, embedding = row_columns(measured, work.plan.indicators)
                 if strict and window.rejects:
                     raise refusal(window.rejects[0])
                 counts.rows_scored += len(window)
                 counts.rows_rejected += sum(reject.example is not None for reject in window.rejects)
                 report(counts)
                 yield window, embedding
-
-    def _tokenized(self, source: Iterable[InputWindow], counts: Statistics, *, strict: bool) -> Iterator[Window]:
-        windows = iter(source)
-        while True:
-            with counts.timed("read"):
-                taken = next(windows, None)
-            if taken is None:
-                return
-            counts.rows_taken += len(taken.items)
-            with counts.timed("tokenize"):
-                window = self._windows.build(taken, strict=strict)
-            yield window
 
     def _with_corpus(
         self,
@@ -366,7 +369,10 @@ class Scorer:
     ) -> Iterator[ScoredWindow]:
         """All windows wait on disk until the corpus columns are known."""
         marks = journal.marks if journal is not None else {}
-        with Spool(journal.folder if journal else None, marks.get(SPOOLED, {}).get("spool")) as spool:
+        with ExitStack() as stack:
+            others = self._embedded_others(stack, report, counts, journal)
+            folder = journal.folder if journal is not None else None
+            spool = stack.enter_context(Spool(folder, marks.get(SPOOLED, {}).get("spool")))
 
             def commit(end: Position | None) -> None:
                 if journal is not None:
@@ -383,8 +389,65 @@ class Scorer:
             if end is not None:
                 commit(end)
             kept = journal.folder / _NEIGHBOURS if journal is not None else None
-            columns = neighbours.columns(spool.embeddings(), counts, lambda: report(counts), kept=kept)
+            embeddings = spool.embeddings()
+            examples = (example for _, window in spool.windows() for example in window.examples)
+            columns = neighbours.columns(
+                embeddings,
+                counts,
+                lambda: report(counts),
+                pools=pools_of(examples, neighbours.settings),
+                against=others,
+                kept=kept,
+            )
             for begin, window in spool.windows(marks.get(WRITTEN, {}).get("windows", 0)):
                 of_window = {name: part(column, begin, begin + len(window)) for name, column in columns.items()}
                 window.columns.update(of_window)
                 yield window
+
+    def _embedded_others(
+        self, stack: ExitStack, report: OnProgress, counts: Statistics, journal: Journal | None
+    ) -> NDArray[np.float32] | None:
+        """The embeddings of the rows of another file that are the neighbours, on disk; None where there is none."""
+        if self._others is None or self._neighbours is None or self._neighbours.settings.against is None:
+            return None
+        mark = journal.marks.get(OTHERS) if journal is not None else None
+        folder = journal.folder if journal is not None else Path(stack.enter_context(TemporaryDirectory()))
+        rows, size = (mark["rows"], mark["size"]) if mark else (0, 0)
+        vectors = stack.enter_context(Vectors(folder / "others.f32", rows, size))
+        reader = read_examples(self._neighbours.settings.against, on_reject=lambda _: None)
+        if mark is not None and mark["end"] is not None:
+            reader.begin_after(Position(**mark["end"]))
+
+        def commit(end: Position | None, *, done: bool) -> None:
+            said = {**vectors.mark(), "end": asdict(end) if end else None, "done": done, "rejected": reader.rejected}
+            if journal is not None:
+                journal.commit(OTHERS, said, [vectors.file])
+
+        if mark is None or not mark["done"]:
+            windows, ignored = reader.windows(self.batching.window_rows), Statistics()
+            measured = self._measured(
+                windows, self._others, lambda _: report(counts), ignored, strict=False, journal=journal
+            )
+            end: Position | None = None
+            for window, embedding in stack.enter_context(closing(measured)):
+                if embedding is not None:
+                    vectors.append(embedding)
+                end = window.end
+                if journal is not None and journal.due:
+                    commit(end, done=False)
+            commit(end, done=True)
+        counts.others = vectors.rows
+        return vectors.mapped()
+
+
+def _tokenized(source: Iterable[InputWindow], work: _Work, counts: Statistics, *, strict: bool) -> Iterator[Window]:
+    windows = iter(source)
+    while True:
+        with counts.timed("read"):
+            taken = next(windows, None)
+        if taken is None:
+            return
+        counts.rows_taken += len(taken.items)
+        with counts.timed("tokenize"):
+            window = work.windows.build(taken, strict=strict)
+        yield window

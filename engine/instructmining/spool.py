@@ -22,6 +22,68 @@ from instructmining.records import Column, Example, Position, Reject, ScoredWind
 _SIZES = struct.Struct("<QQ")  # of a window's head and body
 
 
+class Vectors:
+    """Embeddings in a file, one after the other; a context manager."""
+
+    def __init__(self, path: Path, rows: int = 0, size: int = 0) -> None:
+        """Open the file.
+
+        Args:
+            path: of it.
+            rows: that are kept of what is there.
+            size: of each.
+
+        Raises:
+            OutputError: it cannot be opened.
+            ResumeError: it is shorter than that.
+        """
+        self.rows = rows
+        self._size = size
+        with ExitStack() as stack:
+            self.file = _opened(path, 4 * size * rows, stack)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        """The vectors themselves."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self._stack.close()
+
+    def mark(self) -> dict[str, int]:
+        """How much is there."""
+        return {"rows": self.rows, "size": self._size}
+
+    def append(self, vectors: NDArray[np.float32]) -> None:
+        """Add some, float32 (rows, size).
+
+        Raises:
+            OutputError: the disk does not take them.
+        """
+        try:
+            self.file.write(np.ascontiguousarray(vectors, dtype=np.float32).tobytes())
+        except OSError as error:
+            raise OutputError(f"{self.file.name}: {error.strerror}") from error
+        self.rows, self._size = self.rows + len(vectors), vectors.shape[1]
+
+    def mapped(self) -> NDArray[np.float32]:
+        """All, float32 (rows, size), mapped from the file.
+
+        Raises:
+            OutputError: the disk does not take the last of them.
+        """
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise OutputError(f"{self.file.name}: {error.strerror}") from error
+        if not self.rows:
+            return np.empty((0, 0), dtype=np.float32)
+        return np.memmap(self.file.name, dtype=np.float32, mode="r", shape=(self.rows, self._size))
+
+
 class Spool:
     """Scored windows and their embeddings in a folder, read back in order."""
 
@@ -37,12 +99,12 @@ class Spool:
             ResumeError: they are shorter than the mark says.
         """
         mark = mark or {"windows": 0, "rows": 0, "size": 0, "bytes": 0}
-        self._size, self.rows, self.count = mark["size"], mark["rows"], mark["windows"]
+        self.count = mark["windows"]
         with ExitStack() as stack:
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="instructmining-")))
             self._windows = _opened(folder / "windows", mark["bytes"], stack)
-            self._vectors = _opened(folder / "embeddings.f32", 4 * self._size * self.rows, stack)
+            self._vectors = stack.enter_context(Vectors(folder / "embeddings.f32", mark["rows"], mark["size"]))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -58,11 +120,16 @@ class Spool:
     @property
     def files(self) -> tuple[BinaryIO, BinaryIO]:
         """Open for writing."""
-        return self._windows, self._vectors
+        return self._windows, self._vectors.file
+
+    @property
+    def rows(self) -> int:
+        """In all windows."""
+        return self._vectors.rows
 
     def mark(self) -> dict[str, int]:
         """How much is there; nothing of it changes any more."""
-        return {"windows": self.count, "rows": self.rows, "size": self._size, "bytes": self._windows.tell()}
+        return {"windows": self.count, "bytes": self._windows.tell(), **self._vectors.mark()}
 
     def append(self, window: ScoredWindow, embedding: NDArray[np.float32] | None) -> None:
         """Add a window and the float32 (rows, size) embeddings of its rows, None where it has no rows.
@@ -73,12 +140,10 @@ class Spool:
         head, body = _packed(window)
         try:
             self._windows.write(_SIZES.pack(len(head), len(body)) + head + body)
-            if len(window) and embedding is not None:
-                self._vectors.write(np.ascontiguousarray(embedding, dtype=np.float32).tobytes())
-                self._size = embedding.shape[1]
         except OSError as error:
             raise OutputError(f"{self._windows.name}: {error.strerror}") from error
-        self.rows += len(window)
+        if len(window) and embedding is not None:
+            self._vectors.append(embedding)
         self.count += 1
 
     def embeddings(self) -> NDArray[np.float32]:
@@ -88,13 +153,10 @@ class Spool:
             OutputError: the disk does not take the last of them.
         """
         try:
-            self._vectors.flush()
             self._windows.flush()
         except OSError as error:
-            raise OutputError(f"{self._vectors.name}: {error.strerror}") from error
-        if not self.rows:
-            return np.empty((0, 0), dtype=np.float32)
-        return np.memmap(self._vectors.name, dtype=np.float32, mode="r", shape=(self.rows, self._size))
+            raise OutputError(f"{self._windows.name}: {error.strerror}") from error
+        return self._vectors.mapped()
 
     def windows(self, first: int = 0) -> Iterator[tuple[int, ScoredWindow]]:
         """Each window and the place of its first row, from the window of this number on."""

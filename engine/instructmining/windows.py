@@ -146,8 +146,8 @@ def _render(example: Example, stream: Stream) -> list[Part]:
     match stream.text:
         case "conversation":
             return prompts.conversation(example, template)
-        case "document":
-            return prompts.document(example, template)
+        case "document" | "prompt" | "response" as of:
+            return prompts.document(example, template, of)
         case name:
             return prompts.question(example, template, name)
 

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from instructmining.indicators.base import CorpusIndicator, Indicator, RowIndicator
 from instructmining.indicators.ifd import IFD
-from instructmining.indicators.knn import KNN_6
+from instructmining.indicators.knn import KNN, PAPER_K
 from instructmining.indicators.lengths import INPUT_LENGTH, OUTPUT_LENGTH
 from instructmining.indicators.mtld import MTLD
 from instructmining.indicators.perplexity import PERPLEXITY
 from instructmining.indicators.reward import REWARD
 from instructmining.indicators.unieval import COHERENCE, NATURALNESS, UNDERSTANDABILITY
 
+_IN_ORDER: tuple[Indicator, ...] = (
+    INPUT_LENGTH,
+    OUTPUT_LENGTH,
+    REWARD,
+    PERPLEXITY,
+    MTLD,
+    *KNN.values(),
+    NATURALNESS,
+    COHERENCE,
+    UNDERSTANDABILITY,
+    IFD,
+)
 # In the order of the columns.
-INDICATORS: dict[str, Indicator] = {
-    indicator.column: indicator
-    for indicator in (
-        INPUT_LENGTH,
-        OUTPUT_LENGTH,
-        REWARD,
-        PERPLEXITY,
-        MTLD,
-        KNN_6,
-        NATURALNESS,
-        COHERENCE,
-        UNDERSTANDABILITY,
-        IFD,
-    )
-}
+INDICATORS: dict[str, Indicator] = {indicator.column: indicator for indicator in _IN_ORDER}
 
-__all__ = ["INDICATORS", "CorpusIndicator", "Indicator", "RowIndicator"]
+# What "all" means.
+USUAL = tuple(name for name, of in INDICATORS.items() if not isinstance(of, CorpusIndicator) or of.k == PAPER_K)
+
+__all__ = ["INDICATORS", "USUAL", "CorpusIndicator", "Indicator", "RowIndicator"]
