@@ -35,14 +35,7 @@ JSON_FIELD = b"instructmining:json"  # in a field's metadata: its texts are JSON
 _MICROSECOND = timedelta(microseconds=1)
 
 Convert: TypeAlias = Callable[[object], object]
-
-
-@dataclass(frozen=True, slots=True)
-class JsonRow:
-    """A row as JSON has it."""
-
-    fields: dict[str, object]
-    raw: bytes
+JsonRow: TypeAlias = tuple[dict[str, object], bytes]  # the fields, and the bytes of the object that they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +55,21 @@ class RowMaker:
         Args:
             schema: of the batches, each name once.
         """
+        self.schema = schema
         self._columns = [_Column(field) for field in schema]
         self._plain = all(column.plain for column in self._columns)
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[JsonRow | NoJson]:
         """The rows of a batch in order; where one cannot be read, the others still are."""
+        rows: list[JsonRow | NoJson]
         try:
             batch.validate(full=True)  # offsets and UTF-8, which nobody has looked at so far
-            rows = [self._row(row) for row in _by_row(self._columns, batch)]
+            fields = list(_by_row(self._columns, batch))
+            raw = [orjson.dumps(row, default=_other) for row in fields]
+            rows = list(zip(fields if self._plain else map(orjson.loads, raw), raw, strict=True))
         except _no_json():
             rows = [self._alone(batch.slice(number, 1)) for number in range(batch.num_rows)]
         yield from rows
-
-    def _row(self, fields: dict[str, object]) -> JsonRow | NoJson:
-        raw = orjson.dumps(fields, default=_other)
-        return JsonRow(fields if self._plain else orjson.loads(raw), raw)
 
     def _alone(self, batch: pa.RecordBatch) -> JsonRow | NoJson:
         """A batch of one row, column by column."""
@@ -91,7 +84,7 @@ class RowMaker:
             except _no_json() as error:
                 reasons.append(f"column {column.name!r}: {first_line(error)}")
         raw = orjson.dumps(fields)
-        return NoJson("; ".join(reasons), raw) if reasons else JsonRow(fields, raw)
+        return NoJson("; ".join(reasons), raw) if reasons else (fields, raw)
 
 
 class _Column:

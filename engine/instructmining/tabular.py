@@ -121,12 +121,11 @@ class TableRows:
         """
         number = self._begin
         with closing(self._opened()) as source:
-            twice = sorted({name for name in source.schema.names if source.schema.names.count(name) > 1})
-            if twice:
-                raise InputError(f"{self.path}: {twice[0]!r} names more than one column; rename one of them")
-            make = RowMaker(source.schema)
             try:
+                make = self._maker(source.schema)
                 for first, batch in source.batches(self._begin):
+                    if not batch.schema.equals(make.schema):  # an iterable data set finds its types as it goes
+                        make = self._maker(batch.schema)
                     for row in make.rows(batch.slice(max(0, number - first))):
                         yield self._made(number, row)
                         number += 1
@@ -137,12 +136,20 @@ class TableRows:
                 yield self._reject(number, f"the rest of the file cannot be read: {first_line(error)}", b"")
         self._share = 1.0
 
+    def _maker(self, schema: pa.Schema) -> RowMaker:
+        names = schema.names
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"{self.path}: {twice!r} names more than one column; rename one of them")
+        return RowMaker(schema)
+
     def _made(self, number: int, row: JsonRow | NoJson) -> RowOrReject:
-        if len(row.raw) > self._max_row_bytes:
-            return self._reject(number, f"row is longer than {self._max_row_bytes} bytes", row.raw[:_KEPT])
         if isinstance(row, NoJson):
-            return self._reject(number, row.reason, row.raw)
-        return SourceRow(self.path, number + 1, number, row.raw, row.fields)
+            return self._reject(number, row.reason, row.raw[: self._max_row_bytes])
+        fields, raw = row
+        if len(raw) > self._max_row_bytes:
+            return self._reject(number, f"row is longer than {self._max_row_bytes} bytes", raw[:_KEPT])
+        return SourceRow(self.path, number + 1, number, raw, fields)
 
     def _reject(self, number: int, reason: str, raw: bytes) -> Reject:
         return Reject(self.path, number + 1, number, reason, raw)
