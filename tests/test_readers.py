@@ -362,6 +362,29 @@ def test_a_folder_is_an_input_error(tmp_path: Path) -> None:
         open_rows(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.xlsx", ".xlsx"),
+        ("a.jsonl.ZIP", ".zip"),
+        ("a.csv.bz2", ".bz2"),
+        ("a.parquet.gz", ".parquet.gz"),
+        ("a.xlsx.gz", ".xlsx.gz"),
+        ("a.orc", ".orc"),
+    ],
+)
+def test_a_kind_of_file_that_is_not_read_is_named(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=f"{kind} is not read by this version; wanted JSON, .*CSV .*Parquet or Arrow"):
+        open_rows(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["rows", "rows.txt", "rows.v1.5", "rows.gz"])
+def test_any_other_name_is_json(tmp_path: Path, name: str) -> None:
+    content = b'{"a":1}\n'
+    assert good(read(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)) == [{"a": 1}]
+
+
 @pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.json.gz", "rows.jsonl.zst", "rows.json.zst"])
 def test_a_file_that_is_not_what_its_suffix_says_is_an_input_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=name):

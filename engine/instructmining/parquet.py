@@ -169,16 +169,27 @@ def schema_of(rows: Iterable[Mapping[str, object]], known: Mapping[str, Kind]) -
 
 
 def table_of(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of that schema; a field that a row lacks is null."""
+    """Rows as a table of that schema; a field that a row lacks is null.
+
+    Raises:
+        OutputError: a value has too many lists or objects inside each other.
+    """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are written
 
     columns = []
     for field in schema:
         values = [row.get(field.name) for row in rows]
         if field.metadata and JSON_FIELD in field.metadata:
-            values = [None if value is None else orjson.dumps(value).decode() for value in values]
+            values = [None if value is None else _json(field.name, value) for value in values]
         columns.append(pa.array(values, field.type))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _json(name: str, value: object) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:  # which reads deeper than it writes
+        raise OutputError(f"field {name!r} does not go into Parquet: {error}; write .jsonl") from error
 
 
 def _groups(lines: Iterable[bytes]) -> Iterator[list[dict[str, object]]]:
