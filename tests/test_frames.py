@@ -18,7 +18,7 @@ from instructmining.tabular import Table
 
 ROWS = {"id": pa.array([7, 8, 9], pa.uint8()), "prompt": ["a", "b", "c"], "response": ["x y z", None, "z z y"]}
 TABLE = pa.table(ROWS)
-ADDED = ["output_length", "mtld", "perplexity", "truncated", "score_notes"]
+ADDED = ["output_length", "perplexity", "mtld", "truncated", "score_notes"]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_scored_parquet_is_read_and_selected_like_json_lines(
         options = ("--bundle", small_bundle, "--indicators", "mtld,perplexity", "--device", "cpu")
         assert run("score", rows, "-o", out, *options) == 0
         outs[suffix] = ScoredRows(out)
-    assert outs[".parquet"].columns == outs[".jsonl"].columns == ("mtld", "perplexity")
+    assert outs[".parquet"].columns == outs[".jsonl"].columns == ("perplexity", "mtld")
     for one, other in zip(outs[".parquet"].rows(), outs[".jsonl"].rows(), strict=True):
         added = {name: other.fields[name] for name in ("mtld", "perplexity", "truncated", "score_notes")}
         assert {name: one.fields[name] for name in added} == added

@@ -423,7 +423,11 @@ def test_no_other_library_of_tables_is_needed_and_pyarrow_only_for_tables(tmp_pa
     table = pa.table({"t": pa.array([1704164645123456789], pa.timestamp("ns", "UTC")), "d": pa.array(["a"])})
     path = write(table, tmp_path / "rows.parquet")
     code = (
-        "import sys; sys.modules.update(dict.fromkeys(['pandas', 'polars', 'datasets', 'pytz']))\n"
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name in {'pandas', 'polars', 'datasets', 'pytz'}: raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing)\n"
         "from instructmining import read_examples\n"
         "from instructmining.readers import open_rows\n"
         f"print('pyarrow' in sys.modules, *[row.raw.decode() for row in open_rows({path!r})])"

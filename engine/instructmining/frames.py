@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import orjson
@@ -54,8 +54,6 @@ def score_table(
         InputError: the table is none, its format is not known, or it has a column of ours.
         RowError: a row cannot be scored, and nobody takes rejects.
     """
-    import pyarrow as pa  # noqa: PLC0415 - only where tables are read
-
     whole = _whole(table)
     names = [f"{prefix}{name}" for name in (*scorer.columns, "truncated", "score_notes")]
     examples = read_examples(whole, format=format, columns=names, on_reject=on_reject)
@@ -67,7 +65,7 @@ def score_table(
         added.append(added_fields(row, prefix))
     known = {name: kind for name, kind in known_kinds(prefix).items() if name in names}
     scores = table_of(added, schema_of(added or [dict.fromkeys(names)], known))
-    result = whole.take(pa.array(kept, pa.int64()))
+    result = _rows(whole, kept)
     for field, column in zip(scores.schema, scores.columns, strict=True):
         result = result.append_column(field, column)
     return result
@@ -88,6 +86,16 @@ def to_arrow(rows: Iterable[ScoredRow], *, prefix: str = "") -> pa.Table:
     """
     values = [orjson.loads(splice(row, prefix)) for row in rows]
     return table_of(values, schema_of(values, known_kinds(prefix)))
+
+
+def _rows(table: pa.Table, kept: Sequence[int]) -> pa.Table:
+    """Some rows, ascending, as slices: not every type has a kernel that takes rows (Polars' text has none)."""
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are read
+
+    starts = [place for place, row in enumerate(kept) if place == 0 or row != kept[place - 1] + 1]
+    ends = [*starts[1:], len(kept)] if starts else []
+    parts = [table.slice(kept[start], end - start) for start, end in zip(starts, ends, strict=True)]
+    return pa.concat_tables(parts) if parts else table.slice(0, 0)
 
 
 def _whole(table: Table) -> pa.Table:
