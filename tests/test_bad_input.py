@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from instructmining import Example, Scorer, Turn
 from instructmining.errors import RowError
@@ -123,6 +126,52 @@ def test_a_line_of_fifty_megabytes_is_scored_by_its_first_tokens(score: Callable
     assert len(rows[1]["notes"]) == 50 << 20
 
 
+CONVERSATION = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b c"}]
+TURN = pa.struct([("from", pa.dictionary(pa.int8(), pa.large_string())), ("value", pa.large_string())])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather"])
+@pytest.mark.parametrize(
+    ("columns", "reasons"),
+    [
+        (
+            {"conversations": pa.array([CONVERSATION, None, [], CONVERSATION], pa.large_list(TURN))},
+            {2: "field 'conversations' is null, wanted a list", 3: "no response (format sharegpt)"},
+        ),
+        (
+            {
+                "instruction": pa.array(["a", "b", None, "d"]).dictionary_encode(),
+                "output": pa.array(["e f", "", "g", "h i"], pa.large_string()),
+                "tags": pa.array([["x"], None, [], ["y"]], pa.large_list(pa.string())),
+            },
+            {2: "the response is empty", 3: "field 'instruction' is null, wanted text"},
+        ),
+        (
+            {"prompt": pa.array(["a"] * 4), "response": pa.array([b"b c", b"\xff", None, b"d e"])},
+            {2: "field 'response' is an object, wanted text", 3: "no response: field 'response' is null"},
+        ),
+    ],
+    ids=["conversations", "dictionaries and large types", "binary"],
+)
+def test_a_bad_row_of_a_table_is_quarantined_by_its_number(
+    score: Callable[..., Any], tmp_path: Path, suffix: str, columns: dict[str, pa.Array], reasons: dict[int, str]
+) -> None:
+    path = tmp_path / f"table{suffix}"
+    table = pa.table(columns)
+    pq.write_table(table, path) if suffix == ".parquet" else feather.write_feather(table, str(path))
+    code, rows, rejects = score(path.read_bytes(), name=f"rows{suffix}")
+    assert (code, len(rows)) == (3, 2)
+    assert {reject["line"]: reject["reason"] for reject in rejects} == reasons
+    assert [reject["offset"] for reject in rejects] == [1, 2]
+    assert all(isinstance(row["perplexity"], float) for row in rows)
+
+
+def test_a_bad_row_of_csv_is_quarantined_as_it_was(score: Callable[..., Any]) -> None:
+    code, rows, rejects = score(b'instruction,output\na,"b\nc"\nd\n"e,f\n', name="rows.csv")
+    assert (code, len(rows)) == (3, 1)
+    assert [(reject["line"], reject["row"]) for reject in rejects] == [(4, "d"), (5, '"e,f')]
+
+
 # Rows that are scored
 
 
@@ -193,7 +242,10 @@ def test_a_text_that_is_no_unicode_is_refused_by_the_python_interface(small_bund
     [
         ("rows.jsonl.zst", b"no zstd", "cannot be read"),
         ("rows.jsonl.gz", b"no gzip", "cannot be read"),
-        ("rows.parquet", b"PAR1", "not read by this version"),
+        ("rows.parquet", b"PAR1", "cannot be read"),
+        ("rows.arrow", b"", "cannot be read"),
+        ("rows.xlsx", b"PK", "not read by this version"),
+        ("rows.csv", b"instruction,output,output\na,b,c\n", "more than once"),
         ("rows.jsonl", b'{"text": "a"}\n', "no known format"),
         ("rows.jsonl", b'{"instruction": "a", "output": "b", "reward": 1}\n', "--prefix"),
     ],

@@ -14,10 +14,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining import readers
+from instructmining import jsonrows, readers
 from instructmining.errors import InputError
-from instructmining.readers import RowOrReject, RowReader
-from instructmining.records import Reject, SourceRow
+from instructmining.readers import open_rows
+from instructmining.records import Reject, RowOrReject, SourceRow
 
 BOM = b"\xef\xbb\xbf"
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -29,7 +29,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 def read(path: Path, content: bytes, *, max_row_bytes: int = readers.MAX_ROW_BYTES) -> list[RowOrReject]:
     path.write_bytes(content)
-    return list(RowReader(str(path), max_row_bytes=max_row_bytes))
+    return list(open_rows(str(path), max_row_bytes=max_row_bytes))
 
 
 def good(rows: list[RowOrReject]) -> list[dict[str, object]]:
@@ -70,7 +70,7 @@ def test_crlf_and_surrounding_space_are_not_part_of_a_row(tmp_path: Path) -> Non
 def test_blank_lines_are_skipped_and_counted_and_keep_their_line_numbers(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'\n{"a":1}\n  \t\n\r\n{"a":2}\n\n')
-    reader = RowReader(str(path))
+    reader = open_rows(str(path))
     assert [(row.line, row.offset) for row in reader] == [(2, 1), (5, 15)]
     assert reader.blank == 4
 
@@ -134,7 +134,7 @@ def test_a_line_of_just_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Pat
 
 
 def test_a_line_over_the_limit_is_skipped_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "_CHUNK", 7)
+    monkeypatch.setattr(jsonrows, "_CHUNK", 7)
     rows = read(tmp_path / "rows.jsonl", b'{"a":"' + b"x" * 500 + b'"}\n{"a":1}\n', max_row_bytes=20)
     assert len(rejects(rows)) == 1
     assert good(rows) == [{"a": 1}]
@@ -182,7 +182,7 @@ def test_brackets_and_escaped_quotes_within_strings_are_text(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("chunk", [4, 5, 8, 13])
 def test_a_string_cut_by_a_chunk_is_one_string(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(readers, "_CHUNK", chunk)
+    monkeypatch.setattr(jsonrows, "_CHUNK", chunk)
     values: list[dict[str, object]] = [{"a": '\\"]}' * 20}, {"b": "é\\" * 9, "c": [{"d": "}"}]}]
     rows = read(tmp_path / "rows.json", orjson.dumps(values))
     assert rejects(rows) == []
@@ -249,7 +249,7 @@ def test_a_closing_bracket_too_many_is_one_reject(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chunk", [8, 1 << 20], ids=["small chunks", "one chunk"])
 def test_an_array_row_over_the_limit_is_a_reject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(readers, "_CHUNK", chunk)
+    monkeypatch.setattr(jsonrows, "_CHUNK", chunk)
     long = b'{"a":"' + b"x" * 100 + b'"}'
     rows = read(tmp_path / "rows.json", b'[{"a":1},' + long + b',{"a":2}]', max_row_bytes=50)
     assert rows[0].raw == b'{"a":1}'
@@ -261,7 +261,7 @@ def test_an_array_row_over_the_limit_is_a_reject(tmp_path: Path, monkeypatch: py
 
 
 def test_an_array_longer_than_a_row_may_be_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "_CHUNK", 8)
+    monkeypatch.setattr(jsonrows, "_CHUNK", 8)
     rows = read(tmp_path / "rows.json", b"[" + b",\n".join([b'{"a":1}'] * 100) + b"]", max_row_bytes=20)
     assert rejects(rows) == []
     assert len(rows) == 100
@@ -308,7 +308,7 @@ def test_any_array_of_objects_with_any_whitespace_reads_back_equal(
 ) -> None:
     content = spaced(values, data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "_CHUNK", chunk)
+        patch.setattr(jsonrows, "_CHUNK", chunk)
         rows = read(tmp_path_factory.mktemp("array") / "rows.json", content)
     assert rejects(rows) == []
     assert good(rows) == values
@@ -354,12 +354,35 @@ def test_an_empty_file_has_no_rows(tmp_path: Path, name: str, suffix: str) -> No
 
 def test_a_missing_file_is_an_input_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.jsonl: No such file"):
-        RowReader(str(tmp_path / "gone.jsonl"))
+        open_rows(str(tmp_path / "gone.jsonl"))
 
 
 def test_a_folder_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder; wanted a file of rows"):
-        RowReader(str(tmp_path))
+        open_rows(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.xlsx", ".xlsx"),
+        ("a.jsonl.ZIP", ".zip"),
+        ("a.csv.bz2", ".bz2"),
+        ("a.parquet.gz", ".parquet.gz"),
+        ("a.xlsx.gz", ".xlsx.gz"),
+        ("a.orc", ".orc"),
+    ],
+)
+def test_a_kind_of_file_that_is_not_read_is_named(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=f"{kind} is not read by this version; wanted JSON, .*CSV .*Parquet or Arrow"):
+        open_rows(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["rows", "rows.txt", "rows.v1.5", "rows.gz"])
+def test_any_other_name_is_json(tmp_path: Path, name: str) -> None:
+    content = b'{"a":1}\n'
+    assert good(read(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)) == [{"a": 1}]
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.json.gz", "rows.jsonl.zst", "rows.json.zst"])
@@ -419,7 +442,7 @@ def test_bytes_read_grow_to_the_size_of_the_file_and_stay(tmp_path: Path) -> Non
     path = tmp_path / "rows.jsonl"
     content = b'{"a":1}\n' * 10
     path.write_bytes(content)
-    reader = RowReader(str(path))
+    reader = open_rows(str(path))
     assert (reader.bytes_read, reader.bytes_total) == (0, len(content))
     rows = iter(reader)
     next(rows)
@@ -433,7 +456,7 @@ def test_standard_input_is_read_and_has_no_known_size(monkeypatch: pytest.Monkey
         buffer: BinaryIO = io.BytesIO(b'{"a":1}\n\n{"a":2}\n')
 
     monkeypatch.setattr(sys, "stdin", Stdin())
-    reader = RowReader("-")
+    reader = open_rows("-")
     assert [(row.source, row.line) for row in reader] == [("-", 1), ("-", 3)]
     assert reader.bytes_total is None
     assert reader.blank == 1

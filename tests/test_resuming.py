@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cut_runs import CUT, Command, cut_until, outputs, small_batching, write_rows
 from numpy.typing import NDArray
@@ -57,6 +59,22 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bytes(
 ) -> None:
     found = cut_until(5, arguments(small_bundle, rows, INDICATORS[kind]), tmp_path, suffix, random.Random(1))
     assert (found.kills >= 5, found.commits_met > 0) == (True, True), found
+
+
+def test_a_run_from_parquet_to_parquet_goes_on_to_the_same_bytes(small_bundle: Path, tmp_path: Path) -> None:
+    """Damaged rows cannot be in it, so the bad ones are those without a response."""
+    path = tmp_path / "rows.parquet"
+    texts = [f"{number} and some more words" * (number % 7 + 1) for number in range(ROWS)]
+    table = pa.table({"instruction": texts, "output": ["" if n % 11 == 5 else text for n, text in enumerate(texts)]})
+    pq.write_table(table, path, row_group_size=70)
+    found = cut_until(4, arguments(small_bundle, path, INDICATORS["rows"]), tmp_path, ".parquet", random.Random(1))
+    assert (found.kills >= 4, found.commits_met > 0) == (True, True), found
+    base = arguments(small_bundle, path, INDICATORS["rows"])
+    out = tmp_path / "paused.parquet"
+    assert Command((*base, "-o", str(out)), pause_after=6).run(kill_after=60) == CUT
+    assert Command((*base, "-o", str(out), "--resume")).run() == 3
+    assert outputs(out) == outputs(tmp_path / "whole.parquet")
+    assert json.loads(Path(f"{out}.run.json").read_bytes())["counts"]["rows_from_before"] == 96
 
 
 @pytest.mark.faults

@@ -50,6 +50,22 @@ def test_of_a_compressed_input_more_is_expected_than_its_size(tmp_path: Path, wr
     assert needed > 4 * packed.stat().st_size
 
 
+def test_parquet_says_how_many_rows_are_to_come(tmp_path: Path) -> None:
+    import pyarrow as pa  # noqa: PLC0415 - here alone
+    import pyarrow.parquet as pq  # noqa: PLC0415 - here alone
+
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"instruction": ["a"] * 50_000, "output": ["b" * 100] * 50_000}), path)
+    assert path.stat().st_size < 100_000
+    size = 50_000 * len(b'{"instruction":"a","output":"%s"}\n' % (b"b" * 100))
+    needed = room_needed([str(path)], "out.jsonl", embedding_size=None)
+    assert needed is not None
+    assert size < needed < 5 * size
+    whole = room_needed([str(path)], "out.parquet", embedding_size=None)
+    assert whole is not None
+    assert needed < whole < 2 * needed
+
+
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"not JSON\n"])
 def test_where_nothing_is_known_of_the_rows_nothing_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "rows.jsonl").write_bytes(content)

@@ -27,10 +27,16 @@ if TYPE_CHECKING:
 def score(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="JSON or JSON lines, also .gz or .zst; - reads standard input."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="JSON, JSON lines, CSV or TSV, also .gz or .zst; .parquet, .arrow, .feather; - reads standard input.",
+        ),
     ],
     out: Annotated[
-        str, typer.Option("-o", "--out", help="OUT.jsonl, .jsonl.gz or .jsonl.zst; - writes rows to standard output.")
+        str,
+        typer.Option(
+            "-o", "--out", help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output."
+        ),
     ],
     bundle: Annotated[
         str | None,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
     from instructmining.errors import InstructMiningError
+    from instructmining.frames import score_table, to_arrow
     from instructmining.inputs import read_examples
     from instructmining.records import Example, Reject, ScoredRow, Turn
     from instructmining.rules import Rule
@@ -37,7 +38,9 @@ __all__ = [
     "Statistics",
     "Turn",
     "read_examples",
+    "score_table",
     "select",
+    "to_arrow",
 ]
 
 _MODULES = {
@@ -52,7 +55,9 @@ _MODULES = {
     "Statistics": "runstats",
     "Turn": "records",
     "read_examples": "inputs",
+    "score_table": "frames",
     "select": "selection",
+    "to_arrow": "frames",
 }
 
 

@@ -10,8 +10,8 @@ from typing import cast
 
 from instructmining.errors import InputError, RowError
 from instructmining.formats import FormatName, detect, format_name, parse
-from instructmining.readers import MAX_ROW_BYTES, RowOrReject, RowReader
-from instructmining.records import Example, InputWindow, Position, Reject, SourceRow
+from instructmining.readers import MAX_ROW_BYTES, RowReader, Source, open_rows
+from instructmining.records import Example, InputWindow, Position, Reject, RowOrReject, SourceRow
 
 DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused
 
@@ -151,7 +151,7 @@ class ExampleReader:
 
 
 def read_examples(
-    paths: str | Path | Sequence[str | Path],
+    source: Source | Sequence[Source],
     *,
     format: FormatName | None = None,  # noqa: A002 - the field's word, and the option's
     limit: int | None = None,
@@ -162,7 +162,9 @@ def read_examples(
     """Read instruction data, streaming.
 
     Args:
-        paths: files of JSON lines or JSON arrays, also .gz or .zst, or "-" for standard input.
+        source: one or more of: files of JSON lines, JSON arrays, CSV or TSV, also .gz or .zst; files of Parquet or
+            Arrow; "-" for JSON lines on standard input; tables in memory, which are whatever has ``__arrow_c_stream__``
+            (pandas, Polars, pyarrow) and the splits of ``datasets``.
         format: of the rows; by default it is detected in each file.
         limit: rows to take, bad ones included.
         columns: names that will be added to the rows; a row must not have them already.
@@ -170,11 +172,11 @@ def read_examples(
         on_reject: takes the rows that hold no example; without it the first one raises.
 
     Raises:
-        InputError: a file is missing or a folder, or the format is not known.
+        InputError: a file is missing or a folder, nothing here reads its kind, or the format is not known.
         RowError: while reading, at the first bad row, when nobody takes rejects.
     """
-    several = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    readers = [RowReader(str(path), max_row_bytes=max_row_bytes) for path in several]
+    several = [source] if isinstance(source, str) or not isinstance(source, Sequence) else list(source)
+    readers = [open_rows(one, max_row_bytes=max_row_bytes) for one in several]
     return ExampleReader(readers, format_name(format), limit, frozenset(columns), on_reject or _raise)
 
 

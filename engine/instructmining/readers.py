@@ -1,404 +1,78 @@
-"""Bytes to rows: JSON lines and JSON arrays, plain, .gz or .zst, streamed; each row keeps its own bytes."""
+"""Files and tables to rows: the reader of each kind, chosen by suffix; streaming, never the whole file."""
 
 from __future__ import annotations
 
-import io
-import re
-import sys
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-import orjson
-import zstandard
-
+from instructmining.delimited import DelimitedRows
 from instructmining.errors import InputError
-from instructmining.records import Reject, SourceRow
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from instructmining.jsonrows import JsonRows
+from instructmining.records import RowOrReject
+from instructmining.streams import PACKED
+from instructmining.tabular import TABLES, Table, TableRows, is_table
 
 MAX_ROW_BYTES = 64 * 2**20
-_CHUNK = 1 << 20
-_PACKED = 1 << 16  # compressed bytes taken at a time
-_GZIP = 31  # zlib's window bits for the gzip format
-_BOM = b"\xef\xbb\xbf"
-# A string, an opening or closing bracket, or a quote whose string does not end in the buffer.
-_STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|"', re.DOTALL)
-_KEPT = 1000  # bytes kept of a row that is too long, or that stopped the reading
-_BETWEEN = b" \t\r\n,"
-_OTHERS = frozenset({".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx", ".zip", ".bz2", ".xz"})
-_DAMAGE = (EOFError, zlib.error, zstandard.ZstdError)  # of compressed data; the disk's own errors are OSError
-_NEWLINES = re.compile(rb"[\r\n]\s*")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_OTHERS = frozenset({".xlsx", ".xls", ".ods", ".orc", ".avro", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".lz4", ".7z"})
 
-RowOrReject: TypeAlias = SourceRow | Reject
+Source: TypeAlias = str | Path | Table
 
 
-class RowReader:
-    """Rows of one file in order, bad ones as rejects; counts what it passed.
+class RowReader(Protocol):
+    """Rows of one source in order, bad ones as rejects; counts what it passed."""
 
-    Attributes:
-        blank: blank lines skipped so far.
-        bytes_read: bytes taken from the file so far, compressed where the file is.
-        bytes_total: size of the file, None for standard input.
-    """
+    path: str  # how messages and positions call the source
+    blank: int  # blank lines skipped so far
+    bytes_total: int | None  # size of the source, None where it is not known
 
-    def __init__(self, path: str, *, max_row_bytes: int = MAX_ROW_BYTES) -> None:
-        """Name a file; it is opened when the rows are asked for.
-
-        Args:
-            path: a file, or "-" for standard input.
-            max_row_bytes: a longer row is a reject, of which the first bytes are kept.
-
-        Raises:
-            InputError: there is no such file, or it cannot be read.
-        """
-        self.path = path
-        self.blank = 0
-        self._max_row_bytes = max_row_bytes
-        self._raw: BinaryIO | None = None
-        self._begin: tuple[int, int] | None = None
-        self._passed = False
-        self.bytes_total: int | None = None
-        if path != "-":
-            file = Path(path)
-            if file.suffix.lower() in _OTHERS:
-                raise InputError(f"{path}: {file.suffix} is not read by this version; wanted JSON or JSON lines")
-            if file.is_dir():
-                raise InputError(f"{path}: is a folder; wanted a file of rows")
-            try:
-                self.bytes_total = file.stat().st_size
-            except OSError as error:
-                raise InputError(f"{path}: {error.strerror}") from error
+    @property
+    def rows_total(self) -> int | None:
+        """Rows of the source; None where only reading it would tell."""
 
     @property
     def bytes_read(self) -> int:
-        """Bytes taken from the file so far; its size once it is read to the end or left."""
-        if self._passed:
-            return self.bytes_total or 0
-        if self._raw is None or self.path == "-":
-            return 0
-        return self.bytes_total or 0 if self._raw.closed else self._raw.tell()
+        """Bytes of the source that are done with; all of them once it is read to the end or left."""
 
     def pass_over(self) -> None:
-        """Count the file as read; its rows are not asked for."""
-        self._passed = True
+        """Count the source as read; its rows are not asked for."""
 
     def begin_at(self, line: int, offset: int) -> None:
-        """Begin with a row that was met before, at the line and the offset that it had then.
-
-        Raises:
-            InputError: the input is standard input.
-        """
-        if self.path == "-":
-            raise InputError("standard input cannot be read again from the middle; give a file")
-        self._begin = (line, offset)
+        """Begin with a row that was met before, at the line and the offset that it had then."""
 
     def __iter__(self) -> Iterator[RowOrReject]:
-        """Yield each row, or the reject that stands for it.
-
-        Raises:
-            InputError: the file cannot be opened, the disk gives an error anywhere in it, or compressed data is damaged
-                before the first row. Damage behind that is a reject: it is the same each time the file is read.
-        """
-        with self._opened() as stream:
-            try:
-                yield from self._rows(stream)
-            except OSError as error:
-                raise InputError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-
-    def _rows(self, stream: io.BufferedReader) -> Iterator[RowOrReject]:
-        try:
-            head = stream.peek(_CHUNK)[:_CHUNK]
-        except _DAMAGE as error:
-            raise InputError(f"{self.path}: cannot be read: {error}") from error
-        start = head.removeprefix(_BOM).lstrip()[:1]
-        line, offset = self._begin or (1, 0)
-        if start == b"[" or (start == b"{" and ".json" in Path(self.path).suffixes):
-            yield from self._values(stream, offset)
-        else:
-            self._skip(stream, offset)
-            yield from self._lines(stream, line, offset)
-
-    @contextmanager
-    def _opened(self) -> Iterator[io.BufferedReader]:
-        with ExitStack() as stack:
-            try:
-                raw = sys.stdin.buffer if self.path == "-" else stack.enter_context(Path(self.path).open("rb"))
-            except OSError as error:
-                raise InputError(f"{self.path}: {error.strerror}") from error
-            self._raw = raw
-            suffix = Path(self.path).suffix
-            plain: io.RawIOBase | BinaryIO = raw
-            if suffix == ".gz":
-                plain = _Decompressed(raw, partial(zlib.decompressobj, wbits=_GZIP))
-            elif suffix == ".zst":
-                plain = _Decompressed(raw, lambda: zstandard.ZstdDecompressor().decompressobj())
-            yield io.BufferedReader(plain, _CHUNK)  # type: ignore[arg-type]
-
-    def _skip(self, stream: io.BufferedReader, size: int) -> None:
-        """Pass over the first bytes.
-
-        Raises:
-            InputError: they cannot be read.
-        """
-        try:
-            if stream.seekable():
-                stream.seek(size)
-                return
-            while size > 0:
-                part = stream.read(min(size, _CHUNK))
-                if not part:
-                    return
-                size -= len(part)
-        except _DAMAGE as error:
-            raise InputError(f"{self.path}: cannot be read: {error}") from error
-
-    def _lines(self, stream: io.BufferedReader, first: int, offset: int) -> Iterator[RowOrReject]:
-        number = first - 1
-        while True:
-            number += 1
-            try:
-                line = stream.readline(self._max_row_bytes + 1)
-                size = len(line)
-                if size > self._max_row_bytes and not line.endswith(b"\n"):
-                    size += _skip_line(stream)
-                    yield self._reject(number, offset, f"row is longer than {self._max_row_bytes} bytes", line[:_KEPT])
-                    offset += size
-                    continue
-            except _DAMAGE as error:
-                yield self._reject(number, offset, f"the rest of the file cannot be read: {error}", b"")
-                return
-            if not line:
-                return
-            start = offset
-            offset += size
-            if start == 0 and line.startswith(_BOM):
-                line, start = line.removeprefix(_BOM), len(_BOM)
-            text = line.strip()
-            if text:
-                yield self._parse(number, start, text)
-            else:
-                self.blank += 1
-
-    def _values(self, stream: io.BufferedReader, begin: int) -> Iterator[RowOrReject]:
-        """Rows of a JSON array, or of objects written one after the other over several lines, from an offset on.
-
-        Which brackets are open there only the text before it tells, so that is looked through again.
-        """
-        for piece in _Values(stream, self._max_row_bytes):
-            if piece.offset < begin:
-                continue
-            if piece.problem:
-                yield self._reject(piece.line, piece.offset, piece.problem, piece.text)
-            else:
-                yield self._parse(piece.line, piece.offset, piece.text)
-
-    def _parse(self, line: int, offset: int, text: bytes) -> RowOrReject:
-        try:
-            fields = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            return self._reject(line, offset, _why_not_json(text, error), text)
-        if not isinstance(fields, dict):
-            return self._reject(line, offset, f"row is {_json_type(fields)}, wanted an object", text)
-        if b"\n" in text or b"\r" in text:
-            text = _NEWLINES.sub(b" ", text)  # never inside a string: JSON has no bare newline there
-        return SourceRow(self.path, line, offset, text, fields)
-
-    def _reject(self, line: int, offset: int, reason: str, raw: bytes) -> Reject:
-        return Reject(self.path, line, offset, reason, raw)
+        """Yield each row, or the reject that stands for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """The bytes of one value, or of what is none."""
+def open_rows(source: Source, *, max_row_bytes: int = MAX_ROW_BYTES) -> RowReader:
+    """The reader for a source; a file is opened when the rows are asked for.
 
-    line: int
-    offset: int
-    text: bytes
-    problem: str = ""
+    Args:
+        source: a path, "-" for JSON lines on standard input, or a table in memory.
+        max_row_bytes: a longer row is a reject, of which the first bytes are kept.
 
-
-class _Values:
-    """Cuts the values out of a JSON array.
-
-    Only brackets and strings are looked at here, so that a row keeps its bytes and a bad row costs no other.
+    Raises:
+        InputError: there is no such file, it cannot be read, or nothing here reads its kind.
     """
-
-    def __init__(self, stream: io.BufferedReader, max_row_bytes: int) -> None:
-        self._stream = stream
-        self._max_row_bytes = max_row_bytes
-        self._buffer = b""
-        self._offset = 0  # of the buffer's first byte in the file
-        self._line = 1  # on which the buffer begins
-        self._cursor = 0  # everything in the buffer before it was looked at
-        self._depth = 0  # brackets open around the cursor, the array's own not counted
-        self._start = 0  # where the open value begins, if there is one
-        self._in_array = False
-        self._problem = ""  # what ended the reading early
-
-    def __iter__(self) -> Iterator[_Piece]:
-        while not self._problem and (match := self._structure()) is not None:
-            if self._depth == 0 and self._buffer[self._cursor : match.start()].strip(_BETWEEN):
-                yield self._between(self._cursor, match.start())
-            yield from self._step(match)
-        yield from self._rest()
-
-    def _structure(self) -> re.Match[bytes] | None:
-        """The next bracket or whole string; None at the end."""
-        while True:
-            match = _STRUCTURE.search(self._buffer, self._cursor)
-            if match is not None and match.group() != b'"':
-                return match
-            if not self._refill(match):
-                return None
-
-    def _refill(self, match: re.Match[bytes] | None) -> bool:
-        """Drop what is done from the buffer and read on; False where nothing more comes."""
-        keep = self._start if self._depth else self._cursor
-        if len(self._buffer) - keep > self._max_row_bytes:
-            self._problem = f"row is longer than {self._max_row_bytes} bytes; the rest of the file is not read"
-            return False
-        try:
-            more = self._stream.read1(max(_CHUNK, len(self._buffer) - keep))
-        except _DAMAGE as error:
-            self._problem = f"the rest of the file cannot be read: {error}"
-            return False
-        if self._depth:
-            self._cursor = len(self._buffer) if match is None else match.start()
-        self._line += self._buffer.count(b"\n", 0, keep)
-        self._offset += keep
-        self._cursor -= keep
-        self._start -= keep
-        self._buffer = self._buffer[keep:] + more
-        if self._offset == 0 and keep == 0 and self._buffer.startswith(_BOM) and self._cursor == 0:
-            self._cursor = len(_BOM)
-        return bool(more)
-
-    def _step(self, match: re.Match[bytes]) -> Iterator[_Piece]:
-        symbol = match.group()
-        self._cursor = match.end()
-        if symbol in (b"[", b"{"):
-            if self._depth == 0 and symbol == b"[" and not self._in_array:
-                self._in_array = True
-                return
-            if self._depth == 0:
-                self._start = match.start()
-            self._depth += 1
-        elif symbol in (b"]", b"}"):
-            if self._depth:
-                self._depth -= 1
-                if self._depth == 0:
-                    yield self._value()
-            elif symbol == b"]" and self._in_array:
-                self._in_array = False
-            else:
-                self._cursor = match.start()
-                self._problem = "a closing bracket without its opening"
-        elif self._depth == 0:
-            yield self._piece(match.start(), self._cursor, "row is a text, wanted an object")
-
-    def _value(self) -> _Piece:
-        if self._cursor - self._start > self._max_row_bytes:
-            problem = f"row is longer than {self._max_row_bytes} bytes"
-            return self._piece(self._start, min(self._cursor, self._start + _KEPT), problem)
-        return self._piece(self._start, self._cursor)
-
-    def _between(self, begin: int, end: int) -> _Piece:
-        """Text between two values, without the commas and spaces around it."""
-        gap = self._buffer[begin:end]
-        begin += len(gap) - len(gap.lstrip(_BETWEEN))
-        end -= len(gap) - len(gap.rstrip(_BETWEEN))
-        return self._piece(begin, end, "text outside of any row")
-
-    def _rest(self) -> Iterator[_Piece]:
-        """What is left is one piece: the open value, or what stopped the reading."""
-        begin = self._start if self._depth else self._cursor
-        problem = self._problem
-        if not problem and self._depth:
-            problem = "the file ends in the middle of a row"
-        if not problem and self._in_array:
-            problem = "the file ends before its array is closed"
-        if not problem and self._buffer[begin:].strip(_BETWEEN):
-            problem = "text outside of any row"
-        if problem:
-            end = begin + _KEPT if self._problem else len(self._buffer)
-            yield self._piece(begin, end, problem)
-
-    def _piece(self, begin: int, end: int, problem: str = "") -> _Piece:
-        line = self._line + self._buffer.count(b"\n", 0, begin)
-        return _Piece(line, self._offset + begin, self._buffer[begin:end], problem)
-
-
-class _Frame(Protocol):
-    """One compressed frame, as zlib and zstandard read it."""
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    @property
-    def eof(self) -> bool: ...
-
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-class _Decompressed(io.RawIOBase):
-    """Compressed frames one after the other; a cut one raises once all before the cut was given."""
-
-    def __init__(self, raw: BinaryIO, start: Callable[[], _Frame]) -> None:
-        self._raw = raw
-        self._start = start
-        self._frame: _Frame | None = None
-        self._packed = b""
-        self._plain = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: WriteableBuffer, /) -> int:
-        """Fill the target as far as one piece goes.
-
-        Raises:
-            EOFError: the file ends inside a frame.
-        """
-        while not self._plain:
-            packed = self._packed or self._raw.read(_PACKED)
-            if not packed:
-                if self._frame is not None:
-                    raise EOFError("the compressed file is cut")
-                return 0
-            self._frame = self._frame or self._start()
-            self._plain = memoryview(self._frame.decompress(packed))
-            self._packed = b""
-            if self._frame.eof:
-                self._packed, self._frame = self._frame.unused_data, None
-        view = memoryview(target)
-        size = min(len(view), len(self._plain))
-        view[:size], self._plain = self._plain[:size], self._plain[size:]
-        return size
-
-
-def _skip_line(stream: io.BufferedReader) -> int:
-    size = 0
-    while True:
-        part = stream.readline(_CHUNK)
-        size += len(part)
-        if not part or part.endswith(b"\n"):
-            return size
-
-
-def _why_not_json(text: bytes, error: orjson.JSONDecodeError) -> str:
-    try:
-        text.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        return f"not UTF-8: byte 0x{text[problem.start]:02x} at byte {problem.start} of the row"
-    return f"invalid JSON: {error.msg}"
-
-
-def _json_type(value: object) -> str:
-    names: dict[type, str] = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    if not isinstance(source, (str, Path)):
+        if not is_table(source):
+            raise InputError(
+                f"{type(source).__name__} is neither a path nor a table: wanted an object with __arrow_c_stream__, as "
+                "pandas, Polars and pyarrow have it, or one split of datasets; a lazy frame must be collected before"
+            )
+        return TableRows(source, max_row_bytes=max_row_bytes)
+    path = str(source)
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    packed = bool(suffixes) and suffixes[-1] in PACKED
+    kind = suffixes[-2] if packed and len(suffixes) > 1 else suffixes[-1] if suffixes else ""
+    if kind in _OTHERS or (packed and kind in TABLES):
+        raise InputError(
+            f"{path}: {''.join(suffixes[-2:]) if packed else kind} is not read by this version; wanted JSON, JSON "
+            "lines, CSV (each also .gz or .zst), Parquet or Arrow"
+        )
+    if kind in TABLES:
+        return TableRows(path, max_row_bytes=max_row_bytes)
+    if kind in _DELIMITERS:
+        return DelimitedRows(path, delimiter=_DELIMITERS[kind], max_row_bytes=max_row_bytes)
+    return JsonRows(path, max_row_bytes=max_row_bytes)

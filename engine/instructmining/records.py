@@ -35,10 +35,10 @@ COLUMNS = (
 class SourceRow:
     """One row as it was read."""
 
-    source: str  # path, or "-" for standard input
-    line: int  # 1-based line on which the row begins
-    offset: int  # byte of the uncompressed text at which the row begins
-    raw: bytes  # its own bytes, a JSON object on one line
+    source: str  # path, "-" for standard input, "table" for one in memory
+    line: int  # 1-based line on which the row begins; of a table the row's number
+    offset: int  # byte of the uncompressed text at which the row begins; of a table the rows before it
+    raw: bytes  # its own bytes, a JSON object on one line; of CSV and tables what is made of its values
     fields: Mapping[str, object]
 
 
@@ -96,6 +96,9 @@ class Reject:
         if row is None:
             return cls("", 0, 0, reason, b"", example)
         return cls(row.source, row.line, row.offset, reason, row.raw, example)
+
+
+RowOrReject: TypeAlias = SourceRow | Reject
 
 
 @dataclass(frozen=True, slots=True)

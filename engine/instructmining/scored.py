@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.errors import SelectionError
-from instructmining.readers import RowReader
+from instructmining.readers import Source, open_rows
 from instructmining.records import COLUMNS, SourceRow
+from instructmining.tabular import IN_MEMORY, is_table, read_once
 
 BLOCK_ROWS = 4096  # the rows' own bytes are what a block costs
 
@@ -35,18 +35,21 @@ class ScoredRows:
             there are no rows.
     """
 
-    def __init__(self, source: str | Path, *, prefix: str = "") -> None:
+    def __init__(self, source: Source, *, prefix: str = "") -> None:
         """Look at the first row.
 
         Args:
-            source: a file that ``score`` wrote.
+            source: a file that ``score`` wrote, or a table in memory with what it adds.
             prefix: what ``score`` put before its columns' names.
 
         Raises:
             InputError: the file cannot be read.
-            SelectionError: its first line is not a row.
+            SelectionError: its first line is not a row, or it is a stream, which cannot be read again.
         """
-        self.name = str(source)
+        if read_once(source):
+            raise SelectionError("a stream of record batches can be read once; give a table, as its read_all() does")
+        self.name = IN_MEMORY if is_table(source) else str(source)
+        self._source = source
         self._prefix = prefix
         first = next(self.rows(), None)
         there = first.fields if first is not None else {}
@@ -59,7 +62,7 @@ class ScoredRows:
             InputError: the file cannot be read.
             SelectionError: a line is not a row.
         """
-        for row in RowReader(self.name):
+        for row in open_rows(self._source):
             if not isinstance(row, SourceRow):
                 raise SelectionError(f"{self.name}, line {row.line}: {row.reason}; wanted a file that score wrote")
             yield row

@@ -9,8 +9,10 @@ from itertools import islice
 from pathlib import Path
 
 from instructmining.errors import InputError, OutputError
-from instructmining.readers import RowReader
+from instructmining.readers import RowReader, open_rows
 from instructmining.records import SourceRow
+from instructmining.streams import PACKED
+from instructmining.tabular import PARQUET
 
 # A row's own bytes beside what was read: eleven columns and their names.
 _COLUMNS_BYTES = 350
@@ -34,21 +36,32 @@ def room_needed(inputs: Sequence[str], out: str, *, embedding_size: int | None) 
     """
     if "-" in inputs:
         return None
-    plain = sum(Path(path).stat().st_size * (_UNPACKED if path.endswith((".gz", ".zst")) else 1) for path in inputs)
     try:
-        sample = list(islice(RowReader(inputs[0]), _SAMPLE_ROWS))
+        readers = [open_rows(path) for path in inputs]
+        sample = list(islice(readers[0], _SAMPLE_ROWS))
+        sizes = [len(row.raw) + 1 for row in sample if isinstance(row, SourceRow)]
+        if not sizes:
+            return None
+        row_size = sum(sizes) / len(sizes)
+        plain = round(sum(_plain_size(reader, row_size) for reader in readers))
     except InputError:
         return None  # the run says what is wrong
-    sizes = [len(row.raw) + 1 for row in sample if isinstance(row, SourceRow)]
-    if not sizes:
-        return None
-    rows = plain * len(sizes) // sum(sizes)
+    rows = round(plain / row_size)
     written = plain + rows * _COLUMNS_BYTES
-    if out.endswith((".gz", ".zst")):
+    if out.endswith(PARQUET):
+        written += written // _PACKED  # it is made of the whole
+    elif out.endswith(PACKED):
         written //= _PACKED
         written *= 2 if out.endswith(".zst") else 1  # its parts are joined at the end
     spooled = plain + rows * (_SPOOLED_BYTES + 4 * embedding_size) if embedding_size is not None else 0
     return written + spooled
+
+
+def _plain_size(reader: RowReader, row_size: float) -> float:
+    """Bytes of an input's rows as JSON lines."""
+    if reader.rows_total is not None:
+        return reader.rows_total * row_size
+    return (reader.bytes_total or 0) * (_UNPACKED if reader.path.endswith(PACKED) else 1)
 
 
 def room_left(out: str) -> int:

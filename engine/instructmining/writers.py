@@ -18,27 +18,34 @@ from filelock import FileLock, Timeout
 
 from instructmining.errors import OutputError, ResumeError
 from instructmining.journal import STATE, WRITTEN, Journal, close_quietly, sync_folder, write_whole
-from instructmining.records import Reject, ScoredRow
+from instructmining.parquet import Kind, ParquetLines, write_parquet
+from instructmining.records import COLUMNS, Reject, ScoredRow
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _FINISHED = "finished"
 _LOCK = "lock"
 _ROWS, _JOINED, _REJECTS, _RUN = "rows", "rows.joined", "rejects", "run"
 _ZSTD_LEVEL = 3
 _COPIED = 1 << 20  # bytes at a time
+_WHOLE = (".zst", ".parquet")  # of which OUT is made at the end, from the rows so far
 
 
 def splice(row: ScoredRow, prefix: str = "") -> bytes:
     """The row as it was read, with the columns behind its own fields; one JSON line without its newline."""
-    added: dict[str, object] = {f"{prefix}{name}": value for name, value in row.columns.items()}
-    added[f"{prefix}truncated"] = list(row.truncated)
-    added[f"{prefix}score_notes"] = {f"{prefix}{name}": reason for name, reason in row.notes.items()}
-    columns = orjson.dumps(added)
+    columns = orjson.dumps(added_fields(row, prefix))
     source = row.example.row
     if source is None:
         turns = [{"role": turn.role, "content": turn.text} for turn in row.example.turns]
         return orjson.dumps({"messages": turns})[:-1] + b"," + columns[1:]
     return source.raw.rstrip()[:-1] + b"," + columns[1:]
+
+
+def added_fields(row: ScoredRow, prefix: str = "") -> dict[str, object]:
+    """What scoring adds to a row: its columns, the roles that saw less, and why a column is null."""
+    added: dict[str, object] = {f"{prefix}{name}": value for name, value in row.columns.items()}
+    added[f"{prefix}truncated"] = list(row.truncated)
+    added[f"{prefix}score_notes"] = {f"{prefix}{name}": reason for name, reason in row.notes.items()}
+    return added
 
 
 def added_names(columns: tuple[str, ...], prefix: str = "") -> list[str]:
@@ -61,8 +68,25 @@ def reject_line(reject: Reject) -> bytes:
     return orjson.dumps(value) + b"\n"
 
 
-def compressed(stream: BinaryIO, name: str) -> BinaryIO:
-    """The stream, compressing as the file's name says."""
+def known_kinds(prefix: str = "") -> dict[str, Kind]:
+    """What is known beforehand of the columns that are added, so that their types do not depend on the rows."""
+    kinds: dict[str, Kind] = {f"{prefix}{name}": "number" for name in COLUMNS}
+    kinds |= {f"{prefix}{name}": "whole" for name in COLUMNS if name.endswith("_length")}
+    return kinds | {f"{prefix}truncated": "texts", f"{prefix}score_notes": "json"}
+
+
+def compressed(stream: BinaryIO, name: str, *, prefix: str = "") -> BinaryIO:
+    """The stream, taking JSON lines and compressing as the file's name says, or making a table of them.
+
+    Who asked for it closes it when all is well, and then the stream; it must have the name of a file for a table.
+
+    Args:
+        stream: a file, open for writing.
+        name: of the file when it is done.
+        prefix: what stands before the names of added columns.
+    """
+    if name.endswith(".parquet"):
+        return ParquetLines(stream, known_kinds(prefix))  # type: ignore[return-value]
     if name.endswith(".gz"):
         return gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=6, mtime=0)  # type: ignore[return-value]
     if name.endswith(".zst"):
@@ -89,8 +113,8 @@ class RunWriter:
         """Check that OUT can be written, and take the folder for this run alone.
 
         Args:
-            out: a path ending in .jsonl, .jsonl.gz or .jsonl.zst, or "-" for standard output; there, rejects go to
-                standard error, there is no run file, and no run can be resumed.
+            out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or "-" for standard output; there, rejects
+                go to standard error, there is no run file, and no run can be resumed.
             prefix: put before each column's name.
             overwrite: replace OUT, and what is left of another run.
             resume: go on with a run that was cut, if there is one.
@@ -267,6 +291,8 @@ class RunWriter:
             self._rows.flush()
             if self._final.name.endswith(".zst"):
                 self._join_frames()
+            elif self._final.name.endswith(".parquet"):
+                self._make_table()
         except OSError as error:
             raise OutputError(f"{self._final}: {error.strerror}") from error
         write_whole(self._folder / _RUN, orjson.dumps(run, option=orjson.OPT_INDENT_2) + b"\n")
@@ -284,11 +310,17 @@ class RunWriter:
         ):
             shutil.copyfileobj(plain, packed, _COPIED)
 
+    def _make_table(self) -> None:
+        target = (self._folder / _JOINED).open("wb")
+        self._open.append(target)
+        with (self._folder / _ROWS).open("rb") as lines:
+            write_parquet(lines, target, known_kinds(self._prefix))
+
     def _put_in_place(self) -> None:
         assert self._final is not None
         self._close()
         out = str(self._final)
-        rows = _JOINED if out.endswith(".zst") else _ROWS
+        rows = _JOINED if out.endswith(_WHOLE) else _ROWS
         targets = {_REJECTS: f"{out}.rejects.jsonl", _RUN: f"{out}.run.json", rows: out}
         try:
             for name, target in targets.items():

@@ -1,0 +1,261 @@
+"""Arrow's values to JSON: each row of a record batch as an object and as the bytes of one.
+
+====================================  ==========================================================
+Arrow                                 JSON
+====================================  ==========================================================
+null                                  null
+boolean, integers, text of any kind   as they are; a dictionary's value in place of its number
+floats                                numbers; NaN and infinity, which JSON has not, null
+decimals                              numbers with all their digits
+dates, times, timestamps              ISO 8601, to the microsecond, with the zone's offset
+durations                             ISO 8601 in seconds, ``PT1.5S``
+binary                                text where it is UTF-8, else ``{"base64": "…"}``
+lists of any kind, structs            arrays, objects
+maps                                  objects where keys are text, else arrays of ``{"key", "value"}``
+text marked as JSON                   the value that it holds
+====================================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, TypeAlias
+
+import orjson
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+JSON_FIELD = b"instructmining:json"  # in a field's metadata: its texts are JSON
+_MICROSECOND = timedelta(microseconds=1)
+
+Convert: TypeAlias = Callable[[object], object]
+JsonRow: TypeAlias = tuple[dict[str, object], bytes]  # the fields, and the bytes of the object that they are
+
+
+@dataclass(frozen=True, slots=True)
+class NoJson:
+    """A row that JSON cannot hold."""
+
+    reason: str
+    raw: bytes  # those of its columns that it can
+
+
+class RowMaker:
+    """Makes rows of the batches of one table."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        """Look at the types once.
+
+        Args:
+            schema: of the batches, each name once.
+        """
+        self.schema = schema
+        self._columns = [_Column(field) for field in schema]
+        self._plain = all(column.plain for column in self._columns)
+
+    def rows(self, batch: pa.RecordBatch) -> Iterator[JsonRow | NoJson]:
+        """The rows of a batch in order; where one cannot be read, the others still are."""
+        rows: list[JsonRow | NoJson]
+        try:
+            batch.validate(full=True)  # offsets and UTF-8, which nobody has looked at so far
+            fields = list(_by_row(self._columns, batch))
+            raw = [orjson.dumps(row, default=_other) for row in fields]
+            rows = list(zip(fields if self._plain else map(orjson.loads, raw), raw, strict=True))
+        except _no_json():
+            rows = [self._alone(batch.slice(number, 1)) for number in range(batch.num_rows)]
+        yield from rows
+
+    def _alone(self, batch: pa.RecordBatch) -> JsonRow | NoJson:
+        """A batch of one row, column by column."""
+        reasons = []
+        fields: dict[str, object] = {}
+        for number, column in enumerate(self._columns):
+            single = batch.select([number])
+            try:
+                single.validate(full=True)
+                (value,) = column.values(single.column(0))
+                fields[column.name] = orjson.loads(orjson.dumps(value, default=_other))
+            except _no_json() as error:
+                reasons.append(f"column {column.name!r}: {first_line(error)}")
+        raw = orjson.dumps(fields)
+        return NoJson("; ".join(reasons), raw) if reasons else (fields, raw)
+
+
+class _Column:
+    """How the values of one column are read."""
+
+    def __init__(self, field: pa.Field) -> None:
+        import pyarrow as pa  # noqa: PLC0415 - only where tables are read
+
+        kind = field.type
+        self.name: str = field.name
+        self._json = JSON_FIELD in (field.metadata or {}) or getattr(kind, "extension_name", "") == "arrow.json"
+        self._run_ends = pa.types.is_run_end_encoded(kind)
+        if self._run_ends:
+            kind = kind.value_type
+        wanted = _readable(kind)
+        self._cast = wanted if wanted != kind else None
+        self._float = pa.types.is_floating(wanted)
+        self._convert = _map_free(wanted)
+        self.plain = self._float or self._json or _is_plain(wanted)
+
+    def values(self, array: pa.Array) -> list[object]:
+        """Python objects, which are JSON's or which :func:`_other` knows."""
+        import pyarrow.compute as pc  # noqa: PLC0415 - only where tables are read
+
+        if self._run_ends:
+            array = pc.run_end_decode(array)
+        if self._cast is not None:
+            array = array.cast(self._cast, safe=False)
+        if self._float:
+            array = pc.if_else(pc.is_finite(array), array, None)
+        values: list[object] = array.to_pylist()
+        if self._json:
+            return [_parsed(value) for value in values]
+        return values if self._convert is None else [self._convert(value) for value in values]
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _by_row(columns: list[_Column], batch: pa.RecordBatch) -> Iterator[dict[str, object]]:
+    names = [column.name for column in columns]
+    if not names:
+        return ({} for _ in range(batch.num_rows))
+    values = [column.values(array) for column, array in zip(columns, batch.columns, strict=True)]
+    return (dict(zip(names, row, strict=True)) for row in zip(*values, strict=True))
+
+
+def _no_json() -> tuple[type[Exception], ...]:
+    """What is raised where a value cannot be read or has no place in JSON: a year 20000, half a surrogate pair."""
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are read
+
+    return (pa.ArrowException, ValueError, OverflowError, TypeError, KeyError)
+
+
+def _readable(kind: pa.DataType) -> pa.DataType:
+    """The type to cast to so that Python can hold the values: no nanoseconds, no half floats."""
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are read
+
+    types = pa.types
+    wanted = kind
+    if types.is_timestamp(kind) and kind.unit == "ns":
+        wanted = pa.timestamp("us", kind.tz)
+    elif types.is_duration(kind) and kind.unit == "ns":
+        wanted = pa.duration("us")
+    elif types.is_time64(kind) and kind.unit == "ns":
+        wanted = pa.time64("us")
+    elif types.is_float16(kind):
+        wanted = pa.float32()
+    elif types.is_dictionary(kind):
+        value = _readable(kind.value_type)
+        wanted = kind if value == kind.value_type else value
+    elif types.is_struct(kind):
+        wanted = pa.struct([field.with_type(_readable(field.type)) for field in kind])
+    elif types.is_map(kind):
+        wanted = pa.map_(_readable(kind.key_type), _readable(kind.item_type))
+    elif types.is_large_list(kind):
+        wanted = pa.large_list(kind.value_field.with_type(_readable(kind.value_type)))
+    elif types.is_fixed_size_list(kind):
+        wanted = pa.list_(kind.value_field.with_type(_readable(kind.value_type)), kind.list_size)
+    elif types.is_list(kind):
+        wanted = pa.list_(kind.value_field.with_type(_readable(kind.value_type)))
+    return kind if wanted == kind else wanted
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether the values are JSON's own, with nothing inside that is written in another way."""
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are read
+
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _is_plain(kind.value_type)
+    if types.is_struct(kind):
+        return all(_is_plain(field.type) for field in kind)
+    return bool(_is_text(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_null(kind))
+
+
+def _map_free(kind: pa.DataType) -> Convert | None:
+    """What makes objects of the maps in a value; None where there are none."""
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are read
+
+    types = pa.types
+    if types.is_map(kind):
+        return _from_map(_map_free(kind.item_type), texts=_is_text(kind.key_type))
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        inner = _map_free(kind.value_type)
+        return None if inner is None else _from_list(inner)
+    if types.is_struct(kind):
+        fields = {field.name: found for field in kind if (found := _map_free(field.type)) is not None}
+        return _from_struct(fields) if fields else None
+    return None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are read
+
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value))
+
+
+def _from_map(inner: Convert | None, *, texts: bool) -> Convert:
+    def convert(pairs: object) -> object:
+        if not isinstance(pairs, list):
+            return None
+        values = [(key, value if inner is None else inner(value)) for key, value in pairs]
+        return dict(values) if texts else [{"key": key, "value": value} for key, value in values]
+
+    return convert
+
+
+def _from_list(inner: Convert) -> Convert:
+    return lambda values: [inner(value) for value in values] if isinstance(values, list) else None
+
+
+def _from_struct(fields: dict[str, Convert]) -> Convert:
+    def convert(value: object) -> object:
+        if not isinstance(value, dict):
+            return None
+        return value | {name: inner(value[name]) for name, inner in fields.items()}
+
+    return convert
+
+
+def _parsed(text: object) -> object:
+    """What a JSON text holds; another tool may have put something else there, which stays."""
+    if isinstance(text, str):
+        with suppress(orjson.JSONDecodeError):
+            return orjson.loads(text)
+    return text
+
+
+def _other(value: object) -> object:
+    """A value that JSON has not, as it is written; for orjson, which asks for each.
+
+    Raises:
+        TypeError: it is of a kind that is not written.
+    """
+    if isinstance(value, Decimal):
+        return orjson.Fragment(format(value, "f"))
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return {"base64": base64.b64encode(value).decode("ascii")}
+    if isinstance(value, timedelta):
+        whole, part = divmod(abs(value) // _MICROSECOND, 10**6)
+        fraction = f".{part:06d}".rstrip("0") if part else ""
+        return f"{'-' if value < timedelta() else ''}PT{whole}{fraction}S"
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    raise TypeError(f"a {type(value).__name__} is not written as JSON")

@@ -1,0 +1,235 @@
+"""JSON lines to Parquet: a type for each field that holds all its values, row groups of a fixed size."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
+
+import orjson
+
+from instructmining.errors import OutputError
+from instructmining.jsonvalues import JSON_FIELD, first_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GROUP_ROWS = 10_000
+GROUP_BYTES = 64 << 20  # of JSON; a row group ends at the first of the two
+_MOST_FIELDS = 4096  # of a row
+_MOST_KEYS = 256  # of an object inside a row; with more it is taken for a mapping, which is kept as JSON
+_DEEPEST = 16  # lists and objects inside each other
+_LEVEL = 3  # of zstd
+
+Kind: TypeAlias = Literal["number", "whole", "texts", "json"]
+_FITS: Mapping[str, frozenset[str]] = {
+    "number": frozenset({"int", "float"}),
+    "whole": frozenset({"int"}),
+    "texts": frozenset({"list"}),
+}
+
+
+class Shape:
+    """What the values of a field have in common, learned one by one."""
+
+    __slots__ = ("_depth", "_fields", "_items", "_kinds", "_largest", "_smallest")
+
+    def __init__(self, depth: int = 0) -> None:
+        """Of no value so far, inside so many lists and objects."""
+        self._depth = depth
+        self._kinds: set[str] = set()
+        self._smallest = self._largest = 0  # of the integers
+        self._items: Shape | None = None
+        self._fields: dict[str, Shape] = {}
+
+    def add(self, value: object) -> None:
+        """Learn from one more value, JSON."""
+        if value is None:
+            return
+        if isinstance(value, str):
+            self._kinds.add("text")
+        elif isinstance(value, bool):
+            self._kinds.add("bool")
+        elif isinstance(value, int):
+            self._kinds.add("int")
+            self._smallest, self._largest = min(value, self._smallest), max(value, self._largest)
+        elif isinstance(value, float):
+            self._kinds.add("float")
+        elif self._depth == _DEEPEST:
+            self._kinds.add("deep")
+        elif isinstance(value, list):
+            self._kinds.add("list")
+            self._items = self._items or Shape(self._depth + 1)
+            for item in value:
+                self._items.add(item)
+        elif isinstance(value, dict):
+            self._kinds.add("object")
+            for name, inner in value.items():
+                if name not in self._fields and len(self._fields) == _MOST_KEYS:
+                    self._kinds.add("mapping")
+                    return
+                self._fields.setdefault(name, Shape(self._depth + 1)).add(inner)
+
+    def type(self, wanted: Kind | None = None) -> pa.DataType | None:
+        """Arrow's type of all the values; None where only JSON has one.
+
+        Args:
+            wanted: what is known of the field beforehand; it is taken where the values fit it.
+        """
+        import pyarrow as pa  # noqa: PLC0415 - only where tables are written
+
+        if wanted == "json":
+            return None
+        if wanted is not None and self._fits(wanted):
+            return {"number": pa.float64(), "whole": pa.int64(), "texts": pa.list_(pa.string())}[wanted]
+        if self._kinds == {"list"} and self._items is not None:
+            item = self._items.type()
+            return None if item is None else pa.list_(item)
+        if self._kinds == {"object"} and self._fields:
+            fields = {name: shape.type() for name, shape in self._fields.items()}
+            return None if None in fields.values() else pa.struct(list(fields.items()))
+        if self._kinds <= {"int", "float"} and self._kinds:
+            return self._number()
+        # Where there is no value at all, text: other tools know no column without a type.
+        return {frozenset(): pa.string(), frozenset({"text"}): pa.string(), frozenset({"bool"}): pa.bool_()}.get(
+            frozenset(self._kinds)
+        )
+
+    def _fits(self, wanted: Kind) -> bool:
+        most = 2**63 - 1 if wanted == "whole" else 2**53
+        return self._kinds <= _FITS[wanted] and -most <= self._smallest and self._largest <= most
+
+    def _number(self) -> pa.DataType | None:
+        import pyarrow as pa  # noqa: PLC0415 - only where tables are written
+
+        if self._kinds == {"int"}:
+            if self._largest < 2**63:
+                return pa.int64()
+            return pa.uint64() if self._smallest >= 0 else None
+        return pa.float64() if self._fits("number") else None
+
+
+def write_parquet(lines: BinaryIO, target: BinaryIO, known: Mapping[str, Kind]) -> None:
+    """Write rows, which are read twice: for the types, and for the values. Memory holds one row group.
+
+    The bytes depend on the rows and the version of pyarrow alone.
+
+    Args:
+        lines: a JSON object a line, at the beginning; seekable.
+        target: takes the file.
+        known: what is known of fields beforehand, by name.
+
+    Raises:
+        OutputError: there are too many fields for a table, or the values do not go into one.
+        OSError: the disk does not take it.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are written
+    import pyarrow.parquet as pq  # noqa: PLC0415 - only where tables are written
+
+    begin = lines.tell()
+    schema = schema_of((orjson.loads(line) for line in lines), known)
+    lines.seek(begin)
+    try:
+        with pq.ParquetWriter(target, schema, compression="zstd", compression_level=_LEVEL) as writer:
+            for group in _groups(lines):
+                writer.write_table(table_of(group, schema), row_group_size=GROUP_ROWS)
+    except pa.ArrowException as error:
+        raise OutputError(f"the rows do not go into Parquet: {first_line(error)}; write .jsonl") from error
+
+
+def schema_of(rows: Iterable[Mapping[str, object]], known: Mapping[str, Kind]) -> pa.Schema:
+    """The fields of all rows in the order in which they are met, those known last, with types that hold all values.
+
+    A field whose values have no common type, with objects that have no names or too many, or whose name is known for
+    that, is text with JSON in it, marked as such in its metadata.
+
+    Raises:
+        OutputError: there are too many fields.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are written
+
+    shapes: dict[str, Shape] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in shapes:
+                if len(shapes) == _MOST_FIELDS:
+                    raise OutputError(f"the rows have more than {_MOST_FIELDS} fields, too many for Parquet")
+                shapes[name] = Shape()
+            shapes[name].add(value)
+    # What was added to a row stands behind its own fields, also behind those that only later rows have.
+    ordered = [name for name in shapes if name not in known] + [name for name in shapes if name in known]
+    fields = []
+    for name in ordered:
+        kind = shapes[name].type(known.get(name))
+        fields.append(
+            pa.field(name, kind) if kind is not None else pa.field(name, pa.string(), metadata={JSON_FIELD: b"1"})
+        )
+    return pa.schema(fields)
+
+
+def table_of(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of that schema; a field that a row lacks is null.
+
+    Raises:
+        OutputError: a value has too many lists or objects inside each other.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are written
+
+    columns = []
+    for field in schema:
+        values = [row.get(field.name) for row in rows]
+        if field.metadata and JSON_FIELD in field.metadata:
+            values = [None if value is None else _json(field.name, value) for value in values]
+        columns.append(pa.array(values, field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _json(name: str, value: object) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:  # which reads deeper than it writes
+        raise OutputError(f"field {name!r} does not go into Parquet: {error}; write .jsonl") from error
+
+
+def _groups(lines: Iterable[bytes]) -> Iterator[list[dict[str, object]]]:
+    rows: list[dict[str, object]] = []
+    size = 0
+    for line in lines:
+        rows.append(orjson.loads(line))
+        size += len(line)
+        if len(rows) == GROUP_ROWS or size >= GROUP_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+class ParquetLines:
+    """Takes JSON lines as a stream does, and writes them as Parquet when it is closed."""
+
+    def __init__(self, target: BinaryIO, known: Mapping[str, Kind]) -> None:
+        """The lines wait beside the file.
+
+        Args:
+            target: an open file, which stays open.
+            known: see :func:`write_parquet`.
+        """
+        self._target = target
+        self._known = known
+        self._waiting = tempfile.TemporaryFile(dir=Path(target.name).parent)  # noqa: SIM115 - closed with this
+
+    def write(self, lines: bytes) -> int:
+        """Add lines, or parts of them."""
+        return self._waiting.write(lines)
+
+    def close(self) -> None:
+        """Write the file.
+
+        Raises:
+            OutputError: there are too many fields for a table, or the values do not go into one.
+            OSError: the disk does not take it.
+        """
+        with self._waiting as lines:
+            lines.seek(0)
+            write_parquet(lines, self._target, self._known)
