@@ -41,7 +41,8 @@ def resident(process: psutil.Process) -> Iterator[int]:
 def score(bundle: Path, source: str, out: Path) -> subprocess.Popen[bytes]:
     code = "from instructmining_cli.main import main; main()"
     command = [sys.executable, "-c", code, "score", source, "-o", str(out), "--bundle", str(bundle)]
-    return subprocess.Popen([*command, "--indicators", INDICATORS, "--device", "cpu"], stdin=subprocess.PIPE)
+    command += ["--indicators", INDICATORS, "--device", "cpu"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE if source == "-" else subprocess.DEVNULL)
 
 
 def peak_of_run(bundle: Path, rows: int, folder: Path) -> int:
