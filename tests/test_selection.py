@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instructmining.choices import Choice, Extras
 from instructmining.errors import InputError, OutputError, SelectionError
 from instructmining.records import PREDICTION, Example, ScoredRow, SourceRow, Turn
-from instructmining.selection import Choice, Selection, select
+from instructmining.selection import Selection, select
+from instructmining.subsets import random_rows
 from instructmining.writers import splice
 
 TURNS = (Turn("user", "a"), Turn("assistant", "b"))
@@ -49,7 +53,7 @@ def out(tmp_path: Path) -> Path:
 def test_rows_come_in_ascending_predicted_loss(tmp_path: Path, out: Path) -> None:
     found = select(scored_file(tmp_path, [0.3, -0.1, 0.2, 1e-3]), out, Choice(top=3))
     assert kept(out) == [1, 3, 2]
-    assert found == Selection(rows=4, without_value=0, kept=3, worst=0.2)
+    assert found == Selection(rows=4, without_value=0, kept=3, worst=0.2, left_out={"behind the rows wanted": 1})
 
 
 def test_equal_losses_keep_their_input_order(tmp_path: Path, out: Path) -> None:
@@ -60,7 +64,8 @@ def test_equal_losses_keep_their_input_order(tmp_path: Path, out: Path) -> None:
 def test_rows_without_a_value_are_left_out_and_counted(tmp_path: Path, out: Path) -> None:
     found = select(scored_file(tmp_path, [None, 0.2, None, 0.1]), out, Choice(top=10))
     assert kept(out) == [3, 1]
-    assert found == Selection(rows=4, without_value=2, kept=2, worst=0.2)
+    left_out = {"predicted_log_loss is null": 2}
+    assert found == Selection(rows=4, without_value=2, kept=2, worst=0.2, left_out=left_out)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,8 @@ def test_another_column_can_be_ordered_by(tmp_path: Path, out: Path) -> None:
 
 def test_nothing_kept_has_no_worst_value(tmp_path: Path, out: Path) -> None:
     found = select(scored_file(tmp_path, [0.4, 0.2]), out, Choice(max_loss=0.1))
-    assert found == Selection(rows=2, without_value=0, kept=0, worst=None)
+    left_out = {"predicted_log_loss is more than 0.1": 2}
+    assert found == Selection(rows=2, without_value=0, kept=0, worst=None, left_out=left_out)
     assert out.read_bytes() == b""
 
 
@@ -117,6 +123,217 @@ def test_any_choice_is_a_stable_sort_of_the_rows_with_a_value(
     assert kept(out) == [row for _, row in sorted(known)][:top]
     assert found.without_value == len(losses) - len(known)
     assert found.kept == min(top, len(known))
+
+
+# Ways that go together
+
+
+def row_of(loss: float | None, **fields: object) -> dict[str, object]:
+    return {PREDICTION: loss} | fields
+
+
+def chosen(out: Path) -> list[object]:
+    return [orjson.loads(line)["n"] for line in out.read_bytes().splitlines()]
+
+
+def test_a_token_budget_takes_rows_in_order_up_to_the_first_that_exceeds_it(
+    write_rows: Callable[..., Path], out: Path
+) -> None:
+    lengths = [(1, 4), (2, 3), (5, 1), (1, 1)]  # 5, 5, 6 and 2 tokens
+    rows = [row_of(n / 8, n=n, input_length=a, output_length=b) for n, (a, b) in enumerate(lengths)]
+    found = select(write_rows(*rows), out, Choice(tokens=13))
+    assert chosen(out) == [0, 1]  # the last row would fit, but stands behind the one that does not
+    assert found.tokens == 10
+    assert found.left_out == {"beyond the token budget": 2}
+    select(write_rows(*rows), out, Choice(tokens=16), overwrite=True)
+    assert chosen(out) == [0, 1, 2]
+
+
+def test_rows_of_unknown_length_do_not_count_as_free(write_rows: Callable[..., Path], out: Path) -> None:
+    rows = [row_of(0.1, n=0, input_length=None, output_length=2), row_of(0.2, n=1, input_length=1, output_length=2)]
+    assert select(write_rows(*rows), out, Choice(tokens=3)).left_out == {"input_length or output_length is null": 1}
+    assert chosen(out) == [1]
+
+
+def test_several_limits_keep_what_is_within_all_of_them(write_rows: Callable[..., Path], out: Path) -> None:
+    rows = [row_of(n / 8, n=n, input_length=1, output_length=1) for n in range(8)]
+    for choice, wanted in [
+        (Choice(top=5, tokens=6), 3),
+        (Choice(top=2, tokens=6), 2),
+        (Choice(fraction=0.5, max_loss=0.25), 3),  # half of the eight, and of these up to 0.25
+        (Choice(fraction=0.25, max_loss=9), 2),
+        (Choice(top=7, fraction=0.5, max_loss=0.75, tokens=100), 4),
+    ]:
+        select(write_rows(*rows), out, choice, overwrite=True)
+        assert chosen(out) == list(range(wanted)), choice
+
+
+def test_conditions_say_which_rows_a_fraction_is_of(write_rows: Callable[..., Path], out: Path) -> None:
+    rows = [row_of(n / 8, n=n, mtld=n % 4, rating=None if n == 2 else n) for n in range(8)]
+    rows[6].pop("rating")
+    found = select(write_rows(*rows), out, Choice(fraction=0.5, where=["mtld>=2", "rating != 3"]))
+    assert chosen(out) == [7]  # of 2, 3, 6 and 7 one has a null, one the wrong rating, one no rating at all
+    assert found.left_out == {"fails mtld>=2": 4, "rating is null": 2, "fails rating!=3": 1}
+
+
+def test_columns_with_a_prefix_are_named_without_it_and_fields_of_the_rows_as_they_are(
+    write_rows: Callable[..., Path], out: Path
+) -> None:
+    rows = [{"n": n, "rating": n, "mtld": 0, "im_mtld": n, "im_predicted_log_loss": n / 8} for n in range(6)]
+    select(write_rows(*rows), out, Choice(where=["mtld>1", "rating<5"]), prefix="im_")
+    assert chosen(out) == [2, 3, 4]
+
+
+def test_top_and_fraction_hold_in_each_group(write_rows: Callable[..., Path], out: Path) -> None:
+    sources: list[object] = ["a", "b", "a", "a", 5, "a", None, "b"]
+    rows = [row_of(n / 8, n=n, source=source) for n, source in enumerate(sources)]
+    del rows[6]["source"]  # missing is a group of its own
+    scored = write_rows(*rows)
+    found = select(scored, out, Choice(top=1, group_by="source"))
+    assert chosen(out) == [0, 1, 4, 6]
+    assert found.left_out == {"the group is full": 4}
+    select(scored, out, Choice(fraction=0.5, group_by="source"), overwrite=True)
+    assert chosen(out) == [0, 1, 2, 4, 6]  # 2 of 4, 1 of 2, and one row's half is rounded up
+    groups = orjson.loads(Path(f"{out}.selection.json").read_bytes())["counts"]["groups"]
+    assert groups["a"] == {"candidates": 4, "at_most": 2, "kept": 2}
+    assert list(groups) == ["a", "b", "5", "null"]
+
+
+def test_quotas_stand_in_place_of_top_and_other_groups_keep_nothing_without_one(
+    write_rows: Callable[..., Path], out: Path
+) -> None:
+    rows = [row_of(n / 16, n=n, source="abc"[n % 3]) for n in range(12)]
+    scored = write_rows(*rows)
+    found = select(scored, out, Choice(group_by="source", quotas={"a": 3, "b": 9}))
+    assert chosen(out) == [0, 1, 3, 4, 6, 7, 10]
+    assert found.left_out == {"the group has no quota": 4, "the group is full": 1}
+    assert found.remarks == ("group 'b': 4 of its quota of 9",)
+    select(scored, out, Choice(group_by="source", quotas={"a": 3}, top=1), overwrite=True)
+    assert chosen(out) == [0, 1, 2, 3, 6]
+
+
+ROWS = st.lists(
+    st.tuples(st.none() | st.integers(-3, 3), st.integers(0, 5), st.sampled_from("ab"), st.none() | st.integers(0, 3)),
+    min_size=1,
+    max_size=12,
+).filter(lambda rows: any(row[0] is not None for row in rows))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=ROWS,
+    top=st.none() | st.integers(1, 6),
+    tokens=st.none() | st.integers(1, 20),
+    max_loss=st.none() | st.integers(-2, 2),
+    grouped=st.booleans(),
+)
+def test_any_combination_is_the_rows_taken_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[int | None, int, str, int | None]],
+    top: int | None,
+    tokens: int | None,
+    max_loss: int | None,
+    grouped: bool,
+) -> None:
+    folder = tmp_path_factory.mktemp("select")
+    fields = [
+        row_of(loss, n=n, input_length=length, output_length=1, source=source, rating=rating)
+        for n, (loss, length, source, rating) in enumerate(rows)
+    ]
+    (folder / "scored.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in fields))
+    choice = Choice(
+        top=top, tokens=tokens, max_loss=max_loss, where=["rating>=1"], group_by="source" if grouped else None
+    )
+    extras = Extras(explain=folder / "why.jsonl", random_baseline=folder / "random.jsonl")
+    found = select(folder / "scored.jsonl", folder / "best.jsonl", choice, extras=extras)
+    wanted: list[int] = []
+    of_group: dict[str, int] = {}
+    for loss, n in sorted((row[0], n) for n, row in enumerate(rows) if row[0] is not None and (row[3] or 0) >= 1):
+        group = rows[n][2] if grouped else ""
+        if max_loss is not None and loss > max_loss:
+            continue
+        if top is not None and of_group.get(group, 0) == top:
+            continue
+        if tokens is not None and sum(rows[row][1] + 1 for row in wanted) + rows[n][1] + 1 > tokens:
+            break
+        of_group[group] = of_group.get(group, 0) + 1
+        wanted.append(n)
+    assert chosen(folder / "best.jsonl") == wanted
+    assert found.kept + sum(found.left_out.values()) == found.rows == len(rows)
+    why = [orjson.loads(line) for line in (folder / "why.jsonl").read_bytes().splitlines()]
+    assert [line["row"] - 1 for line in sorted(why, key=lambda line: line["place"] or 99) if line["kept"]] == wanted
+    assert all((line["reason"] is None) == line["kept"] == (line["row"] - 1 in wanted) for line in why)
+    drawn = chosen(folder / "random.jsonl")
+    assert len(drawn) == len(wanted)
+    assert set(drawn) <= {n for n, row in enumerate(rows) if row[0] is not None}
+
+
+# A random subset of equal size, and the selection file
+
+
+def test_the_random_baseline_has_as_many_rows_of_all_that_have_a_value(tmp_path: Path, out: Path) -> None:
+    scored = scored_file(tmp_path, [None if n % 5 == 0 else n / 64 for n in range(50)])
+    drawn = []
+    for seed in (0, 0, 1):
+        extras = Extras(random_baseline=tmp_path / "random.jsonl", seed=seed)
+        select(scored, out, Choice(max_loss=0.2), extras=extras, overwrite=True)
+        drawn.append(kept(tmp_path / "random.jsonl"))
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0] == sorted(set(drawn[0]))
+    assert len(drawn[0]) == len(kept(out)) == 10
+    assert not any(row % 5 == 0 for row in drawn[0])
+    assert max(drawn[0]) > 12  # not the best, which end there
+    said = orjson.loads(Path(f"{out}.selection.json").read_bytes())["random_baseline"]
+    assert said == {"file": str(tmp_path / "random.jsonl"), "seed": 1, "rows": 10}
+
+
+def test_a_smaller_random_baseline_is_a_part_of_a_larger_one(tmp_path: Path, out: Path) -> None:
+    scored = scored_file(tmp_path, [n / 64 for n in range(40)])
+    drawn = []
+    for top in (5, 20):
+        extras = Extras(random_baseline=tmp_path / "random.jsonl", seed=3)
+        select(scored, out, Choice(top=top), extras=extras, overwrite=True)
+        drawn.append(set(kept(tmp_path / "random.jsonl")))
+    assert drawn[0] < drawn[1]
+
+
+def test_every_row_is_drawn_as_often_as_another() -> None:
+    candidates = np.arange(0, 40, 2)
+    counts = np.zeros(40)
+    for seed in range(2000):
+        counts[random_rows(candidates, 5, seed)] += 1
+    expected, spread = 2000 * 5 / 20, math.sqrt(2000 * 0.25 * 0.75)
+    assert np.abs(counts[candidates] - expected).max() < 4.5 * spread
+    assert counts[1::2].sum() == 0
+
+
+def test_the_same_selection_gives_the_same_bytes_in_every_file(tmp_path: Path) -> None:
+    scored = scored_file(tmp_path, [None, 0.25, 0.125, 0.25, -1.0, 0.5])
+    written = []
+    for _ in range(2):
+        extras = Extras(explain=tmp_path / "why.jsonl.gz", random_baseline=tmp_path / "random.jsonl", seed=7)
+        select(scored, tmp_path / "best.jsonl.zst", Choice(top=3), extras=extras, overwrite=True)
+        written.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+    assert written[0] == written[1]
+    assert sorted(written[0]) == [
+        "best.jsonl.zst",
+        "best.jsonl.zst.selection.json",
+        "random.jsonl",
+        "scored.jsonl",
+        "why.jsonl.gz",
+    ]
+
+
+def test_the_selection_file_tells_the_input_the_settings_and_the_counts(tmp_path: Path, out: Path) -> None:
+    scored = scored_file(tmp_path, [None, 0.25, 0.125, 0.5])
+    select(scored, out, Choice(top=2, where=["mtld <= 0.250"]), keep_scores=True)
+    said = orjson.loads(Path(f"{out}.selection.json").read_bytes())
+    assert said["scored"]["sha256"] == hashlib.sha256(scored.read_bytes()).hexdigest()
+    assert said["choice"]["top"] == 2
+    assert said["choice"]["where"] == ["mtld<=0.25"]
+    assert (said["by"], said["descending"], said["keep_scores"]) == (PREDICTION, False, True)
+    counts = {"rows": 4, "candidates": 2, "kept": 2, "groups": None}
+    assert said["counts"] == counts | {"left_out": {"predicted_log_loss is null": 1, "fails mtld<=0.25": 1}}
 
 
 # Bytes
@@ -172,9 +389,9 @@ def test_compressed_files_go_in_and_out(tmp_path: Path) -> None:
 # Choices and files that cannot be
 
 
-@pytest.mark.parametrize("given", [{}, {"top": 1, "fraction": 0.5}, {"top": 1, "max_loss": 0.0}])
-def test_exactly_one_way_of_choosing_is_wanted(given: dict[str, float]) -> None:
-    with pytest.raises(SelectionError, match="exactly one of top, fraction and max_loss"):
+@pytest.mark.parametrize("given", [{}, {"group_by": "source"}])
+def test_at_least_one_way_of_choosing_is_wanted(given: dict[str, str]) -> None:
+    with pytest.raises(SelectionError, match="at least one of top, fraction, max_loss, tokens, where, quotas"):
         Choice(**given)  # type: ignore[arg-type]
 
 
@@ -186,11 +403,50 @@ def test_exactly_one_way_of_choosing_is_wanted(given: dict[str, float]) -> None:
         ({"fraction": 1.5}, "fraction is 1.5, wanted more than 0 and at most 1"),
         ({"fraction": math.nan}, "fraction is nan, wanted more than 0 and at most 1"),
         ({"max_loss": math.nan}, "max_loss is nan"),
+        ({"tokens": 0}, "tokens is 0, wanted at least 1"),
+        ({"where": ["mtld=3"]}, "condition 'mtld=3': wanted NAME OP NUMBER"),
+        ({"quotas": {"a": 1}}, "give group_by"),
+        ({"group_by": "a", "quotas": {"a": -1}}, "quota of 'a' is -1, wanted at least 0"),
     ],
 )
 def test_a_choice_out_of_range_is_a_selection_error(given: dict[str, float], message: str) -> None:
     with pytest.raises(SelectionError, match=message):
         Choice(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (Choice(where=["perplexty<=3"]), "no row has a column 'perplexty'"),
+        (Choice(where=["text<=3"]), "line 1: column 'text' is 'a', wanted a number"),
+        (Choice(top=1, group_by="sauce"), "no row has a column 'sauce'"),
+        (Choice(top=1, group_by="list"), "line 1: column 'list' is not a single value to group by"),
+        (Choice(group_by="text", quotas={"c": 3}), "no row is of group 'c', which has a quota; .*: a, b"),
+        (Choice(tokens=9), "line 1: no column 'input_length'"),
+    ],
+)
+def test_a_choice_that_the_rows_cannot_answer_is_a_selection_error(
+    write_rows: Callable[..., Path], out: Path, choice: Choice, message: str
+) -> None:
+    rows = [{PREDICTION: 0.5, "text": text, "list": [1]} for text in "ab"]
+    with pytest.raises(SelectionError, match=message):
+        select(write_rows(*rows), out, choice)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["best.jsonl", "scored.jsonl", "baseline.csv"])
+def test_an_extra_that_would_replace_another_file_is_an_output_error(tmp_path: Path, out: Path, name: str) -> None:
+    scored = scored_file(tmp_path, [0.5])
+    before = scored.read_bytes()
+    with pytest.raises(OutputError, match=r"is named for two|is the scored file itself|wanted a name ending in"):
+        select(scored, out, Choice(top=1), extras=Extras(random_baseline=tmp_path / name), overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scored.jsonl"]
+    assert scored.read_bytes() == before
+
+
+def test_standard_input_cannot_be_selected_from(out: Path) -> None:
+    with pytest.raises(InputError, match="standard input cannot be read twice"):
+        select("-", out, Choice(top=1))
 
 
 def test_a_row_without_the_column_is_an_error_that_lists_those_it_has(tmp_path: Path, out: Path) -> None:
@@ -247,3 +503,58 @@ def test_a_choice_that_fails_leaves_nothing_behind(tmp_path: Path, out: Path) ->
     with pytest.raises(SelectionError):
         select(scored, out, Choice(top=1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scored.jsonl"]
+
+
+# The command line
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_the_command_combines_budgets_conditions_and_quotas(
+    run: Callable[..., int], write_rows: Callable[..., Path], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row_of(n / 16, n=n, source="ab"[n % 2], mtld=n, input_length=1, output_length=1) for n in range(12)]
+    scored = write_rows(*rows)
+    arguments = ("--where", "mtld>=2", "--group-by", "source", "--quota", "a=3", "--quota", "b=1", "--tokens", 6)
+    assert run("select", scored, "-o", out, *arguments) == 0
+    assert chosen(out) == [2, 3, 4]
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "kept 3 of 12 rows, predicted_log_loss up to 0.2500, 6 of 6 tokens" in said.err
+    assert "left out: 2, fails mtld>=2" in said.err
+    assert "caution: group 'a': 2 of its quota of 3" in said.err
+
+
+def test_quotas_can_stand_in_a_file(run: Callable[..., int], write_rows: Callable[..., Path], out: Path) -> None:
+    scored = write_rows(*[row_of(n / 16, n=n, source="ab"[n % 2]) for n in range(8)])
+    quotas = out.parent / "quotas.json"
+    quotas.write_text('{"a": 1, "b": 2}')
+    assert run("select", scored, "-o", out, "--group-by", "source", "--quota", quotas) == 0
+    assert chosen(out) == [0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "at least one of top"),
+        (("--where", "mtld~3"), "wanted NAME OP NUMBER"),
+        (("--quota", "a=3"), "give group_by (--group-by)"),
+        (("--group-by", "source", "--quota", "gone.json"), "wanted GROUP=N or a JSON file"),
+        (("--fraction", "2"), "wanted more than 0 and at most 1"),
+        (("--distinct", "0"), "wanted more than 0 and at most 2"),
+        (("--max-loss", "1", "--descending"), "does not go with --descending"),
+    ],
+)
+def test_a_choice_that_cannot_be_meant_is_wrong_usage(
+    run: Callable[..., int],
+    write_rows: Callable[..., Path],
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    assert run("select", write_rows(row_of(0.5, n=0)), "-o", out, *arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not out.exists()

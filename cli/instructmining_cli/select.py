@@ -2,52 +2,179 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from instructmining_cli.device_options import DeviceName
+
+if TYPE_CHECKING:
+    from instructmining.choices import Choice
+    from instructmining.near_duplicates import Distinct
+    from instructmining.selection import Selection
 
 
 def select(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
     out: Annotated[str, typer.Option("-o", "--out", help="OUT.jsonl, .jsonl.gz or .jsonl.zst.")],
-    top: Annotated[int | None, typer.Option(min=1, help="Keep N rows.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Keep N rows; with --group-by N of each group.")] = None,
     fraction: Annotated[
-        float | None, typer.Option(help="Keep this share of the rows with a value, 0..1, to the nearest row.")
+        float | None,
+        typer.Option(help="Keep this share of the candidates (of each group), 0..1, to the nearest row."),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Keep rows in order up to the first that would exceed this many tokens, all together."
+        ),
     ] = None,
     max_loss: Annotated[float | None, typer.Option(help="Keep rows whose value is at most this.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Take rows that fulfil NAME OP NUMBER, as 'perplexity<=30', on any numeric column or field; OP one of "
+            "<, <=, >, >=, ==, !=. Null never does. Repeat it for several conditions.",
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Make groups by this column or field; without one: null.")
+    ] = None,
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP=N",
+            help="Keep N rows of this group, or a JSON file of an object {group: N}. Repeat it for several. Groups "
+            "without one keep what --top and --fraction say, and nothing without these.",
+        ),
+    ] = None,
+    distinct: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DISTANCE",
+            help="Leave out a row whose embedding is closer than this to that of a better row that is kept; Euclidean "
+            "between unit vectors, 0..2. The next row takes its place.",
+        ),
+    ] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Bundle with the embedding role for --distinct; by default the demo bundle.")
+    ] = None,
+    device: DeviceName = "auto",
+    format: Annotated[
+        str | None, typer.Option(help="Of the rows, for --distinct; by default detected in each row.")
+    ] = None,
     by: Annotated[str, typer.Option(help="Column to order by, ascending.")] = "predicted_log_loss",
     descending: Annotated[
         bool, typer.Option("--descending", help="Largest first, for columns where more is better, as reward.")
     ] = False,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write a JSON line for each row: kept or why not, and each term's part."),
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="Whose terms --explain shows; by default the one that SCORED.run.json names."),
+    ] = None,
+    random_baseline: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write as many rows at random, from all that have a value, to compare with."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of --random-baseline.")] = 0,
     prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
     keep_scores: Annotated[bool, typer.Option("--keep-scores", help="Keep the added columns in the rows.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT and the other files.")] = False,
 ) -> None:
     """Write the original rows with the smallest predicted loss, ascending; ties keep their input order.
 
-    Give exactly one of --top, --fraction and --max-loss. Rows without a value are left out and counted.
+    Give at least one of --top, --fraction, --tokens, --max-loss, --where, --quota and --distinct; a row is kept that is
+    within all of them. --where and --quota say which rows are candidates, the others how many of these are kept. Rows
+    without a value are left out. OUT.selection.json has the settings and the counts by reason.
     """
-    from instructmining.selection import Choice
+    from instructmining.choices import Choice, Extras
+    from instructmining.errors import SelectionError
     from instructmining.selection import select as select_rows
 
-    if sum(value is not None for value in (top, fraction, max_loss)) != 1:
-        raise typer.BadParameter("give exactly one of --top, --fraction and --max-loss")
     if descending and max_loss is not None:
         raise typer.BadParameter("--max-loss keeps the smallest values and does not go with --descending")
-    if fraction is not None and not 0 < fraction <= 1:
-        raise typer.BadParameter("--fraction is a share: more than 0 and at most 1")
-    kept = select_rows(
-        scored,
-        out,
-        Choice(top=top, fraction=fraction, max_loss=max_loss),
-        by=by,
-        prefix=prefix,
-        descending=descending,
-        keep_scores=keep_scores,
-        overwrite=overwrite,
-    )
-    bound = "down to" if descending else "up to"
-    worst = f", {prefix}{by} {bound} {kept.worst:.4f}" if kept.worst is not None else ""
-    typer.echo(f"kept {kept.kept:,} of {kept.rows:,} rows{worst}: {out}", err=True)
-    if kept.without_value:
-        typer.echo(f"left out for want of a value: {kept.without_value:,}", err=True)
+    with ExitStack() as stack:
+        try:
+            choice = Choice(
+                top=top,
+                fraction=fraction,
+                max_loss=max_loss,
+                tokens=tokens,
+                where=tuple(where or ()),
+                group_by=group_by,
+                quotas=_quotas(quota or []),
+                distinct=None if distinct is None else _distinct(distinct, bundle, device, format, stack),
+            )
+        except SelectionError as error:
+            raise typer.BadParameter(str(error)) from error
+        kept = select_rows(
+            scored,
+            out,
+            choice,
+            by=by,
+            prefix=prefix,
+            descending=descending,
+            keep_scores=keep_scores,
+            overwrite=overwrite,
+            extras=Extras(explain=explain, rule=rule, random_baseline=random_baseline, seed=seed),
+        )
+    _say_result(kept, choice, f"{prefix}{by} {'down' if descending else 'up'} to", out)
+
+
+def _quotas(given: list[str]) -> dict[str, int]:
+    """GROUP=N, or JSON files of groups and numbers.
+
+    Raises:
+        typer.BadParameter: one is neither.
+    """
+    import orjson
+
+    quotas: dict[str, int] = {}
+    for text in given:
+        group, equals, count = text.rpartition("=")
+        if equals and count.strip().isdecimal():
+            quotas[group] = int(count)
+            continue
+        wrong = f"--quota {text!r}: wanted GROUP=N or a JSON file of an object {{group: N}}"
+        try:
+            of_file = orjson.loads(Path(text).read_bytes())
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise typer.BadParameter(f"{wrong}: {error}") from error
+        if not isinstance(of_file, dict) or not all(type(count) is int for count in of_file.values()):
+            raise typer.BadParameter(wrong)
+        quotas |= of_file
+    return quotas
+
+
+def _distinct(distance: float, bundle: str | None, device: str, format: str | None, stack: ExitStack) -> Distinct:
+    """What ``--distinct`` means, with a bundle opened for as long as the stack.
+
+    Raises:
+        typer.BadParameter: the distance is out of range.
+    """
+    from instructmining.near_duplicates import Distinct
+    from instructmining.scorer import Scorer
+    from instructmining_cli.demo_bundle import demo_bundle
+
+    if not 0 < distance <= 2:  # before a bundle is built or opened
+        raise typer.BadParameter(f"--distinct {distance}: wanted more than 0 and at most 2 (of unit vectors)")
+    folder = bundle or demo_bundle(lambda text: typer.echo(text, err=True))
+    scorer = stack.enter_context(Scorer.open(folder, indicators=["knn_6"], device=device))
+    typer.echo(f"device: {', '.join(map(str, scorer.devices))}", err=True)
+    encoder = {"bundle": scorer.bundle.name, "digest": scorer.bundle.digest, "device": str(scorer.device)}
+    return Distinct(distance, scorer, format=format, encoder=encoder)
+
+
+def _say_result(kept: Selection, choice: Choice, bound: str, out: str) -> None:
+    worst = f", {bound} {kept.worst:.4f}" if kept.worst is not None else ""
+    tokens = f", {kept.tokens:,} of {choice.tokens:,} tokens" if kept.tokens is not None else ""
+    typer.echo(f"kept {kept.kept:,} of {kept.rows:,} rows{worst}{tokens}: {out}", err=True)
+    for reason, rows in kept.left_out.items():
+        typer.echo(f"left out: {rows:,}, {reason}", err=True)
+    for remark in kept.remarks:
+        typer.echo(f"caution: {remark}", err=True)

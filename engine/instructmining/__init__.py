@@ -16,25 +16,30 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
+    from instructmining.choices import Choice, Extras
     from instructmining.errors import InstructMiningError
     from instructmining.frames import score_table, to_arrow
     from instructmining.inputs import read_examples
+    from instructmining.near_duplicates import Distinct
     from instructmining.records import Example, Reject, ScoredRow, Turn
     from instructmining.rules import Rule
     from instructmining.runstats import Statistics
     from instructmining.scorer import Scorer
-    from instructmining.selection import Choice, select
+    from instructmining.selection import Selection, select
 
 __version__ = "0.1.0"
 __all__ = [
     "Bundle",
     "Choice",
+    "Distinct",
     "Example",
+    "Extras",
     "InstructMiningError",
     "Reject",
     "Rule",
     "ScoredRow",
     "Scorer",
+    "Selection",
     "Statistics",
     "Turn",
     "read_examples",
@@ -45,13 +50,16 @@ __all__ = [
 
 _MODULES = {
     "Bundle": "bundle",
-    "Choice": "selection",
+    "Choice": "choices",
+    "Distinct": "near_duplicates",
     "Example": "records",
+    "Extras": "choices",
     "InstructMiningError": "errors",
     "Reject": "records",
     "Rule": "rules",
     "ScoredRow": "records",
     "Scorer": "scorer",
+    "Selection": "selection",
     "Statistics": "runstats",
     "Turn": "records",
     "read_examples": "inputs",

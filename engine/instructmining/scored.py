@@ -81,6 +81,24 @@ class ScoredRows:
         while taken := list(islice(rows, BLOCK_ROWS)):
             yield ScoredBlock(taken, {column: self._numbers(taken, column) for column in columns})
 
+    @property
+    def prefix(self) -> str:
+        """What ``score`` put before its columns' names."""
+        return self._prefix
+
+    def field(self, column: str) -> str:
+        """The field that holds a column: with the prefix where it is one of ours, else a field of the row's own."""
+        return f"{self._prefix}{column}" if column in COLUMNS else column
+
+    def numbers_or_missing(self, rows: Sequence[SourceRow], column: str) -> NDArray[np.float64]:
+        """A column or a field of the rows' own, float64 (rows,), NaN where it is null or missing.
+
+        Raises:
+            SelectionError: a row has something other than a number there.
+        """
+        name = self.field(column)
+        return np.array([_number(row, name) if name in row.fields else math.nan for row in rows], dtype=np.float64)
+
     def _numbers(self, rows: Sequence[SourceRow], column: str) -> NDArray[np.float64]:
         name = f"{self._prefix}{column}"
         return np.array([_number(row, name) for row in rows], dtype=np.float64)

@@ -308,6 +308,31 @@ class Scorer:
         """The rows of a finished window, the prediction last, columns in the order of the indicators."""
         return rows_of(window, self.columns)
 
+    def embeddings(self, examples: Iterable[Example]) -> Generator[NDArray[np.float32], None, None]:
+        """The embeddings of examples in their order, as ``knn_6`` has them; open with ``indicators=["knn_6"]``.
+
+        Args:
+            examples: taken lazily, in another thread.
+
+        Yields:
+            Unit vectors, float32 (rows, size), of a window of examples at a time.
+
+        Raises:
+            RuleError: no column of the scorer needs embeddings.
+            RowError: an example cannot be embedded.
+            InstructMiningError: the scorer was closed.
+        """
+        if self._closed:
+            raise InstructMiningError("the scorer is closed: ask for embeddings inside its with block")
+        if "embedding" not in self._plan.needs:
+            raise RuleError("no column of this scorer needs embeddings; open it with indicators=['knn_6']")
+        windows = windows_of(examples, self.batching.window_rows)
+        measured = self._measured(windows, lambda _: None, Statistics(), strict=True, journal=None)
+        with closing(measured):
+            for _, embedding in measured:
+                if embedding is not None:
+                    yield embedding
+
     def calibrate(self, examples: Iterable[Example]) -> Batching:
         """Find the fastest budget of each role on these examples and use it from now on.
 

@@ -1,22 +1,26 @@
-"""Keep the best: original rows of a scored file in ascending predicted loss."""
+"""Keep the best: original rows of a scored file in ascending predicted loss, as many as are wanted, and why these."""
 
 from __future__ import annotations
 
-import math
-import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import orjson
-from numpy.typing import NDArray
 
-from instructmining.errors import OutputError, SelectionError
-from instructmining.records import COLUMNS, PREDICTION, SourceRow
+from instructmining.choices import Choice, Extras
+from instructmining.errors import InputError, SelectionError
+from instructmining.explanations import Explainer, rule_of_run
+from instructmining.filesets import FileSet
+from instructmining.inputs import input_digest
+from instructmining.ranking import Ranking, groups_as_json, rank
+from instructmining.records import PREDICTION, SourceRow
+from instructmining.rules import Rule
 from instructmining.scored import ScoredRows
-from instructmining.writers import SUFFIXES, added_names, compressed
+from instructmining.subsets import in_file_order, in_order, random_rows, without_scores
+
+__all__ = ["Choice", "Extras", "Selection", "select"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,41 +31,12 @@ class Selection:
     without_value: int  # rows left out because the column is null there
     kept: int
     worst: float | None  # the column's value in the last row kept
+    left_out: Mapping[str, int] = field(default_factory=dict)  # rows by reason; with the kept ones they are all rows
+    tokens: int | None = None  # of the rows kept, where a budget was given
+    remarks: tuple[str, ...] = ()  # what was asked for and could not be done in full, in words
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """How many to keep: exactly one of the three."""
-
-    top: int | None = None  # rows
-    fraction: float | None = None  # of the rows that have a value, 0..1, rounded to the nearest row
-    max_loss: float | None = None  # keep rows whose value is at most this
-
-    def __post_init__(self) -> None:
-        """Check that exactly one is given, within its range.
-
-        Raises:
-            SelectionError: none or several are given, or one is out of range.
-        """
-        if sum(value is not None for value in (self.top, self.fraction, self.max_loss)) != 1:
-            raise SelectionError("give exactly one of top, fraction and max_loss")
-        if self.top is not None and self.top < 1:
-            raise SelectionError(f"top is {self.top}, wanted at least 1")
-        if self.max_loss is not None and math.isnan(self.max_loss):
-            raise SelectionError("max_loss is nan, wanted a number")
-        if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise SelectionError(f"fraction is {self.fraction}, wanted more than 0 and at most 1")
-
-    def count(self, ordered: NDArray[np.float64]) -> int:
-        """How many of the ascending values are kept."""
-        if self.top is not None:
-            return min(self.top, len(ordered))
-        if self.fraction is not None:
-            return math.floor(self.fraction * len(ordered) + 0.5)
-        return int(np.searchsorted(ordered, np.float64(self.max_loss or 0.0), side="right"))
-
-
-def select(
+def select(  # noqa: PLR0913 - the files beside OUT came to eight options that stand alone
     scored: str | Path,
     out: str | Path,
     choice: Choice,
@@ -71,86 +46,123 @@ def select(
     descending: bool = False,
     keep_scores: bool = False,
     overwrite: bool = False,
+    extras: Extras | None = None,
 ) -> Selection:
     """Write the rows with the smallest values, ascending; equal values keep their input order.
 
-    The file is read twice; memory holds one number a row, not the rows.
+    Beside OUT stands OUT.selection.json: the settings, the digest of the scored file and the counts by reason. The same
+    file and settings give the same bytes in all files. The scored file is read twice, once more for each of the extras
+    and a few times more for near duplicates; memory holds a few numbers a row, not the rows.
 
     Args:
         scored: a file that ``score`` wrote.
         out: .jsonl, .jsonl.gz or .jsonl.zst.
-        choice: how many to keep.
+        choice: which rows are kept.
         by: the column to order by.
         prefix: what ``score`` put before its columns' names.
         descending: the largest values first, for columns where more is better.
         keep_scores: keep the added columns; otherwise rows are as they were before scoring, byte for byte.
-        overwrite: replace OUT.
+        overwrite: replace OUT and the extras.
+        extras: what else is written.
 
     Raises:
         InputError: the scored file cannot be read.
-        SelectionError: a line is not a row, or no row has the column.
-        OutputError: OUT exists, has another suffix, or cannot be written.
+        SelectionError: a line is not a row, or the rows lack a column or a group that is asked for.
+        RowError: a row has no example that could be embedded, which ``distinct`` needs.
+        RuleError: the rule to explain cannot be read.
+        OutputError: a file exists, has another suffix, or cannot be written.
+
+    Example:
+        >>> from instructmining import Choice, Distinct, Extras, Scorer, select
+        >>> with Scorer.open("bundle", indicators=["knn_6"]) as scorer:  # doctest: +SKIP
+        ...     choice = Choice(top=1000, where=["output_length>=5"], distinct=Distinct(0.3, scorer))
+        ...     select("scored.jsonl", "best.jsonl", choice, extras=Extras(explain="why.jsonl"))
     """
-    target = Path(out)
-    if not target.name.endswith(SUFFIXES):
-        raise OutputError(f"{target}: wanted a name ending in {', '.join(SUFFIXES)}")
-    if target.exists() and target.samefile(scored):
-        raise OutputError(f"{target}: is the scored file itself; name another file")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target}: exists; give --overwrite to replace it")
-    source = ScoredRows(scored, prefix=prefix)
-    values = np.concatenate([np.empty(0), *(block.columns[by] for block in source.blocks([by]))])
-    known = np.flatnonzero(~np.isnan(values))
-    if len(values) and not len(known):
-        raise SelectionError(f"{scored}: no row has a number in column {prefix + by!r}")
+    extras = extras or Extras()
+    if str(scored) == "-":
+        raise InputError("standard input cannot be read twice, which a selection needs; give a file")
     if descending and choice.max_loss is not None:
         raise SelectionError("max_loss keeps the smallest values and does not go with descending")
-    order = known[np.argsort(-values[known] if descending else values[known], kind="stable")]
-    order = order[: choice.count(values[order])]
-    partial = Path(f"{target}.partial")
-    try:
-        with partial.open("wb") as file:
-            stream = compressed(file, target.name)
-            for line in _in_order(source, order, keep_scores, prefix):
-                stream.write(line + b"\n")
-            if stream is not file:
-                stream.close()
-        partial.replace(target)
-    except OSError as error:
-        raise OutputError(f"{target}: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    worst = float(values[order[-1]]) if len(order) else None
-    return Selection(len(values), len(values) - len(known), len(order), worst)
+    with FileSet(scored, [extras.random_baseline, extras.explain, out], overwrite=overwrite) as files:
+        source = ScoredRows(scored, prefix=prefix)
+        rule, remark = _rule(scored, extras)
+        ranking = rank(source, choice, by=by, descending=descending)
+
+        def content(row: SourceRow) -> bytes:
+            return row.raw if keep_scores else without_scores(row, prefix)
+
+        if extras.random_baseline is not None:
+            drawn = random_rows(np.flatnonzero(~np.isnan(ranking.values)), len(ranking.kept), extras.seed)
+            files.write(extras.random_baseline, map(content, in_file_order(source, drawn)))
+        if extras.explain is not None:
+            files.write(extras.explain, Explainer(source, ranking, choice, f"{prefix}{by}", rule).lines())
+        files.write(out, (line for _, line in in_order(source, ranking.kept, content)))
+        remarks = (*([remark] if remark else []), *_short_of_quota(ranking, choice))
+        found = _selection(ranking, choice, f"{prefix}{by}", remarks)
+        settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
+        said = {"instructmining": version("instructmining"), "scored": input_digest(str(scored))}
+        files.describe(out, said | _as_json(found, ranking, choice, settings, extras, rule))
+        files.put_in_place()
+    return found
 
 
-def _in_order(source: ScoredRows, order: NDArray[np.int64], keep_scores: bool, prefix: str) -> Iterator[bytes]:
-    """The chosen rows' bytes in the order given; they wait in a temporary file."""
-    place = {int(row): number for number, row in enumerate(order)}
-    spans = np.zeros((len(order), 2), dtype=np.int64)
-    with tempfile.TemporaryFile() as waiting:
-        for number, row in enumerate(source.rows()):
-            if number in place:
-                line = row.raw if keep_scores else without_scores(row, prefix)
-                spans[place[number]] = waiting.tell(), len(line)
-                waiting.write(line)
-        for begin, size in spans.tolist():
-            waiting.seek(begin)
-            yield waiting.read(size)
+def _rule(scored: str | Path, extras: Extras) -> tuple[Rule | None, str]:
+    """The rule to explain, and where it is not known a remark."""
+    if extras.explain is None:
+        return None, ""
+    if extras.rule is not None:
+        return extras.rule if isinstance(extras.rule, Rule) else Rule.load(extras.rule), ""
+    rule, reason = rule_of_run(scored)
+    return (
+        rule,
+        f"{reason}: the explanations are without the terms' contributions; give rule (--rule)" if reason else "",
+    )
 
 
-def without_scores(row: SourceRow, prefix: str = "") -> bytes:
-    """The row as it was before scoring: the columns stand behind its own fields, where they were spliced."""
-    names = set(added_names(COLUMNS, prefix))
-    added = [name for name in row.fields if name in names]
-    if not added:
-        return row.raw
-    original = {name: value for name, value in row.fields.items() if name not in names}
-    at = len(row.raw)
-    while (at := row.raw.rfind(b',"' + added[0].encode() + b'":', 0, at)) > 0:
-        line = row.raw[:at] + b"}"
-        with suppress(orjson.JSONDecodeError):
-            if orjson.loads(line) == original:
-                return line
-    return orjson.dumps(original)
+def _selection(ranking: Ranking, choice: Choice, value: str, remarks: tuple[str, ...]) -> Selection:
+    return Selection(
+        rows=len(ranking.values),
+        without_value=int(np.isnan(ranking.values).sum()),
+        kept=len(ranking.kept),
+        worst=float(ranking.values[ranking.kept[-1]]) if len(ranking.kept) else None,
+        left_out=ranking.left_out(choice, value),
+        tokens=ranking.tokens,
+        remarks=remarks,
+    )
+
+
+def _short_of_quota(ranking: Ranking, choice: Choice) -> Iterator[str]:
+    if ranking.groups is None:
+        return
+    kept = np.bincount(ranking.groups.of_row[ranking.kept], minlength=len(ranking.groups.names)).tolist()
+    for name, count in zip(ranking.groups.names, kept, strict=True):
+        if count < choice.quotas.get(name, 0):
+            yield f"group {name!r}: {count:,} of its quota of {choice.quotas[name]:,}"
+
+
+def _as_json(
+    found: Selection,
+    ranking: Ranking,
+    choice: Choice,
+    settings: Mapping[str, object],
+    extras: Extras,
+    rule: Rule | None,
+) -> dict[str, object]:
+    """The selection file; it holds no time, so that it is the same for the same selection."""
+    baseline = {"file": str(extras.random_baseline), "seed": extras.seed, "rows": found.kept}
+    return {
+        "choice": choice.as_json(),
+        **settings,
+        "explained": {"rule": rule.id, "digest": rule.digest} if rule is not None else None,
+        "random_baseline": baseline if extras.random_baseline is not None else None,
+        "counts": {
+            "rows": found.rows,
+            "candidates": len(ranking.order),
+            "kept": found.kept,
+            "left_out": dict(found.left_out),
+            "groups": groups_as_json(ranking),
+        },
+        "tokens": found.tokens,
+        "worst": found.worst,
+        "remarks": list(found.remarks),
+    }

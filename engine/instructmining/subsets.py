@@ -1,0 +1,84 @@
+"""Some rows of a scored file: in the file's order or another, as they were before scoring, or at random."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from instructmining.records import COLUMNS, SourceRow
+from instructmining.scored import ScoredRows
+from instructmining.writers import added_names
+
+
+def in_file_order(source: ScoredRows, rows: NDArray[np.int64]) -> Iterator[SourceRow]:
+    """The rows of these numbers, ascending; nothing is read behind the last of them."""
+    wanted = map(int, rows)
+    next_wanted = next(wanted, None)
+    if next_wanted is None:
+        return
+    for number, row in enumerate(source.rows()):
+        if number == next_wanted:
+            yield row
+            next_wanted = next(wanted, None)
+            if next_wanted is None:
+                return
+
+
+def in_order(
+    source: ScoredRows, rows: NDArray[np.int64], content: Callable[[SourceRow], bytes]
+) -> Iterator[tuple[int, bytes]]:
+    """The rows of these numbers in the order given; they wait in a temporary file, the source is read once.
+
+    Yields:
+        The line on which a row begins, and its content.
+    """
+    ascending = np.argsort(rows, kind="stable")
+    spans = np.zeros((len(rows), 3), dtype=np.int64)  # where it waits, how long it is, its line
+    with tempfile.TemporaryFile() as waiting:
+        at = 0
+        for place, row in zip(ascending, in_file_order(source, rows[ascending]), strict=True):
+            line = content(row)
+            spans[place] = at, len(line), row.line
+            at += waiting.write(line)
+        for begin, size, number in spans:
+            waiting.seek(begin)
+            yield int(number), waiting.read(size)
+
+
+def random_rows(candidates: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """Some of the candidates at random, each set of that size as likely as another; ascending.
+
+    They are those with the smallest of random 64-bit keys, one for each row of the file; so with one seed a smaller
+    subset is a part of a larger one. The keys are PCG64's own, which NumPy keeps the same from version to version
+    (NEP 19), unlike its methods for choosing.
+
+    Args:
+        candidates: row numbers, ascending.
+        count: how many, at most all.
+        seed: of the keys.
+    """
+    if not len(candidates):
+        return candidates
+    keys = np.random.PCG64(seed).random_raw(int(candidates[-1]) + 1)[candidates]
+    return np.sort(candidates[np.argsort(keys, kind="stable")[:count]])
+
+
+def without_scores(row: SourceRow, prefix: str = "") -> bytes:
+    """The row as it was before scoring: the columns stand behind its own fields, where they were spliced."""
+    names = set(added_names(COLUMNS, prefix))
+    added = [name for name in row.fields if name in names]
+    if not added:
+        return row.raw
+    original = {name: value for name, value in row.fields.items() if name not in names}
+    at = len(row.raw)
+    while (at := row.raw.rfind(b',"' + added[0].encode() + b'":', 0, at)) > 0:
+        line = row.raw[:at] + b"}"
+        with suppress(orjson.JSONDecodeError):
+            if orjson.loads(line) == original:
+                return line
+    return orjson.dumps(original)
