@@ -324,10 +324,10 @@ class Scorer:
         """
         if self._closed:
             raise InstructMiningError("the scorer is closed: ask for embeddings inside its with block")
-        if "embedding" not in self._plan.needs:
+        if "embedding" not in self._work.plan.needs:
             raise RuleError("no column of this scorer needs embeddings; open it with indicators=['knn_6']")
         windows = windows_of(examples, self.batching.window_rows)
-        measured = self._measured(windows, lambda _: None, Statistics(), strict=True, journal=None)
+        measured = self._measured(windows, self._work, lambda _: None, Statistics(), strict=True, journal=None)
         with closing(measured):
             for _, embedding in measured:
                 if embedding is not None:
