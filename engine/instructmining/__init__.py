@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
+    from instructmining.comparing import Comparison, Differing, compare
+    from instructmining.describing import Description, describe
     from instructmining.errors import InstructMiningError
     from instructmining.inputs import read_examples
     from instructmining.records import Example, Reject, ScoredRow, Turn
+    from instructmining.rescoring import Rescoring, rescore
     from instructmining.rules import Rule
     from instructmining.runstats import Statistics
     from instructmining.scorer import Scorer
@@ -28,30 +31,44 @@ __version__ = "0.1.0"
 __all__ = [
     "Bundle",
     "Choice",
+    "Comparison",
+    "Description",
+    "Differing",
     "Example",
     "InstructMiningError",
     "Reject",
+    "Rescoring",
     "Rule",
     "ScoredRow",
     "Scorer",
     "Statistics",
     "Turn",
+    "compare",
+    "describe",
     "read_examples",
+    "rescore",
     "select",
 ]
 
 _MODULES = {
     "Bundle": "bundle",
     "Choice": "selection",
+    "Comparison": "comparing",
+    "Description": "describing",
+    "Differing": "comparing",
     "Example": "records",
     "InstructMiningError": "errors",
     "Reject": "records",
+    "Rescoring": "rescoring",
     "Rule": "rules",
     "ScoredRow": "records",
     "Scorer": "scorer",
     "Statistics": "runstats",
     "Turn": "records",
+    "compare": "comparing",
+    "describe": "describing",
     "read_examples": "inputs",
+    "rescore": "rescoring",
     "select": "selection",
 }
 

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import NoneType
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.errors import SelectionError
+from instructmining.errors import InputError, RuleError, SelectionError
 from instructmining.readers import RowReader
 from instructmining.records import COLUMNS, SourceRow
+from instructmining.rules import Rule
+from instructmining.writers import added_names
 
-BLOCK_ROWS = 4096  # the rows' own bytes are what a block costs
+BLOCK_ROWS = 256  # the rows' own bytes are what a block costs
+_NEIGHBOUR_COLUMN = re.compile(r"knn_[1-9][0-9]*")
+_NUMBERS = frozenset({int, float, NoneType})
+
+Source: TypeAlias = str | Path  # what scored rows are read from
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +40,14 @@ class ScoredRows:
 
     Attributes:
         name: how messages call the source.
+        path: of the file.
+        prefix: what ``score`` put before its columns' names.
         columns: names, without prefix, of the columns that ``score`` added to the first row, in its order; none where
             there are no rows.
+        fields: names of all fields of the first row.
     """
 
-    def __init__(self, source: str | Path, *, prefix: str = "") -> None:
+    def __init__(self, source: Source, *, prefix: str = "") -> None:
         """Look at the first row.
 
         Args:
@@ -47,10 +59,15 @@ class ScoredRows:
             SelectionError: its first line is not a row.
         """
         self.name = str(source)
-        self._prefix = prefix
+        self.path = Path(source)
+        self.prefix = prefix
+        if self.name == "-":
+            raise InputError("standard input cannot be read twice; give a file")
         first = next(self.rows(), None)
-        there = first.fields if first is not None else {}
-        self.columns = tuple(column for column in COLUMNS if f"{prefix}{column}" in there)
+        self.fields = tuple(first.fields) if first is not None else ()
+        there = [field.removeprefix(prefix) for field in self.fields if field.startswith(prefix)]
+        self.columns = tuple(name for name in there if name in COLUMNS or _NEIGHBOUR_COLUMN.fullmatch(name))
+        self._added = frozenset(added_names((*COLUMNS, *self.columns), prefix))
 
     def rows(self) -> Iterator[SourceRow]:
         """All rows in order.
@@ -78,8 +95,33 @@ class ScoredRows:
         while taken := list(islice(rows, BLOCK_ROWS)):
             yield ScoredBlock(taken, {column: self._numbers(taken, column) for column in columns})
 
+    def own_fields(self, row: SourceRow) -> dict[str, object]:
+        """The row's fields without those that ``score`` added."""
+        added = self._added
+        return {name: value for name, value in row.fields.items() if name not in added}
+
+    def check_terms(self, rule: Rule) -> None:
+        """Prove that the rows have what a rule reads; rows that are not there lack nothing.
+
+        Raises:
+            RuleError: a term has no column.
+        """
+        missing = [term for term in rule.terms if f"{self.prefix}{term}" not in self.fields]
+        if self.fields and missing:
+            there = ", ".join(self.columns) or "none; were they written with another --prefix?"
+            raise RuleError(
+                f"{self.name}: rule {rule.id!r} needs {', '.join(missing)}; columns there: {there}. Compute what is "
+                f"missing: instructmining score INPUT -o OUT --indicators {','.join(missing)}"
+            )
+
     def _numbers(self, rows: Sequence[SourceRow], column: str) -> NDArray[np.float64]:
-        name = f"{self._prefix}{column}"
+        name = f"{self.prefix}{column}"
+        try:
+            values = [row.fields[name] for row in rows]
+        except KeyError:
+            values = []
+        if values and set(map(type, values)) <= _NUMBERS:
+            return np.array(values, dtype=np.float64)  # of None it makes NaN
         return np.array([_number(row, name) for row in rows], dtype=np.float64)
 
 
