@@ -14,8 +14,11 @@ import typer
 from instructmining import __version__
 from instructmining.errors import InstructMiningError
 from instructmining_cli.bench import bench
+from instructmining_cli.compare import compare
+from instructmining_cli.describe import describe
 from instructmining_cli.doctor import doctor
 from instructmining_cli.export import export
+from instructmining_cli.rescore import rescore
 from instructmining_cli.score import score
 from instructmining_cli.select import select
 
@@ -46,6 +49,9 @@ def _options(
 
 app.command()(score)
 app.command()(select)
+app.command()(describe)
+app.command()(compare)
+app.command()(rescore)
 app.command()(export)
 app.command()(bench)
 app.command()(doctor)

@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
     from instructmining.choices import Choice, Extras
+    from instructmining.comparing import Comparison, Differing, compare
+    from instructmining.describing import Description, describe
     from instructmining.errors import InstructMiningError
     from instructmining.frames import score_table, to_arrow
     from instructmining.inputs import read_examples
     from instructmining.near_duplicates import Distinct
     from instructmining.records import Example, Reject, ScoredRow, Turn
+    from instructmining.rescoring import Rescoring, rescore
     from instructmining.rules import Rule
     from instructmining.runstats import Statistics
     from instructmining.scorer import Scorer
@@ -31,18 +34,25 @@ __version__ = "0.1.0"
 __all__ = [
     "Bundle",
     "Choice",
+    "Comparison",
+    "Description",
+    "Differing",
     "Distinct",
     "Example",
     "Extras",
     "InstructMiningError",
     "Reject",
+    "Rescoring",
     "Rule",
     "ScoredRow",
     "Scorer",
     "Selection",
     "Statistics",
     "Turn",
+    "compare",
+    "describe",
     "read_examples",
+    "rescore",
     "score_table",
     "select",
     "to_arrow",
@@ -51,18 +61,25 @@ __all__ = [
 _MODULES = {
     "Bundle": "bundle",
     "Choice": "choices",
+    "Comparison": "comparing",
+    "Description": "describing",
+    "Differing": "comparing",
     "Distinct": "near_duplicates",
     "Example": "records",
     "Extras": "choices",
     "InstructMiningError": "errors",
     "Reject": "records",
+    "Rescoring": "rescoring",
     "Rule": "rules",
     "ScoredRow": "records",
     "Scorer": "scorer",
     "Selection": "selection",
     "Statistics": "runstats",
     "Turn": "records",
+    "compare": "comparing",
+    "describe": "describing",
     "read_examples": "inputs",
+    "rescore": "rescoring",
     "score_table": "frames",
     "select": "selection",
     "to_arrow": "frames",

@@ -55,11 +55,7 @@ def predict(window: ScoredWindow, rule: Rule) -> None:
     """Add the rule's prediction as a column; it is undefined where one of its terms is."""
     values = {column: _or_nan(window.columns[column].values) for column in rule.terms}
     predicted = rule.predict(values)
-    notes = {
-        row: f"undefined: {', '.join(column for column in values if np.isnan(values[column][row]))}"
-        for row in np.flatnonzero(np.isnan(predicted)).tolist()
-    }
-    window.columns[PREDICTION] = Column(predicted, notes)
+    window.columns[PREDICTION] = Column(predicted, rule.reasons(values, predicted))
 
 
 def rows_of(window: ScoredWindow, names: Sequence[str]) -> Iterator[ScoredRow]:

@@ -22,7 +22,7 @@ from instructmining.scored import ScoredBlock, ScoredRows
 _TOLERANCE = 1e-6  # between the prediction in the file and the rule's, relative to 1 or the prediction
 
 
-def rule_of_run(scored: str | Path) -> tuple[Rule | None, str]:
+def rule_of_run(scored: Path) -> tuple[Rule | None, str]:
     """The rule that the run file beside a scored file names, and where there is none the reason."""
     path = Path(f"{scored}.run.json")
     try:

@@ -10,32 +10,32 @@ from typing import Self
 import orjson
 
 from instructmining.errors import OutputError
-from instructmining.writers import SUFFIXES, compressed
+from instructmining.linefiles import check_out
+from instructmining.writers import compressed
 
 
 class FileSet:
     """Files that appear together or not at all, as far as a file system allows; a context manager."""
 
-    def __init__(self, scored: str | Path, targets: Iterable[str | Path | None], *, overwrite: bool) -> None:
+    def __init__(
+        self, scored: Path | None, targets: Iterable[str | Path | None], *, prefix: str, overwrite: bool
+    ) -> None:
         """Check that all can be written.
 
         Args:
-            scored: the file that is read.
+            scored: the file that is read, None for a table in memory.
             targets: the files, OUT the last; None is passed over.
+            prefix: what ``score`` put before its columns' names.
             overwrite: whether they may exist.
 
         Raises:
             OutputError: one exists, has another suffix, or is the scored file; or two are one.
         """
+        self._prefix = prefix
         self._partials: dict[Path, Path] = {}
         self._targets = [Path(target) for target in targets if target is not None]
         for target in self._targets:
-            if not target.name.endswith(SUFFIXES):
-                raise OutputError(f"{target}: wanted a name ending in {', '.join(SUFFIXES)}")
-            if target.exists() and Path(scored).exists() and target.samefile(scored):
-                raise OutputError(f"{target}: is the scored file itself; name another file")
-            if target.exists() and not overwrite:
-                raise OutputError(f"{target}: exists; give --overwrite to replace it")
+            check_out(target, overwrite=overwrite, sources=[scored])
             if sum(other.absolute() == target.absolute() for other in self._targets) > 1:
                 raise OutputError(f"{target}: is named for two files; name another file")
 
@@ -60,7 +60,7 @@ class FileSet:
         with _as_output_error(target), ExitStack() as stack:
             self._partials[partial] = target
             file = stack.enter_context(partial.open("wb"))
-            stream = compressed(file, target.name)
+            stream = compressed(file, target.name, prefix=self._prefix)
             for line in lines:
                 stream.write(line + b"\n")
             if stream is not file:

@@ -88,6 +88,18 @@ class Rule:
         """
         return self.intercept + sum(self.contributions(columns).values(), start=np.zeros(()))
 
+    def reasons(self, columns: Mapping[str, NDArray[np.float64]], predicted: NDArray[np.float64]) -> dict[int, str]:
+        """Why rows have no prediction, by row: which of the terms are undefined there.
+
+        Args:
+            columns: as :meth:`predict` was given.
+            predicted: what it gave, (rows,).
+        """
+        return {
+            row: f"undefined: {', '.join(term for term in self.terms if np.isnan(columns[term][row]))}"
+            for row in np.flatnonzero(np.isnan(predicted)).tolist()
+        }
+
     def contributions(self, columns: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
         """What each term adds to the prediction, float64 (rows,) by column; with the intercept they sum to it.
 

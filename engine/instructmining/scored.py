@@ -6,16 +6,22 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from types import NoneType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.errors import SelectionError
+from instructmining.errors import InputError, RuleError, SelectionError
 from instructmining.readers import Source, open_rows
 from instructmining.records import COLUMNS, SourceRow
+from instructmining.rules import Rule
 from instructmining.tabular import IN_MEMORY, is_table, read_once
+from instructmining.writers import added_names
 
-BLOCK_ROWS = 4096  # the rows' own bytes are what a block costs
+BLOCK_ROWS = 256  # the rows' own bytes are what a block costs
+_COLUMNS = frozenset(COLUMNS)
+_NUMBERS = frozenset({int, float, NoneType})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +37,11 @@ class ScoredRows:
 
     Attributes:
         name: how messages call the source.
+        path: of the file; None for a table in memory.
+        prefix: what ``score`` put before its columns' names.
         columns: names, without prefix, of the columns that ``score`` added to the first row, in its order; none where
             there are no rows.
+        fields: names of all fields of the first row.
     """
 
     def __init__(self, source: Source, *, prefix: str = "") -> None:
@@ -47,13 +56,18 @@ class ScoredRows:
             SelectionError: its first line is not a row, or it is a stream, which cannot be read again.
         """
         if read_once(source):
-            raise SelectionError("a stream of record batches can be read once; give a table, as its read_all() does")
-        self.name = IN_MEMORY if is_table(source) else str(source)
+            raise SelectionError("what can be read once cannot be looked at again; give a file, or a table in memory")
+        if source == "-":
+            raise InputError("standard input cannot be read twice; give a file")
+        self.path = None if is_table(source) else Path(str(source))
+        self.name = IN_MEMORY if self.path is None else str(source)
+        self.prefix = prefix
         self._source = source
-        self._prefix = prefix
         first = next(self.rows(), None)
-        there = first.fields if first is not None else {}
-        self.columns = tuple(column for column in COLUMNS if f"{prefix}{column}" in there)
+        self.fields = tuple(first.fields) if first is not None else ()
+        there = [field.removeprefix(prefix) for field in self.fields if field.startswith(prefix)]
+        self.columns = tuple(name for name in there if name in _COLUMNS)
+        self._added = frozenset(added_names(COLUMNS, prefix))
 
     def rows(self) -> Iterator[SourceRow]:
         """All rows in order.
@@ -81,14 +95,9 @@ class ScoredRows:
         while taken := list(islice(rows, BLOCK_ROWS)):
             yield ScoredBlock(taken, {column: self._numbers(taken, column) for column in columns})
 
-    @property
-    def prefix(self) -> str:
-        """What ``score`` put before its columns' names."""
-        return self._prefix
-
     def field(self, column: str) -> str:
         """The field that holds a column: with the prefix where it is one of ours, else a field of the row's own."""
-        return f"{self._prefix}{column}" if column in COLUMNS else column
+        return f"{self.prefix}{column}" if column in _COLUMNS else column
 
     def numbers_or_missing(self, rows: Sequence[SourceRow], column: str) -> NDArray[np.float64]:
         """A column or a field of the rows' own, float64 (rows,), NaN where it is null or missing.
@@ -99,8 +108,33 @@ class ScoredRows:
         name = self.field(column)
         return np.array([_number(row, name) if name in row.fields else math.nan for row in rows], dtype=np.float64)
 
+    def own_fields(self, row: SourceRow) -> dict[str, object]:
+        """The row's fields without those that ``score`` added."""
+        added = self._added
+        return {name: value for name, value in row.fields.items() if name not in added}
+
+    def check_terms(self, rule: Rule) -> None:
+        """Prove that the rows have what a rule reads; rows that are not there lack nothing.
+
+        Raises:
+            RuleError: a term has no column.
+        """
+        missing = [term for term in rule.terms if f"{self.prefix}{term}" not in self.fields]
+        if self.fields and missing:
+            there = ", ".join(self.columns) or "none; were they written with another --prefix?"
+            raise RuleError(
+                f"{self.name}: rule {rule.id!r} needs {', '.join(missing)}; columns there: {there}. Compute what is "
+                f"missing: instructmining score INPUT -o OUT --indicators {','.join(missing)}"
+            )
+
     def _numbers(self, rows: Sequence[SourceRow], column: str) -> NDArray[np.float64]:
-        name = f"{self._prefix}{column}"
+        name = f"{self.prefix}{column}"
+        try:
+            values = [row.fields[name] for row in rows]
+        except KeyError:
+            values = []
+        if values and set(map(type, values)) <= _NUMBERS:
+            return np.array(values, dtype=np.float64)  # of None it makes NaN
         return np.array([_number(row, name) for row in rows], dtype=np.float64)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from instructmining.choices import Choice, Extras
-from instructmining.errors import InputError, SelectionError
+from instructmining.errors import SelectionError
 from instructmining.explanations import Explainer, rule_of_run
 from instructmining.filesets import FileSet
 from instructmining.inputs import input_digest
 from instructmining.ranking import Ranking, groups_as_json, rank
+from instructmining.readers import Source
 from instructmining.records import PREDICTION, SourceRow
 from instructmining.rules import Rule
 from instructmining.scored import ScoredRows
@@ -37,7 +38,7 @@ class Selection:
 
 
 def select(  # noqa: PLR0913 - the files beside OUT came to eight options that stand alone
-    scored: str | Path,
+    scored: Source,
     out: str | Path,
     choice: Choice,
     *,
@@ -55,8 +56,8 @@ def select(  # noqa: PLR0913 - the files beside OUT came to eight options that s
     and a few times more for near duplicates; memory holds a few numbers a row, not the rows.
 
     Args:
-        scored: a file that ``score`` wrote.
-        out: .jsonl, .jsonl.gz or .jsonl.zst.
+        scored: a file that ``score`` wrote, or a table in memory with what it adds.
+        out: .jsonl, .jsonl.gz, .jsonl.zst or .parquet.
         choice: which rows are kept.
         by: the column to order by.
         prefix: what ``score`` put before its columns' names.
@@ -79,13 +80,12 @@ def select(  # noqa: PLR0913 - the files beside OUT came to eight options that s
         ...     select("scored.jsonl", "best.jsonl", choice, extras=Extras(explain="why.jsonl"))
     """
     extras = extras or Extras()
-    if str(scored) == "-":
-        raise InputError("standard input cannot be read twice, which a selection needs; give a file")
     if descending and choice.max_loss is not None:
         raise SelectionError("max_loss keeps the smallest values and does not go with descending")
-    with FileSet(scored, [extras.random_baseline, extras.explain, out], overwrite=overwrite) as files:
-        source = ScoredRows(scored, prefix=prefix)
-        rule, remark = _rule(scored, extras)
+    source = ScoredRows(scored, prefix=prefix)
+    targets = [extras.random_baseline, extras.explain, out]
+    with FileSet(source.path, targets, prefix=prefix, overwrite=overwrite) as files:
+        rule, remark = _rule(source.path, extras)
         ranking = rank(source, choice, by=by, descending=descending)
 
         def content(row: SourceRow) -> bytes:
@@ -100,13 +100,16 @@ def select(  # noqa: PLR0913 - the files beside OUT came to eight options that s
         remarks = (*([remark] if remark else []), *_short_of_quota(ranking, choice))
         found = _selection(ranking, choice, f"{prefix}{by}", remarks)
         settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
-        said = {"instructmining": version("instructmining"), "scored": input_digest(str(scored))}
+        said = {
+            "instructmining": version("instructmining"),
+            "scored": None if source.path is None else input_digest(source.name),
+        }
         files.describe(out, said | _as_json(found, ranking, choice, settings, extras, rule))
         files.put_in_place()
     return found
 
 
-def _rule(scored: str | Path, extras: Extras) -> tuple[Rule | None, str]:
+def _rule(scored: Path | None, extras: Extras) -> tuple[Rule | None, str]:
     """The rule to explain, and where it is not known a remark."""
     if extras.explain is None:
         return None, ""

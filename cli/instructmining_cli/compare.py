@@ -1,0 +1,36 @@
+"""``instructmining compare``: two scored sets side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from instructmining_cli.text_out import Out, Overwrite, check_text, put_text
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A file that score wrote.")],
+    second: Annotated[
+        str, typer.Argument(metavar="B", help="Another one, or rows that select took from A, with or without scores.")
+    ],
+    format: Annotated[Literal["text", "json"], typer.Option(help="How it is shown.")] = "text",
+    out: Out = None,
+    left: Annotated[str | None, typer.Option(help="Write the rows of A that are not in B to this .jsonl.")] = None,
+    entered: Annotated[str | None, typer.Option(help="Write the rows of B that are not in A to this .jsonl.")] = None,
+    prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
+    overwrite: Overwrite = False,
+) -> None:
+    """Show how far the columns of two sets are apart, and how many rows entered and left.
+
+    Rows are the same where all fields but the added columns are equal. A set without scores takes those of the other.
+    """
+    from instructmining.comparing import Differing
+    from instructmining.comparing import compare as compare_sets
+    from instructmining.tables import comparison_json, comparison_text
+
+    target = check_text(out, overwrite=overwrite, sources=[first, second])
+    if left is not None and left == entered:
+        raise typer.BadParameter("--left and --entered are the same file")
+    found = compare_sets(first, second, prefix=prefix, differing=Differing(left, entered, overwrite))
+    put_text(comparison_text(found) if format == "text" else comparison_json(found), target)

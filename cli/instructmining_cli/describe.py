@@ -1,0 +1,43 @@
+"""``instructmining describe``: scored sets in numbers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from instructmining_cli.text_out import Out, Overwrite, check_text, put_text
+
+
+def describe(
+    scored: Annotated[list[str], typer.Argument(metavar="SCORED...", help="Files that score wrote.")],
+    format: Annotated[
+        Literal["text", "json", "csv"],
+        typer.Option(help="csv: one line a set with its indicators' means, the table that fit reads but for its loss."),
+    ] = "text",
+    out: Out = None,
+    prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
+    rule: Annotated[
+        str | None,
+        typer.Option(help="Predict each set's loss by it; by default the mean of the rows' own predictions is shown."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Show scored sets in numbers, side by side where there are several.
+
+    Means, quantiles, nulls, truncated rows, correlation and variance inflation of the columns, and the predicted loss.
+    """
+    from instructmining.describing import describe as describe_set
+    from instructmining.tables import descriptions_csv, descriptions_json, descriptions_text
+
+    target = check_text(out, overwrite=overwrite, sources=scored)
+    described = [describe_set(one, prefix=prefix, rule=rule) for one in scored]
+    written = {"text": descriptions_text, "json": descriptions_json, "csv": descriptions_csv}[format](described)
+    put_text(written, target)
+    for one in described:
+        for term in one.predicted.extrapolated if one.predicted else ():
+            typer.echo(
+                f"caution: {one.name}: the mean of {term.column} is {term.mean:.5g}, the rule was fitted on means of "
+                f"{term.least:.5g} to {term.most:.5g}: its prediction extrapolates",
+                err=True,
+            )

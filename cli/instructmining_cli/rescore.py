@@ -1,0 +1,32 @@
+"""``instructmining rescore``: another rule over the columns there are."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+
+def rescore(
+    scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="OUT.jsonl, .jsonl.gz or .jsonl.zst.")],
+    rule: Annotated[str, typer.Option(help="paper-v1, paper-v3 or a JSON file.")],
+    prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Predict by another rule, without a model: the prediction is replaced, or added, and all other bytes stay.
+
+    OUT is what score would have written with that rule and the same indicators. OUT.run.json says what was done.
+    """
+    from instructmining.rescoring import rescore as rescore_rows
+
+    begin = time.perf_counter()
+    done = rescore_rows(scored, out, rule, prefix=prefix, overwrite=overwrite)
+    if done.caution:
+        typer.echo(f"caution: {done.caution}", err=True)
+    elapsed = time.perf_counter() - begin
+    rows = f"{done.rows:,} row{'' if done.rows == 1 else 's'}"
+    typer.echo(f"rescored {rows} in {elapsed:.1f} s ({done.rows / elapsed:,.0f} rows/s): {out}", err=True)
+    if done.without_value:
+        typer.echo(f"no prediction for want of a term: {done.without_value:,}", err=True)

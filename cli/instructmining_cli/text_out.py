@@ -1,0 +1,45 @@
+"""Where commands put a text that is their result: standard output, or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+Out: TypeAlias = Annotated[str | None, typer.Option("-o", "--out", help="A file; by default standard output.")]
+Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
+
+
+def check_text(out: str | None, *, overwrite: bool, sources: Sequence[str]) -> Path | None:
+    """The file that a text may be written to; None for standard output.
+
+    Raises:
+        OutputError: it is there, or is one of the sources.
+    """
+    from instructmining.errors import OutputError
+
+    if out is None or out == "-":
+        return None
+    target = Path(out)
+    if target.exists():
+        if any(Path(source).exists() and target.samefile(source) for source in sources):
+            raise OutputError(f"{out}: is one of the inputs; name another file")
+        if not overwrite:
+            raise OutputError(f"{out}: exists; give --overwrite to replace it")
+    return target
+
+
+def put_text(text: str, target: Path | None) -> None:
+    """Write the text.
+
+    Raises:
+        OutputError: the disk does not take it.
+    """
+    from instructmining.journal import write_whole
+
+    if target is None:
+        typer.echo(text, nl=False)
+    else:
+        write_whole(target, text.encode())

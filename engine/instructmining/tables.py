@@ -1,0 +1,161 @@
+"""Descriptions and comparisons as text, CSV and JSON; text is complete wherever it goes, never cut to a width."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import orjson
+
+from instructmining.comparing import Comparison, SetCounts
+from instructmining.describing import Description, PredictedLoss
+from instructmining.records import PREDICTION
+
+_SUMMARY = ("mean", "sd", "min", "5%", "25%", "50%", "75%", "95%", "max", "null", "VIF")
+_DIFFERENCE = ("mean A", "mean B", "B - A", "standardized", "sd A", "sd B", "KS", "Wasserstein", "null A", "null B")
+
+
+def descriptions_json(described: Sequence[Description]) -> str:
+    """``{"sets": [...]}`` with the fields of each description; what is infinite or not defined is null."""
+    return _json({"sets": [asdict(one) for one in described]})
+
+
+def descriptions_csv(described: Sequence[Description]) -> str:
+    """The table that a rule is fitted on, but for its ``loss``: one line a set, its name and its indicators' means.
+
+    A set that lacks a column of another has nothing there.
+    """
+    columns = list(dict.fromkeys(column for one in described for column in one.means))
+    written = io.StringIO()
+    lines = csv.writer(written, lineterminator="\n")
+    lines.writerow(["name", *columns])
+    for one in described:
+        means = one.means
+        lines.writerow([one.name, *("" if (mean := means.get(column)) is None else repr(mean) for column in columns)])
+    return written.getvalue()
+
+
+def descriptions_text(described: Sequence[Description]) -> str:
+    """Sets side by side where there are several, then each in full."""
+    parts = [_side_by_side(described)] if len(described) > 1 else []
+    return "\n\n".join([*parts, *(_description(one) for one in described)]) + "\n"
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """The fields of the comparison; what is not defined is null."""
+    return _json(asdict(comparison))
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Both sets, what entered and left, and a line for each column."""
+    lines = [f"{label}: {_set_line(side)}" for label, side in (("A", comparison.first), ("B", comparison.second))]
+    lines.append(
+        f"in both {comparison.common:,}, left (in A alone) {comparison.left:,}, "
+        f"entered (in B alone) {comparison.entered:,}"
+    )
+    table = [
+        [
+            name,
+            *(_number(value) for value in (one.first_mean, one.second_mean, one.difference, one.standardized)),
+            *(_number(value) for value in (one.first_deviation, one.second_deviation, one.ks, one.wasserstein)),
+            f"{one.first_nulls:,}",
+            f"{one.second_nulls:,}",
+        ]
+        for name, one in comparison.columns.items()
+    ]
+    return "\n".join([*lines, "", _aligned([["column", *_DIFFERENCE], *table])]) + "\n"
+
+
+def _side_by_side(described: Sequence[Description]) -> str:
+    columns = list(dict.fromkeys(column for one in described for column in one.columns))
+    rows = [
+        [
+            one.name,
+            f"{one.rows:,}",
+            *(_number(one.columns[name].mean if name in one.columns else None) for name in columns),
+        ]
+        for one in described
+    ]
+    return "means\n" + _aligned([["set", "rows", *columns], *rows])
+
+
+def _description(described: Description) -> str:
+    lines = [f"{described.name}: {described.rows:,} row{'' if described.rows == 1 else 's'}"]
+    if described.truncated_rows:
+        roles = ", ".join(f"{role} {rows:,}" for role, rows in described.truncated.items())
+        lines.append(f"truncated: {described.truncated_rows:,} ({roles})")
+    if described.predicted is not None:
+        lines += _predicted(described.predicted)
+    if described.columns:
+        lines += ["", _summaries(described), "", "correlation: Pearson above the diagonal, Spearman below"]
+        lines.append(_correlation(described.pearson, described.spearman))
+    return "\n".join(lines)
+
+
+def _predicted(predicted: PredictedLoss) -> list[str]:
+    rows = f"{_number(predicted.mean_of_rows)} as the mean of {predicted.rows:,} rows' predictions"
+    if predicted.rule is None:
+        return [f"predicted log loss: {rows}"]
+    lines = [f"predicted log loss by rule {predicted.rule}: {_number(predicted.at_means)} at the set's means, {rows}"]
+    return lines + [
+        f"outside of what the rule was fitted on: {term.column} {_number(term.mean)}, fitted "
+        f"{_number(term.least)} to {_number(term.most)}"
+        for term in predicted.extrapolated
+    ]
+
+
+def _summaries(described: Description) -> str:
+    rows = [
+        [
+            name,
+            *(_number(value) for value in (one.mean, one.standard_deviation, one.minimum, one.percentile_5)),
+            *(_number(value) for value in (one.percentile_25, one.median, one.percentile_75, one.percentile_95)),
+            _number(one.maximum),
+            f"{one.nulls:,}",
+            "" if name == PREDICTION else _number(described.inflation.get(name)),
+        ]
+        for name, one in described.columns.items()
+    ]
+    return _aligned([["column", *_SUMMARY], *rows])
+
+
+def _correlation(
+    above: Mapping[str, Mapping[str, float | None]], below: Mapping[str, Mapping[str, float | None]]
+) -> str:
+    names = list(above)
+    rows = [
+        [
+            name,
+            *(
+                "1" if row == place else _number((above if place > row else below)[name][other], "{:.3f}")
+                for place, other in enumerate(names)
+            ),
+        ]
+        for row, name in enumerate(names)
+    ]
+    return _aligned([["", *names], *rows])
+
+
+def _set_line(side: SetCounts) -> str:
+    tokens = "".join(f", {name.replace('_', ' ')} {count:,} tokens" for name, count in side.tokens.items())
+    borrowed = "; it has no scores, they are those of the other set" if side.values_from_other else ""
+    unmatched = f", which lacks {side.unmatched:,} of its rows" if side.unmatched else ""
+    return f"{side.name}: {side.rows:,} row{'' if side.rows == 1 else 's'}{tokens}{borrowed}{unmatched}"
+
+
+def _number(value: float | None, form: str = "{:.5g}") -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+    )
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n"

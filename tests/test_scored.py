@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from instructmining import scored
+from instructmining.errors import InputError, RuleError, SelectionError
+from instructmining.rules import Rule
+from instructmining.scored import ScoredRows
+
+Write = Callable[..., Path]
+
+
+def test_the_columns_are_those_that_score_adds_and_the_rest_is_the_rows_own(write_rows: Write) -> None:
+    source = ScoredRows(write_rows({"a": 1, "mtld": 2.5, "knn_3": 0.5, "knn_x": 1, "truncated": [], "score_notes": {}}))
+    assert source.columns == ("mtld", "knn_3")
+    assert [source.own_fields(row) for row in source.rows()] == [{"a": 1, "knn_x": 1}]
+
+
+def test_with_a_prefix_a_field_of_the_same_name_stays_the_rows_own(write_rows: Write) -> None:
+    source = ScoredRows(write_rows({"reward": 5, "im_reward": 0.5, "im_truncated": []}), prefix="im_")
+    assert source.columns == ("reward",)
+    assert [source.own_fields(row) for row in source.rows()] == [{"reward": 5}]
+
+
+def test_blocks_hold_all_rows_in_order_and_nan_for_null(write_rows: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scored, "BLOCK_ROWS", 2)
+    path = write_rows({"mtld": 1}, {"mtld": None}, {"mtld": 0.1})
+    blocks = list(ScoredRows(path).blocks(["mtld"]))
+    assert [len(block.rows) for block in blocks] == [2, 1]
+    np.testing.assert_array_equal(np.concatenate([block.columns["mtld"] for block in blocks]), [1, np.nan, 0.1])
+
+
+@pytest.mark.parametrize("value", [True, "1.5", [1], {"a": 1}])
+def test_what_is_no_number_is_an_error_with_its_line(write_rows: Write, value: object) -> None:
+    source = ScoredRows(write_rows({"mtld": 1}, {"mtld": value}))
+    with pytest.raises(SelectionError, match=r"line 2: column 'mtld' is .*, wanted a number"):
+        list(source.blocks(["mtld"]))
+
+
+def test_a_rules_missing_columns_are_named_with_how_to_get_them(write_rows: Write) -> None:
+    source = ScoredRows(write_rows({"mtld": 1}))
+    with pytest.raises(RuleError, match=r"needs ifd, reward; columns there: mtld.*--indicators ifd,reward"):
+        source.check_terms(Rule("r", 0.0, {"mtld": 1.0, "ifd": 1.0, "reward": 1.0}))
+
+
+def test_standard_input_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot be read twice"):
+        ScoredRows("-")

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+import orjson
+import pytest
+
+from instructmining.comparing import ColumnDifference, Comparison, SetCounts
+from instructmining.describing import ColumnSummary, Description, OutOfRange, PredictedLoss
+from instructmining.tables import comparison_text, descriptions_csv, descriptions_json, descriptions_text
+
+
+def description(name: str, **means: float | None) -> Description:
+    columns = {column: ColumnSummary(1, mean, 0.5, 1, 2, 3, 4, 5, 6, 7) for column, mean in means.items()}
+    square = {column: dict.fromkeys(means, 0.25) for column in means}
+    predicted = PredictedLoss("mine", 0.5, 0.75, 9, (OutOfRange("mtld", 3.0, 1.0, 2.0),))
+    inflation = dict.fromkeys(means, math.inf)
+    return Description(name, 10, columns, 3, {"reward": 3}, square, square, inflation, predicted)
+
+
+def test_the_table_for_fit_has_each_mean_to_the_last_digit_and_gaps_where_a_set_has_none() -> None:
+    sets = [description("a,b", mtld=1 / 3, predicted_log_loss=1.0), description("c", reward=None, mtld=2.0, ifd=1e-9)]
+    rows = list(csv.reader(io.StringIO(descriptions_csv(sets))))
+    assert rows[0] == ["name", "mtld", "reward", "ifd"]
+    assert rows[1] == ["a,b", repr(1 / 3), "", ""]
+    assert rows[2] == ["c", "2.0", "", "1e-09"]
+
+
+def test_several_sets_stand_side_by_side_and_nothing_is_cut() -> None:
+    name = "a-name-that-is-longer-than-any-terminal-" * 6
+    columns = {f"knn_{k}": k / 7 for k in range(1, 30)}
+    text = descriptions_text([description(name, **columns), description("short", knn_1=9.5)])
+    assert text.count(name) == 2
+    first = text.split("\n\n")[0].splitlines()
+    assert first[1].split() == ["set", "rows", *columns]
+    assert first[3].split() == ["short", "10", "9.5", *["-"] * 28]
+    assert len({len(line) for line in first[1:]}) == 1
+
+
+def test_a_set_is_told_with_what_is_cut_and_where_its_rule_extrapolates() -> None:
+    lines = descriptions_text([description("one", mtld=3.0, ifd=1.0)]).splitlines()
+    assert lines[:4] == [
+        "one: 10 rows",
+        "truncated: 3 (reward 3)",
+        "predicted log loss by rule mine: 0.5 at the set's means, 0.75 as the mean of 9 rows' predictions",
+        "outside of what the rule was fitted on: mtld 3, fitted 1 to 2",
+    ]
+    assert lines[6].split() == ["mtld", "3", "0.5", "1", "2", "3", "4", "5", "6", "7", "1", "inf"]
+
+
+def test_pearson_stands_above_the_diagonal_and_spearman_below() -> None:
+    one = Description(
+        "one",
+        2,
+        {"a": ColumnSummary(0), "b": ColumnSummary(0)},
+        0,
+        {},
+        {"a": {"a": 1.0, "b": 0.125}, "b": {"a": 0.125, "b": 1.0}},
+        {"a": {"a": 1.0, "b": -0.5}, "b": {"a": -0.5, "b": 1.0}},
+        {},
+        None,
+    )
+    assert [line.split() for line in descriptions_text([one]).splitlines()[-3:]] == [
+        ["a", "b"],
+        ["a", "1", "0.125"],
+        ["b", "-0.500", "1"],
+    ]
+
+
+def test_what_is_infinite_or_missing_is_null_in_json() -> None:
+    (found,) = orjson.loads(descriptions_json([description("one", mtld=None)]))["sets"]
+    assert found["inflation"] == {"mtld": None}
+    assert found["columns"]["mtld"]["mean"] is None
+    assert found["predicted"]["extrapolated"] == [{"column": "mtld", "mean": 3.0, "least": 1.0, "most": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("borrows", "words"), [(True, "it has no scores, they are those of the other set"), (False, "")]
+)
+def test_a_comparison_says_whose_values_they_are(*, borrows: bool, words: str) -> None:
+    sides = [SetCounts(name, 1000, {"output_length": 12345}, borrows, 2 * borrows) for name in ("x.jsonl", "y.jsonl")]
+    column = ColumnDifference(1.0, 2.0, 0.5, None, 0, 7, 1.0, None, 0.25, 1.0)
+    text = comparison_text(Comparison(sides[0], sides[1], 900, 100, 100, {"mtld": column}))
+    assert text.startswith("A: x.jsonl: 1,000 rows, output length 12,345 tokens")
+    assert words in text
+    assert ("lacks 2 of its rows" in text) is borrows
+    assert text.splitlines()[-1].split() == ["mtld", "1", "2", "1", "-", "0.5", "-", "0.25", "1", "0", "7"]
