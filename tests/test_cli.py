@@ -32,7 +32,7 @@ def test_the_version_is_shown(run: Callable[..., int], capsys: pytest.CaptureFix
 def test_help_lists_the_commands_that_work(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     shown = capsys.readouterr().out
-    assert re.findall(r"^  (\w+)  ", shown, re.MULTILINE) == ["score", "select", "export", "bench", "doctor"]
+    assert re.findall(r"^  (\w+)  ", shown, re.MULTILINE) == ["score", "select", "fit", "export", "bench", "doctor"]
 
 
 @pytest.mark.parametrize("arguments", [("score",), ("score", "x.jsonl"), ("nonsense",), ("select", "x", "-o", "y")])

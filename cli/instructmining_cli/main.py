@@ -16,6 +16,7 @@ from instructmining.errors import InstructMiningError
 from instructmining_cli.bench import bench
 from instructmining_cli.doctor import doctor
 from instructmining_cli.export import export
+from instructmining_cli.fit import fit
 from instructmining_cli.score import score
 from instructmining_cli.select import select
 
@@ -46,6 +47,7 @@ def _options(
 
 app.command()(score)
 app.command()(select)
+app.command()(fit)
 app.command()(export)
 app.command()(bench)
 app.command()(doctor)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
     from instructmining.errors import InstructMiningError
+    from instructmining.fitting import Fit, fit
     from instructmining.inputs import read_examples
     from instructmining.records import Example, Reject, ScoredRow, Turn
     from instructmining.rules import Rule
@@ -29,6 +30,7 @@ __all__ = [
     "Bundle",
     "Choice",
     "Example",
+    "Fit",
     "InstructMiningError",
     "Reject",
     "Rule",
@@ -36,6 +38,7 @@ __all__ = [
     "Scorer",
     "Statistics",
     "Turn",
+    "fit",
     "read_examples",
     "select",
 ]
@@ -44,6 +47,7 @@ _MODULES = {
     "Bundle": "bundle",
     "Choice": "selection",
     "Example": "records",
+    "Fit": "fitting",
     "InstructMiningError": "errors",
     "Reject": "records",
     "Rule": "rules",
@@ -51,6 +55,7 @@ _MODULES = {
     "Scorer": "scorer",
     "Statistics": "runstats",
     "Turn": "records",
+    "fit": "fitting",
     "read_examples": "inputs",
     "select": "selection",
 }
