@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from instructmining import Description, Rule, describe
-from instructmining.describing import OutOfRange
 from instructmining.errors import OutputError, RuleError, SelectionError
+from instructmining.rules import OutOfRange
 
 QUANTILES = [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]
 Write = Callable[..., Path]

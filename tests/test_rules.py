@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining.errors import RuleError
+from instructmining.errors import OutputError, RuleError
 from instructmining.records import COLUMNS
-from instructmining.rules import PRESETS, Rule
+from instructmining.rules import PRESETS, OutOfRange, Rule
 
 REASONS = [
     (b"{", "invalid JSON"),
@@ -131,3 +131,41 @@ def test_an_unknown_rule_is_an_error_that_lists_the_presets(tmp_path: Path) -> N
         Rule.load("paper-v2")
     with pytest.raises(RuleError, match="Is a directory"):
         Rule.load(tmp_path)
+
+
+# Ranges and files
+
+RANGED = Rule("mine", 1.0, {"mtld": 2.0, "reward": -1.0}, provenance={"ranges": {"mtld": [60.0, 80.0], "ifd": [0, 1]}})
+
+
+def test_means_outside_of_the_fitted_ranges_are_told_and_others_not() -> None:
+    assert RANGED.outside_range({"mtld": 60.0, "reward": 99.0, "ifd": 9.0}) == ()
+    assert RANGED.outside_range({"mtld": 80.5}) == (OutOfRange("mtld", 80.5, 60.0, 80.0),)
+    (told,) = RANGED.outside_range({"mtld": 59.0})
+    assert str(told) == "mtld is 59, the runs behind the rule had 60 to 80"
+    assert RANGED.outside_range({"mtld": float("nan")}) == ()
+    assert RANGED.outside_range({}) == ()
+    assert Rule.load("paper-v3").outside_range({"reward": 1e9}) == ()
+
+
+@pytest.mark.parametrize("ranges", [[1, 2], {"mtld": [1]}, {"mtld": [2, 1]}, {"mtld": ["a", "b"]}, {"mtld": 3}])
+def test_ranges_that_are_none_are_an_error(ranges: object) -> None:
+    with pytest.raises(RuleError, match="range"):
+        Rule("mine", 1.0, {"mtld": 2.0}, provenance={"ranges": ranges}).outside_range({"mtld": 1.5})
+
+
+def test_a_saved_rule_loads_as_it_was(tmp_path: Path) -> None:
+    RANGED.save(tmp_path / "rule.json")
+    found = Rule.load(tmp_path / "rule.json")
+    assert found.digest == hashlib.sha256((tmp_path / "rule.json").read_bytes()).hexdigest()
+    assert found.as_json() == RANGED.as_json()
+    assert [file.name for file in tmp_path.iterdir()] == ["rule.json"]
+
+
+def test_a_rule_that_exists_is_kept_without_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "rule.json").write_text("mine")
+    with pytest.raises(OutputError, match="exists; give --overwrite"):
+        RANGED.save(tmp_path / "rule.json")
+    assert (tmp_path / "rule.json").read_text() == "mine"
+    RANGED.save(tmp_path / "rule.json", overwrite=True)
+    assert Rule.load(tmp_path / "rule.json").id == "mine"

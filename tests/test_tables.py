@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from instructmining.comparing import ColumnDifference, Comparison, SetCounts
-from instructmining.describing import ColumnSummary, Description, OutOfRange, PredictedLoss
+from instructmining.describing import ColumnSummary, Description, PredictedLoss
+from instructmining.rules import OutOfRange
 from instructmining.tables import comparison_text, descriptions_csv, descriptions_json, descriptions_text
 
 

@@ -36,8 +36,4 @@ def describe(
     put_text(written, target)
     for one in described:
         for term in one.predicted.extrapolated if one.predicted else ():
-            typer.echo(
-                f"caution: {one.name}: the mean of {term.column} is {term.mean:.5g}, the rule was fitted on means of "
-                f"{term.least:.5g} to {term.most:.5g}: its prediction extrapolates",
-                err=True,
-            )
+            typer.echo(f"caution: {one.name}: its mean {term}: the prediction extrapolates", err=True)

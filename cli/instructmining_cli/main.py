@@ -18,6 +18,7 @@ from instructmining_cli.compare import compare
 from instructmining_cli.describe import describe
 from instructmining_cli.doctor import doctor
 from instructmining_cli.export import export
+from instructmining_cli.fit import fit
 from instructmining_cli.rescore import rescore
 from instructmining_cli.score import score
 from instructmining_cli.select import select
@@ -52,6 +53,7 @@ app.command()(select)
 app.command()(describe)
 app.command()(compare)
 app.command()(rescore)
+app.command()(fit)
 app.command()(export)
 app.command()(bench)
 app.command()(doctor)

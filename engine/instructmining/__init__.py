@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from instructmining.comparing import Comparison, Differing, compare
     from instructmining.describing import Description, describe
     from instructmining.errors import InstructMiningError
+    from instructmining.fitting import Fit, fit
     from instructmining.frames import score_table, to_arrow
     from instructmining.inputs import read_examples
     from instructmining.near_duplicates import Distinct
@@ -40,6 +41,7 @@ __all__ = [
     "Distinct",
     "Example",
     "Extras",
+    "Fit",
     "InstructMiningError",
     "Reject",
     "Rescoring",
@@ -51,6 +53,7 @@ __all__ = [
     "Turn",
     "compare",
     "describe",
+    "fit",
     "read_examples",
     "rescore",
     "score_table",
@@ -67,6 +70,7 @@ _MODULES = {
     "Distinct": "near_duplicates",
     "Example": "records",
     "Extras": "choices",
+    "Fit": "fitting",
     "InstructMiningError": "errors",
     "Reject": "records",
     "Rescoring": "rescoring",
@@ -78,6 +82,7 @@ _MODULES = {
     "Turn": "records",
     "compare": "comparing",
     "describe": "describing",
+    "fit": "fitting",
     "read_examples": "inputs",
     "rescore": "rescoring",
     "score_table": "frames",

@@ -16,7 +16,7 @@ from instructmining.correlations import correlations, inflation
 from instructmining.errors import SelectionError
 from instructmining.readers import Source
 from instructmining.records import PREDICTION, SourceRow
-from instructmining.rules import Rule
+from instructmining.rules import OutOfRange, Rule
 from instructmining.scored import ScoredRows
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -36,16 +36,6 @@ class ColumnSummary:
     percentile_75: float | None = None
     percentile_95: float | None = None
     maximum: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OutOfRange:
-    """A term whose mean in the set lies outside of what the rule was fitted on: the prediction extrapolates."""
-
-    column: str
-    mean: float
-    least: float  # of the fitted sets' means
-    most: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,18 +187,5 @@ def _predicted(store: ColumnStore, rule: Rule | None) -> PredictedLoss | None:
         at_means=None if math.isnan(at_means) else at_means,
         mean_of_rows=total / rows if rows else None,
         rows=rows,
-        extrapolated=_outside(rule, means),
+        extrapolated=rule.outside_range(means),
     )
-
-
-def _outside(rule: Rule, means: Mapping[str, float]) -> tuple[OutOfRange, ...]:
-    """The terms outside of the ranges that the rule's provenance states; a rule that states none has none."""
-    ranges = rule.provenance.get("ranges")
-    if not isinstance(ranges, Mapping):
-        return ()
-    found = []
-    for column, mean in means.items():
-        match ranges.get(column):
-            case [int() | float() as least, int() | float() as most] if mean < least or mean > most:
-                found.append(OutOfRange(column, mean, float(least), float(most)))
-    return tuple(found)

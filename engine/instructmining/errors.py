@@ -10,6 +10,7 @@ InstructMiningError
 │   └── DeviceMemoryError   the device has too little memory for what it was given
 ├── RuleError        a rule cannot be read or applied
 ├── SelectionError   a choice that the scored rows cannot answer
+├── FittingError     fine-tuning runs that no rule can be estimated from
 └── ExportError      a checkpoint cannot become a bundle
 """
 
@@ -54,6 +55,10 @@ class RuleError(InstructMiningError):
 
 class SelectionError(InstructMiningError):
     """The scored file cannot answer the selection asked for."""
+
+
+class FittingError(InstructMiningError):
+    """The table of fine-tuning runs is wrong, or too little to estimate a rule from; or statsmodels is missing."""
 
 
 class ExportError(InstructMiningError):

@@ -18,7 +18,7 @@ class FileSet:
     """Files that appear together or not at all, as far as a file system allows; a context manager."""
 
     def __init__(
-        self, scored: Path | None, targets: Iterable[str | Path | None], *, prefix: str, overwrite: bool
+        self, scored: Path | None, targets: Iterable[str | Path | None], *, prefix: str = "", overwrite: bool = False
     ) -> None:
         """Check that all can be written.
 

@@ -13,10 +13,25 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from instructmining.errors import RuleError
+from instructmining.errors import OutputError, RuleError
+from instructmining.journal import write_whole
 
 PRESETS = ("paper-v1", "paper-v3")
 _FIELDS = frozenset({"id", "intercept", "terms", "reward_model", "provenance"})
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfRange:
+    """A term whose mean in a set lies outside of what the rule was fitted on: the prediction extrapolates."""
+
+    column: str
+    mean: float
+    least: float  # of the fitted sets' means
+    most: float
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"{self.column} is {self.mean:.4g}, the runs behind the rule had {self.least:.4g} to {self.most:.4g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +127,59 @@ class Rule:
         return {
             column: coefficient * np.asarray(columns[column], dtype=np.float64)
             for column, coefficient in self.terms.items()
+        }
+
+    def outside_range(self, means: Mapping[str, float]) -> tuple[OutOfRange, ...]:
+        """Where a set lies beyond the runs that the rule was fitted on: there its prediction extrapolates.
+
+        Args:
+            means: the set's mean of each indicator; a term that is missing or NaN is passed over.
+
+        Returns:
+            The terms that are out of ``provenance["ranges"]``; none where the rule has no ranges.
+
+        Raises:
+            RuleError: the ranges are not pairs of numbers by column.
+        """
+        ranges = self.provenance.get("ranges", {})
+        if not isinstance(ranges, Mapping):
+            raise RuleError(f"rule {self.id!r}: 'ranges' is {ranges!r}, wanted an object of column: [least, greatest]")
+        found = []
+        for term in self.terms:
+            if term not in ranges:
+                continue
+            match ranges[term]:
+                case [int() | float() as least, int() | float() as greatest] if least <= greatest:
+                    value = means.get(term, math.nan)
+                case other:
+                    raise RuleError(f"rule {self.id!r}: the range of {term!r} is {other!r}, wanted [least, greatest]")
+            if value < least or value > greatest:
+                found.append(OutOfRange(term, value, float(least), float(greatest)))
+        return tuple(found)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write it as a file that :meth:`load` reads.
+
+        Args:
+            path: where.
+            overwrite: replace what is there.
+
+        Raises:
+            OutputError: the file exists, or cannot be written.
+        """
+        file = Path(path)
+        if file.exists() and not overwrite:
+            raise OutputError(f"{file}: exists; give --overwrite to replace it")
+        write_whole(file, orjson.dumps(self.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+    def as_json(self) -> dict[str, object]:
+        """The content of its file."""
+        return {
+            "id": self.id,
+            "intercept": self.intercept,
+            "terms": dict(self.terms),
+            "reward_model": self.reward_model,
+            "provenance": dict(self.provenance),
         }
 
 

@@ -100,10 +100,8 @@ def select(  # noqa: PLR0913 - the files beside OUT came to eight options that s
         remarks = (*([remark] if remark else []), *_short_of_quota(ranking, choice))
         found = _selection(ranking, choice, f"{prefix}{by}", remarks)
         settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
-        said = {
-            "instructmining": version("instructmining"),
-            "scored": None if source.path is None else input_digest(source.name),
-        }
+        digest = input_digest(source.name) if source.path is not None else None
+        said = {"instructmining": version("instructmining"), "scored": digest}
         files.describe(out, said | _as_json(found, ranking, choice, settings, extras, rule))
         files.put_in_place()
     return found
@@ -115,7 +113,10 @@ def _rule(scored: Path | None, extras: Extras) -> tuple[Rule | None, str]:
         return None, ""
     if extras.rule is not None:
         return extras.rule if isinstance(extras.rule, Rule) else Rule.load(extras.rule), ""
-    rule, reason = rule_of_run(scored)
+    if scored is None:
+        rule, reason = None, "a table in memory has no run file that names its rule"
+    else:
+        rule, reason = rule_of_run(scored)
     return (
         rule,
         f"{reason}: the explanations are without the terms' contributions; give rule (--rule)" if reason else "",

@@ -99,11 +99,7 @@ def _predicted(predicted: PredictedLoss) -> list[str]:
     if predicted.rule is None:
         return [f"predicted log loss: {rows}"]
     lines = [f"predicted log loss by rule {predicted.rule}: {_number(predicted.at_means)} at the set's means, {rows}"]
-    return lines + [
-        f"outside of what the rule was fitted on: {term.column} {_number(term.mean)}, fitted "
-        f"{_number(term.least)} to {_number(term.most)}"
-        for term in predicted.extrapolated
-    ]
+    return lines + [f"outside of what the rule was fitted on: {term}" for term in predicted.extrapolated]
 
 
 def _summaries(described: Description) -> str:
