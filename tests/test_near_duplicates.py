@@ -72,8 +72,10 @@ def greedy(vectors: NDArray[np.float32], order: Iterable[int], distance: float) 
     return kept
 
 
-def through(vectors: NDArray[np.float32], distance: float, window: int) -> tuple[list[int], dict[int, float]]:
-    """Rows kept in order, and the distance of the others."""
+def through(
+    vectors: NDArray[np.float32], distance: float, window: int
+) -> tuple[list[int], dict[int, tuple[float, int]]]:
+    """Rows kept in order, and of the others the nearest kept one with its distance."""
     kept = KeptVectors(distance)
     left_out = {}
     for first in range(0, len(vectors), window):
@@ -83,7 +85,7 @@ def through(vectors: NDArray[np.float32], distance: float, window: int) -> tuple
             if near is None:
                 kept.keep(at, row)
             else:
-                left_out[row] = near[0]
+                left_out[row] = near
     return kept.rows, left_out
 
 
@@ -108,8 +110,9 @@ def test_the_rows_kept_are_those_of_the_definition(
     exact = vectors.astype(np.float64)
     apart = np.linalg.norm(exact[:, None] - exact[None], axis=2)
     assert all(apart[a, b] >= distance for a in kept for b in kept if a < b)
-    for row, said in left_out.items():
+    for row, (said, nearest) in left_out.items():
         assert said == pytest.approx(min(apart[row, other] for other in kept if other < row), abs=1e-12)
+        assert said == pytest.approx(apart[row, nearest], abs=1e-12)
         assert said < distance
 
 
@@ -119,7 +122,15 @@ def test_many_kept_rows_over_several_tiles_are_compared_exactly() -> None:
     near = first[rng.integers(9000, size=200)] + rng.normal(scale=0.01, size=(200, 16))
     near /= np.linalg.norm(near, axis=1, keepdims=True)
     vectors = np.concatenate([first, near.astype(np.float32)])
-    assert through(vectors, 0.05, 512)[0] == greedy(vectors, range(len(vectors)), 0.05)
+    kept, left_out = through(vectors, 0.05, 512)
+    assert kept[:9000] == list(range(9000))
+    assert len(left_out) > 50
+    for row in range(9000, 9200):
+        before = [other for other in kept if other < row]
+        apart = np.linalg.norm(vectors[before].astype(np.float64) - vectors[row].astype(np.float64), axis=1)
+        assert (apart.min() < 0.05) == (row in left_out)
+        if row in left_out:
+            assert left_out[row] == (pytest.approx(apart.min(), abs=1e-12), before[int(apart.argmin())])
 
 
 def test_a_distance_of_exactly_the_limit_is_apart() -> None:
@@ -135,6 +146,21 @@ def test_distances_that_float32_products_cannot_tell_apart_are_decided_exactly()
     to_first = float(np.linalg.norm(exact[1] - exact[0]))
     assert through(vectors, to_first, 1)[0][:2] == [0, 1]
     assert through(vectors, np.nextafter(to_first, 1), 1)[0][:2] == [0, 2]
+
+
+def test_the_nearest_kept_row_is_named_where_products_in_float32_name_another() -> None:
+    rng = np.random.default_rng(2)
+    misled = 0
+    for _ in range(60):
+        middle, *away = np.linalg.qr(rng.normal(size=(384, 3)))[0].T
+        vectors = np.array([middle + 0.2 * away[0], middle + (0.2 - 1e-8) * away[1], middle])
+        vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        apart = np.linalg.norm(vectors[:2].astype(np.float64) - vectors[2].astype(np.float64), axis=1)
+        misled += int((vectors[2:] @ vectors[:2].T).argmax()) != int(apart.argmin())
+        kept, left_out = through(vectors, 0.25, 1)
+        assert kept == [0, 1]
+        assert left_out == {2: (pytest.approx(apart.min(), abs=1e-14), int(apart.argmin()))}
+    assert misled > 5
 
 
 def test_a_near_duplicate_makes_room_for_the_next_row(tmp_path: Path) -> None:
