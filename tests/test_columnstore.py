@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from instructmining import columnstore
-from instructmining.columnstore import ColumnStore
+from instructmining.tables import columnstore
+from instructmining.tables.columnstore import ColumnStore
 
 
 def test_columns_come_back_whole_known_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

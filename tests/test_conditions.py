@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from instructmining.conditions import Condition
 from instructmining.errors import SelectionError
+from instructmining.selection.conditions import Condition
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from scipy import stats
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 from statsmodels.tools.tools import add_constant
 
-from instructmining import columnstore
-from instructmining.columnstore import ColumnStore
-from instructmining.correlations import Correlations, correlations, inflation, ranks
+from instructmining.tables import columnstore
+from instructmining.tables.columnstore import ColumnStore
+from instructmining.tables.correlations import Correlations, correlations, inflation, ranks
 
 
 def stored(columns: Mapping[str, Sequence[float] | NDArray[np.float64]]) -> ColumnStore:

@@ -7,11 +7,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from instructmining.choices import Choice, Extras
 from instructmining.errors import OutputError, RuleError, SelectionError
-from instructmining.explanations import rule_of_run
 from instructmining.rules import Rule
 from instructmining.selection import Selection, select
+from instructmining.selection.choices import Choice, Extras
+from instructmining.selection.explanations import rule_of_run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 RULE = Rule("mine", 1.0, {"mtld": -0.5, "output_length": 0.25})

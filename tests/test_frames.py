@@ -12,9 +12,9 @@ import pytest
 from instructmining import Example, Reject, Scorer, read_examples, score_table, to_arrow
 from instructmining.errors import InputError, RowError
 from instructmining.readers import open_rows
+from instructmining.readers.tabular import Table
 from instructmining.scored import ScoredRows
 from instructmining.selection import Choice, select
-from instructmining.tabular import Table
 
 ROWS = {"id": pa.array([7, 8, 9], pa.uint8()), "prompt": ["a", "b", "c"], "response": ["x y z", None, "z z y"]}
 TABLE = pa.table(ROWS)

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from instructmining.choices import Choice, Extras
 from instructmining.errors import RowError, RuleError, SelectionError
-from instructmining.near_duplicates import Distinct, KeptVectors
 from instructmining.records import Example
 from instructmining.scorer import Scorer
 from instructmining.selection import Selection, select
+from instructmining.selection.choices import Choice, Extras
+from instructmining.selection.near_duplicates import Distinct, KeptVectors
 
 
 class GivenVectors:

@@ -14,9 +14,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining import jsonrows, readers
+from instructmining import readers
 from instructmining.errors import InputError
-from instructmining.readers import open_rows
+from instructmining.readers import jsonrows, open_rows
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 BOM = b"\xef\xbb\xbf"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 
-from instructmining import regression
-from instructmining.regression import Projection
+from instructmining.fitting import regression
+from instructmining.fitting.regression import Projection
 
 Values = NDArray[np.float64]
 

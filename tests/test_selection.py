@@ -14,11 +14,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining.choices import Choice, Extras
 from instructmining.errors import InputError, OutputError, SelectionError
 from instructmining.records import PREDICTION, Example, ScoredRow, SourceRow, Turn
 from instructmining.selection import Selection, select
-from instructmining.subsets import random_rows
+from instructmining.selection.choices import Choice, Extras
+from instructmining.selection.subsets import random_rows
 from instructmining.writers import splice
 
 TURNS = (Turn("user", "a"), Turn("assistant", "b"))

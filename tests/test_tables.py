@@ -7,10 +7,10 @@ import math
 import orjson
 import pytest
 
-from instructmining.comparing import ColumnDifference, Comparison, SetCounts
-from instructmining.describing import ColumnSummary, Description, PredictedLoss
 from instructmining.rules import OutOfRange
-from instructmining.tables import comparison_text, descriptions_csv, descriptions_json, descriptions_text
+from instructmining.tables.comparing import ColumnDifference, Comparison, SetCounts
+from instructmining.tables.describing import ColumnSummary, Description, PredictedLoss
+from instructmining.tables.tables import comparison_text, descriptions_csv, descriptions_json, descriptions_text
 
 
 def description(name: str, **means: float | None) -> Description:

@@ -23,9 +23,9 @@ from pyarrow import feather
 from instructmining.errors import InputError, SelectionError
 from instructmining.inputs import read_examples
 from instructmining.readers import Source, open_rows
+from instructmining.readers.tabular import TableRows
 from instructmining.records import Reject, RowOrReject, SourceRow
 from instructmining.scored import ScoredRows
-from instructmining.tabular import TableRows
 
 ALPACA = pa.table({"instruction": ["a", "b", "c"], "input": ["", "x", ""], "output": ["d", "e", "f"]})
 MAP = pa.map_(pa.string(), pa.int8())

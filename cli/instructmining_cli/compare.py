@@ -25,9 +25,9 @@ def compare(
 
     Rows are the same where all fields but the added columns are equal. A set without scores takes those of the other.
     """
-    from instructmining.comparing import Differing
-    from instructmining.comparing import compare as compare_sets
-    from instructmining.tables import comparison_json, comparison_text
+    from instructmining.tables.comparing import Differing
+    from instructmining.tables.comparing import compare as compare_sets
+    from instructmining.tables.tables import comparison_json, comparison_text
 
     target = check_text(out, overwrite=overwrite, sources=[first, second])
     if left is not None and left == entered:

@@ -27,8 +27,8 @@ def describe(
 
     Means, quantiles, nulls, truncated rows, correlation and variance inflation of the columns, and the predicted loss.
     """
-    from instructmining.describing import describe as describe_set
-    from instructmining.tables import descriptions_csv, descriptions_json, descriptions_text
+    from instructmining.tables.describing import describe as describe_set
+    from instructmining.tables.tables import descriptions_csv, descriptions_json, descriptions_text
 
     target = check_text(out, overwrite=overwrite, sources=scored)
     described = [describe_set(one, prefix=prefix, rule=rule) for one in scored]

@@ -19,7 +19,7 @@ def rescore(
 
     OUT is what score would have written with that rule and the same indicators. OUT.run.json says what was done.
     """
-    from instructmining.rescoring import rescore as rescore_rows
+    from instructmining.tables.rescoring import rescore as rescore_rows
 
     begin = time.perf_counter()
     done = rescore_rows(scored, out, rule, prefix=prefix, overwrite=overwrite)

@@ -11,9 +11,9 @@ import typer
 from instructmining_cli.device_options import DeviceName
 
 if TYPE_CHECKING:
-    from instructmining.choices import Choice
-    from instructmining.near_duplicates import Distinct
     from instructmining.selection import Selection
+    from instructmining.selection.choices import Choice
+    from instructmining.selection.near_duplicates import Distinct
 
 
 def select(
@@ -92,9 +92,9 @@ def select(
     within all of them. --where and --quota say which rows are candidates, the others how many of these are kept. Rows
     without a value are left out. OUT.selection.json has the settings and the counts by reason.
     """
-    from instructmining.choices import Choice, Extras
     from instructmining.errors import SelectionError
     from instructmining.selection import select as select_rows
+    from instructmining.selection.choices import Choice, Extras
 
     if descending and max_loss is not None:
         raise typer.BadParameter("--max-loss keeps the smallest values and does not go with --descending")
@@ -157,8 +157,8 @@ def _distinct(distance: float, bundle: str | None, device: str, format: str | No
     Raises:
         typer.BadParameter: the distance is out of range.
     """
-    from instructmining.near_duplicates import Distinct
     from instructmining.scorer import Scorer
+    from instructmining.selection.near_duplicates import Distinct
     from instructmining_cli.demo_bundle import demo_bundle
 
     if not 0 < distance <= 2:  # before a bundle is built or opened

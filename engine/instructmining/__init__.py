@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
-    from instructmining.choices import Choice, Extras
-    from instructmining.comparing import Comparison, Differing, compare
-    from instructmining.describing import Description, describe
     from instructmining.errors import InstructMiningError
     from instructmining.fitting import Fit, fit
     from instructmining.frames import score_table, to_arrow
     from instructmining.inputs import read_examples
-    from instructmining.near_duplicates import Distinct
     from instructmining.records import Example, Reject, ScoredRow, Turn
-    from instructmining.rescoring import Rescoring, rescore
     from instructmining.rules import Rule
     from instructmining.runstats import Statistics
     from instructmining.scorer import Scorer
     from instructmining.selection import Selection, select
+    from instructmining.selection.choices import Choice, Extras
+    from instructmining.selection.near_duplicates import Distinct
+    from instructmining.tables.comparing import Comparison, Differing, compare
+    from instructmining.tables.describing import Description, describe
+    from instructmining.tables.rescoring import Rescoring, rescore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -63,28 +63,28 @@ __all__ = [
 
 _MODULES = {
     "Bundle": "bundle",
-    "Choice": "choices",
-    "Comparison": "comparing",
-    "Description": "describing",
-    "Differing": "comparing",
-    "Distinct": "near_duplicates",
+    "Choice": "selection.choices",
+    "Comparison": "tables.comparing",
+    "Description": "tables.describing",
+    "Differing": "tables.comparing",
+    "Distinct": "selection.near_duplicates",
     "Example": "records",
-    "Extras": "choices",
+    "Extras": "selection.choices",
     "Fit": "fitting",
     "InstructMiningError": "errors",
     "Reject": "records",
-    "Rescoring": "rescoring",
+    "Rescoring": "tables.rescoring",
     "Rule": "rules",
     "ScoredRow": "records",
     "Scorer": "scorer",
     "Selection": "selection",
     "Statistics": "runstats",
     "Turn": "records",
-    "compare": "comparing",
-    "describe": "describing",
+    "compare": "tables.comparing",
+    "describe": "tables.describing",
     "fit": "fitting",
     "read_examples": "inputs",
-    "rescore": "rescoring",
+    "rescore": "tables.rescoring",
     "score_table": "frames",
     "select": "selection",
     "to_arrow": "frames",

@@ -10,11 +10,11 @@ import orjson
 from instructmining.errors import InputError
 from instructmining.formats import FormatName
 from instructmining.inputs import read_examples
-from instructmining.jsonvalues import first_line
 from instructmining.parquet import schema_of, table_of
+from instructmining.readers.jsonvalues import first_line
+from instructmining.readers.tabular import IN_MEMORY, BatchedDataset, Table
 from instructmining.records import ScoredRow
 from instructmining.scorer import OnReject, Scorer
-from instructmining.tabular import IN_MEMORY, BatchedDataset, Table
 from instructmining.writers import added_fields, known_kinds, splice
 
 if TYPE_CHECKING:

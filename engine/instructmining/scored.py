@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from instructmining.errors import InputError, RuleError, SelectionError
 from instructmining.readers import Source, open_rows
+from instructmining.readers.tabular import IN_MEMORY, is_table, read_once
 from instructmining.records import COLUMNS, SourceRow
 from instructmining.rules import Rule
-from instructmining.tabular import IN_MEMORY, is_table, read_once
 from instructmining.writers import added_names
 
 BLOCK_ROWS = 256  # the rows' own bytes are what a block costs

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from instructmining.errors import InputError, OutputError
 from instructmining.readers import RowReader, open_rows
+from instructmining.readers.streams import PACKED
+from instructmining.readers.tabular import PARQUET
 from instructmining.records import SourceRow
-from instructmining.streams import PACKED
-from instructmining.tabular import PARQUET
 
 # A row's own bytes beside what was read: eleven columns and their names.
 _COLUMNS_BYTES = 350

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import orjson
 
 from instructmining.errors import InputError
+from instructmining.readers.streams import BOM, DAMAGE, FileRows
 from instructmining.records import Reject, RowOrReject, SourceRow
-from instructmining.streams import BOM, DAMAGE, FileRows
 
 _KEPT = 1000  # bytes kept of a row that is too long
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")

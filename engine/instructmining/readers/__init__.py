@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from instructmining.delimited import DelimitedRows
 from instructmining.errors import InputError
-from instructmining.jsonrows import JsonRows
+from instructmining.readers.delimited import DelimitedRows
+from instructmining.readers.jsonrows import JsonRows
+from instructmining.readers.streams import PACKED
+from instructmining.readers.tabular import TABLES, Table, TableRows, is_table
 from instructmining.records import RowOrReject
-from instructmining.streams import PACKED
-from instructmining.tabular import TABLES, Table, TableRows, is_table
 
 MAX_ROW_BYTES = 64 * 2**20
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}

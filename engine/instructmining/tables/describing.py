@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.columnstore import ColumnStore
-from instructmining.correlations import correlations, inflation
 from instructmining.errors import SelectionError
 from instructmining.readers import Source
 from instructmining.records import PREDICTION, SourceRow
 from instructmining.rules import OutOfRange, Rule
 from instructmining.scored import ScoredRows
+from instructmining.tables.columnstore import ColumnStore
+from instructmining.tables.correlations import correlations, inflation
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.errors import FittingError
-from instructmining.fitting_runs import Runs, RunsSource, read_runs
-from instructmining.regression import (
+from instructmining.fitting.fitting_runs import Runs, RunsSource, read_runs
+from instructmining.fitting.regression import (
     LeastSquares,
     Projection,
     Subset,
@@ -22,8 +22,8 @@ from instructmining.regression import (
     least_squares,
     variance_inflation,
 )
+from instructmining.fitting.term_choice import PAPER_P, SEARCHES, Choose, Problem, choose_terms, figures, nested_r2
 from instructmining.rules import Rule
-from instructmining.term_choice import PAPER_P, SEARCHES, Choose, Problem, choose_terms, figures, nested_r2
 
 CONFIDENCE = 0.95  # of all intervals
 RUNS_A_TERM = 10  # fewer are said to be few

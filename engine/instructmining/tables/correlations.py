@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.columnstore import ColumnStore
+from instructmining.tables.columnstore import ColumnStore
 
 # Less variance than this, of columns scaled to variance 1, is rounding: the sums are taken in one pass.
 _NO_VARIANCE = 1e-12

@@ -11,14 +11,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from instructmining.choices import Choice
 from instructmining.errors import InputError, RowError, SelectionError
 from instructmining.formats import detect, parse
-from instructmining.near_duplicates import BLOCK, Distinct, KeptVectors
-from instructmining.qualifying import LENGTHS, Columns, Groups, Verdict
 from instructmining.records import Example, SourceRow
 from instructmining.scored import BLOCK_ROWS, ScoredRows
-from instructmining.subsets import in_order
+from instructmining.selection.choices import Choice
+from instructmining.selection.near_duplicates import BLOCK, Distinct, KeptVectors
+from instructmining.selection.qualifying import LENGTHS, Columns, Groups, Verdict
+from instructmining.selection.subsets import in_order
 
 
 @dataclass(frozen=True, slots=True)

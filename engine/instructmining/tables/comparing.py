@@ -13,13 +13,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from instructmining.columnstore import ColumnStore
-from instructmining.distances import distances
 from instructmining.errors import SelectionError
 from instructmining.linefiles import check_out, line_file
-from instructmining.matching import match
 from instructmining.readers import Source
 from instructmining.scored import ScoredRows
+from instructmining.tables.columnstore import ColumnStore
+from instructmining.tables.distances import distances
+from instructmining.tables.matching import match
 
 _TOKENS = ("input_length", "output_length")
 

@@ -9,9 +9,9 @@ from dataclasses import asdict
 
 import orjson
 
-from instructmining.comparing import Comparison, SetCounts
-from instructmining.describing import Description, PredictedLoss
 from instructmining.records import PREDICTION
+from instructmining.tables.comparing import Comparison, SetCounts
+from instructmining.tables.describing import Description, PredictedLoss
 
 _SUMMARY = ("mean", "sd", "min", "5%", "25%", "50%", "75%", "95%", "max", "null", "VIF")
 _DIFFERENCE = ("mean A", "mean B", "B - A", "standardized", "sd A", "sd B", "KS", "Wasserstein", "null A", "null B")

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from instructmining.choices import Choice, Extras
 from instructmining.errors import SelectionError
-from instructmining.explanations import Explainer, rule_of_run
-from instructmining.filesets import FileSet
 from instructmining.inputs import input_digest
-from instructmining.ranking import Ranking, groups_as_json, rank
 from instructmining.readers import Source
 from instructmining.records import PREDICTION, SourceRow
 from instructmining.rules import Rule
 from instructmining.scored import ScoredRows
-from instructmining.subsets import in_file_order, in_order, random_rows, without_scores
+from instructmining.selection.choices import Choice, Extras
+from instructmining.selection.explanations import Explainer, rule_of_run
+from instructmining.selection.filesets import FileSet
+from instructmining.selection.ranking import Ranking, groups_as_json, rank
+from instructmining.selection.subsets import in_file_order, in_order, random_rows, without_scores
 
 __all__ = ["Choice", "Extras", "Selection", "select"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from instructmining.errors import InputError
-from instructmining.jsonvalues import JsonRow, NoJson, RowMaker, first_line
+from instructmining.readers.jsonvalues import JsonRow, NoJson, RowMaker, first_line
+from instructmining.readers.streams import file_size
 from instructmining.records import Reject, RowOrReject, SourceRow
-from instructmining.streams import file_size
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.errors import FittingError
-from instructmining.regression import Projection, Subset, least_squares, nested_left_out, significant, subsets
+from instructmining.fitting.regression import Projection, Subset, least_squares, nested_left_out, significant, subsets
 
 Choose: TypeAlias = Literal["loo", "adjusted-r2", "paper", "all"]
 

@@ -10,10 +10,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from instructmining.choices import Choice
 from instructmining.errors import SelectionError
 from instructmining.records import SourceRow
 from instructmining.scored import ScoredRows
+from instructmining.selection.choices import Choice
 
 LENGTHS = ("input_length", "output_length")
 _MOST_GROUPS = 100_000  # names that are held

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from instructmining.conditions import Condition
 from instructmining.errors import SelectionError
-from instructmining.near_duplicates import Distinct
 from instructmining.rules import Rule
+from instructmining.selection.conditions import Condition
+from instructmining.selection.near_duplicates import Distinct
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from instructmining.choices import Choice
-from instructmining.conditions import Condition
 from instructmining.errors import RuleError, SelectionError
-from instructmining.qualifying import LENGTHS, Verdict
-from instructmining.ranking import Ranking
 from instructmining.records import PREDICTION, SourceRow
 from instructmining.rules import Rule
 from instructmining.scored import ScoredBlock, ScoredRows
+from instructmining.selection.choices import Choice
+from instructmining.selection.conditions import Condition
+from instructmining.selection.qualifying import LENGTHS, Verdict
+from instructmining.selection.ranking import Ranking
 
 _TOLERANCE = 1e-6  # between the prediction in the file and the rule's, relative to 1 or the prediction
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import orjson
 
+from instructmining.readers.streams import BOM, DAMAGE, FileRows
 from instructmining.records import Reject, RowOrReject, SourceRow
-from instructmining.streams import BOM, DAMAGE, FileRows
 
 _CHUNK = 1 << 20
 # A string, an opening or closing bracket, or a quote whose string does not end in the buffer.
