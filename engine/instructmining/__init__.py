@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
+    from instructmining.corpus import Neighbourhood
     from instructmining.errors import InstructMiningError
     from instructmining.fitting import Fit, fit
     from instructmining.frames import score_table, to_arrow
@@ -43,6 +44,7 @@ __all__ = [
     "Extras",
     "Fit",
     "InstructMiningError",
+    "Neighbourhood",
     "Reject",
     "Rescoring",
     "Rule",
@@ -72,6 +74,7 @@ _MODULES = {
     "Extras": "selection.choices",
     "Fit": "fitting",
     "InstructMiningError": "errors",
+    "Neighbourhood": "corpus",
     "Reject": "records",
     "Rescoring": "tables.rescoring",
     "Rule": "rules",

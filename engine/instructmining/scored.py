@@ -57,7 +57,7 @@ class ScoredRows:
         """
         if read_once(source):
             raise SelectionError("what can be read once cannot be looked at again; give a file, or a table in memory")
-        if source == "-":
+        if isinstance(source, str) and source == "-":
             raise InputError("standard input cannot be read twice; give a file")
         self.path = None if is_table(source) else Path(str(source))
         self.name = IN_MEMORY if self.path is None else str(source)
