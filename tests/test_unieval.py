@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -284,3 +285,29 @@ def test_a_window_of_nothing_but_rejects_gives_no_rows(bundle: Path) -> None:
     with Scorer.open(bundle, device="cpu") as scorer:
         assert list(scorer.score([silent], on_reject=lambda reject: rejected.append(reject.example))) == []
     assert rejected == [silent]
+
+
+# The published weights
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("INSTRUCTMINING_UNIEVAL" not in os.environ, reason="a folder of MingZhong/unieval-dialog is needed")
+def test_the_published_model_gives_the_values_of_its_authors(tmp_path: Path) -> None:
+    # The dialogue example of the original repository's README, with the values that it prints.
+    dialogue = Example(
+        (
+            Turn("user", "hi , do you know much about the internet ? "),
+            Turn("assistant", " i know a lot about different sites and some website design , how about you ? "),
+            Turn(
+                "assistant",
+                "i do too . did you know the 3 horizontal line menu on apps and websites "
+                "is called the hamburger button ?",
+            ),
+        )
+    )
+    bundle = tmp_path / "bundle"
+    export_bundle(bundle, {"unieval": os.environ["INSTRUCTMINING_UNIEVAL"]}, settings=Settings(), default_rule=None)
+    with Scorer.open(bundle, indicators=list(COLUMNS), device="cpu") as scorer:
+        (row,) = scorer.score([dialogue])
+    wanted = {"naturalness": 0.950218, "coherence": 0.973135, "understandability": 0.946209}
+    assert row.columns == pytest.approx(wanted, abs=1e-4)
