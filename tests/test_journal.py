@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from instructmining import journal
 from instructmining.batches import batches
 from instructmining.errors import OutputError, ResumeError
-from instructmining.journal import BatchLog, Journal, write_whole
+from instructmining.journal import BatchLog, Journal, sync_folder, write_whole
 from instructmining.records import Batch, Tokens
 
 
@@ -110,10 +110,12 @@ def test_a_changed_byte_ends_the_log_before_it(tmp_path_factory: pytest.TempPath
 def test_results_of_other_rows_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, BATCHES)
     with resumed(tmp_path) as found:
-        (kept, *_) = found.batches.known()
-        for other in (BATCHES[1], batch(3, 5, 2, seed=9)):
-            with pytest.raises(ResumeError, match="results of other rows than come now"):
-                kept.check(other)
+        everything = list(found.batches.known())
+    for kept, own in zip(everything, BATCHES, strict=True):
+        for other in (*BATCHES, batch(3, 5, 2, seed=9)):
+            if other is not own:
+                with pytest.raises(ResumeError, match="results of other rows than come now"):
+                    kept.check(other)
 
 
 def test_batches_are_synced_to_the_disk_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,9 +187,11 @@ def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
         Journal.resume(tmp_path)
 
 
-def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_bytes(b'{"version": 2, "identity": {}, "marks": {}, "generation": 0}')
-    with pytest.raises(ResumeError, match="is of version 2"):
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_state_of_another_version_is_refused(tmp_path: Path, version: int) -> None:
+    state = f'{{"version": {version}, "identity": {{}}, "marks": {{}}, "generation": 0}}'
+    (tmp_path / "state.json").write_text(state, encoding="utf-8")
+    with pytest.raises(ResumeError, match=f"is of version {version}"):
         Journal.resume(tmp_path)
 
 
@@ -195,6 +199,39 @@ def test_a_state_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state.json").mkdir()
     with pytest.raises(ResumeError, match="directory"):
         Journal.resume(tmp_path)
+
+
+# What the disk must have, in order
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files and folders that were waited for."""
+    names: list[str] = []
+    monkeypatch.setattr(journal.os, "fsync", lambda file: names.append(Path(f"/proc/self/fd/{file}").readlink().name))
+    return names
+
+
+def test_a_file_is_on_the_disk_before_its_name_and_then_its_name(tmp_path: Path, synced: list[str]) -> None:
+    write_whole(tmp_path / "file", b"new")
+    assert synced == ["file.new", tmp_path.name]
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_what_a_mark_speaks_of_is_on_the_disk_before_the_mark(tmp_path: Path, synced: list[str]) -> None:
+    with Journal.begin(tmp_path, {}) as made, (tmp_path / "data").open("wb") as data:
+        data.write(b"abc")
+        synced.clear()
+        made.commit("written", {"bytes": 3}, [data])
+    assert synced == ["data", "state.json.new", tmp_path.name]
+
+
+def test_where_folders_cannot_be_synced_they_are_left(
+    tmp_path: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal.os, "name", "nt")
+    sync_folder(tmp_path)
+    assert synced == []
 
 
 # A disk that takes no more

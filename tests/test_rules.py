@@ -15,6 +15,10 @@ from instructmining.rules import PRESETS, Rule
 REASONS = [
     (b"{", "invalid JSON"),
     (b"[]", "wanted an object with 'id', 'intercept' and 'terms'"),
+    (
+        b'{"intercept": 1, "terms": {"mtld": 1}, "weights": {}, "bias": 2}',
+        "unknown field 'bias'; known: id, intercept, provenance, reward_model, terms",
+    ),
     (b'{"intercept": 1}', "'terms' is None, wanted an object"),
     (b'{"intercept": 1, "terms": {}}', "'terms' is {}, wanted an object"),
     (b'{"intercept": 1, "terms": ["reward"]}', "wanted an object of column: coefficient"),
