@@ -114,6 +114,21 @@ def test_a_batch_that_is_large_enough_takes_no_much_shorter_text() -> None:
     assert members(parted) == [[0, 1], [2, 3], [4, 5, 6, 7, 8]]
 
 
+def test_a_text_just_a_tenth_shorter_is_taken_and_a_shorter_one_is_not() -> None:
+    assert members(list(batches(of_lengths(100, 90, 89), budget_tokens=1000, enough_tokens=100))) == [[0, 1], [2]]
+
+
+def test_a_batch_that_just_has_enough_takes_no_more() -> None:
+    assert members(list(batches(of_lengths(50, 40, 30), budget_tokens=1000, enough_tokens=100))) == [[0, 1], [2]]
+    assert members(list(batches(of_lengths(50, 40, 30), budget_tokens=1000, enough_tokens=101))) == [[0, 1, 2]]
+
+
+def test_widths_are_rounded_up_to_the_multiple_and_count_so_against_the_budget() -> None:
+    found = list(batches(of_lengths(17, 16, 16, 3), budget_tokens=64, width_multiple=16))
+    assert [batch.ids.shape for batch in found] == [(2, 32), (2, 16)]
+    assert [batch.mask.sum() for batch in found] == [33, 19]
+
+
 def test_what_is_usual_on_a_cpu_pads_a_few_short_rows_little() -> None:
     texts = of_lengths(60, 52, 40, 39, 33, 25, 21, 12)
     padded = sum(batch.ids.size for batch in Batching.usual("cpu", ["reward"]).of("reward", texts))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from file_limits import no_file_over
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -262,6 +263,18 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No space left on device"):
         write_whole(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_results_that_the_disk_does_not_take_are_an_output_error_and_closing_says_no_more(tmp_path: Path) -> None:
+    log = BatchLog(tmp_path / "log")
+    with no_file_over(64):
+        for _ in range(2):
+            with pytest.raises(OutputError, match="log: File too large"):
+                log.add(BATCHES[0], outputs_of(BATCHES[0]))
+        log.close()
+    again = BatchLog(tmp_path / "log")
+    assert len(again) == 0  # what was written of it is no whole record
+    again.close()
 
 
 def test_a_log_where_none_can_be_is_an_output_error(tmp_path: Path) -> None:

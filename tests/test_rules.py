@@ -38,6 +38,7 @@ def columns(**values: float) -> dict[str, np.ndarray]:
 def test_a_preset_loads_with_its_provenance_and_terms_among_the_columns(name: str) -> None:
     rule = Rule.load(name)
     assert rule.id == name
+    assert Rule.load(Path(name)) == rule
     assert set(rule.terms) <= set(COLUMNS)
     assert "2307.06290" in str(rule.provenance["paper"])
     assert rule.reward_model is not None
@@ -109,6 +110,7 @@ def test_a_users_own_file_loads_with_its_digest(tmp_path: Path) -> None:
     path.write_bytes(content)
     rule = Rule.load(path)
     assert (rule.id, rule.intercept, rule.terms, rule.reward_model) == ("mine", 1.0, {"mtld": -2.5}, "me/mine")
+    assert isinstance(rule.intercept, float)
     assert rule.provenance == {}
     assert rule.digest == hashlib.sha256(content).hexdigest()
     assert Rule.load(str(path)) == rule

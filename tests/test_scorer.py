@@ -462,7 +462,8 @@ def test_a_row_that_the_template_cannot_hold_is_rejected_and_the_others_are_scor
     assert [row.example for row in rows] == examples
     assert rejected == [(WITH_TOOL, "the model's template has no place for a turn of role 'tool' after 'user'")]
     assert (statistics.rows_taken, statistics.rows_scored, statistics.rows_rejected) == (21, 20, 1)
-    clean = list(Scorer.open(no_tools, rule="paper-v1", device="cpu").score(examples))
+    with Scorer.open(no_tools, rule="paper-v1", device="cpu") as scorer:
+        clean = list(scorer.score(examples))
     np.testing.assert_allclose(column(rows, "knn_6"), column(clean, "knn_6"), atol=1e-6)
 
 

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import resource
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from file_limits import no_file_over
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -156,17 +155,6 @@ def test_vectors_go_on_behind_those_that_were_kept(tmp_path: Path) -> None:
 # A disk that takes no more
 
 
-@contextmanager
-def no_file_over(size: int) -> Iterator[None]:
-    """The system lets this process write no file longer than that."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_embeddings_that_the_disk_does_not_take_are_an_output_error(tmp_path: Path) -> None:
     with Spool(tmp_path) as spool:
         spool.append(window(0), np.ones((1, 3), dtype=np.float32))
@@ -188,6 +176,7 @@ def test_rows_that_the_disk_does_not_take_are_an_output_error(tmp_path: Path) ->
 def test_what_the_disk_does_not_take_in_the_end_is_an_output_error(tmp_path: Path, size: int, name: str) -> None:
     with Spool(tmp_path) as spool:
         spool.append(window(0), np.ones((1, size), dtype=np.float32))  # it waits in memory
+        # Shorter by a byte than the embedding, and longer than the window.
         with no_file_over(0 if name == "windows" else 399), pytest.raises(OutputError, match=f"{name}.*File too large"):
             spool.embeddings()
 
