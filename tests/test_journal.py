@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -119,15 +118,24 @@ def test_results_of_other_rows_are_refused(tmp_path: Path) -> None:
                     kept.check(other)
 
 
-def test_batches_are_synced_to_the_disk_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[int] = []
-    monkeypatch.setattr(journal.os, "fsync", synced.append)
-    clock = iter([0.0, 1.0, 4.0, 6.0, 6.0, 7.0, 12.0, 12.0])
-    log = BatchLog(tmp_path / "log", lambda: next(clock))
-    for _ in range(5):
+class Clock:
+    """Seconds as they are set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_batches_are_synced_to_the_disk_every_five_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    synced: list[float] = []
+    monkeypatch.setattr(journal.os, "fsync", lambda _: synced.append(clock.now))
+    log = BatchLog(tmp_path / "log", clock)
+    for clock.now in (0.0, 1.0, 4.9, 5.0, 9.9, 12.0, 16.9, 17.0):
         log.add(BATCHES[0], outputs_of(BATCHES[0]))
     log.close()
-    assert len(synced) == 2
+    assert synced == [5.0, 12.0, 17.0]
 
 
 # Commits
@@ -166,15 +174,14 @@ def test_a_state_that_was_not_replaced_whole_changes_nothing(tmp_path: Path) -> 
         assert_holds(found, BATCHES)
 
 
-def test_a_commit_is_due_after_some_seconds(tmp_path: Path) -> None:
-    seconds = count(0.0, 2.0)
-    with Journal.begin(tmp_path, {}, lambda: next(seconds)) as made:
-        waited = 0
-        while not made.due:
-            waited += 1
-        assert waited < 4
+def test_a_commit_is_due_every_five_seconds(tmp_path: Path) -> None:
+    clock = Clock()
+    with Journal.begin(tmp_path, {}, clock) as made:
+        for clock.now, due in ((0.0, False), (4.9, False), (5.0, True), (7.0, True)):
+            assert made.due == due
         made.commit("written", {})
-        assert not made.due
+        for clock.now, due in ((7.0, False), (11.9, False), (12.0, True)):
+            assert made.due == due
 
 
 def test_where_no_run_was_begun_there_is_none_to_go_on_with(tmp_path: Path) -> None:
