@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +119,21 @@ def test_results_of_other_rows_are_refused(tmp_path: Path) -> None:
                     kept.check(other)
 
 
+def test_results_of_the_same_tokens_in_other_rows_are_refused(tmp_path: Path) -> None:
+    nothing = np.array([], dtype=np.int64)
+    two, three = (
+        [Tokens(ids, nothing) for ids in np.arange(1, 7, dtype=np.int64).reshape(rows, -1)] for rows in (2, 3)
+    )
+    (wide,), (narrow,) = (list(batches(texts, budget_tokens=100)) for texts in (two, three))
+    with Journal.begin(tmp_path, {}) as made:
+        made.batches.add(wide, {})
+    with resumed(tmp_path) as found:
+        (kept,) = found.batches.known()
+    kept.check(wide)
+    with pytest.raises(ResumeError, match="results of other rows than come now"):
+        kept.check(narrow)
+
+
 class Clock:
     """Seconds as they are set."""
 
@@ -149,6 +165,7 @@ def test_a_commit_is_found_again_and_makes_the_batches_before_it_superfluous(tmp
         assert not made.empty
         data.write(b"abc")
         made.commit("written", {"bytes": 3}, [data])
+        assert not made.empty  # a later run would take over the mark
         made.batches.add(BATCHES[1], outputs_of(BATCHES[1]))
     with resumed(tmp_path) as found:
         assert found.identity == {"rows": [1, 2]}
@@ -232,6 +249,52 @@ def test_what_a_mark_speaks_of_is_on_the_disk_before_the_mark(tmp_path: Path, sy
         synced.clear()
         made.commit("written", {"bytes": 3}, [data])
     assert synced == ["data", "state.json.new", tmp_path.name]
+
+
+def test_what_is_waited_for_was_given_to_the_system_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: dict[str, int] = {}
+
+    def fsync(file: int) -> None:
+        sizes[Path(f"/proc/self/fd/{file}").readlink().name] = os.fstat(file).st_size
+
+    monkeypatch.setattr(journal.os, "fsync", fsync)
+    write_whole(tmp_path / "file", b"new")
+    with Journal.begin(tmp_path, {}) as made, (tmp_path / "data").open("wb") as data:
+        data.write(b"abcd")
+        made.commit("written", {}, [data])
+    assert (sizes["file.new"], sizes["data"]) == (3, 4)
+
+
+def test_a_mark_is_not_written_where_the_disk_lacks_what_it_speaks_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal.begin(tmp_path, {}) as made, (tmp_path / "data").open("wb") as data:
+
+        def fsync(file: int) -> None:
+            if file == data.fileno():
+                raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(journal.os, "fsync", fsync)
+        with pytest.raises(OutputError, match="Input/output error"):
+            made.commit("written", {"bytes": 3}, [data])
+    with resumed(tmp_path) as found:
+        assert found.marks == {}
+
+
+def test_the_batches_of_a_journal_are_synced_by_its_clock_also_behind_a_commit(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    clock = Clock()
+    with Journal.begin(tmp_path, {}, clock) as made:
+        synced.clear()
+        for clock.now in (4.0, 5.0):
+            made.batches.add(BATCHES[0], outputs_of(BATCHES[0]))
+        assert synced == ["batches.0"]
+        made.commit("written", {})
+        synced.clear()
+        for clock.now in (9.0, 10.0):
+            made.batches.add(BATCHES[0], outputs_of(BATCHES[0]))
+        assert synced == ["batches.1"]
 
 
 def test_where_folders_cannot_be_synced_they_are_left(
