@@ -119,6 +119,18 @@ def test_results_of_other_rows_are_refused(tmp_path: Path) -> None:
                     kept.check(other)
 
 
+def test_outputs_of_any_float_are_kept_in_single_precision(tmp_path: Path) -> None:
+    given = {"half": np.array([[1.5], [2.5]], dtype=np.float16), "double": np.arange(6.0).reshape(2, 3)[:, ::2]}
+    with Journal.begin(tmp_path, {}) as made:
+        made.batches.add(BATCHES[0], given)  # type: ignore[arg-type]
+    with resumed(tmp_path) as found:
+        (kept,) = found.batches.known()
+    assert {name: values.tolist() for name, values in kept.arrays.items()} == {
+        "half": [[1.5], [2.5]],
+        "double": [[0.0, 2.0], [3.0, 5.0]],
+    }
+
+
 def test_results_of_the_same_tokens_in_other_rows_are_refused(tmp_path: Path) -> None:
     nothing = np.array([], dtype=np.int64)
     two, three = (
@@ -199,6 +211,11 @@ def test_a_commit_is_due_every_five_seconds(tmp_path: Path) -> None:
         made.commit("written", {})
         for clock.now, due in ((7.0, False), (11.9, False), (12.0, True)):
             assert made.due == due
+    again = Journal.resume(tmp_path, clock)
+    assert again is not None
+    with again:
+        for clock.now, due in ((16.9, False), (17.0, True)):
+            assert again.due == due
 
 
 def test_where_no_run_was_begun_there_is_none_to_go_on_with(tmp_path: Path) -> None:
