@@ -64,7 +64,7 @@ def test_predictions_are_one_float64_a_row_and_other_columns_are_ignored() -> No
     found = rule.predict({"mtld": np.array([1, 2, 3]), "reward": np.array([9.0, 9.0, 9.0])})
     assert found.dtype == np.float64
     assert found.tolist() == [3.0, 5.0, 7.0]
-    assert rule.predict({"mtld": np.array([1, 2], dtype=np.float32)}).dtype == np.float64
+    assert rule.contributions({"mtld": np.array([1, 2], dtype=np.float32)})["mtld"].dtype == np.float64
     assert (rule.reward_model, rule.provenance, rule.digest) == (None, {}, "")  # it came from no file
 
 
