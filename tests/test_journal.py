@@ -116,7 +116,7 @@ def test_results_of_other_rows_are_refused(tmp_path: Path) -> None:
     for kept, own in zip(everything, BATCHES, strict=True):
         for other in (*BATCHES, batch(3, 5, 2, seed=9)):
             if other is not own:
-                with pytest.raises(ResumeError, match="^the interrupted run has results of other rows than come now"):
+                with pytest.raises(ResumeError, match=r"^the interrupted run has results of other rows than come now"):
                     kept.check(other)
 
 
