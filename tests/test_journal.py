@@ -315,6 +315,13 @@ def test_the_batches_of_a_journal_are_synced_by_its_clock_also_behind_a_commit(
         assert synced == ["batches.1"]
 
 
+def test_a_folder_that_was_synced_is_let_go(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        sync_folder(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_where_folders_cannot_be_synced_they_are_left(
     tmp_path: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
