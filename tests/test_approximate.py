@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +91,37 @@ def test_the_time_is_estimated_once_and_progress_ends_at_all_rows(monkeypatch: p
     assert len(said) == 1
     assert said[0] > 0
     assert calls == [(50, 250), (100, 250), (125, 250), (175, 250), (225, 250), (250, 250)]
+
+
+class ForgetfulIndex:
+    """Finds every third row's neighbours only."""
+
+    def __init__(self, *_: int) -> None:
+        self.hnsw = SimpleNamespace()
+        self._points = np.empty((0, 0), dtype=np.float32)
+
+    def add(self, points: NDArray[np.float32]) -> None:
+        self._points = np.concatenate([self._points.reshape(-1, points.shape[1]), points])
+
+    def search(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        distances = np.linalg.norm(vectors[:, None] - self._points[None], axis=2)
+        where = np.argsort(distances, axis=1)[:, :k]
+        where[np.arange(len(vectors)) % 3 > 0, 2:] = -1
+        return distances[:, :k], where
+
+
+def test_rows_for_which_the_index_finds_too_few_are_searched_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = SimpleNamespace(
+        __version__="0", omp_get_max_threads=lambda: 1, omp_set_num_threads=lambda _: None, IndexHNSWFlat=ForgetfulIndex
+    )
+    monkeypatch.setitem(sys.modules, "faiss", library)
+    monkeypatch.setattr(approximate, "_SAMPLE", 40)
+    monkeypatch.setattr(approximate, "_COLUMNS", 70)
+    points = unit_points(200, 8)
+    found, approximation = approximate_distances(points, (3,), PRODUCTS)
+    np.testing.assert_allclose(found, neighbour_distances(points, (3,), PRODUCTS), rtol=0, atol=1e-12)
+    assert approximation.sample_rows == 40
+    assert 0.2 < approximation.recall < 0.9  # of the index alone
 
 
 def test_a_missing_library_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

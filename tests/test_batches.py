@@ -36,6 +36,20 @@ def test_the_longest_text_comes_first_and_equal_ones_keep_their_order() -> None:
     assert members(list(batches(of_lengths(2, 5, 2, 7, 5), budget_tokens=10))) == [[3], [1, 4], [0, 2]]
 
 
+def test_many_texts_of_few_lengths_keep_their_order_too() -> None:
+    lengths = [3, 1, 2, 3, 2, 1, 1] * 60
+    in_order = [
+        member for batch in batches(of_lengths(*lengths), budget_tokens=50) for member in batch.members.tolist()
+    ]
+    assert in_order == sorted(range(len(lengths)), key=lambda member: -lengths[member])
+
+
+def test_texts_of_one_token_or_none_fill_a_batch_like_others() -> None:
+    assert members(list(batches(of_lengths(1, 1, 1, 1), budget_tokens=3))) == [[0, 1, 2], [3]]
+    assert members(list(batches(of_lengths(1, 0, 0), budget_tokens=9, enough_tokens=2))) == [[0, 1], [2]]
+    assert members(list(batches(of_lengths(0, 0), budget_tokens=9, enough_tokens=2))) == [[0, 1]]
+
+
 def test_a_batch_that_just_reaches_the_budget_is_not_split() -> None:
     assert members(list(batches(of_lengths(4, 4, 4), budget_tokens=12))) == [[0, 1, 2]]
     assert members(list(batches(of_lengths(4, 4, 4), budget_tokens=11))) == [[0, 1], [2]]
@@ -112,6 +126,28 @@ def test_a_batch_that_is_large_enough_takes_no_much_shorter_text() -> None:
     parted = list(batches(texts, budget_tokens=1000, enough_tokens=90))
     # Until there are 90 tokens shorter ones are taken as well.
     assert members(parted) == [[0, 1], [2, 3], [4, 5, 6, 7, 8]]
+
+
+def test_a_text_just_a_tenth_shorter_is_taken_and_a_shorter_one_is_not() -> None:
+    assert members(list(batches(of_lengths(100, 90, 89), budget_tokens=1000, enough_tokens=100))) == [[0, 1], [2]]
+
+
+def test_a_batch_that_just_has_enough_takes_no_more() -> None:
+    assert members(list(batches(of_lengths(50, 40, 30), budget_tokens=1000, enough_tokens=100))) == [[0, 1], [2]]
+    assert members(list(batches(of_lengths(50, 40, 30), budget_tokens=1000, enough_tokens=101))) == [[0, 1, 2]]
+
+
+def test_widths_are_rounded_up_to_the_multiple_and_count_so_against_the_budget() -> None:
+    found = list(batches(of_lengths(17, 16, 16, 3), budget_tokens=64, width_multiple=16))
+    assert [batch.ids.shape for batch in found] == [(2, 32), (2, 16)]
+    assert [batch.mask.sum() for batch in found] == [33, 19]
+
+
+def test_what_is_usual_is_what_was_measured_and_a_budget_given_is_filled() -> None:
+    assert Batching.usual("cpu", ["reward"]) == Batching(512, {"reward": 512}, 1, 128)
+    assert Batching.usual("cpu", ["reward"], budget_tokens=77) == Batching(512, {"reward": 77}, 1, None)
+    assert Batching.usual("cuda", ["reward"]) == Batching(4096, {"reward": 16384}, 16, None)
+    assert Batching.usual("cuda", ["reward"], budget_tokens=77) == Batching(4096, {"reward": 77}, 16, None)
 
 
 def test_what_is_usual_on_a_cpu_pads_a_few_short_rows_little() -> None:

@@ -121,6 +121,7 @@ def _role(name: str, **changes: object) -> Callable[[Manifest], None]:
         (_role("reward", max_tokens=3), "role 'reward': max_tokens is 3, wanted at least 16"),
         (_role("reward", max_tokens="512"), "role 'reward': max_tokens is '512'"),
         (_role("reward", max_tokens=None), "role 'reward': max_tokens is None"),
+        (_role("reward", bos=7), "role 'reward': bos is 7, wanted a token or null; export the bundle again"),
         (_role("reward", template="chatml"), "found str where the manifest has an object"),
         (_role("reward", template={}), "role 'reward': template: 'gaps' is missing; export the bundle again"),
         (_role("reward", template={"gaps": []}), "template: gaps: found list, wanted an object"),
@@ -290,6 +291,18 @@ def test_roles_of_one_graph_with_another_limit_or_template_do_not_share(copy: Pa
     altered_bundle.edit(copy, _role("reward", max_tokens=256))
     roles = Bundle.open(copy).roles
     assert roles["reward"].shares != roles["perplexity"].shares
+
+
+def test_a_limit_of_tokens_holds_for_every_model_that_takes_more(small_bundle: Path) -> None:
+    bundle = Bundle.open(small_bundle)
+    limits = {name: role.max_tokens for name, role in bundle.roles.items()}
+    assert limits == {"perplexity": 512, "reward": 512, "embedding": 64}
+    limited = bundle.limited(100)
+    assert {name: role.max_tokens for name, role in limited.roles.items()} == limits | {
+        "perplexity": 100,
+        "reward": 100,
+    }
+    assert bundle.limited(None) == bundle
 
 
 def test_the_manifest_is_readable_text(small_bundle: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from instructmining import Example, Rule
@@ -81,3 +82,31 @@ def test_a_part_of_a_column_keeps_the_reasons_of_its_rows() -> None:
     found = part(column, 1, 3)
     assert found.values.tolist() == [1, 2]
     assert found.notes == {0: "one"}
+
+
+BAD = [
+    {"conversation_nll": LikelihoodSums(values(1, -np.inf, 3), np.array([1, 1, 1]))},
+    {"response_nll": LikelihoodSums(values(1, np.nan, 3), np.array([1, 1, 1]))},
+    {"reward": values(0, np.inf, 0)},
+    {"embedding": np.array([[1, 0], [0, np.nan], [0, 1]], dtype=np.float32)},
+    {"answers": {"naturalness": values(0, 1, 0), "coherence": values(0, np.nan, 0)}},
+]
+
+
+@pytest.mark.parametrize("outputs", BAD, ids=lambda outputs: next(iter(outputs)))
+def test_a_row_is_rejected_whichever_output_is_not_finite(outputs: dict[str, object]) -> None:
+    measured = Measurements(list(EXAMPLES), truncated=[[], [], []], places=[0, 1, 2], **outputs)  # type: ignore[arg-type]
+    scored, _ = row_columns(measured, [])
+    assert scored.examples == [EXAMPLES[0], EXAMPLES[2]]
+    assert [reject.example for reject in scored.rejects] == [EXAMPLES[1]]
+
+
+def test_a_row_without_a_token_to_score_is_not_rejected() -> None:
+    nothing = LikelihoodSums(values(0, 0, 0), np.array([0, 0, 0]))
+    measured = Measurements(list(EXAMPLES), truncated=[[], [], []], places=[0, 1, 2], response_nll=nothing)
+    scored, embedding = row_columns(measured, [])
+    assert (len(scored), scored.rejects, embedding) == (3, [], None)
+
+
+def test_rows_without_columns_are_still_rows() -> None:
+    assert [(row.example, row.columns) for row in rows_of(window(), [])] == [(example, {}) for example in EXAMPLES]

@@ -204,3 +204,13 @@ def test_distances_that_were_found_are_not_searched_again(tmp_path: Path, monkey
         same = points[numbers == part]
         np.testing.assert_allclose(found["knn_6"].values[numbers == part], brute_force(same, 6), rtol=0, atol=1e-7)
     np.testing.assert_array_equal(found["knn_6"].values, again["knn_6"].values)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="the extra [knn] is not installed")
+def test_a_run_that_goes_on_knows_what_its_approximate_search_was_worth(tmp_path: Path) -> None:
+    points, first, second = unit_vectors(60), Statistics(), Statistics()
+    search = NeighbourSearch([KNN_6], Neighbourhood("approx"), CPU)
+    found = search.columns(points, first, lambda: None, kept=tmp_path / "neighbours")
+    again = search.columns(points, second, lambda: None, kept=tmp_path / "neighbours")
+    assert first.approximation == second.approximation is not None
+    np.testing.assert_array_equal(found["knn_6"].values, again["knn_6"].values)

@@ -133,8 +133,22 @@ def test_nothing_joins_behind_a_word_or_before_whitespace() -> None:
         pre_tokenizers.Metaspace(),
         pre_tokenizers.Whitespace(),
         split_by(r"\S+|\s+"),
+        pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(GPT4), "removed"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        ),
     ],
-    ids=["none", "a space put before", "no words", "SentencePiece", "whitespace", "an unknown expression"],
+    ids=[
+        "none",
+        "a space put before",
+        "no words",
+        "SentencePiece",
+        "whitespace",
+        "an unknown expression",
+        "an expression for what is dropped",
+    ],
 )
 def test_a_tokenizer_whose_words_are_not_known_is_given_whole_texts(pre_tokenizer: PreTokenizer | None) -> None:
     tokenizer = Tokenizer(models.BPE())

@@ -219,6 +219,16 @@ def test_a_probe_that_runs_on_cuda_is_no_problem(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("cuda_build")
+def test_an_onnxruntime_that_does_not_load_the_libraries_itself_is_probed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lacking(monkeypatch)
+    monkeypatch.delattr(ort, "preload_dlls", raising=False)
+    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: FakeSession(["CUDAExecutionProvider"]))
+    assert cuda_problem() is None
+
+
+@pytest.mark.usefixtures("cuda_build")
 def test_what_onnxruntime_prints_while_it_loads_stays_off_standard_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

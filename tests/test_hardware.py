@@ -70,6 +70,14 @@ def test_where_the_system_names_no_model_the_architecture_is_said(
     assert peak_memory_bytes()  # by the other way
 
 
+def test_where_the_system_does_not_tell_the_memory_taken_it_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hardware, "Path", lambda _: tmp_path / "absent")
+    monkeypatch.setattr(hardware.sys, "platform", "win32")
+    assert peak_memory_bytes() is None
+
+
 def test_a_gpu_is_asked_for_its_name_and_memory(driver: Driver) -> None:
     assert device_name(GPU) == "A device of ours"
     assert device_memory_bytes(GPU) == 70

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
+from file_limits import no_file_over
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining import journal
 from instructmining.batches import batches
 from instructmining.errors import OutputError, ResumeError
-from instructmining.journal import BatchLog, Journal, write_whole
+from instructmining.journal import BatchLog, Journal, sync_folder, write_whole
 from instructmining.records import Batch, Tokens
 
 
@@ -110,21 +112,59 @@ def test_a_changed_byte_ends_the_log_before_it(tmp_path_factory: pytest.TempPath
 def test_results_of_other_rows_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, BATCHES)
     with resumed(tmp_path) as found:
-        (kept, *_) = found.batches.known()
-        for other in (BATCHES[1], batch(3, 5, 2, seed=9)):
-            with pytest.raises(ResumeError, match="results of other rows than come now"):
-                kept.check(other)
+        everything = list(found.batches.known())
+    for kept, own in zip(everything, BATCHES, strict=True):
+        for other in (*BATCHES, batch(3, 5, 2, seed=9)):
+            if other is not own:
+                with pytest.raises(ResumeError, match=r"^the interrupted run has results of other rows than come now"):
+                    kept.check(other)
 
 
-def test_batches_are_synced_to_the_disk_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[int] = []
-    monkeypatch.setattr(journal.os, "fsync", synced.append)
-    clock = iter([0.0, 1.0, 4.0, 6.0, 6.0, 7.0, 12.0, 12.0])
-    log = BatchLog(tmp_path / "log", lambda: next(clock))
-    for _ in range(5):
+def test_outputs_of_any_float_are_kept_in_single_precision(tmp_path: Path) -> None:
+    given = {"half": np.array([[1.5], [2.5]], dtype=np.float16), "double": np.arange(6.0).reshape(2, 3)[:, ::2]}
+    with Journal.begin(tmp_path, {}) as made:
+        made.batches.add(BATCHES[0], given)  # type: ignore[arg-type]
+    with resumed(tmp_path) as found:
+        (kept,) = found.batches.known()
+    assert {name: values.tolist() for name, values in kept.arrays.items()} == {
+        "half": [[1.5], [2.5]],
+        "double": [[0.0, 2.0], [3.0, 5.0]],
+    }
+
+
+def test_results_of_the_same_tokens_in_other_rows_are_refused(tmp_path: Path) -> None:
+    nothing = np.array([], dtype=np.int64)
+    two, three = (
+        [Tokens(ids, nothing) for ids in np.arange(1, 7, dtype=np.int64).reshape(rows, -1)] for rows in (2, 3)
+    )
+    (wide,), (narrow,) = (list(batches(texts, budget_tokens=100)) for texts in (two, three))
+    with Journal.begin(tmp_path, {}) as made:
+        made.batches.add(wide, {})
+    with resumed(tmp_path) as found:
+        (kept,) = found.batches.known()
+    kept.check(wide)
+    with pytest.raises(ResumeError, match="results of other rows than come now"):
+        kept.check(narrow)
+
+
+class Clock:
+    """Seconds as they are set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_batches_are_synced_to_the_disk_every_five_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    synced: list[float] = []
+    monkeypatch.setattr(journal.os, "fsync", lambda _: synced.append(clock.now))
+    log = BatchLog(tmp_path / "log", clock)
+    for clock.now in (0.0, 1.0, 4.9, 5.0, 9.9, 12.0, 16.9, 17.0):
         log.add(BATCHES[0], outputs_of(BATCHES[0]))
     log.close()
-    assert len(synced) == 2
+    assert synced == [5.0, 12.0, 17.0]
 
 
 # Commits
@@ -132,12 +172,13 @@ def test_batches_are_synced_to_the_disk_now_and_then(tmp_path: Path, monkeypatch
 
 def test_a_commit_is_found_again_and_makes_the_batches_before_it_superfluous(tmp_path: Path) -> None:
     data = (tmp_path / "data").open("wb")
-    with Journal.begin(tmp_path, {"rows": [1, 2]}) as made:
+    with Journal.begin(tmp_path, MappingProxyType({"rows": [1, 2]})) as made:
         assert made.empty
         made.batches.add(BATCHES[0], outputs_of(BATCHES[0]))
         assert not made.empty
         data.write(b"abc")
         made.commit("written", {"bytes": 3}, [data])
+        assert not made.empty  # a later run would take over the mark
         made.batches.add(BATCHES[1], outputs_of(BATCHES[1]))
     with resumed(tmp_path) as found:
         assert found.identity == {"rows": [1, 2]}
@@ -163,15 +204,19 @@ def test_a_state_that_was_not_replaced_whole_changes_nothing(tmp_path: Path) -> 
         assert_holds(found, BATCHES)
 
 
-def test_a_commit_is_due_after_some_seconds(tmp_path: Path) -> None:
-    seconds = count(0.0, 2.0)
-    with Journal.begin(tmp_path, {}, lambda: next(seconds)) as made:
-        waited = 0
-        while not made.due:
-            waited += 1
-        assert waited < 4
+def test_a_commit_is_due_every_five_seconds(tmp_path: Path) -> None:
+    clock = Clock()
+    with Journal.begin(tmp_path, {}, clock) as made:
+        for clock.now, due in ((0.0, False), (4.9, False), (5.0, True), (7.0, True)):
+            assert made.due == due
         made.commit("written", {})
-        assert not made.due
+        for clock.now, due in ((7.0, False), (11.9, False), (12.0, True)):
+            assert made.due == due
+    again = Journal.resume(tmp_path, clock)
+    assert again is not None
+    with again:
+        for clock.now, due in ((16.9, False), (17.0, True)):
+            assert again.due == due
 
 
 def test_where_no_run_was_begun_there_is_none_to_go_on_with(tmp_path: Path) -> None:
@@ -185,16 +230,105 @@ def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
         Journal.resume(tmp_path)
 
 
-def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_bytes(b'{"version": 2, "identity": {}, "marks": {}, "generation": 0}')
-    with pytest.raises(ResumeError, match="is of version 2"):
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_state_of_another_version_is_refused(tmp_path: Path, version: int) -> None:
+    state = f'{{"version": {version}, "identity": {{}}, "marks": {{}}, "generation": 0}}'
+    (tmp_path / "state.json").write_text(state, encoding="utf-8")
+    with pytest.raises(ResumeError, match=rf"state\.json: is of version {version}; give --overwrite to begin anew$"):
         Journal.resume(tmp_path)
 
 
 def test_a_state_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state.json").mkdir()
-    with pytest.raises(ResumeError, match="directory"):
+    with pytest.raises(ResumeError, match=r"state\.json: Is a directory"):
         Journal.resume(tmp_path)
+
+
+# What the disk must have, in order
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files and folders that were waited for."""
+    names: list[str] = []
+    monkeypatch.setattr(journal.os, "fsync", lambda file: names.append(Path(f"/proc/self/fd/{file}").readlink().name))
+    return names
+
+
+def test_a_file_is_on_the_disk_before_its_name_and_then_its_name(tmp_path: Path, synced: list[str]) -> None:
+    write_whole(tmp_path / "file", b"new")
+    assert synced == ["file.new", tmp_path.name]
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_what_a_mark_speaks_of_is_on_the_disk_before_the_mark(tmp_path: Path, synced: list[str]) -> None:
+    with Journal.begin(tmp_path, {}) as made, (tmp_path / "data").open("wb") as data:
+        data.write(b"abc")
+        synced.clear()
+        made.commit("written", {"bytes": 3}, [data])
+    assert synced == ["data", "state.json.new", tmp_path.name]
+
+
+def test_what_is_waited_for_was_given_to_the_system_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: dict[str, int] = {}
+
+    def fsync(file: int) -> None:
+        sizes[Path(f"/proc/self/fd/{file}").readlink().name] = os.fstat(file).st_size
+
+    monkeypatch.setattr(journal.os, "fsync", fsync)
+    write_whole(tmp_path / "file", b"new")
+    with Journal.begin(tmp_path, {}) as made, (tmp_path / "data").open("wb") as data:
+        data.write(b"abcd")
+        made.commit("written", {}, [data])
+    assert (sizes["file.new"], sizes["data"]) == (3, 4)
+
+
+def test_a_mark_is_not_written_where_the_disk_lacks_what_it_speaks_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal.begin(tmp_path, {}) as made, (tmp_path / "data").open("wb") as data:
+
+        def fsync(file: int) -> None:
+            if file == data.fileno():
+                raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(journal.os, "fsync", fsync)
+        with pytest.raises(OutputError, match=f"^{tmp_path}: Input/output error"):
+            made.commit("written", {"bytes": 3}, [data])
+    with resumed(tmp_path) as found:
+        assert found.marks == {}
+
+
+def test_the_batches_of_a_journal_are_synced_by_its_clock_also_behind_a_commit(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    clock = Clock()
+    with Journal.begin(tmp_path, {}, clock) as made:
+        synced.clear()
+        for clock.now in (4.0, 5.0):
+            made.batches.add(BATCHES[0], outputs_of(BATCHES[0]))
+        assert synced == ["batches.0"]
+        made.commit("written", {})
+        synced.clear()
+        for clock.now in (9.0, 10.0):
+            made.batches.add(BATCHES[0], outputs_of(BATCHES[0]))
+        assert synced == ["batches.1"]
+
+
+def test_a_folder_that_was_synced_is_let_go(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        sync_folder(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_where_folders_cannot_be_synced_they_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.os, "fsync", synced.append)
+        patch.setattr(journal.os, "name", "nt")
+        sync_folder(tmp_path)
+    assert synced == []
 
 
 # A disk that takes no more
@@ -222,9 +356,21 @@ def test_a_disk_that_takes_no_commit_is_an_output_error(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("full_disk")
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
-    with pytest.raises(OutputError, match="No space left on device"):
+    with pytest.raises(OutputError, match="file: No space left on device"):
         write_whole(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_results_that_the_disk_does_not_take_are_an_output_error_and_closing_says_no_more(tmp_path: Path) -> None:
+    log = BatchLog(tmp_path / "log")
+    with no_file_over(64):
+        for _ in range(2):
+            with pytest.raises(OutputError, match="log: File too large"):
+                log.add(BATCHES[0], outputs_of(BATCHES[0]))
+        log.close()
+    again = BatchLog(tmp_path / "log")
+    assert len(again) == 0  # what was written of it is no whole record
+    again.close()
 
 
 def test_a_log_where_none_can_be_is_an_output_error(tmp_path: Path) -> None:

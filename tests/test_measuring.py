@@ -15,8 +15,10 @@ from instructmining import Example, Statistics
 from instructmining.batches import Batching
 from instructmining.bundle import ROLES, Role, RoleName, Template
 from instructmining.devices import Device
+from instructmining.errors import ResumeError
 from instructmining.execution import Done, Executor, Job
 from instructmining.indicators.base import Measurement
+from instructmining.journal import Journal
 from instructmining.measuring import count, measure
 from instructmining.plans import Stream, TextKind
 from instructmining.records import Batch, Measurements, Tokens
@@ -52,6 +54,7 @@ class SumExecutor:
 
     def __init__(self, session: SumSession) -> None:
         self.run = session.jobs
+        self.devices = (Device("cpu"),)
 
 
 def role(name: RoleName) -> Role:
@@ -254,3 +257,77 @@ def test_any_texts_under_any_budget_give_the_sums_of_each_row(
     distinct = {(tuple(one.ids), tuple(one.scored)) for one in texts}
     assert statistics.tokens == Counter(perplexity=sum(len(ids) for ids, _ in distinct))
     assert shares[-1] == 1
+
+
+# Several windows, and a run that goes on
+
+
+def of_windows(
+    windows: Sequence[Window], session: SumSession, *, journal: Journal | None = None
+) -> Iterator[Measurements]:
+    return measure(
+        windows,
+        cast(Executor, SumExecutor(session)),
+        Batching(512, dict.fromkeys(ROLES, 2)),
+        statistics=Statistics(),
+        report=lambda: None,
+        journal=journal,
+    )
+
+
+def window_of(*ids: int) -> Window:
+    """A window of rows of two tokens each, which are a batch each."""
+    texts = [text(1, number, scored=[1]) for number in ids]
+    return Window([EXAMPLE] * len(ids), [part(CONVERSATIONS, texts)], None, None)
+
+
+def rewards(found: Iterable[Measurements]) -> list[list[float]]:
+    return [[] if one.reward is None else one.reward.tolist() for one in found]
+
+
+def test_windows_without_a_text_keep_their_place_among_the_others() -> None:
+    windows = [window_of(), window_of(1, 2), window_of(), window_of(), window_of(3), window_of()]
+    assert rewards(of_windows(windows, SumSession())) == [[], [2, 3], [], [], [4], []]
+
+
+def test_batches_that_an_earlier_run_kept_are_not_computed_again(tmp_path: Path) -> None:
+    windows = [window_of(1, 2), window_of(3, 4)]
+    with Journal.begin(tmp_path, {}) as journal:
+        first = of_windows(windows, SumSession(), journal=journal)
+        whole = rewards(first)
+    kept = (tmp_path / "batches.0").read_bytes()
+    (tmp_path / "batches.0").write_bytes(kept[:-1])  # the last batch was not written whole
+    session = SumSession()
+    journal = Journal.resume(tmp_path)
+    assert journal is not None
+    with journal:
+        assert rewards(of_windows(windows, session, journal=journal)) == whole
+    assert session.shapes == [(1, 2)]
+    assert (tmp_path / "batches.0").read_bytes() == kept
+
+
+def test_batches_that_were_kept_of_other_rows_are_refused(tmp_path: Path) -> None:
+    with Journal.begin(tmp_path, {}) as journal:
+        list(of_windows([window_of(1, 2)], SumSession(), journal=journal))
+    again = Journal.resume(tmp_path)
+    assert again is not None
+    with again, pytest.raises(ResumeError, match="results of other rows"):
+        list(of_windows([window_of(1, 3)], SumSession(), journal=again))
+
+
+def test_batches_kept_before_a_commit_are_kept_again_behind_it(tmp_path: Path) -> None:
+    windows = [window_of(1, 2), window_of(3, 4)]
+    with Journal.begin(tmp_path, {}) as journal:
+        whole = rewards(of_windows(windows, SumSession(), journal=journal))
+    again = Journal.resume(tmp_path)
+    assert again is not None
+    with again:
+        found = of_windows(windows, SumSession(), journal=again)
+        next(found)
+        again.commit("written", {"windows": 1})  # the log of the second window goes with that of the first
+        list(found)
+    last, session = Journal.resume(tmp_path), SumSession()
+    assert last is not None
+    with last:
+        assert rewards(of_windows(windows[1:], session, journal=last)) == whole[1:]
+    assert session.shapes == []

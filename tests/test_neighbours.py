@@ -188,6 +188,21 @@ def test_rows_in_clusters_with_near_duplicates_in_tiles_of_the_shipped_size() ->
 
 
 @pytest.mark.usefixtures("small_blocks")
+def test_distances_to_other_points_leave_none_out(search: TopK | Products) -> None:
+    points, queries = random_points(40, 5, seed=1), random_points(25, 5, seed=2)
+    queries[3] = points[7]
+    calls: list[tuple[int, int]] = []
+    found = neighbour_distances(
+        points, (1, 40), search, queries=queries, progress=lambda done, rows: calls.append((done, rows))
+    )
+    wanted = np.sort(np.linalg.norm(queries[:, None].astype(np.float64) - points[None], axis=2), axis=1)
+    np.testing.assert_allclose(found, wanted[:, [0, 39]], rtol=0, atol=1e-7)
+    assert found[3, 0] == 0
+    assert calls[-1] == (25, 25)
+    np.testing.assert_array_equal(neighbour_distances(points, (1, 40), search, queries=queries), found)
+
+
+@pytest.mark.usefixtures("small_blocks")
 def test_vectors_need_not_be_of_one_length(search: TopK | Products) -> None:
     rng = np.random.default_rng(6)
     points = random_points(100, 8) * rng.uniform(0.5, 1.5, size=(100, 1)).astype(np.float32)

@@ -82,6 +82,13 @@ class Changed:
         return values
 
 
+class Flat:
+    """A session that gives every text one reward."""
+
+    def run(self, batch: Batch, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        return {name: np.ones(len(batch.members), dtype=np.float32) for name in outputs}
+
+
 def changed(session: GraphSession, *, rows_over: int = 0, row: int = 0, by: float = 0.0) -> GraphSession:
     return cast(GraphSession, Changed(session, rows_over=rows_over, row=row, by=by))
 
@@ -238,6 +245,14 @@ def test_the_rank_correlation_is_spearmans(decoder: GraphSession, reward: Refere
     found = agreement(replace(reward, values=shuffled), noisy).rank_correlation
     wanted = spearmanr([float(value[0]) for value in shuffled], [float(value[0]) for value in reward.values])
     assert found == pytest.approx(float(wanted.statistic), abs=1e-6)
+
+
+def test_where_no_value_varies_the_ranks_agree_and_where_one_side_varies_they_do_not(
+    decoder: GraphSession, reward: References
+) -> None:
+    flat = replace(reward, values=[np.ones(1, dtype=np.float32)] * len(reward.values))
+    assert agreement(flat, decoder).rank_correlation == 0.0
+    assert agreement(flat, cast(GraphSession, Flat())).rank_correlation == 1.0
 
 
 def test_a_shift_of_all_rewards_is_seen_though_their_order_is_the_same(

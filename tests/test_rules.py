@@ -15,6 +15,10 @@ from instructmining.rules import PRESETS, OutOfRange, Rule
 REASONS = [
     (b"{", "invalid JSON"),
     (b"[]", "wanted an object with 'id', 'intercept' and 'terms'"),
+    (
+        b'{"intercept": 1, "terms": {"mtld": 1}, "weights": {}, "bias": 2}',
+        "unknown field 'bias'; known: id, intercept, provenance, reward_model, terms",
+    ),
     (b'{"intercept": 1}', "'terms' is None, wanted an object"),
     (b'{"intercept": 1, "terms": {}}', "'terms' is {}, wanted an object"),
     (b'{"intercept": 1, "terms": ["reward"]}', "wanted an object of column: coefficient"),
@@ -34,6 +38,7 @@ def columns(**values: float) -> dict[str, np.ndarray]:
 def test_a_preset_loads_with_its_provenance_and_terms_among_the_columns(name: str) -> None:
     rule = Rule.load(name)
     assert rule.id == name
+    assert Rule.load(Path(name)) == rule
     assert set(rule.terms) <= set(COLUMNS)
     assert "2307.06290" in str(rule.provenance["paper"])
     assert rule.reward_model is not None
@@ -59,6 +64,8 @@ def test_predictions_are_one_float64_a_row_and_other_columns_are_ignored() -> No
     found = rule.predict({"mtld": np.array([1, 2, 3]), "reward": np.array([9.0, 9.0, 9.0])})
     assert found.dtype == np.float64
     assert found.tolist() == [3.0, 5.0, 7.0]
+    assert rule.contributions({"mtld": np.array([1, 2], dtype=np.float32)})["mtld"].dtype == np.float64
+    assert (rule.reward_model, rule.provenance, rule.digest) == (None, {}, "")  # it came from no file
 
 
 def test_a_missing_value_makes_its_row_undefined_and_no_other() -> None:
@@ -105,6 +112,7 @@ def test_a_users_own_file_loads_with_its_digest(tmp_path: Path) -> None:
     path.write_bytes(content)
     rule = Rule.load(path)
     assert (rule.id, rule.intercept, rule.terms, rule.reward_model) == ("mine", 1.0, {"mtld": -2.5}, "me/mine")
+    assert isinstance(rule.intercept, float)
     assert rule.provenance == {}
     assert rule.digest == hashlib.sha256(content).hexdigest()
     assert Rule.load(str(path)) == rule
@@ -113,7 +121,15 @@ def test_a_users_own_file_loads_with_its_digest(tmp_path: Path) -> None:
 def test_the_id_in_the_file_goes_before_the_files_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_bytes(b'{"id": "ours", "intercept": 1, "terms": {"mtld": 1}}')
-    assert Rule.load(path).id == "ours"
+    rule = Rule.load(path)
+    assert (rule.id, rule.reward_model) == ("ours", None)
+
+
+def test_names_that_are_numbers_are_taken_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_bytes(b'{"id": 5, "intercept": 1, "terms": {"mtld": 1}, "reward_model": 7}')
+    rule = Rule.load(path)
+    assert (rule.id, rule.reward_model) == ("5", "7")
 
 
 @pytest.mark.parametrize(("content", "reason"), REASONS)
@@ -122,14 +138,16 @@ def test_a_broken_file_is_an_error_that_says_where_and_what(tmp_path: Path, cont
     path.write_bytes(content)
     with pytest.raises(RuleError) as caught:
         Rule.load(path)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
     assert reason in str(caught.value)
 
 
 def test_an_unknown_rule_is_an_error_that_lists_the_presets(tmp_path: Path) -> None:
-    with pytest.raises(RuleError, match=r"no preset \(paper-v1, paper-v3\) and no file: No such file"):
+    with pytest.raises(
+        RuleError, match=r"^rule 'paper-v2': no preset \(paper-v1, paper-v3\) and no file: No such file"
+    ):
         Rule.load("paper-v2")
-    with pytest.raises(RuleError, match="Is a directory"):
+    with pytest.raises(RuleError, match=f"^rule '{tmp_path}': .*Is a directory"):
         Rule.load(tmp_path)
 
 

@@ -18,10 +18,11 @@ from tokenizers import Tokenizer
 from instructmining import Example, Rule, ScoredRow, Scorer, Statistics, Turn
 from instructmining.batches import Batching
 from instructmining.bundle import ROLES
+from instructmining.corpus import Neighbourhood
 from instructmining.devices import cpu_threads
-from instructmining.errors import RowError, RuleError
+from instructmining.errors import DeviceError, InstructMiningError, RowError, RuleError
 from instructmining.records import Batch, SourceRow
-from instructmining.sessions import GraphSession
+from instructmining.sessions import Acceleration, GraphSession
 
 ROW_COLUMNS = ["input_length", "output_length", "reward", "perplexity", "mtld", "ifd"]
 WORDS = ["bread", "train", "green", "seven", "dough", "noon", "ferry", "yeast", "colour", "three"]
@@ -136,6 +137,37 @@ def test_no_default_rule_and_nothing_asked_for_is_an_error(small_bundle: Path, t
     path = altered_bundle.edit(altered_bundle.copy(small_bundle, tmp_path), lambda m: m.update(default_rule=None))
     with pytest.raises(RuleError, match="has no default rule; give a rule or indicators"):
         Scorer.open(path, device="cpu")
+
+
+@pytest.mark.parametrize("nothing", ["", []])
+def test_indicators_that_name_nothing_are_an_error(small_bundle: Path, nothing: str | list[str]) -> None:
+    with pytest.raises(RuleError, match="no indicator was named; give at least one, or a rule"):
+        Scorer.open(small_bundle, indicators=nothing, device="cpu")
+
+
+def test_what_only_cuda_has_is_refused_on_a_cpu(small_bundle: Path) -> None:
+    with pytest.raises(DeviceError, match="the graphs run on a CPU"):
+        Scorer.open(small_bundle, device="cpu", acceleration=Acceleration(memory_bytes=1))
+
+
+def test_a_closed_scorer_is_said(small_bundle: Path) -> None:
+    with Scorer.open(small_bundle, indicators="mtld", device="cpu") as scorer:
+        pass
+    with pytest.raises(InstructMiningError, match="the scorer is closed: score inside its with block"):
+        list(scorer.score(varied(1)))
+
+
+@pytest.mark.parametrize(
+    ("indicators", "searches", "size", "precisions"),
+    [("mtld", False, None, set()), ("reward", False, None, {"fp32"}), ("mtld,knn_6", True, 32, {"fp32"})],
+)
+def test_a_scorer_says_what_its_run_will_take(
+    small_bundle: Path, indicators: str, searches: bool, size: int | None, precisions: set[str]
+) -> None:
+    with Scorer.open(small_bundle, indicators=indicators, device="cpu") as scorer:
+        assert (scorer.searches_neighbours, scorer.embedding_size, scorer.precisions) == (searches, size, precisions)
+        assert (scorer.memory_splits, scorer.texts_retried) == (0, 0)
+        assert scorer.runtime_version == ort.__version__
 
 
 def test_the_prediction_is_the_rule_applied_to_the_rows_own_columns(small_bundle: Path) -> None:
@@ -430,7 +462,8 @@ def test_a_row_that_the_template_cannot_hold_is_rejected_and_the_others_are_scor
     assert [row.example for row in rows] == examples
     assert rejected == [(WITH_TOOL, "the model's template has no place for a turn of role 'tool' after 'user'")]
     assert (statistics.rows_taken, statistics.rows_scored, statistics.rows_rejected) == (21, 20, 1)
-    clean = list(Scorer.open(no_tools, rule="paper-v1", device="cpu").score(examples))
+    with Scorer.open(no_tools, rule="paper-v1", device="cpu") as scorer:
+        clean = list(scorer.score(examples))
     np.testing.assert_allclose(column(rows, "knn_6"), column(clean, "knn_6"), atol=1e-6)
 
 
@@ -648,6 +681,16 @@ def test_another_reward_model_than_the_rules_is_said(small_bundle: Path) -> None
     assert "this bundle has tests/reward: the predicted losses are not the paper's" in caution
 
 
+def test_a_reward_model_of_a_folder_is_said_to_be_perhaps_another(small_bundle: Path, tmp_path: Path) -> None:
+    def change(manifest: altered_bundle.Manifest) -> None:
+        manifest["roles"]["reward"]["source"] = {"id": "my-model", "revision": "local"}
+
+    bundle = altered_bundle.edit(altered_bundle.copy(small_bundle, tmp_path), change)
+    with Scorer.open(bundle, rule="paper-v1", device="cpu") as scorer:
+        assert scorer.caution is not None
+        assert "comes from a folder 'my-model': if it is not that model" in scorer.caution
+
+
 @pytest.mark.parametrize(
     "rule",
     [
@@ -665,3 +708,26 @@ def test_nothing_is_said_where_the_reward_model_is_the_rules_or_plays_no_part(sm
 def test_nothing_is_said_where_there_is_no_rule(small_bundle: Path) -> None:
     with Scorer.open(small_bundle, indicators=["reward"], device="cpu") as scorer:
         assert scorer.caution is None
+
+
+# Neighbours of another file
+
+
+def test_rows_of_another_file_are_the_neighbours_and_its_bad_ones_are_left_out(
+    small_bundle: Path, write_rows: Callable[..., Path]
+) -> None:
+    examples = varied(12)
+    texts = [(example.turns[0].text, example.turns[1].text) for example in examples]
+    others = write_rows(
+        *({"prompt": prompt, "response": response} for prompt, response in texts[:8]),
+        {"prompt": "has no response", "response": " "},
+        name="others.jsonl",
+    )
+    counts = Statistics()
+    knn = Neighbourhood(against=str(others))
+    with Scorer.open(small_bundle, indicators="knn_1", device="cpu", knn=knn) as scorer:
+        rows = list(scorer.score(examples, statistics=counts))
+    found = column(rows, "knn_1")
+    np.testing.assert_allclose(found[:8], 0, atol=1e-3)  # each is there itself
+    assert (found[8:] > 1e-3).all()
+    assert (counts.others, counts.rows_scored) == (8, 12)

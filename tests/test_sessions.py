@@ -15,7 +15,7 @@ from instructmining.batches import batches
 from instructmining.devices import Device, choose_devices, cuda_problem
 from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
 from instructmining.records import Batch, Tokens
-from instructmining.sessions import Acceleration, GraphSession, TopKSession
+from instructmining.sessions import Acceleration, GraphSession, ProductSession, TopKSession
 
 CPU = Device("cpu", threads=1)
 
@@ -190,6 +190,8 @@ def test_top_k_finds_the_largest_products_of_each_query() -> None:
 def test_vectors_that_do_not_fit_are_a_device_error_with_their_shapes() -> None:
     with pytest.raises(DeviceError, match=r"\(2, 4\).*\(3, 5\)"):
         TopKSession(CPU)(np.ones((2, 4), dtype=np.float32), np.ones((3, 5), dtype=np.float32), 1)
+    with pytest.raises(DeviceError, match=r"products of \(2, 4\) among \(3, 5\): failed"):
+        ProductSession()(np.ones((2, 4), dtype=np.float32), np.ones((3, 5), dtype=np.float32))
 
 
 # Running out of memory

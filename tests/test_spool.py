@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from file_limits import no_file_over
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining import Example, ScoredRow
 from instructmining.columns import rows_of
-from instructmining.errors import ResumeError
+from instructmining.errors import OutputError, ResumeError
 from instructmining.records import Column, Position, Reject, ScoredWindow, SourceRow
-from instructmining.spool import Spool
+from instructmining.spool import Spool, Vectors
 
 
 @pytest.fixture(autouse=True)
@@ -132,3 +133,54 @@ def test_a_file_shorter_than_its_mark_is_refused(tmp_path: Path) -> None:
     (tmp_path / "embeddings.f32").write_bytes(b"short")
     with pytest.raises(ResumeError, match=r"embeddings\.f32: is shorter"):
         Spool(tmp_path, mark)
+
+
+def test_rows_that_came_from_no_file_come_back_too() -> None:
+    made = replace(window(0), examples=[Example.of("prompt", "é😀")])
+    with Spool() as spool:
+        spool.append(made, np.ones((1, 2), dtype=np.float32))
+        ((_, found),) = spool.windows()
+    assert found.examples == made.examples
+
+
+def test_vectors_go_on_behind_those_that_were_kept(tmp_path: Path) -> None:
+    with Vectors(tmp_path / "vectors") as vectors:
+        vectors.append(np.arange(6, dtype=np.float32).reshape(3, 2))
+        assert vectors.mark() == {"rows": 3, "size": 2}
+    with Vectors(tmp_path / "vectors", rows=2, size=2) as vectors:
+        vectors.append(np.full((1, 2), 9, dtype=np.float32))
+        assert vectors.mapped().tolist() == [[0, 1], [2, 3], [9, 9]]
+
+
+# A disk that takes no more
+
+
+def test_embeddings_that_the_disk_does_not_take_are_an_output_error(tmp_path: Path) -> None:
+    with Spool(tmp_path) as spool:
+        spool.append(window(0), np.ones((1, 3), dtype=np.float32))
+        with no_file_over(64), pytest.raises(OutputError, match=r"embeddings\.f32: File too large"):
+            spool.append(window(1), np.ones((1, 100_000), dtype=np.float32))  # more than waits in memory
+
+
+def test_rows_that_the_disk_does_not_take_are_an_output_error(tmp_path: Path) -> None:
+    long = replace(window(0), examples=[Example.of("x" * 100_000, "y")])
+    with (
+        Spool(tmp_path) as spool,
+        no_file_over(64),
+        pytest.raises(OutputError, match=r"windows: File too large"),
+    ):
+        spool.append(long, np.ones((1, 3), dtype=np.float32))
+
+
+@pytest.mark.parametrize(("size", "name"), [(1, "windows"), (100, "embeddings")])
+def test_what_the_disk_does_not_take_in_the_end_is_an_output_error(tmp_path: Path, size: int, name: str) -> None:
+    with Spool(tmp_path) as spool:
+        spool.append(window(0), np.ones((1, size), dtype=np.float32))  # it waits in memory
+        # Shorter by a byte than the embedding, and longer than the window.
+        with no_file_over(0 if name == "windows" else 399), pytest.raises(OutputError, match=f"{name}.*File too large"):
+            spool.embeddings()
+
+
+def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="windows: No such file"):
+        Spool(tmp_path / "gone")
