@@ -55,7 +55,8 @@ def main(folder: Path, *, write: bool) -> int:
             return found[0]
         if shown != found["text"]:
             different += 1
-            print(f"differs: {found['commands']}{shown}", file=sys.stderr)
+            if not write:
+                print(f"differs: {found['commands']}{shown}", file=sys.stderr)
         return f"```sh\n{found['commands']}```\n\n```text\n{shown}```"
 
     text = _BLOCK.sub(block, PAGE.read_text(encoding="utf-8"))
