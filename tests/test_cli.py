@@ -236,10 +236,10 @@ def test_rows_without_a_prediction_are_said_and_counted(
 def test_a_file_of_another_kind_is_refused_by_name(
     run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "rows.csv").write_text("instruction,output\na,b\n")
-    assert run("score", tmp_path / "rows.csv", "-o", tmp_path / "out.jsonl", "--bundle", small_bundle) == 1
-    assert ".csv is not read" in capsys.readouterr().err
-    assert [file.name for file in tmp_path.iterdir()] == ["rows.csv"]
+    (tmp_path / "rows.xlsx").write_text("instruction,output\na,b\n")
+    assert run("score", tmp_path / "rows.xlsx", "-o", tmp_path / "out.jsonl", "--bundle", small_bundle) == 1
+    assert ".xlsx is not read" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.xlsx"]
 
 
 def test_a_misspelt_field_or_term_of_a_rule_is_named(
@@ -291,6 +291,7 @@ def test_doctor_names_what_it_measured(run: Callable[..., int], capsys: pytest.C
     assert "cuda:" in shown
 
 
+@pytest.mark.slow
 def test_doctor_proves_the_real_bundle(
     run: Callable[..., int], real_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ from instructmining.batches import Batching
 from instructmining.errors import DeviceError
 from instructmining.records import Batch
 from instructmining.sessions import GraphSession
+from instructmining.writers import RunWriter
 from instructmining_cli import resuming
 
 if TYPE_CHECKING:
@@ -307,18 +308,18 @@ def give_other_bundle(cut: list[str], _: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("change", "differs"),
     [
-        (append_row, "another inputs"),
-        (change_version, "another instructmining: .*, now 99"),
-        (give_other_bundle, "another bundle"),
-        (["--rule", "paper-v1"], "another rule: None, now [0-9a-f]{64}"),
-        (["--indicators", "mtld"], "another columns"),
-        (["--prefix", "im_"], "another prefix: , now im_"),
-        (["--limit", "290"], "another limit: None, now 290"),
-        (["--format", "alpaca"], "another format: None, now alpaca"),
-        (["--max-tokens", "100"], "another max_tokens: None, now 100"),
-        (["--max-row-bytes", "100"], "another max_row_bytes"),
-        (["--budget-tokens", "700"], "another batching"),
-        (["--strict"], "another strict: False, now True"),
+        (append_row, "inputs was"),
+        (change_version, "instructmining was .*, is now 99"),
+        (give_other_bundle, "bundle was"),
+        (["--rule", "paper-v1"], "rule was None, is now paper-v1 [0-9a-f]{64}"),
+        (["--indicators", "mtld"], "columns was"),
+        (["--prefix", "im_"], "prefix was , is now im_"),
+        (["--limit", "290"], "limit was None, is now 290"),
+        (["--format", "alpaca"], "format was None, is now alpaca"),
+        (["--max-tokens", "100"], "max_tokens was None, is now 100"),
+        (["--max-row-bytes", "100"], "max_row_bytes was"),
+        (["--budget-tokens", "700"], "batching was"),
+        (["--strict"], "strict was False, is now True"),
     ],
 )
 def test_another_run_than_the_one_that_was_cut_is_refused(
@@ -353,6 +354,34 @@ def test_the_run_file_says_how_many_rows_came_from_before(
     counts = json.loads((tmp_path / "out.jsonl.run.json").read_bytes())["counts"]
     assert counts["rows_from_before"] == 3 * small_batching("cpu", []).window_rows
     assert counts["rows_in"] == counts["rows_out"] + counts["rows_rejected"] == ROWS
+
+
+@pytest.mark.parametrize("more", [("--indicators", "perplexity"), ("--limit", "3"), ("--prefix", "im_")])
+def test_a_finished_run_is_not_taken_for_another(
+    run: Callable[..., int], small_bundle: Path, rows: Path, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = [*arguments(small_bundle, rows, "mtld"), "-o", str(rows.with_name("out.jsonl"))]
+    assert run(*base) == 3
+    assert run(*base, *more, "--resume") == 1
+    assert "was begun by another run" in capsys.readouterr().err
+    assert run(*base[:1], str(rows.with_name("gone.jsonl")), *base[2:], "--resume") == 1
+    rows.with_name("out.jsonl.run.json").unlink()
+    assert run(*base, "--resume") == 1
+    assert "does not say which run it is of; give --overwrite" in capsys.readouterr().err
+
+
+def test_a_refused_run_leaves_what_another_began(
+    run: Callable[..., int], small_bundle: Path, rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = rows.with_name("out.jsonl")
+    base = [*arguments(small_bundle, rows, "mtld"), "-o", str(out)]
+    with RunWriter(str(out)) as writer:
+        writer.begin({"instructmining": "0.0"})
+        shutil.copytree(f"{out}.partial", f"{out}.kept")  # of a run that was killed before it had computed anything
+    shutil.move(f"{out}.kept", f"{out}.partial")
+    for _ in range(2):
+        assert run(*base, "--resume") == 1
+        assert "instructmining was 0.0" in capsys.readouterr().err
 
 
 def test_a_finished_run_has_nothing_to_resume(

@@ -10,7 +10,7 @@ import typer
 
 def rescore(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
-    out: Annotated[str, typer.Option("-o", "--out", help="OUT.jsonl, .jsonl.gz or .jsonl.zst.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet.")],
     rule: Annotated[str, typer.Option(help="paper-v1, paper-v3 or a JSON file.")],
     prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,

@@ -27,7 +27,7 @@ def identity_of(
         "onnxruntime": scorer.runtime_version,
         "device": scorer.device.kind,
         "bundle": scorer.bundle.digest,
-        "rule": scorer.rule.digest if scorer.rule else None,
+        "rule": f"{scorer.rule.id} {scorer.rule.digest}" if scorer.rule else None,
         "columns": list(scorer.columns),
         "inputs": [input_digest(path) for path in inputs],
         **settings,
@@ -36,26 +36,24 @@ def identity_of(
     }
 
 
-def check_identity(journal: Journal, identity: Mapping[str, object]) -> None:
-    """Prove that a run is the one that was cut.
+def check_identity(kept: Mapping[str, object], identity: Mapping[str, object], out: str) -> None:
+    """Prove that a run is the one that was cut, or finished before.
 
     Raises:
         ResumeError: it is another; the message names what differs.
     """
-    kept = journal.identity
     for name, value in identity.items():
         if name != _BUDGET_FROM and kept.get(name) != value:
             raise ResumeError(
-                f"{journal.folder}: the run that was cut there had another {name}: {_short(kept.get(name))}, "
-                f"now {_short(value)}; give --overwrite to begin anew"
+                f"{out}: was begun by another run: {name} was {_short(kept.get(name))}, is now {_short(value)}; "
+                "give --overwrite to begin anew"
             )
 
 
-def kept_budgets(journal: Journal | None, scorer: Scorer, *, given: int | None) -> str | None:
+def kept_budgets(identity: Mapping[str, Any] | None, scorer: Scorer, *, given: int | None) -> str | None:
     """Take over the batch sizes of the run that was cut, unless others are asked for; returns where they came from."""
-    if journal is None or given is not None:
-        return None
-    identity: Mapping[str, Any] = journal.identity
+    if identity is None or given is not None or identity.get("instructmining") != __version__:
+        return None  # of another version nothing is taken over, and check_identity says so
     scorer.batching = Batching(**identity["batching"])
     return str(identity[_BUDGET_FROM])
 

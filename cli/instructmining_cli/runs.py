@@ -51,6 +51,7 @@ class Run:
     rows_before: int = 0  # read by the run that was cut and not read again
     nulls: Counter[str] = field(default_factory=Counter)  # column → rows where it is undefined
     null_reason: str = ""  # of the first row without a prediction
+    reject_reason: str = ""  # of the first row that was rejected
     _console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
     _begin: float = field(default_factory=time.perf_counter)
     _begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -69,6 +70,8 @@ class Run:
         self.windows_written += 1
         self.rows_written += len(rows)
         self.rows_quarantined += len(window.rejects)
+        if window.rejects and not self.reject_reason:
+            self.reject_reason = window.rejects[0].reason
         for row in rows:
             if row.notes:
                 self.nulls.update(row.notes.keys())
@@ -84,6 +87,7 @@ class Run:
             "quarantined": self.rows_quarantined,
             "nulls": dict(self.nulls),
             "null_reason": self.null_reason,
+            "reject_reason": self.reject_reason,
             "statistics": self.statistics.as_json(),
         }
 
@@ -91,6 +95,7 @@ class Run:
         """Go on counting from what :meth:`mark` gave."""
         self.windows_written, self.rows_written = mark["windows"], mark["rows"]
         self.rows_quarantined, self.null_reason = mark["quarantined"], mark["null_reason"]
+        self.reject_reason = mark["reject_reason"]
         self.nulls.update(mark["nulls"])
 
     def say(self, text: str) -> None:
@@ -251,7 +256,7 @@ class Run:
         )
         if self.rejected:
             where = "standard error" if self.out == "-" else f"{self.out}.rejects.jsonl"
-            self.say(f"rejected {_rows(self.rejected)}: {where}")
+            self.say(f"rejected {_rows(self.rejected)}: {where}; the first because {self.reject_reason}")
         if self.nulls[PREDICTION]:
             self.say(f"no prediction for {_rows(self.nulls[PREDICTION])}; the first because {self.null_reason}")
         if not self.rows_written and not self.rejected:

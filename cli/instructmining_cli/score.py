@@ -122,9 +122,6 @@ def score(
     writer = RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs)
     with ExitStack() as stack:
         stack.enter_context(writer)
-        if writer.finished:
-            _say(f"{out}: the run was finished before")
-            return
         reader = read_examples(
             inputs,
             format=name,
@@ -143,7 +140,7 @@ def score(
                 knn=around,
             )
         )
-        origin = kept_budgets(writer.journal, scorer, given=budget_tokens) or choose_budgets(
+        origin = kept_budgets(writer.identity, scorer, given=budget_tokens) or choose_budgets(
             scorer, inputs, name, given=budget_tokens, limit=limit, say=_say
         )
         if around != Neighbourhood() and not scorer.searches_neighbours:
@@ -168,8 +165,12 @@ def score(
         run = Run(scorer, inputs, out, asked | settings | {"budget_from": origin}, around, reader=reader)
         neighbours = {"knn": asdict(around), "knn_against": input_digest(knn_against) if knn_against else None}
         identity = identity_of(scorer, inputs, settings | neighbours, origin)
+        if writer.identity is not None:
+            check_identity(writer.identity, identity, out)
+        if writer.finished:
+            _say(f"{out}: the run was finished before")
+            return
         if writer.journal is not None:
-            check_identity(writer.journal, identity)
             restore(writer.journal, run, reader)
         writer.begin(identity)
         stack.callback(_say_kept, writer, out)
@@ -177,7 +178,7 @@ def score(
             run.say_room()
             _score(run, reader, writer, strict=strict)
         run.check_counts()
-        writer.finish(run.as_json())
+        writer.finish(run.as_json() | {"identity": identity})
         run.say_result()
     if run.rejected:
         raise typer.Exit(3)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def select(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
-    out: Annotated[str, typer.Option("-o", "--out", help="OUT.jsonl, .jsonl.gz or .jsonl.zst.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet.")],
     top: Annotated[int | None, typer.Option(min=1, help="Keep N rows; with --group-by N of each group.")] = None,
     fraction: Annotated[
         float | None,

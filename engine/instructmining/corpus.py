@@ -58,6 +58,21 @@ class Neighbourhood:
         if self.search == "approx" and (self.pool is not None or self.against is not None):
             raise RuleError("knn: an approximate search is one of all rows of the run; search pools and files exactly")
 
+    def check_pool(self, examples: Sequence[Example]) -> None:
+        """Prove, before all rows are scored, that there is something to find a pool by.
+
+        Args:
+            examples: the first of the run.
+
+        Raises:
+            RuleError: none of them has the field.
+        """
+        if self.pool is None or not examples:
+            return
+        if not any(example.row is not None and self.pool in example.row.fields for example in examples):
+            first = f"the first {len(examples)} rows" if len(examples) > 1 else "the first row"
+            raise RuleError(f"knn: no field {self.pool!r} in {first} to find the pools by")
+
 
 @dataclass(frozen=True, slots=True)
 class Pools:

@@ -10,7 +10,7 @@ from instructmining.bundle import Bundle, Role, RoleName
 from instructmining.errors import RuleError
 from instructmining.indicators import INDICATORS, USUAL, Indicator
 from instructmining.indicators.base import MEASURED_BY, Measurement, Question
-from instructmining.records import KNN_COLUMNS
+from instructmining.records import known_columns
 from instructmining.rules import Rule
 
 # What of a row is embedded: all turns, those that are not the assistant's, or the assistant's.
@@ -68,7 +68,7 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str], document:
     wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
     if unknown := sorted(wanted - set(INDICATORS)):
         named = ", ".join(_asked_by(column, rule) for column in unknown)
-        raise RuleError(f"unknown indicator {named}; known: {known_indicators()}")
+        raise RuleError(f"unknown indicator {named}; known: {known_columns()}")
     chosen = tuple(indicator for column, indicator in INDICATORS.items() if column in wanted)
     streams: list[Stream] = []
     for indicator in chosen:
@@ -87,11 +87,6 @@ def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
     if text.strip() != "all":
         return [name.strip() for name in text.split(",") if name.strip()]
     return [column for column in USUAL if _roles(INDICATORS[column]) <= bundle.roles.keys()]
-
-
-def known_indicators() -> str:
-    """For messages."""
-    return ", ".join([*USUAL, f"and {KNN_COLUMNS[1]} to {KNN_COLUMNS[max(KNN_COLUMNS)]}"])
 
 
 def _roles(indicator: Indicator) -> set[RoleName]:

@@ -31,6 +31,12 @@ COLUMNS = (
 )
 
 
+def known_columns() -> str:
+    """The indicators' columns, for messages."""
+    others = [column for column in COLUMNS if column != PREDICTION and column not in KNN_COLUMNS.values()]
+    return ", ".join([*others, f"{KNN_COLUMNS[1]} to {KNN_COLUMNS[max(KNN_COLUMNS)]}"])
+
+
 @dataclass(frozen=True, slots=True)
 class SourceRow:
     """One row as it was read."""

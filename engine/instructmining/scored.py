@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import NoneType
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import InputError, RuleError, SelectionError
@@ -79,7 +80,19 @@ class ScoredRows:
         for row in open_rows(self._source):
             if not isinstance(row, SourceRow):
                 raise SelectionError(f"{self.name}, line {row.line}: {row.reason}; wanted a file that score wrote")
-            yield row
+            yield row if self.path is not None else self._with_notes(row)
+
+    def _with_notes(self, row: SourceRow) -> SourceRow:
+        """A table's row; in some tables the notes are JSON text, for want of a type for them."""
+        name = f"{self.prefix}score_notes"
+        text = row.fields.get(name)
+        if not isinstance(text, str):
+            return row
+        try:
+            fields = {**row.fields, name: orjson.loads(text)}
+        except orjson.JSONDecodeError:
+            return row
+        return replace(row, raw=orjson.dumps(fields), fields=fields)
 
     def blocks(self, columns: Sequence[str]) -> Iterator[ScoredBlock]:
         """All rows in order, with some of their columns as numbers.
@@ -121,7 +134,7 @@ class ScoredRows:
         """
         missing = [term for term in rule.terms if f"{self.prefix}{term}" not in self.fields]
         if self.fields and missing:
-            there = ", ".join(self.columns) or "none; were they written with another --prefix?"
+            there = ", ".join(self.columns) or "none (were they written with another --prefix?)"
             raise RuleError(
                 f"{self.name}: rule {rule.id!r} needs {', '.join(missing)}; columns there: {there}. Compute what is "
                 f"missing: instructmining score INPUT -o OUT --indicators {','.join(missing)}"
@@ -141,11 +154,12 @@ class ScoredRows:
 def _number(row: SourceRow, name: str) -> float:
     if name not in row.fields:
         raise SelectionError(
-            f"{row.source}, line {row.line}: no column {name!r}; columns: {', '.join(list(row.fields)[-14:])}"
+            f"{row.source}, line {row.line}: no column {name!r}; score adds the columns. There are: "
+            f"{', '.join(list(row.fields)[-14:])}"
         )
     value = row.fields[name]
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise SelectionError(f"{row.source}, line {row.line}: column {name!r} is {value!r}, wanted a number")
+        raise SelectionError(f"{row.source}, line {row.line}: column {name!r} is {str(value)[:60]!r}, wanted a number")
     return float(value)

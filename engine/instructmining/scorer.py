@@ -406,6 +406,8 @@ class Scorer:
 
             end: Position | None = None
             for window, embedding in windows:
+                if not spool.count:
+                    neighbours.settings.check_pool(window.examples)
                 with counts.timed("spool"):
                     spool.append(window, embedding)
                     end = window.end

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import orjson
 import zstandard
@@ -126,6 +126,7 @@ class RunWriter:
             ResumeError: what the other run left is damaged.
         """
         self.finished = False  # OUT is complete; a run that was finished before needs nothing more
+        self._taken_over = False  # what another run left is there, and stays where this one is refused
         self.journal: Journal | None = None  # of the run; there once it has begun, or was begun before
         self._prefix = prefix
         self._resumable = "-" not in inputs
@@ -172,6 +173,7 @@ class RunWriter:
         if resume:
             self.journal = Journal.resume(self._folder)
             if self.journal is not None:
+                self._taken_over = True
                 if _FINISHED in self.journal.marks:
                     self._put_in_place()
                 return
@@ -188,6 +190,24 @@ class RunWriter:
                     path.unlink()
         except OSError as error:
             raise OutputError(f"{self._folder}: {error.strerror}") from error
+
+    @property
+    def identity(self) -> Mapping[str, Any] | None:
+        """Of the run that is gone on with or was finished before; None where there is none.
+
+        Raises:
+            ResumeError: a run was finished before, and no run file says which.
+        """
+        if not self.finished or self._final is None:
+            return self.journal.identity if self.journal is not None else None
+        path = Path(f"{self._final}.run.json")
+        try:
+            identity: Mapping[str, Any] = orjson.loads(path.read_bytes())["identity"]
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise ResumeError(
+                f"{self._final}: is there, but {path} does not say which run it is of; give --overwrite to begin anew"
+            ) from error
+        return identity
 
     def begin(self, identity: Mapping[str, object] = MappingProxyType({})) -> None:
         """Open the files, at their beginning or where the run that is resumed left them.
@@ -234,7 +254,7 @@ class RunWriter:
             return
         if self.finished:
             return
-        kept = self.resumable
+        kept = self.resumable or self._taken_over
         self._close()
         if not kept:
             shutil.rmtree(self._folder, ignore_errors=True)

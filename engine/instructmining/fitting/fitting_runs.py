@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.errors import FittingError, InputError
-from instructmining.records import COLUMNS, PREDICTION
+from instructmining.records import COLUMNS, PREDICTION, known_columns
 
 LOSS = "loss"
 LABELS = ("name", "run")  # a column of this name says what a run is called
@@ -98,7 +98,7 @@ def _considered(table: _Table, terms: Sequence[str] | None) -> list[str]:
     if terms is None:
         if unknown := [column for column in there if column not in INDICATORS]:
             raise FittingError(
-                f"{table.name}: no indicators: {', '.join(map(repr, unknown))}; rename them ({', '.join(INDICATORS)}) "
+                f"{table.name}: no indicators: {', '.join(map(repr, unknown))}; rename them ({known_columns()}) "
                 "or name the columns to take with --terms"
             )
         if not filled:

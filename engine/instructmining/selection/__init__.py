@@ -97,7 +97,8 @@ def select(  # noqa: PLR0913 - the files beside OUT came to eight options that s
         if extras.explain is not None:
             files.write(extras.explain, Explainer(source, ranking, choice, f"{prefix}{by}", rule).lines())
         files.write(out, (line for _, line in in_order(source, ranking.kept, content)))
-        remarks = (*([remark] if remark else []), *_short_of_quota(ranking, choice))
+        nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []
+        remarks = (*nothing, *([remark] if remark else []), *_short_of_quota(ranking, choice))
         found = _selection(ranking, choice, f"{prefix}{by}", remarks)
         settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
         digest = input_digest(source.name) if source.path is not None else None

@@ -101,8 +101,8 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
     ]
     if not any(source.columns for source in sources) and any(source.fields for source in sources):
         raise SelectionError(
-            f"{sources[0].name} and {sources[1].name}: neither has a column that score adds; select --keep-scores keeps "
-            "them (or were they written with another --prefix?)"
+            f"{sources[0].name} and {sources[1].name}: neither has a column that score adds; select --keep-scores "
+            "keeps them (or were they written with another --prefix?)"
         )
     with ExitStack() as stack:
         stores = [stack.enter_context(ColumnStore(source.columns)) for source in sources]
