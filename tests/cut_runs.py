@@ -24,6 +24,7 @@ CUT = -signal.SIGKILL
 _WINDOW_ROWS, _BUDGET_TOKENS = 16, 512
 _COMMIT_S = 0.02  # in place of seconds: many commits, so that many kills meet one
 _START_S = 30.0
+_MOST_RUNS = 100
 _FORKING = multiprocessing.get_context("forkserver")  # which has no threads that a fork would lose
 _FORKING.set_forkserver_preload(["instructmining.scorer", "instructmining_cli.score", "instructmining_cli.resuming"])
 
@@ -115,13 +116,14 @@ def outputs(out: Path) -> dict[str, bytes]:
 def cut_until(kills: int, arguments: list[str], folder: Path, suffix: str, rng: random.Random) -> Tally:
     """Kill runs at random moments, go on with each until it ends, and compare; until there were so many kills."""
     whole = folder / f"whole{suffix}"
+    Command(("--version",)).run()  # the first one waits until all is loaded
     begin = time.perf_counter()
     code = Command((*arguments, "-o", str(whole))).run()
     seconds = time.perf_counter() - begin
     assert code in {0, 3}
     wanted = outputs(whole)
     tally = Tally()
-    while tally.kills < kills:
+    while tally.kills < kills or (not tally.commits_met and tally.runs < _MOST_RUNS):
         out = folder / f"cut-{tally.runs}{suffix}"
         while (found := Command((*arguments, "-o", str(out), "--resume")).run(rng.uniform(0, 1.3 * seconds))) == CUT:
             tally.kills += 1

@@ -96,7 +96,9 @@ def test_another_column_can_be_ordered_by(tmp_path: Path, out: Path) -> None:
 def test_nothing_kept_has_no_worst_value(tmp_path: Path, out: Path) -> None:
     found = select(scored_file(tmp_path, [0.4, 0.2]), out, Choice(max_loss=0.1))
     left_out = {"predicted_log_loss is more than 0.1": 2}
-    assert found == Selection(rows=2, without_value=0, kept=0, worst=None, left_out=left_out)
+    assert found == Selection(
+        rows=2, without_value=0, kept=0, worst=None, left_out=left_out, remarks=("nothing was kept",)
+    )
     assert out.read_bytes() == b""
 
 
@@ -452,7 +454,9 @@ def test_standard_input_cannot_be_selected_from(out: Path) -> None:
 def test_a_row_without_the_column_is_an_error_that_lists_those_it_has(tmp_path: Path, out: Path) -> None:
     scored = tmp_path / "scored.jsonl"
     scored.write_bytes(score_line(b'{"row":0}', 0.5) + b'{"row":1,"label":2}\n')
-    with pytest.raises(SelectionError, match=r"line 2: no column 'predicted_log_loss'; columns: row, label"):
+    with pytest.raises(
+        SelectionError, match=r"line 2: no column 'predicted_log_loss'; score adds the columns. There are: row, label"
+    ):
         select(scored, out, Choice(top=1))
     assert not out.exists()
 

@@ -167,7 +167,11 @@ class _Side:
         return SetCounts(
             name=self.name,
             rows=self.rows,
-            tokens={name: int(np.nansum(self.values(name))) for name in _TOKENS if name in self.columns},
+            tokens={
+                name: int(np.nansum(values))
+                for name in _TOKENS
+                if name in self.columns and not np.isnan(values := self.values(name)).all()
+            },
             values_from_other=self.borrows,
             unmatched=int((self.partners < 0).sum()) if self.borrows else 0,
         )
