@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from instructmining import __version__
 from instructmining.corpus import Neighbourhood
 from instructmining.errors import InstructMiningError
-from instructmining.inputs import ExampleReader, input_digest
+from instructmining.inputs import ExampleReader
 from instructmining.records import PREDICTION, Position, ScoredRow, ScoredWindow
 from instructmining.runstats import Statistics
 from instructmining.scorer import Scorer
@@ -240,7 +240,7 @@ class Run:
         return {
             "metric": self.around.metric,
             "pool": pool if self.around.against is None else f"the {self.statistics.others} rows of another file",
-            "against": input_digest(self.around.against) if self.around.against is not None else None,
+            "against": self.around.against,
             "text": _TEXTS[self.around.text],
             "search": self.around.search,
             "approximation": asdict(approximation) if approximation else None,

@@ -258,6 +258,29 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         raise OutputError(f"{path}: {error.strerror}") from error
 
 
+def opened_at(path: Path, size: int) -> BinaryIO:
+    """A file cut to a size, to be written on from there.
+
+    Raises:
+        ResumeError: it is shorter.
+        OutputError: it cannot be opened.
+    """
+    file: BinaryIO | None = None
+    try:
+        file = path.open("a+b")
+        if file.seek(0, os.SEEK_END) < size:
+            raise ResumeError(f"{path}: is shorter than the run left it; give --overwrite to begin anew")
+        file.truncate(size)
+        file.seek(size)
+    except BaseException as error:
+        if file is not None:
+            close_quietly(file)
+        if isinstance(error, OSError):
+            raise OutputError(f"{path}: {error.strerror}") from error
+        raise
+    return file
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the disk has the names in a folder; where the system has no such call, nothing."""
     if os.name != "posix":

@@ -16,7 +16,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from instructmining.errors import OutputError, ResumeError
+from instructmining.errors import OutputError
+from instructmining.journal import opened_at
 from instructmining.records import Column, Example, Position, Reject, ScoredWindow, SourceRow, Turn
 
 _SIZES = struct.Struct("<QQ")  # of a window's head and body
@@ -40,7 +41,7 @@ class Vectors:
         self.rows = rows
         self._size = size
         with ExitStack() as stack:
-            self.file = _opened(path, 4 * size * rows, stack)
+            self.file = stack.enter_context(opened_at(path, 4 * size * rows))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -103,7 +104,7 @@ class Spool:
         with ExitStack() as stack:
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="instructmining-")))
-            self._windows = _opened(folder / "windows", mark["bytes"], stack)
+            self._windows = stack.enter_context(opened_at(folder / "windows", mark["bytes"]))
             self._vectors = stack.enter_context(Vectors(folder / "embeddings.f32", mark["rows"], mark["size"]))
             self._stack = stack.pop_all()
 
@@ -170,19 +171,6 @@ class Spool:
             else:
                 yield begin, _unpacked(head, self._windows.read(body_size))
             begin += len(head["truncated"])
-
-
-def _opened(path: Path, size: int, stack: ExitStack) -> BinaryIO:
-    """A file cut to a size, to be written on from there."""
-    try:
-        file = stack.enter_context(path.open("a+b"))
-        if file.seek(0, os.SEEK_END) < size:
-            raise ResumeError(f"{path}: is shorter than the run left it; give --overwrite to begin anew")
-        file.truncate(size)
-        file.seek(size)
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}") from error
-    return file
 
 
 def _packed(window: ScoredWindow) -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ import zstandard
 from filelock import FileLock, Timeout
 
 from instructmining.errors import OutputError, ResumeError
-from instructmining.journal import STATE, WRITTEN, Journal, close_quietly, sync_folder, write_whole
+from instructmining.journal import STATE, WRITTEN, Journal, close_quietly, opened_at, sync_folder, write_whole
 from instructmining.parquet import Kind, ParquetLines, write_parquet
 from instructmining.records import COLUMNS, Reject, ScoredRow
 
@@ -227,18 +227,9 @@ class RunWriter:
         self._rows = self._opened(_ROWS, mark.get("rows_bytes", 0))
         self._rejects = self._opened(_REJECTS, mark.get("rejects_bytes", 0))
 
-    def _opened(self, name: str, size: object) -> BinaryIO:
-        path = self._folder / name
-        assert isinstance(size, int)
-        try:
-            file = path.open("a+b")
-            self._open.append(file)
-            if file.seek(0, os.SEEK_END) < size:
-                raise ResumeError(f"{path}: is shorter than the run left it; give --overwrite to begin anew")
-            file.truncate(size)
-            file.seek(size)
-        except OSError as error:
-            raise OutputError(f"{path}: {error.strerror}") from error
+    def _opened(self, name: str, size: int) -> BinaryIO:
+        file = opened_at(self._folder / name, size)
+        self._open.append(file)
         return file
 
     def __enter__(self) -> Self:

@@ -95,8 +95,8 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
     chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
     if source.fields and not source.columns:
         raise SelectionError(
-            f"{source.name}: has no column that score adds; fields: {', '.join(source.fields)}. Were they written with "
-            "another --prefix?"
+            f"{source.name}: has no column that score adds; fields: {', '.join(source.fields)}; select "
+            "--keep-scores keeps them (or were they written with another --prefix?)"
         )
     if chosen is not None:
         source.check_terms(chosen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import platform
 import re
@@ -15,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from instructmining.errors import InputError, SelectionError
+from instructmining.errors import SelectionError
+from instructmining.inputs import input_digest
 from instructmining.linefiles import check_out, line_file
 from instructmining.readers import Source
 from instructmining.records import PREDICTION, SourceRow
@@ -76,7 +76,7 @@ def rescore(
                 "python": platform.python_version(),
                 **{package: version(package) for package in ("instructmining", "numpy", "orjson")},
             },
-            "scored": _file(source.path),
+            "scored": None if source.path is None else input_digest(source.name),
             "rule": {"id": chosen.id, "digest": chosen.digest, "reward_model": chosen.reward_model},
             "bundle": bundle,
             "caution": caution,
@@ -198,18 +198,6 @@ def _members(raw: bytes) -> Iterator[_Member]:
         elif depth == 1 and begin < 0 and symbol.startswith(b'"'):
             name, key = orjson.loads(symbol), match.start()
         depth += symbol in (b"{", b"[")
-
-
-def _file(path: Path | None) -> dict[str, object] | None:
-    """What tells the scored file from another; of a table in memory there is nothing to say."""
-    if path is None:
-        return None
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return {"path": str(path), "bytes": file.tell(), "sha256": digest}
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
 
 
 def _bundle(scored: Path | None) -> Mapping[str, object] | None:
