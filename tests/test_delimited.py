@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining.errors import InputError
-from instructmining.inputs import read_examples
-from instructmining.readers import MAX_ROW_BYTES, open_rows
+from instructmining.reading.examples import read_examples
+from instructmining.reading.rows import MAX_ROW_BYTES, open_rows
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 BOM = b"\xef\xbb\xbf"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining.errors import InputError, RowError
-from instructmining.formats import FORMATS, FormatName, detect, parse
+from instructmining.reading.formats import FORMATS, FormatName, detect, parse
 from instructmining.records import SourceRow, Turn
 
 

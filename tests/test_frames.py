@@ -11,8 +11,8 @@ import pytest
 
 from instructmining import Example, Reject, Scorer, read_examples, score_table, to_arrow
 from instructmining.errors import InputError, RowError
-from instructmining.readers import open_rows
-from instructmining.readers.tabular import Table
+from instructmining.reading.arrow import Table
+from instructmining.reading.rows import open_rows
 from instructmining.scored import ScoredRows
 from instructmining.selection import Choice, select
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from instructmining import parquet
 from instructmining.errors import OutputError
 from instructmining.parquet import Kind, ParquetLines, schema_of, write_parquet
-from instructmining.readers import open_rows
+from instructmining.reading.rows import open_rows
 from instructmining.records import SourceRow
 from instructmining.writers import known_kinds
 

@@ -11,8 +11,8 @@ from instructmining import Bundle, Scorer, throughput
 from instructmining.bundle import PrecisionName
 from instructmining.devices import Device
 from instructmining.errors import BundleError, InputError
-from instructmining.inputs import ExampleReader, read_examples
 from instructmining.peaks import Peak
+from instructmining.reading.examples import ExampleReader, read_examples
 from instructmining.runstats import Statistics
 from instructmining.throughput import Latency, Round, Throughput, measure_throughput
 

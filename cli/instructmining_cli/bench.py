@@ -59,8 +59,8 @@ def bench(
     Reading, tokenizing and the models run as in score, with its batch sizes; nothing is written. Exit code 3: rows were
     rejected.
     """
-    from instructmining.formats import format_name
-    from instructmining.inputs import ExampleReader, read_examples
+    from instructmining.reading.examples import ExampleReader, read_examples
+    from instructmining.reading.formats import format_name
     from instructmining.scorer import Scorer
     from instructmining.throughput import measure_throughput
     from instructmining_cli.bench_report import BenchReport

@@ -14,8 +14,8 @@ import orjson
 from instructmining import __version__
 from instructmining.batches import Batching
 from instructmining.budgets import one_budget
-from instructmining.formats import FormatName
-from instructmining.inputs import read_examples
+from instructmining.reading.examples import read_examples
+from instructmining.reading.formats import FormatName
 from instructmining.records import Reject
 from instructmining.scorer import Scorer
 from instructmining_cli.demo_bundle import cache_folder

@@ -9,8 +9,8 @@ from typing import Any
 from instructmining import __version__
 from instructmining.batches import Batching
 from instructmining.errors import ResumeError
-from instructmining.inputs import ExampleReader, input_digest
 from instructmining.journal import SPOOLED, WRITTEN, Journal
+from instructmining.reading.examples import ExampleReader, input_digest
 from instructmining.records import Position
 from instructmining.scorer import Scorer
 from instructmining_cli.runs import Run

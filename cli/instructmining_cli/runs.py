@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from instructmining import __version__
 from instructmining.corpus import Neighbourhood
 from instructmining.errors import InstructMiningError
-from instructmining.inputs import ExampleReader
+from instructmining.reading.examples import ExampleReader
 from instructmining.records import PREDICTION, Position, ScoredRow, ScoredWindow
 from instructmining.runstats import Statistics
 from instructmining.scorer import Scorer

@@ -19,7 +19,7 @@ from instructmining_cli.device_options import (
 )
 
 if TYPE_CHECKING:
-    from instructmining.inputs import ExampleReader
+    from instructmining.reading.examples import ExampleReader
     from instructmining.writers import RunWriter
     from instructmining_cli.runs import Run
 
@@ -102,8 +102,8 @@ def score(
     """
     from instructmining.bundle import Bundle
     from instructmining.corpus import Neighbourhood
-    from instructmining.formats import format_name
-    from instructmining.inputs import input_digest, read_examples
+    from instructmining.reading.examples import input_digest, read_examples
+    from instructmining.reading.formats import format_name
     from instructmining.records import COLUMNS
     from instructmining.scorer import Scorer
     from instructmining.space import check_open_files

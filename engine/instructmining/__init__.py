@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from instructmining.errors import InstructMiningError
     from instructmining.fitting import Fit, fit
     from instructmining.frames import score_table, to_arrow
-    from instructmining.inputs import read_examples
+    from instructmining.reading.examples import read_examples
     from instructmining.records import Example, Reject, ScoredRow, Turn
     from instructmining.rules import Rule
     from instructmining.runstats import Statistics
@@ -86,7 +86,7 @@ _MODULES = {
     "compare": "tables.comparing",
     "describe": "tables.describing",
     "fit": "fitting",
-    "read_examples": "inputs",
+    "read_examples": "reading.examples",
     "rescore": "tables.rescoring",
     "score_table": "frames",
     "select": "selection",

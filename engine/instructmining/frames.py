@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import orjson
 
 from instructmining.errors import InputError
-from instructmining.formats import FormatName
-from instructmining.inputs import read_examples
 from instructmining.parquet import schema_of, table_of
-from instructmining.readers.jsonvalues import first_line
-from instructmining.readers.tabular import IN_MEMORY, BatchedDataset, Table
+from instructmining.reading.arrow import IN_MEMORY, BatchedDataset, Table
+from instructmining.reading.arrow_values import first_line
+from instructmining.reading.examples import read_examples
+from instructmining.reading.formats import FormatName
 from instructmining.records import ScoredRow
 from instructmining.scorer import OnReject, Scorer
 from instructmining.writers import added_fields, known_kinds, splice

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 import orjson
 
 from instructmining.errors import OutputError
-from instructmining.readers.jsonvalues import JSON_FIELD, first_line
+from instructmining.reading.arrow_values import JSON_FIELD, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,8 +14,8 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import InputError, RuleError, SelectionError
-from instructmining.readers import Source, open_rows
-from instructmining.readers.tabular import IN_MEMORY, is_table, read_once
+from instructmining.reading.arrow import IN_MEMORY, is_table, read_once
+from instructmining.reading.rows import Source, open_rows
 from instructmining.records import COLUMNS, SourceRow
 from instructmining.rules import Rule
 from instructmining.writers import added_names

@@ -24,11 +24,11 @@ from instructmining.devices import Device, choose_devices_for, runtime_version
 from instructmining.errors import DeviceError, InstructMiningError, RuleError
 from instructmining.execution import Executor
 from instructmining.indicators import CorpusIndicator
-from instructmining.inputs import read_examples, windows_of
 from instructmining.journal import OTHERS, SPOOLED, WRITTEN, Journal
 from instructmining.measuring import count, measure
 from instructmining.pipeline import ahead
 from instructmining.plans import Plan, indicator_names, plan
+from instructmining.reading.examples import read_examples, windows_of
 from instructmining.records import PREDICTION, Example, InputWindow, Position, Reject, ScoredRow, ScoredWindow
 from instructmining.rules import Rule
 from instructmining.runstats import Statistics

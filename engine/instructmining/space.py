@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from instructmining.errors import InputError, OutputError
-from instructmining.readers import RowReader, open_rows
-from instructmining.readers.streams import PACKED
-from instructmining.readers.tabular import PARQUET
+from instructmining.reading.arrow import PARQUET
+from instructmining.reading.compression import PACKED
+from instructmining.reading.rows import RowReader, open_rows
 from instructmining.records import SourceRow
 
 # A row's own bytes beside what was read: eleven columns and their names.

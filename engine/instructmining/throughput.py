@@ -14,8 +14,8 @@ from instructmining.bundle import PRECISIONS, Bundle, PrecisionName, Role
 from instructmining.devices import Device
 from instructmining.errors import InputError
 from instructmining.hardware import device_memory_bytes, peak_memory_bytes
-from instructmining.inputs import ExampleReader
 from instructmining.peaks import Peak, product_peak
+from instructmining.reading.examples import ExampleReader
 from instructmining.records import Example
 from instructmining.runstats import Statistics
 from instructmining.scorer import Scorer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from instructmining.devices import Device, cpu_threads
 from instructmining.errors import ExportError
-from instructmining.inputs import read_examples
+from instructmining.reading.examples import read_examples
 from instructmining.records import Example
 from instructmining.references import BOUNDS, Agreement, References, agreements
 from instructmining.sessions import GraphSession

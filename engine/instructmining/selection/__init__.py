@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from instructmining.errors import SelectionError
-from instructmining.inputs import input_digest
-from instructmining.readers import Source
+from instructmining.reading.examples import input_digest
+from instructmining.reading.rows import Source
 from instructmining.records import PREDICTION, SourceRow
 from instructmining.rules import Rule
 from instructmining.scored import ScoredRows

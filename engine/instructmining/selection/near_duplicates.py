@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.errors import SelectionError
-from instructmining.formats import FormatName, format_name
+from instructmining.reading.formats import FormatName, format_name
 from instructmining.records import Example
 
 BLOCK = 512  # vectors that are compared at a time

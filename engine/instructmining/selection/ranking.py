@@ -12,7 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import InputError, RowError, SelectionError
-from instructmining.formats import detect, parse
+from instructmining.reading.formats import detect, parse
 from instructmining.records import Example, SourceRow
 from instructmining.scored import BLOCK_ROWS, ScoredRows
 from instructmining.selection.choices import Choice

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from instructmining.errors import SelectionError
 from instructmining.linefiles import check_out, line_file
-from instructmining.readers import Source
+from instructmining.reading.rows import Source
 from instructmining.scored import ScoredRows
 from instructmining.tables.columnstore import ColumnStore
 from instructmining.tables.distances import distances

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.errors import SelectionError
-from instructmining.readers import Source
+from instructmining.reading.rows import Source
 from instructmining.records import PREDICTION, SourceRow
 from instructmining.rules import OutOfRange, Rule
 from instructmining.scored import ScoredRows

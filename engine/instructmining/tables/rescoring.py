@@ -15,9 +15,9 @@ import numpy as np
 import orjson
 
 from instructmining.errors import SelectionError
-from instructmining.inputs import input_digest
 from instructmining.linefiles import check_out, line_file
-from instructmining.readers import Source
+from instructmining.reading.examples import input_digest
+from instructmining.reading.rows import Source
 from instructmining.records import PREDICTION, SourceRow
 from instructmining.rules import Rule
 from instructmining.scored import ScoredBlock, ScoredRows

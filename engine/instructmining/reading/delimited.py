@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import orjson
 
 from instructmining.errors import InputError
-from instructmining.readers.streams import BOM, DAMAGE, FileRows
+from instructmining.reading.compression import BOM, DAMAGE, FileRows
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 _KEPT = 1000  # bytes kept of a row that is too long

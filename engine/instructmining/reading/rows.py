@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from instructmining.errors import InputError
-from instructmining.readers.delimited import DelimitedRows
-from instructmining.readers.jsonrows import JsonRows
-from instructmining.readers.streams import PACKED
-from instructmining.readers.tabular import TABLES, Table, TableRows, is_table
+from instructmining.reading.arrow import TABLES, Table, TableRows, is_table
+from instructmining.reading.compression import PACKED
+from instructmining.reading.delimited import DelimitedRows
+from instructmining.reading.jsonl import JsonRows
 from instructmining.records import RowOrReject
 
 MAX_ROW_BYTES = 64 * 2**20

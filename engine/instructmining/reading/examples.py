@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import cast
 
 from instructmining.errors import InputError, RowError
-from instructmining.formats import FormatName, detect, format_name, parse
-from instructmining.readers import MAX_ROW_BYTES, RowReader, Source, open_rows
+from instructmining.reading.formats import FormatName, detect, format_name, parse
+from instructmining.reading.rows import MAX_ROW_BYTES, RowReader, Source, open_rows
 from instructmining.records import Example, InputWindow, Position, Reject, RowOrReject, SourceRow
 
 DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused

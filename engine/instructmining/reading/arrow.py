@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from instructmining.errors import InputError
-from instructmining.readers.jsonvalues import JsonRow, NoJson, RowMaker, first_line
-from instructmining.readers.streams import file_size
+from instructmining.reading.arrow_values import JsonRow, NoJson, RowMaker, first_line
+from instructmining.reading.compression import file_size
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 if TYPE_CHECKING:

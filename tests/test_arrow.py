@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from pyarrow import feather
 
 from instructmining.errors import InputError, SelectionError
-from instructmining.inputs import read_examples
-from instructmining.readers import Source, open_rows
-from instructmining.readers.tabular import TableRows
+from instructmining.reading.arrow import TableRows
+from instructmining.reading.examples import read_examples
+from instructmining.reading.rows import Source, open_rows
 from instructmining.records import Reject, RowOrReject, SourceRow
 from instructmining.scored import ScoredRows
 
@@ -429,7 +429,7 @@ def test_no_other_library_of_tables_is_needed_and_pyarrow_only_for_tables(tmp_pa
         "        if name in {'pandas', 'polars', 'datasets', 'pytz'}: raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Missing)\n"
         "from instructmining import read_examples\n"
-        "from instructmining.readers import open_rows\n"
+        "from instructmining.reading.rows import open_rows\n"
         f"print('pyarrow' in sys.modules, *[row.raw.decode() for row in open_rows({path!r})])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from instructmining.readers.streams import BOM, DAMAGE, FileRows
+from instructmining.reading.compression import BOM, DAMAGE, FileRows
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 _CHUNK = 1 << 20

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining.errors import InputError, RowError
-from instructmining.inputs import DETECTION_ROWS, ExampleReader, read_examples
+from instructmining.reading.examples import DETECTION_ROWS, ExampleReader, read_examples
 from instructmining.records import COLUMNS, InputWindow, Position, Reject
 
 ALPACA = {"instruction": "a", "input": "", "output": "b"}
