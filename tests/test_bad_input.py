@@ -246,7 +246,7 @@ def test_a_text_that_is_no_unicode_is_refused_by_the_python_interface(small_bund
         ("rows.arrow", b"", "cannot be read"),
         ("rows.xlsx", b"PK", "not read by this version"),
         ("rows.csv", b"instruction,output,output\na,b,c\n", "more than once"),
-        ("rows.jsonl", b'{"text": "a"}\n', "no known format"),
+        ("rows.jsonl", b'{"title": "a"}\n', "no known format"),
         ("rows.jsonl", b'{"instruction": "a", "output": "b", "reward": 1}\n', "--prefix"),
     ],
 )

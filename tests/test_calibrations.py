@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from instructmining import Scorer
+from instructmining.reading.formats import FieldOptions
 from instructmining_cli import calibrations
 
 
@@ -28,7 +29,7 @@ def rows(tmp_path: Path) -> Path:
 def calibrated(bundle: Path, rows: Path, *, limit: int | None = None) -> tuple[dict[str, int], list[str]]:
     said: list[str] = []
     with Scorer.open(bundle, indicators=["perplexity", "knn_6"], device="cpu") as scorer:
-        calibrations.choose_budgets(scorer, [str(rows)], None, given=None, limit=limit, say=said.append)
+        calibrations.choose_budgets(scorer, [str(rows)], FieldOptions(), given=None, limit=limit, say=said.append)
         return dict(scorer.batching.budget_tokens), said
 
 

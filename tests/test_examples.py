@@ -62,13 +62,13 @@ def test_a_format_that_is_given_is_not_detected(tmp_path: Path) -> None:
 
 def test_an_unknown_format_name_is_an_input_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ALPACA)
-    with pytest.raises(InputError, match="format 'vicuna'; known: alpaca, sharegpt, messages, prompt_response"):
+    with pytest.raises(InputError, match="format 'vicuna'; known: preference, alpaca, sharegpt, messages, "):
         read_examples(path, format="vicuna")  # type: ignore[arg-type]
 
 
 def test_a_file_in_no_known_format_is_an_input_error(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", {"text": "a"}, {"text": "b"})
-    with pytest.raises(InputError, match=r"a\.jsonl: no known format in the first 2 rows; fields found: text"):
+    path = write(tmp_path / "a.jsonl", {"title": "a"}, {"title": "b"})
+    with pytest.raises(InputError, match=r"a\.jsonl: no known format in the first 2 rows; fields found: title"):
         list(read_examples(path))
 
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining.errors import InputError, RowError
-from instructmining.reading.formats import FORMATS, FormatName, detect, parse
+from instructmining.reading.formats import FORMATS, FormatName, detect
+from instructmining.reading.parsing import parse
 from instructmining.records import SourceRow, Turn
 
 
@@ -127,7 +128,7 @@ def test_messages_and_sharegpt_hold_the_same_conversation(texts: list[tuple[str,
     if any(role == "assistant" and text.strip() for role, text in texts):
         assert turns(messages, "messages") == turns(conversations, "sharegpt") == texts
     else:
-        for fields, name in ((messages, FORMATS[2]), (conversations, FORMATS[1])):
+        for fields, name in ((messages, "messages"), (conversations, "sharegpt")):
             with pytest.raises(RowError, match="response"):
                 parse(row(fields), name)
 
@@ -157,9 +158,9 @@ def test_the_first_row_with_a_known_format_decides() -> None:
 
 def test_an_unknown_format_is_an_error_that_lists_the_fields_found_and_the_formats() -> None:
     with pytest.raises(InputError) as caught:
-        detect([row({"text": "a", "prompt": "b"}), row({"label": 1})])
+        detect([row({"title": "a", "prompt": "b"}), row({"label": 1})])
     message = str(caught.value)
-    assert message.startswith("rows.jsonl: no known format in the first 2 rows; fields found: label, prompt, text; ")
+    assert message.startswith("rows.jsonl: no known format in the first 2 rows; fields found: label, prompt, title; ")
     assert all(name in message for name in FORMATS)
     assert "--format" in message
 
@@ -202,7 +203,7 @@ TURN_A = {"role": "user", "content": "a"}
         ("sharegpt", {"conversations": [{"value": "a"}]}, "'conversations'[0] has no field 'from'"),
         ("sharegpt", {"conversations": [{"from": "gpt"}]}, "'conversations'[0] has no field 'value'"),
         ("messages", {"messages": "hi"}, "field 'messages' is text, wanted a list"),
-        ("messages", {"messages": ["hi"]}, "'messages'[0] is text, wanted an object"),
+        ("messages", {"messages": [TURN_A, "hi"]}, "'messages'[1] is text, wanted an object"),
         ("messages", {"messages": [TURN_A, {"content": "b"}]}, "'messages'[1] has no field 'role'"),
         ("messages", {"messages": [TURN_A, {"role": "assistant"}]}, "'messages'[1] has no field 'content'"),
         ("messages", {"messages": [{"role": "assistant", "content": None}]}, "'messages'[0] holds null, wanted text"),

@@ -16,6 +16,7 @@ from instructmining_cli.device_options import (
     TensorRT,
     acceleration,
 )
+from instructmining_cli.field_options import Format, Ignore, Map, field_options
 
 _LIMIT = {"cpu": 100, "cuda": 20_000}  # rows, where none is given: about a minute with a small model
 
@@ -38,10 +39,9 @@ def bench(
     indicators: Annotated[
         str | None, typer.Option(help="Columns to compute, comma-separated, or 'all', as for score.")
     ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(help="alpaca, sharegpt, messages or prompt_response; by default detected in each file."),
-    ] = None,
+    format: Format = None,
+    map: Map = None,
+    ignore: Ignore = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help=f"Take the first N rows; by default {_LIMIT['cpu']:,} ({_LIMIT['cuda']:,} on CUDA)."),
@@ -60,7 +60,6 @@ def bench(
     rejected.
     """
     from instructmining.reading.examples import ExampleReader, read_examples
-    from instructmining.reading.formats import format_name
     from instructmining.scorer import Scorer
     from instructmining.throughput import measure_throughput
     from instructmining_cli.bench_report import BenchReport
@@ -69,7 +68,7 @@ def bench(
 
     if "-" in inputs:
         raise typer.BadParameter("bench reads its input several times, which standard input does not allow; give files")
-    name = format_name(format)
+    fields = field_options(format=format, mapping=map, ignore=ignore)
     _check(json, inputs, overwrite=overwrite)
     folder = bundle or demo_bundle(_say)
     accelerated = acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory)
@@ -82,13 +81,13 @@ def bench(
         acceleration=accelerated,
     )
     with opened as scorer:
-        _say(f"device: {', '.join(map(str, scorer.devices))}")
+        _say(f"device: {', '.join(str(device) for device in scorer.devices)}")
         most = limit or _LIMIT[scorer.device.kind]
-        choose_budgets(scorer, inputs, name, given=budget_tokens, limit=most, say=_say)
+        choose_budgets(scorer, inputs, fields, given=budget_tokens, limit=most, say=_say)
         readers: list[ExampleReader] = []
 
         def read() -> ExampleReader:
-            readers.append(read_examples(inputs, format=name, limit=most, on_reject=lambda _: None))
+            readers.append(read_examples(inputs, fields=fields, limit=most, on_reject=lambda _: None))
             return readers[-1]
 
         found = measure_throughput(scorer, read, rounds=rounds, say=_say)

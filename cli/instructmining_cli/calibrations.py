@@ -15,7 +15,7 @@ from instructmining import __version__
 from instructmining.batches import Batching
 from instructmining.budgets import one_budget
 from instructmining.reading.examples import read_examples
-from instructmining.reading.formats import FormatName
+from instructmining.reading.formats import FieldOptions
 from instructmining.records import Reject
 from instructmining.scorer import Scorer
 from instructmining_cli.demo_bundle import cache_folder
@@ -27,7 +27,7 @@ _WORTH_BYTES = 1 << 20  # of input: about a thousand rows, a minute or more of w
 def choose_budgets(
     scorer: Scorer,
     inputs: Sequence[str],
-    name: FormatName | None,
+    fields: FieldOptions,
     *,
     given: int | None,
     limit: int | None,
@@ -49,7 +49,7 @@ def choose_budgets(
     if "-" in inputs or limit is not None or sum(Path(path).stat().st_size for path in inputs) < _WORTH_BYTES:
         return "usual"
     say("finding the fastest batch size on this device, once")
-    examples = read_examples(inputs, format=name, on_reject=_pass)
+    examples = read_examples(inputs, fields=fields, on_reject=_pass)
     found = scorer.calibrate(islice(examples, scorer.batching.window_rows))
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")

@@ -19,7 +19,7 @@ from instructmining import __version__
 from instructmining.corpus import Neighbourhood
 from instructmining.errors import InstructMiningError
 from instructmining.reading.examples import ExampleReader
-from instructmining.records import PREDICTION, Position, ScoredRow, ScoredWindow
+from instructmining.records import PAIR_COLUMNS, PREDICTION, Position, ScoredRow, ScoredWindow
 from instructmining.runstats import Statistics
 from instructmining.scorer import Scorer
 from instructmining.space import room_left, room_needed
@@ -29,8 +29,10 @@ _TEXTS = {
     "prompt": "turns that are not the assistant's, joined by newlines",
     "response": "the assistant's turns, joined by newlines",
 }
+_PREDICTIONS = frozenset((PREDICTION, *PAIR_COLUMNS[PREDICTION]))
 _WORTH_A_WORD_S = 5.0
 _WORTH_A_WORD_BYTES = 2**30
+_UNREAD_AFTER_S = 10.0  # what is not read is said at the end, in a longer run as soon as this
 _PLAIN_EVERY_S = 30.0  # where standard error is no terminal, a line this often
 
 
@@ -50,6 +52,7 @@ class Run:
     rows_quarantined: int = 0
     rows_before: int = 0  # read by the run that was cut and not read again
     nulls: Counter[str] = field(default_factory=Counter)  # column → rows where it is undefined
+    unpredicted: int = 0  # rows without a prediction, of a pair on one side
     null_reason: str = ""  # of the first row without a prediction
     reject_reason: str = ""  # of the first row that was rejected
     _console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
@@ -59,6 +62,7 @@ class Run:
     _task: TaskID | None = None
     _said_neighbours: bool = False
     _said_at: float = field(default_factory=time.perf_counter)
+    _said_unread: set[tuple[str, str]] = field(default_factory=set)  # file and field
 
     @property
     def rejected(self) -> int:
@@ -75,8 +79,10 @@ class Run:
         for row in rows:
             if row.notes:
                 self.nulls.update(row.notes.keys())
-            if PREDICTION in row.notes and not self.null_reason:
-                self.null_reason = "; ".join(f"{column}: {reason}" for column, reason in row.notes.items())
+            if not _PREDICTIONS.isdisjoint(row.notes):
+                self.unpredicted += 1
+                reasons = "; ".join(f"{column}: {reason}" for column, reason in row.notes.items())
+                self.null_reason = self.null_reason or reasons
 
     def mark(self, end: Position | None) -> dict[str, Any]:
         """What the journal keeps of the rows that were written, up to the end of the last window."""
@@ -86,6 +92,7 @@ class Run:
             "rows": self.rows_written,
             "quarantined": self.rows_quarantined,
             "nulls": dict(self.nulls),
+            "unpredicted": self.unpredicted,
             "null_reason": self.null_reason,
             "reject_reason": self.reject_reason,
             "statistics": self.statistics.as_json(),
@@ -96,6 +103,7 @@ class Run:
         self.windows_written, self.rows_written = mark["windows"], mark["rows"]
         self.rows_quarantined, self.null_reason = mark["quarantined"], mark["null_reason"]
         self.reject_reason = mark["reject_reason"]
+        self.unpredicted = mark["unpredicted"]
         self.nulls.update(mark["nulls"])
 
     def say(self, text: str) -> None:
@@ -143,6 +151,8 @@ class Run:
             expected = _duration(statistics.neighbours_expected_s or 0)
             self.say(f"searching the neighbours of {_rows(statistics.rows_scored)}: about {expected}")
         now = time.perf_counter()
+        if now - self._begin >= _UNREAD_AFTER_S and not self._said_unread:
+            self.say_unread("so far")
         if self._bar is None and now - self._said_at < _PLAIN_EVERY_S:
             return
         self._said_at = now
@@ -156,12 +166,26 @@ class Run:
         )
         stage = "scoring"
         if statistics.neighbours_done:
-            stage, share = "neighbours", statistics.neighbours_done / statistics.rows_scored
-            speed = f"{statistics.neighbours_done:,} of {statistics.rows_scored:,} rows"
+            stage, share = "neighbours", statistics.neighbours_done / statistics.neighbours_wanted
+            speed = f"{statistics.neighbours_done:,} of {statistics.neighbours_wanted:,} rows"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=share, description=stage, speed=speed)
         else:
             self.say(f"{stage}: {share:.0%}  {speed}")
+
+    def say_unread(self, until: str = "") -> None:
+        """Name each field that holds text and takes no role, once for each file."""
+        for path, counts in self._unread().items():
+            new = {name: rows for name, rows in counts.items() if (path, name) not in self._said_unread}
+            if new:
+                listed = ", ".join(f"{name}, {_rows(rows)}" for name, rows in new.items())
+                self.say(f"{path}: not read: {listed}{f' {until}' if until else ''}")
+                self._said_unread |= {(path, name) for name in new}
+
+    def _unread(self) -> dict[str, dict[str, int]]:
+        """Of each file the fields that are not read, with the rows that have text in them."""
+        unread = self.reader.unread if self.reader else {}
+        return {path: dict(counts) for path, counts in list(unread.items()) if counts}
 
     def check_counts(self) -> None:
         """Every row that was read is written or rejected.
@@ -219,6 +243,7 @@ class Run:
                 "blank_lines": self.reader.blank if self.reader else 0,
                 "null": dict(self.nulls),
                 "truncated": {name: statistics.truncated[name] for name in bundle.roles},
+                "not_read": {path: dict(counts) for path, counts in self._unread().items()},
             },
             "tokens": dict(statistics.tokens),
             "padding_share": round(statistics.padding_share, 4),
@@ -257,8 +282,9 @@ class Run:
         if self.rejected:
             where = "standard error" if self.out == "-" else f"{self.out}.rejects.jsonl"
             self.say(f"rejected {_rows(self.rejected)}: {where}; the first because {self.reject_reason}")
-        if self.nulls[PREDICTION]:
-            self.say(f"no prediction for {_rows(self.nulls[PREDICTION])}; the first because {self.null_reason}")
+        if self.unpredicted:
+            self.say(f"no prediction for {_rows(self.unpredicted)}; the first because {self.null_reason}")
+        self.say_unread()
         if not self.rows_written and not self.rejected:
             self.say("the input holds no rows")
 

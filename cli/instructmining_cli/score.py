@@ -17,6 +17,7 @@ from instructmining_cli.device_options import (
     TensorRT,
     acceleration,
 )
+from instructmining_cli.field_options import Format, Ignore, Map, StrictFields, field_options
 
 if TYPE_CHECKING:
     from instructmining.reading.examples import ExampleReader
@@ -75,10 +76,10 @@ def score(
         str | None,
         typer.Option(metavar="FILE", help="The rows of this file are the neighbours, not those of the run."),
     ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(help="alpaca, sharegpt, messages or prompt_response; by default detected in each file."),
-    ] = None,
+    format: Format = None,
+    map: Map = None,
+    ignore: Ignore = None,
+    strict_fields: StrictFields = False,
     prefix: Annotated[str, typer.Option(help="Put before the name of each added column.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first N rows only.")] = None,
     max_row_bytes: Annotated[int, typer.Option(min=2, help="A longer row is rejected; in bytes, uncompressed.")] = 64
@@ -87,6 +88,9 @@ def score(
         int | None,
         typer.Option(min=16, help="Longest text that a model is given; by default the limit of each in the bundle."),
     ] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Of rows that were scored before, compute all columns again.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was cut, from OUT.partial; without one, begin.")
@@ -103,19 +107,19 @@ def score(
     from instructmining.bundle import Bundle
     from instructmining.corpus import Neighbourhood
     from instructmining.reading.examples import input_digest, read_examples
-    from instructmining.reading.formats import format_name
-    from instructmining.records import COLUMNS
+    from instructmining.records import SCORE_COLUMNS
     from instructmining.scorer import Scorer
     from instructmining.space import check_open_files
     from instructmining.writers import RunWriter, added_names
     from instructmining_cli.calibrations import choose_budgets
     from instructmining_cli.demo_bundle import demo_bundle
+    from instructmining_cli.earlier_scores import EarlierScores
     from instructmining_cli.resuming import check_identity, identity_of, kept_budgets, restore
     from instructmining_cli.runs import Run
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite begins anew; give one of them")
-    name = format_name(format)
+    fields = field_options(format=format, mapping=map, ignore=ignore, strict_fields=strict_fields)
     around = Neighbourhood(knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
     folder = bundle or demo_bundle(_say)
     check_open_files()
@@ -124,11 +128,14 @@ def score(
         stack.enter_context(writer)
         reader = read_examples(
             inputs,
-            format=name,
+            fields=fields,
             limit=limit,
             max_row_bytes=max_row_bytes,
-            columns=added_names(COLUMNS, prefix),  # select takes them all for ours
+            columns=added_names(SCORE_COLUMNS, prefix),  # select takes them all for ours
+            prefix=prefix,
         )
+        earlier = EarlierScores(reader, inputs, recompute=recompute)
+        indicators, rule = earlier.asked(indicators, rule)
         scorer = stack.enter_context(
             Scorer.open(
                 Bundle.open(folder).limited(max_tokens),
@@ -138,10 +145,13 @@ def score(
                 batches_at_once=batches_at_once,
                 acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
                 knn=around,
+                kept=earlier.kept,
             )
         )
+        for remark in earlier.remarks(scorer):
+            _say(remark)
         origin = kept_budgets(writer.identity, scorer, given=budget_tokens) or choose_budgets(
-            scorer, inputs, name, given=budget_tokens, limit=limit, say=_say
+            scorer, inputs, fields, given=budget_tokens, limit=limit, say=_say
         )
         if around != Neighbourhood() and not scorer.searches_neighbours:
             _say("the settings of the neighbours have no effect: no knn column is asked for")
@@ -156,6 +166,11 @@ def score(
         }
         settings: dict[str, object] = {
             "format": format,
+            "map": dict(fields.map),
+            "ignore": sorted(fields.ignore),
+            "strict_fields": strict_fields,
+            "recompute": recompute,
+            "kept": sorted(earlier.kept),
             "prefix": prefix,
             "limit": limit,
             "strict": strict,

@@ -9,8 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.indicators import Indicator, RowIndicator
-from instructmining.records import PREDICTION, Column, ColumnValue, Measurements, Reject, ScoredRow, ScoredWindow
+from instructmining.records import (
+    PREDICTION,
+    SCORE_COLUMNS,
+    Column,
+    ColumnValue,
+    EarlierScores,
+    Example,
+    Measurements,
+    Reject,
+    ScoredRow,
+    ScoredWindow,
+    pair_columns,
+)
 from instructmining.rules import Rule
+
+_PLACE = {name: place for place, name in enumerate(SCORE_COLUMNS)}
 
 
 def row_columns(
@@ -18,7 +32,7 @@ def row_columns(
 ) -> tuple[ScoredWindow, NDArray[np.float32] | None]:
     """The columns of the row indicators, and the embeddings float32 (rows, size) where there are some.
 
-    Rows with a model output that is not finite become rejects.
+    Rows with a model output that is not finite become rejects, a pair with both its sides.
     """
     columns = {
         indicator.column: indicator.compute(measured) for indicator in indicators if isinstance(indicator, RowIndicator)
@@ -26,8 +40,9 @@ def row_columns(
     truncated = [tuple(roles) for roles in measured.truncated]
     finite = _finite(measured)
     refused = [
-        (measured.places[row], Reject.of(measured.examples[row], "a model output is not a finite number"))
+        (measured.places[row], Reject.of(_row_at(measured.examples, row), "a model output is not a finite number"))
         for row in np.flatnonzero(~finite).tolist()
+        if measured.examples[row].side != "rejected"
     ]
     in_order = sorted(measured.rejects + refused, key=lambda placed: placed[0])
     rejects = [reject for _, reject in in_order]
@@ -53,18 +68,67 @@ def part(column: Column, begin: int, end: int) -> Column:
 
 def predict(window: ScoredWindow, rule: Rule) -> None:
     """Add the rule's prediction as a column; it is undefined where one of its terms is."""
-    values = {column: _or_nan(window.columns[column].values) for column in rule.terms}
+    values = {column: _term(window, column) for column in rule.terms}
     predicted = rule.predict(values)
     window.columns[PREDICTION] = Column(predicted, rule.reasons(values, predicted))
 
 
 def rows_of(window: ScoredWindow, names: Sequence[str]) -> Iterator[ScoredRow]:
-    """The rows with these columns, in their order."""
+    """The rows with these columns and those that they had before, in the order of all columns."""
     notes: dict[int, dict[str, str]] = {}
     by_name = [_values(window.columns[name], name, notes) for name in names]
     by_row = zip(*by_name, strict=True) if by_name else (() for _ in window.examples)
+    chosen: ScoredRow | None = None
     for row, (example, truncated, values) in enumerate(zip(window.examples, window.truncated, by_row, strict=True)):
-        yield ScoredRow(example, dict(zip(names, values, strict=True)), truncated, notes.get(row, {}))
+        scored = ScoredRow(example, dict(zip(names, values, strict=True)), truncated, notes.get(row, {}))
+        if example.side == "chosen":
+            chosen = scored
+            continue
+        if chosen is not None:
+            scored, chosen = _pair(chosen, scored), None
+        yield scored if example.scores is None else _with_earlier(scored, example.scores)
+
+
+def _pair(chosen: ScoredRow, rejected: ScoredRow) -> ScoredRow:
+    """The row of a preference pair: each column of both sides, and their difference."""
+    columns: dict[str, ColumnValue] = {}
+    notes: dict[str, str] = {}
+    for name in chosen.columns:
+        values, reasons = pair_columns(name, chosen.columns[name], rejected.columns[name])
+        columns |= values
+        for column, side in zip(values, (chosen, rejected), strict=False):
+            if name in side.notes:
+                notes[column] = side.notes[name]
+        notes |= reasons
+    truncated = tuple(dict.fromkeys((*chosen.truncated, *rejected.truncated)))
+    return ScoredRow(Example.of_sides(chosen.example, rejected.example), columns, truncated, notes)
+
+
+def _with_earlier(scored: ScoredRow, earlier: EarlierScores) -> ScoredRow:
+    """The row with the columns that it had before, but for those that were computed now."""
+    both = {**earlier.columns, **scored.columns}
+    notes = {name: why for name, why in earlier.notes.items() if name not in scored.columns} | scored.notes
+    truncated = tuple(dict.fromkeys((*earlier.truncated, *scored.truncated)))
+    in_order = {name: both[name] for name in sorted(both, key=_PLACE.__getitem__)}
+    return ScoredRow(scored.example, in_order, truncated, notes)
+
+
+def _term(window: ScoredWindow, column: str) -> NDArray[np.float64]:
+    """A column's values, float64 (examples,), computed now or had before; NaN where it is undefined."""
+    if column in window.columns:
+        return _or_nan(window.columns[column].values)
+    values = []
+    for example in window.examples:
+        name = f"{example.side}.{column}" if example.side else column
+        value = example.scores.columns.get(name) if example.scores is not None else None
+        values.append(np.nan if value is None else value)
+    return np.array(values, dtype=np.float64)
+
+
+def _row_at(examples: Sequence[Example], place: int) -> Example:
+    """The row whose example, or whose chosen side, stands there."""
+    example = examples[place]
+    return Example.of_sides(example, examples[place + 1]) if example.side == "chosen" else example
 
 
 def _values(column: Column, name: str, notes: dict[int, dict[str, str]]) -> list[ColumnValue]:
@@ -99,4 +163,7 @@ def _finite(measured: Measurements) -> NDArray[np.bool_]:
         finite &= np.isfinite(measured.embedding).all(axis=1)
     for answers in measured.answers.values():
         finite &= np.isfinite(answers)
+    for row, example in enumerate(measured.examples):
+        if example.side == "rejected":
+            finite[row - 1 : row + 1] = finite[row - 1 : row + 1].all()
     return finite

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -32,6 +33,7 @@ Metric: TypeAlias = Literal["euclidean", "cosine"]
 _WORTH_A_WORD = 20_000  # rows; fewer are searched in seconds
 _KEEP_S = 20.0  # between two times that distances found so far are kept
 _COPIED = 4096  # rows at a time
+_ROUNDING = 1e-12  # relative, of a distance that is computed in float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,14 @@ def pools_of(examples: Iterable[Example], settings: Neighbourhood) -> Pools | No
     return Pools(np.array(of, dtype=np.int64), list(numbers), reasons)
 
 
+def siblings_of(examples: Iterable[Example]) -> NDArray[np.int64]:
+    """The place of the other side of a preference pair, int64 (examples,); −1 for an example that is no side of one."""
+    of = array("q")
+    for place, example in enumerate(examples):
+        of.append(-1 if example.side is None else place + 1 if example.side == "chosen" else place - 1)
+    return np.array(of, dtype=np.int64)
+
+
 class NeighbourSearch:
     """Finds the neighbours of every row, as far as indicators need them; one search for all."""
 
@@ -136,6 +146,7 @@ class NeighbourSearch:
         report: Callable[[], None],
         *,
         pools: Pools | None = None,
+        siblings: NDArray[np.int64] | None = None,
         against: NDArray[np.float32] | None = None,
         kept: Path | None = None,
     ) -> dict[str, Column]:
@@ -146,25 +157,35 @@ class NeighbourSearch:
             counts: takes the time expected, how far it is, and what an approximate search is worth.
             report: called when these have changed.
             pools: where not all rows are neighbours of each other.
+            siblings: (rows,) for each row another one of its pool that is no neighbour of it, −1 where there is none.
             against: float32 (others, size) of the rows that are the neighbours in place of these.
             kept: a path beside which distances are kept for a run that is resumed, and taken from where they are there.
         """
         columns = {indicator.column: Column(np.full(len(embeddings), np.nan)) for indicator in self._indicators}
         parts = _parts(len(embeddings), pools)
+        counts.neighbours_wanted = len(embeddings)
         with counts.timed("neighbours"):
             found = _Distances(kept, (len(embeddings), len(columns)), counts)
             for number, (name, rows) in enumerate(parts):
-                others = len(rows) - 1 if against is None else len(against)
-                enough = [at for at, indicator in enumerate(self._indicators) if indicator.k <= others]
+                apart = None if siblings is None or against is not None else _places_in(rows, siblings[rows])
+                others = np.full(len(rows), len(rows) - 1 if against is None else len(against))
+                if apart is not None:
+                    others -= apart >= 0
                 for indicator in self._indicators:
-                    if indicator.k > others:
-                        reason = _too_few(indicator.k, others, name, against=against is not None)
-                        columns[indicator.column].notes.update(dict.fromkeys(rows.tolist(), reason))
+                    for few in np.unique(others[others < indicator.k]).tolist():
+                        reason = _too_few(indicator.k, few, name, against=against is not None)
+                        columns[indicator.column].notes.update(dict.fromkeys(rows[others == few].tolist(), reason))
+                enough = [at for at, indicator in enumerate(self._indicators) if indicator.k <= others.max(initial=0)]
                 if enough and number >= found.parts:
                     ks = [self._indicators[at].k for at in enough]
                     checkpoint = kept.with_name(f"{kept.name}.{number}.npz") if kept is not None else None
                     with _gathered(embeddings, rows) as points:
-                        distances = self._distances(points, ks, counts, report, against, checkpoint)
+                        search = partial(self._distances, points, counts=counts, report=report, checkpoint=checkpoint)
+                        if apart is None:
+                            distances = search(ks, against=against)
+                        else:
+                            distances = _without_siblings(points, apart, ks, search)
+                    distances[others[:, None] < np.array(ks)] = np.nan
                     found.values[np.ix_(rows, np.array(enough))] = distances
                 found.keep(number + 1, counts, last=number + 1 == len(parts))
                 counts.neighbours_done = sum(len(of) for _, of in parts[: number + 1])
@@ -178,9 +199,10 @@ class NeighbourSearch:
         self,
         points: NDArray[np.float32],
         ks: Sequence[int],
+        *,
         counts: Statistics,
         report: Callable[[], None],
-        against: NDArray[np.float32] | None,
+        against: NDArray[np.float32] | None = None,
         checkpoint: Path | None,
     ) -> NDArray[np.float64]:
         before = counts.neighbours_done
@@ -238,6 +260,38 @@ def _parts(rows: int, pools: Pools | None) -> list[tuple[str | None, NDArray[np.
     order = np.argsort(pools.of, kind="stable")
     begins = np.searchsorted(pools.of[order], np.arange(len(pools.names) + 1))
     return [(name, order[begins[at] : begins[at + 1]]) for at, name in enumerate(pools.names)]
+
+
+def _places_in(rows: NDArray[np.int64], siblings: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where among ascending rows their siblings stand, −1 for a row without one."""
+    return np.where(siblings < 0, -1, np.searchsorted(rows, siblings))
+
+
+def _without_siblings(
+    points: NDArray[np.float32],
+    siblings: NDArray[np.int64],
+    ks: Sequence[int],
+    search: Callable[[Sequence[int]], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Distances to the k-th nearest other row that is not a row's sibling, float64 (rows, ks).
+
+    Of the rows about a point the k-th without the sibling is the k-th of all, or the one after it where the sibling is
+    among the first k, that is not farther than the k-th.
+    """
+    most = len(points) - 1
+    wanted = sorted({k for k in ks if k <= most} | {k + 1 for k in ks if k < most})
+    distances = dict(zip(wanted, search(wanted).T, strict=True))
+    with_sibling = np.flatnonzero(siblings >= 0)
+    apart = np.full(len(points), np.inf)
+    for begin in range(0, len(with_sibling), _COPIED):
+        part = with_sibling[begin : begin + _COPIED]
+        difference = points[siblings[part]].astype(np.float64) - points[part]
+        apart[part] = np.sqrt(np.einsum("rd,rd->r", difference, difference))
+    found = []
+    for k in ks:
+        among = apart <= distances[k] * (1 + _ROUNDING)
+        found.append(np.where(among, distances.get(k + 1, np.nan), distances[k]))
+    return np.stack(found, axis=1)
 
 
 def _too_few(k: int, others: int, pool: str | None, *, against: bool) -> str:

@@ -12,7 +12,7 @@ from instructmining.batches import Batching
 from instructmining.execution import Done, Executor, Job
 from instructmining.journal import Journal
 from instructmining.pipeline import ahead
-from instructmining.records import Batch, LikelihoodSums, Measurements, Tokens
+from instructmining.records import Batch, LikelihoodSums, Measurements, Tokens, rows_of_sides
 from instructmining.runstats import Statistics
 from instructmining.windows import StreamTexts, Window
 
@@ -88,6 +88,7 @@ class _WindowResults:
 
     def __init__(self, window: Window) -> None:
         self._window = window
+        self._rows = rows_of_sides(window.examples)
         self._streams = [_StreamResults(part) for part in window.streams]
         self._tokens = sum(len(text.ids) for stream in self._streams for text in stream.texts)
         self._at_work = iter(self._streams)
@@ -115,7 +116,7 @@ class _WindowResults:
         statistics.tokens[label] += tokens
         statistics.padded[label] += batch.ids.size
         statistics.scored[label] += len(batch.scored) if "nll" in done.job.outputs else 0
-        share = len(self._window.examples) * tokens / self._tokens
+        share = self._rows * tokens / self._tokens
         statistics.rows_computed += share
         self._counted += share
 
@@ -135,9 +136,10 @@ class _WindowResults:
         for part, results in zip(window.streams, self._streams, strict=True):
             _note_truncated(part, measured)
             results.give(measured)
-        for names in measured.truncated:
-            statistics.truncated.update(names)
-        statistics.rows_computed = round(statistics.rows_computed + rows - self._counted)
+        for row, (example, names) in enumerate(zip(window.examples, measured.truncated, strict=True)):
+            counted = measured.truncated[row - 1] if example.side == "rejected" else ()
+            statistics.truncated.update(name for name in names if name not in counted)
+        statistics.rows_computed = round(statistics.rows_computed + self._rows - self._counted)
         return measured
 
 

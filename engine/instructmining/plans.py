@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -52,7 +52,13 @@ class Plan:
     needs: frozenset[Measurement]
 
 
-def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str], document: DocumentText = "document") -> Plan:
+def plan(
+    bundle: Bundle,
+    rule: Rule | None,
+    indicators: Sequence[str],
+    document: DocumentText = "document",
+    kept: Collection[str] = (),
+) -> Plan:
     """Work out what has to be computed.
 
     Args:
@@ -60,6 +66,7 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str], document:
         rule: its terms are computed too.
         indicators: columns asked for beside them.
         document: what of a row is embedded.
+        kept: columns that the rows have already and that are not computed.
 
     Raises:
         RuleError: an indicator is not known.
@@ -69,7 +76,7 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str], document:
     if unknown := sorted(wanted - set(INDICATORS)):
         named = ", ".join(_asked_by(column, rule) for column in unknown)
         raise RuleError(f"unknown indicator {named}; known: {known_columns()}")
-    chosen = tuple(indicator for column, indicator in INDICATORS.items() if column in wanted)
+    chosen = tuple(indicator for column, indicator in INDICATORS.items() if column in wanted.difference(kept))
     streams: list[Stream] = []
     for indicator in chosen:
         for measure in indicator.needs:

@@ -29,6 +29,24 @@ COLUMNS = (
     "ifd",
     PREDICTION,
 )
+Side: TypeAlias = Literal["chosen", "rejected"]
+SIDES: tuple[Side, Side] = ("chosen", "rejected")
+MARGIN = "margin"  # of a column over a preference pair: chosen − rejected
+# The columns that a preference pair has in place of each.
+PAIR_COLUMNS = {column: tuple(f"{part}.{column}" for part in (*SIDES, MARGIN)) for column in COLUMNS}
+# Every name under which a column may be written, in that order.
+SCORE_COLUMNS = tuple(name for column in COLUMNS for name in (column, *PAIR_COLUMNS[column]))
+
+
+def pair_columns(
+    column: str, chosen: ColumnValue, rejected: ColumnValue
+) -> tuple[dict[str, ColumnValue], dict[str, str]]:
+    """What a preference pair has in place of a column: both values and their difference, and why that is None."""
+    of_chosen, of_rejected, margin = PAIR_COLUMNS[column]
+    if chosen is not None and rejected is not None:
+        return {of_chosen: chosen, of_rejected: rejected, margin: chosen - rejected}, {}
+    missing = of_chosen if chosen is None else of_rejected
+    return {of_chosen: chosen, of_rejected: rejected, margin: None}, {margin: f"{missing} is null"}
 
 
 def known_columns() -> str:
@@ -57,11 +75,38 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierScores:
+    """What an earlier run of ``score`` has added to a row; the row itself is without it."""
+
+    columns: Mapping[str, ColumnValue]  # by name without prefix
+    notes: Mapping[str, str]  # column → why it is None
+    truncated: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
-    """One instruction-tuning example; its last assistant turn is the response."""
+    """One instruction-tuning example; its last assistant turn is the response. Or a pair of them to one prompt."""
 
     turns: tuple[Turn, ...]
     row: SourceRow | None = None  # where it came from, when it came from a file
+    rejected: tuple[Turn, ...] | None = None  # of a preference pair, whose chosen conversation ``turns`` is
+    scores: EarlierScores | None = None  # that the row had
+    side: Side | None = None  # of the pair, while its sides are computed apart
+
+    @property
+    def sides(self) -> tuple[Example, ...]:
+        """The example, or the two sides of a pair, chosen first."""
+        if self.rejected is None:
+            return (self,)
+        return (
+            Example(self.turns, self.row, scores=self.scores, side="chosen"),
+            Example(self.rejected, self.row, scores=self.scores, side="rejected"),
+        )
+
+    @classmethod
+    def of_sides(cls, chosen: Example, rejected: Example) -> Example:
+        """The pair of which these are the sides."""
+        return cls(chosen.turns, chosen.row, rejected.turns, chosen.scores)
 
     @property
     def prompt_texts(self) -> list[str]:
@@ -82,6 +127,12 @@ class Example:
     def of(cls, prompt: str, response: str) -> Example:
         """The common case: one prompt, one response."""
         return cls((Turn("user", prompt), Turn("assistant", response)))
+
+    @classmethod
+    def pair(cls, prompt: str, chosen: str, rejected: str) -> Example:
+        """A preference pair: one prompt, the response that was chosen, the one that was rejected."""
+        asked = Turn("user", prompt)
+        return cls((asked, Turn("assistant", chosen)), rejected=(asked, Turn("assistant", rejected)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +158,11 @@ class Reject:
 RowOrReject: TypeAlias = SourceRow | Reject
 
 
+def rows_of_sides(examples: Sequence[Example]) -> int:
+    """Rows of which these are the examples, or the sides."""
+    return sum(example.side != "rejected" for example in examples)
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """How far an input was read: all rows up to this one."""
@@ -118,6 +174,7 @@ class Position:
     rejected: int  # bad rows among them
     blank: int  # blank lines skipped
     formats: Mapping[str, str]  # path → format of its rows, of the files so far
+    unread: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # path → field → rows whose text is not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +245,10 @@ class LikelihoodSums:
 
 @dataclass(slots=True)
 class Measurements:
-    """What was counted and computed for a window of rows; the indicators read it. Absent where nobody asked."""
+    """What was counted and computed for a window of rows; the indicators read it. Absent where nobody asked.
+
+    The sides of a pair are rows of their own here, one after the other.
+    """
 
     examples: list[Example]
     prompt_tokens: NDArray[np.int64] | None = None  # (rows,)
@@ -215,17 +275,22 @@ class Column:
 
 @dataclass(slots=True)
 class ScoredWindow:
-    """Rows and their columns so far, as arrays; rows are made of it when all columns are there."""
+    """Examples and their columns so far, as arrays; rows are made of it when all columns are there."""
 
-    examples: list[Example]
+    examples: list[Example]  # the sides of a pair one after the other
     truncated: list[tuple[str, ...]]  # (rows,) the roles that saw less than the whole text
     columns: dict[str, Column]
     rejects: list[Reject] = field(default_factory=list)  # read for this window and not scored, in the input's order
     end: Position | None = None  # of the window's last row, good or bad
 
     def __len__(self) -> int:
-        """Rows."""
+        """Examples, both sides of a pair counted."""
         return len(self.examples)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the input that they came from."""
+        return rows_of_sides(self.examples)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ class Statistics:
     rows_rejected: int = 0  # examples that the scorer could not score
     neighbours_expected_s: float | None = None  # that the search of the neighbours will take, known when it begins
     others: int | None = None  # rows of another file that are the neighbours
-    neighbours_done: int = 0  # rows whose neighbours are found
+    neighbours_wanted: int = 0  # examples whose neighbours are searched, both sides of a pair counted
+    neighbours_done: int = 0  # of these, those whose neighbours are found
     approximation: Approximation | None = None  # what an approximate search found, once it is done
     batches: int = 0
     truncated: Counter[str] = field(default_factory=Counter)  # role → rows of which it saw less than the whole

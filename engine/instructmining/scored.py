@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from instructmining.errors import InputError, RuleError, SelectionError
 from instructmining.reading.arrow import IN_MEMORY, is_table, read_once
 from instructmining.reading.rows import Source, open_rows
-from instructmining.records import COLUMNS, SourceRow
+from instructmining.records import PAIR_COLUMNS, SCORE_COLUMNS, SIDES, Side, SourceRow
 from instructmining.rules import Rule
 from instructmining.writers import added_names
 
 BLOCK_ROWS = 256  # the rows' own bytes are what a block costs
-_COLUMNS = frozenset(COLUMNS)
+_COLUMNS = frozenset(SCORE_COLUMNS)
 _NUMBERS = frozenset({int, float, NoneType})
 
 
@@ -68,7 +68,7 @@ class ScoredRows:
         self.fields = tuple(first.fields) if first is not None else ()
         there = [field.removeprefix(prefix) for field in self.fields if field.startswith(prefix)]
         self.columns = tuple(name for name in there if name in _COLUMNS)
-        self._added = frozenset(added_names(COLUMNS, prefix))
+        self._added = frozenset(added_names(SCORE_COLUMNS, prefix))
 
     def rows(self) -> Iterator[SourceRow]:
         """All rows in order.
@@ -104,9 +104,36 @@ class ScoredRows:
             InputError: the file cannot be read.
             SelectionError: a line is not a row, has no such column, or something other than a number in it.
         """
+        for taken in self.row_blocks():
+            yield ScoredBlock(taken, {column: self._numbers(taken, column) for column in columns})
+
+    def row_blocks(self) -> Iterator[list[SourceRow]]:
+        """All rows in order, some at a time.
+
+        Raises:
+            InputError: the file cannot be read.
+            SelectionError: a line is not a row.
+        """
         rows = self.rows()
         while taken := list(islice(rows, BLOCK_ROWS)):
-            yield ScoredBlock(taken, {column: self._numbers(taken, column) for column in columns})
+            yield taken
+
+    def sides(self, row: SourceRow, column: str) -> tuple[Side | None, ...]:
+        """The sides of which a row has a column: both of a preference pair, else None alone."""
+        name = f"{self.prefix}{column}"
+        paired = name not in row.fields and f"{self.prefix}{PAIR_COLUMNS[column][0]}" in row.fields
+        return SIDES if paired else (None,)
+
+    def side_numbers(self, rows: Sequence[SourceRow], sides: Sequence[Side | None], column: str) -> NDArray[np.float64]:
+        """A column of each row's side, float64 (rows,), NaN where it is null.
+
+        Raises:
+            SelectionError: a row has no such column, or something other than a number in it.
+        """
+        if not any(sides):
+            return self._numbers(rows, column)
+        names = [f"{self.prefix}{side}.{column}" if side else f"{self.prefix}{column}" for side in sides]
+        return np.array([_number(row, name) for row, name in zip(rows, names, strict=True)], dtype=np.float64)
 
     def field(self, column: str) -> str:
         """The field that holds a column: with the prefix where it is one of ours, else a field of the row's own."""
@@ -132,7 +159,12 @@ class ScoredRows:
         Raises:
             RuleError: a term has no column.
         """
-        missing = [term for term in rule.terms if f"{self.prefix}{term}" not in self.fields]
+        missing = [
+            term
+            for term in rule.terms
+            if f"{self.prefix}{term}" not in self.fields
+            and not all(f"{self.prefix}{side}.{term}" in self.fields for side in SIDES)
+        ]
         if self.fields and missing:
             there = ", ".join(self.columns) or "none (were they written with another --prefix?)"
             raise RuleError(

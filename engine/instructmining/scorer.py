@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +19,7 @@ from instructmining.batches import Batching
 from instructmining.budgets import CANDIDATES, calibrated
 from instructmining.bundle import Bundle
 from instructmining.columns import part, predict, row_columns, rows_of
-from instructmining.corpus import Neighbourhood, NeighbourSearch, pools_of
+from instructmining.corpus import Neighbourhood, NeighbourSearch, pools_of, siblings_of
 from instructmining.devices import Device, choose_devices_for, runtime_version
 from instructmining.errors import DeviceError, InstructMiningError, RuleError
 from instructmining.execution import Executor
@@ -77,7 +77,7 @@ class Scorer:
         self._others = others  # of the rows of another file that are the neighbours
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913 - each is an option that users know by its name
         cls,
         bundle: str | Path | Bundle,
         *,
@@ -88,6 +88,7 @@ class Scorer:
         batching: Batching | None = None,
         acceleration: Acceleration | None = None,
         knn: Neighbourhood | None = None,
+        kept: Collection[str] = (),
     ) -> Self:
         """Open a bundle for scoring.
 
@@ -103,6 +104,8 @@ class Scorer:
             acceleration: what is off by default on CUDA; an error on a CPU.
             knn: which neighbours a row has, how far they are and how they are searched; by default all rows of the run,
                 exactly.
+            kept: columns that the examples bring along from an earlier run, in :attr:`Example.scores`; they are not
+                computed again, and the rule reads them there.
 
         Raises:
             BundleError: the bundle is damaged or lacks a role that is needed.
@@ -120,7 +123,7 @@ class Scorer:
             raise RuleError("no indicator was named; give at least one, or a rule")
         chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
         around = knn or Neighbourhood()
-        work = plan(opened, chosen, indicator_names(indicators or (), opened), around.text)
+        work = plan(opened, chosen, indicator_names(indicators or (), opened), around.text, kept)
         roles = [stream.role for stream in work.streams]
         devices = choose_devices_for(roles, device, batches_at_once)
         if acceleration not in {None, Acceleration()} and devices[0].kind == "cpu":
@@ -311,6 +314,8 @@ class Scorer:
     def embeddings(self, examples: Iterable[Example]) -> Generator[NDArray[np.float32], None, None]:
         """The embeddings of examples in their order, as ``knn_6`` has them; open with ``indicators=["knn_6"]``.
 
+        Of a preference pair it is the chosen conversation's.
+
         Args:
             examples: taken lazily, in another thread.
 
@@ -326,7 +331,8 @@ class Scorer:
             raise InstructMiningError("the scorer is closed: ask for embeddings inside its with block")
         if "embedding" not in self._work.plan.needs:
             raise RuleError("no column of this scorer needs embeddings; open it with indicators=['knn_6']")
-        windows = windows_of(examples, self.batching.window_rows)
+        chosen = (replace(example, rejected=None) for example in examples)
+        windows = windows_of(chosen, self.batching.window_rows)
         measured = self._measured(windows, self._work, lambda _: None, Statistics(), strict=True, journal=None)
         with closing(measured):
             for _, embedding in measured:
@@ -379,7 +385,7 @@ class Scorer:
                     window, embedding = row_columns(measured, work.plan.indicators)
                 if strict and window.rejects:
                     raise refusal(window.rejects[0])
-                counts.rows_scored += len(window)
+                counts.rows_scored += window.rows
                 counts.rows_rejected += sum(reject.example is not None for reject in window.rejects)
                 report(counts)
                 yield window, embedding
@@ -418,11 +424,16 @@ class Scorer:
             kept = journal.folder / _NEIGHBOURS if journal is not None else None
             embeddings = spool.embeddings()
             examples = (example for _, window in spool.windows() for example in window.examples)
+            pools = pools_of(examples, neighbours.settings)
+            siblings = None
+            if spool.pairs:
+                siblings = siblings_of(example for _, window in spool.windows() for example in window.examples)
             columns = neighbours.columns(
                 embeddings,
                 counts,
                 lambda: report(counts),
-                pools=pools_of(examples, neighbours.settings),
+                pools=pools,
+                siblings=siblings,
                 against=others,
                 kept=kept,
             )

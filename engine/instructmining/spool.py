@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from instructmining.errors import OutputError
 from instructmining.journal import opened_at
-from instructmining.records import Column, Example, Position, Reject, ScoredWindow, SourceRow, Turn
+from instructmining.records import Column, EarlierScores, Example, Position, Reject, ScoredWindow, Side, SourceRow, Turn
 
 _SIZES = struct.Struct("<QQ")  # of a window's head and body
 
@@ -99,8 +99,9 @@ class Spool:
             OutputError: they cannot be opened.
             ResumeError: they are shorter than the mark says.
         """
-        mark = mark or {"windows": 0, "rows": 0, "size": 0, "bytes": 0}
+        mark = mark or {"windows": 0, "pairs": 0, "rows": 0, "size": 0, "bytes": 0}
         self.count = mark["windows"]
+        self.pairs = mark["pairs"]  # preference pairs in all windows
         with ExitStack() as stack:
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="instructmining-")))
@@ -130,7 +131,7 @@ class Spool:
 
     def mark(self) -> dict[str, int]:
         """How much is there; nothing of it changes any more."""
-        return {"windows": self.count, "bytes": self._windows.tell(), **self._vectors.mark()}
+        return {"windows": self.count, "pairs": self.pairs, "bytes": self._windows.tell(), **self._vectors.mark()}
 
     def append(self, window: ScoredWindow, embedding: NDArray[np.float32] | None) -> None:
         """Add a window and the float32 (rows, size) embeddings of its rows, None where it has no rows.
@@ -146,6 +147,7 @@ class Spool:
         if len(window) and embedding is not None:
             self._vectors.append(embedding)
         self.count += 1
+        self.pairs += len(window) - window.rows
 
     def embeddings(self) -> NDArray[np.float32]:
         """All embeddings, float32 (rows, size), mapped from the file.
@@ -179,10 +181,12 @@ def _packed(window: ScoredWindow) -> tuple[bytes, bytes]:
 
     def example(of: Example) -> list[object]:
         turns = [[turn.role, turn.text] for turn in of.turns]
+        scores = None if of.scores is None else asdict(of.scores)
         if of.row is None:
-            return [turns]
-        body.append(of.row.raw)
-        return [turns, of.row.source, of.row.line, of.row.offset, len(of.row.raw)]
+            return [turns, of.side, scores]
+        raw = b"" if of.side == "rejected" else of.row.raw  # the chosen side, just before it, has the row
+        body.append(raw)
+        return [turns, of.side, scores, of.row.source, of.row.line, of.row.offset, len(raw)]
 
     def reject(of: Reject) -> list[object]:
         body.append(of.raw)
@@ -206,18 +210,26 @@ def _packed(window: ScoredWindow) -> tuple[bytes, bytes]:
 
 def _unpacked(head: dict[str, Any], body: bytes) -> ScoredWindow:
     offset = 0
+    row: SourceRow | None = None
 
     def take(size: int) -> bytes:
         nonlocal offset
         offset += size
         return body[offset - size : offset]
 
-    def example(turns: list[Any], source: str | None = None, line: int = 0, at: int = 0, size: int = 0) -> Example:
+    def example(turns: list[Any], side: Side | None, scores: dict[str, Any] | None, *place: object) -> Example:
+        nonlocal row
         said = tuple(Turn(role, text) for role, text in turns)
-        if source is None:
-            return Example(said)
+        if side != "rejected":
+            row = source_row(*place) if place else None  # type: ignore[arg-type]
+        earlier = None
+        if scores is not None:
+            earlier = EarlierScores(scores["columns"], scores["notes"], tuple(scores["truncated"]))
+        return Example(said, row, scores=earlier, side=side)
+
+    def source_row(source: str, line: int, at: int, size: int) -> SourceRow:
         raw = take(size)
-        return Example(said, SourceRow(source, line, at, raw, orjson.loads(raw)))
+        return SourceRow(source, line, at, raw, orjson.loads(raw))
 
     def reject(source: str, line: int, at: int, reason: str, size: int, turns: list[Any] | None) -> Reject:
         raw = take(size)

@@ -29,7 +29,7 @@ class StreamTexts:
 class Window:
     """Rows whose texts are tokenized."""
 
-    examples: list[Example]
+    examples: list[Example]  # the sides of a pair are rows of their own here, one after the other
     streams: list[StreamTexts]
     prompt_tokens: NDArray[np.int64] | None  # (rows,)
     response_tokens: NDArray[np.int64] | None  # (rows,)
@@ -68,7 +68,7 @@ class WindowBuilder:
         for place, item in enumerate(taken.items):
             if isinstance(item, Example):
                 try:
-                    of_example = self._render(item, list(rendered))
+                    of_sides = [self._render(side, list(rendered)) for side in item.sides]
                 except RowError as error:
                     item = Reject.of(item, str(error))  # noqa: PLW2901 - the row goes on as what it turned out to be
             if isinstance(item, Reject):
@@ -78,10 +78,11 @@ class WindowBuilder:
                 continue
             if not isinstance(item, Example):
                 raise TypeError(f"score takes examples, found {type(item).__name__}; see Example and read_examples")
-            examples.append(item)
-            places.append(place)
-            for of_stream, parts in zip(rendered.values(), of_example, strict=True):
-                of_stream.append(parts)
+            for side, of_side in zip(item.sides, of_sides, strict=True):
+                examples.append(side)
+                places.append(place)
+                for of_stream, parts in zip(rendered.values(), of_side, strict=True):
+                    of_stream.append(parts)
         responses, owners = _flatten([example.response_texts for example in examples])
         known: dict[Path, Known] = {path: {} for path in self._encoders}  # a text comes in several streams
 
@@ -116,7 +117,7 @@ class WindowBuilder:
             RowError: it has no response, or a template cannot hold it.
         """
         if not example.has_response:
-            raise RowError("the response is empty")
+            raise RowError(f"the {f'{example.side} ' if example.side else ''}response is empty")
         if example.row is None:  # what came from a file is Unicode
             _check_unicode(example)
         return [_render(example, stream) for stream in streams]

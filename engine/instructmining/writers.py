@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from instructmining.errors import OutputError, ResumeError
 from instructmining.journal import STATE, WRITTEN, Journal, close_quietly, opened_at, sync_folder, write_whole
 from instructmining.parquet import Kind, ParquetLines, write_parquet
-from instructmining.records import COLUMNS, Reject, ScoredRow
+from instructmining.records import SCORE_COLUMNS, Example, Reject, ScoredRow, Turn
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _FINISHED = "finished"
@@ -35,9 +35,19 @@ def splice(row: ScoredRow, prefix: str = "") -> bytes:
     columns = orjson.dumps(added_fields(row, prefix))
     source = row.example.row
     if source is None:
-        turns = [{"role": turn.role, "content": turn.text} for turn in row.example.turns]
-        return orjson.dumps({"messages": turns})[:-1] + b"," + columns[1:]
+        return orjson.dumps(_own_fields(row.example))[:-1] + b"," + columns[1:]
     return source.raw.rstrip()[:-1] + b"," + columns[1:]
+
+
+def _own_fields(example: Example) -> dict[str, object]:
+    """The row of an example that came from no file."""
+
+    def messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
+        return [{"role": turn.role, "content": turn.text} for turn in turns]
+
+    if example.rejected is None:
+        return {"messages": messages(example.turns)}
+    return {"chosen": messages(example.turns), "rejected": messages(example.rejected)}
 
 
 def added_fields(row: ScoredRow, prefix: str = "") -> dict[str, object]:
@@ -70,8 +80,8 @@ def reject_line(reject: Reject) -> bytes:
 
 def known_kinds(prefix: str = "") -> dict[str, Kind]:
     """What is known beforehand of the columns that are added, so that their types do not depend on the rows."""
-    kinds: dict[str, Kind] = {f"{prefix}{name}": "number" for name in COLUMNS}
-    kinds |= {f"{prefix}{name}": "whole" for name in COLUMNS if name.endswith("_length")}
+    kinds: dict[str, Kind] = {f"{prefix}{name}": "number" for name in SCORE_COLUMNS}
+    kinds |= {f"{prefix}{name}": "whole" for name in SCORE_COLUMNS if name.endswith("_length")}
     return kinds | {f"{prefix}truncated": "texts", f"{prefix}score_notes": "json"}
 
 

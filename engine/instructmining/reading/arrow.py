@@ -88,6 +88,11 @@ class TableRows:
         self._share = 0.0  # of the table that is done with
 
     @property
+    def once(self) -> bool:
+        """Whether it is a stream, which is gone when it was read."""
+        return read_once(self._source)
+
+    @property
     def bytes_read(self) -> int:
         """Bytes of the file, by the share of its rows that came."""
         return round(self._share * (self.bytes_total or 0))

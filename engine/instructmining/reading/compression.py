@@ -60,6 +60,11 @@ class FileRows(ABC):
         self._passed = False
 
     @property
+    def once(self) -> bool:
+        """Whether it is standard input, whose rows can be asked for only once."""
+        return self.path == "-"
+
+    @property
     def bytes_read(self) -> int:
         """Bytes taken from the file so far, compressed where it is; its size once it is read to the end or left."""
         if self._passed:

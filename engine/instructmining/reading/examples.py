@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import cast
 
 from instructmining.errors import InputError, RowError
-from instructmining.reading.formats import FormatName, detect, format_name, parse
+from instructmining.reading.formats import FieldOptions, FormatName, Shape
+from instructmining.reading.parsing import RowParser
 from instructmining.reading.rows import MAX_ROW_BYTES, RowReader, Source, open_rows
+from instructmining.reading.scores import ScoreFields, lacking
 from instructmining.records import Example, InputWindow, Position, Reject, RowOrReject, SourceRow
 
 DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused
@@ -24,12 +26,15 @@ class ExampleReader:
         rejected: bad rows among them.
         blank: blank lines skipped so far.
         formats: the format of each file, as it was detected or given.
+        unread: of each file the fields that hold text and are not read, with the rows that have it.
     """
 
     def __init__(
         self,
         readers: Sequence[RowReader],
-        name: FormatName | None,
+        fields: FieldOptions,
+        scores: ScoreFields,
+        *,
         limit: int | None,
         taken: frozenset[str],
         on_reject: Callable[[Reject], None],
@@ -39,11 +44,17 @@ class ExampleReader:
         self.rejected = 0
         self.blank = 0
         self.formats: dict[str, FormatName] = {}
+        self.unread: dict[str, Mapping[str, int]] = {}
         self._readers = readers
+        self._begun: dict[int, Iterator[RowOrReject]] = {}  # of what can be read once, and was looked into
         self._begin: Position | None = None
         self._at = (0, 0, 0, 0)  # file, line and offset of the row met last, and the blank lines before it
-        self._format = name
+        self._fields = fields
+        self._scores = scores
+        self._kept: frozenset[str] = frozenset()
+        self._parser: RowParser | None = None  # of the file that is read
         self._limit = limit
+        self._detection_rows = DETECTION_ROWS if limit is None else min(DETECTION_ROWS, limit)
         self._taken = taken
         self._on_reject = on_reject
 
@@ -56,6 +67,46 @@ class ExampleReader:
         total = sum(size for size in sizes if size is not None)
         return sum(reader.bytes_read for reader in self._readers) / total if total else 1.0
 
+    def first_rows(self) -> list[list[SourceRow]]:
+        """The first good rows of each source, before they are read; as many as show a format.
+
+        Raises:
+            InputError: a source cannot be opened.
+        """
+        return [self._first_rows(file, reader) for file, reader in enumerate(self._readers)]
+
+    def check(self, first: Sequence[Sequence[SourceRow]]) -> None:
+        """Prove that every source will be read, before hours are spent on those before it.
+
+        Args:
+            first: the first rows of each, as :meth:`first_rows` gives them.
+
+        Raises:
+            InputError: rows are in no known format, lack a field that was named, or have a field that a column would
+                hide.
+        """
+        for rows in first:
+            if rows:
+                self._shape_of(rows)
+
+    def earlier_columns(self, first: Sequence[Sequence[SourceRow]]) -> frozenset[str]:
+        """The columns that the rows of every source were scored with before.
+
+        Args:
+            first: the first rows of each, as :meth:`first_rows` gives them; a source without a row says nothing.
+        """
+        scores = self._scores
+        found = [
+            scores.columns_of(row.fields) if scores.are_in(row.fields) else frozenset[str]()
+            for rows in first
+            for row in rows[:1]
+        ]
+        return frozenset.intersection(*found) if found else frozenset()
+
+    def keep(self, columns: Iterable[str]) -> None:
+        """Refuse rows that lack one of these columns, which were computed before and will not be computed again."""
+        self._kept = frozenset(columns)
+
     def begin_after(self, position: Position) -> None:
         """Go on behind a position that an earlier reader of the same files gave.
 
@@ -63,10 +114,13 @@ class ExampleReader:
             InputError: the position is in standard input.
         """
         self.rows, self.rejected, self.blank = position.rows, position.rejected, position.blank
-        self.formats = {path: cast(FormatName, name) for path, name in position.formats.items()}
+        self.formats = {path: self._fields.shape_named(name).name for path, name in position.formats.items()}
+        self.unread = dict(position.unread)
         for reader in self._readers[: position.file]:
             reader.pass_over()
-        self._readers[position.file].begin_at(position.line, position.offset)
+        at = self._readers[position.file]
+        if (parser := self._known_parser(at)) is None or not parser.looks_back:
+            at.begin_at(position.line, position.offset)
         self._begin = position
 
     def __iter__(self) -> Iterator[Example]:
@@ -90,7 +144,9 @@ class ExampleReader:
         items = self._items()
         while taken := list(islice(items, rows)):
             file, line, offset, blank = self._at
-            yield InputWindow(taken, Position(file, line, offset, self.rows, self.rejected, blank, dict(self.formats)))
+            unread = {path: dict(counts) for path, counts in self.unread.items() if counts}
+            counts = (self.rows, self.rejected, blank)
+            yield InputWindow(taken, Position(file, line, offset, *counts, dict(self.formats), unread))
 
     def _items(self) -> Iterator[Example | Reject]:
         first_file = self._begin.file if self._begin is not None else 0
@@ -101,19 +157,19 @@ class ExampleReader:
 
     def _of_file(self, file: int, reader: RowReader) -> Iterator[Example | Reject]:
         blank_before = self.blank
-        rows = ((row, blank_before + reader.blank) for row in reader)
+        rows = ((row, blank_before + reader.blank) for row in self._begun.pop(file, None) or reader)
         first: list[tuple[RowOrReject, int]] = []
         if self._begin is not None and file == self._begin.file:
-            next(rows, None)  # the row of the position is done
-            name = self.formats.get(reader.path)
+            self._parser = self._known_parser(reader)
+            self._skip((row for row, _ in rows), self._begin)
         else:
-            most = DETECTION_ROWS if self._limit is None else min(DETECTION_ROWS, self._limit)
-            first = list(islice(rows, most))
-            name = self._detected(reader, [row for row, _ in first if isinstance(row, SourceRow)])
+            first = list(islice(rows, self._detection_rows))
+            good = [row for row, _ in first if isinstance(row, SourceRow)]
+            self._parser = self._detected(reader, good) if good else None
         for row, self.blank in chain(first, rows):
             self.rows += 1
             self._at = (file, row.line, row.offset, self.blank)
-            item = self._example(row, name)
+            item = self._item(row, reader)
             if isinstance(item, Reject):
                 self.rejected += 1
             yield item
@@ -121,53 +177,112 @@ class ExampleReader:
                 return
         self.blank = blank_before + reader.blank
 
-    def _detected(self, reader: RowReader, good: Sequence[SourceRow]) -> FormatName | None:
-        """The format of a file, by its first good rows.
+    def _skip(self, rows: Iterator[RowOrReject], position: Position) -> None:
+        """Pass over the rows up to a position: one, or all where they are read with those before them."""
+        for row in rows:
+            if self._parser is not None and isinstance(row, SourceRow):
+                self._parser.pass_over(row)
+            if (row.line, row.offset) == (position.line, position.offset):
+                return
+
+    def _first_rows(self, file: int, reader: RowReader) -> list[SourceRow]:
+        rows = iter(reader)
+        first = list(islice(rows, self._detection_rows))
+        if reader.once:
+            self._begun[file] = chain(first, rows)
+        else:
+            reader.blank = 0
+        return [row for row in first if isinstance(row, SourceRow)]
+
+    def _known_parser(self, reader: RowReader) -> RowParser | None:
+        """The parser of a file; None where its format is not known so far."""
+        return self._parser_of(reader) if reader.path in self.formats else None
+
+    def _parser_of(self, reader: RowReader) -> RowParser:
+        parser = RowParser(self._fields.shape_named(self.formats[reader.path]), self._fields)
+        parser.unread.update(self.unread.get(reader.path, {}))
+        self.unread[reader.path] = parser.unread
+        return parser
+
+    def _detected(self, reader: RowReader, good: Sequence[SourceRow]) -> RowParser:
+        """The parser of a file, by its first good rows.
 
         Raises:
-            InputError: none that is known, or a field that a column would hide.
+            InputError: they are in no known format, or have a field that a column would hide.
         """
+        self.formats[reader.path] = self._shape_of(good).name
+        return self._parser_of(reader)
+
+    def _shape_of(self, good: Sequence[SourceRow]) -> Shape:
+        own = []
         for row in good:
-            if hidden := self._taken & row.fields.keys():
+            fields = row.fields
+            if self._scores.are_in(fields):
+                fields = {name: value for name, value in fields.items() if name not in self._scores.names}
+            elif hidden := self._taken & fields.keys():
                 raise InputError(
                     f"{row.source}, line {row.line}: the row has a field {min(hidden)!r}, which is also a column "
-                    "of ours (were the rows scored before?); give --prefix to name the columns otherwise"
+                    "of ours; give --prefix to name the columns otherwise"
                 )
-        name = self._format or (detect(good) if good else None)
-        if name is not None:
-            self.formats[reader.path] = name
-        return name
+            own.append(replace(row, fields=fields))
+        return self._fields.shape_of(own)
 
-    def _example(self, row: RowOrReject, name: FormatName | None) -> Example | Reject:
+    def _item(self, row: RowOrReject, reader: RowReader) -> Example | Reject:
         if isinstance(row, Reject):
             return row
+        if self._parser is None:
+            try:
+                self._parser = self._detected(reader, [row])
+            except InputError as error:
+                return Reject(row.source, row.line, row.offset, str(error), row.raw)
         try:
-            if not self._taken.isdisjoint(row.fields):
-                hidden = self._taken & row.fields.keys()
-                raise RowError(f"field {min(hidden)!r} is also a column of ours; --prefix names the columns otherwise")
-            return parse(row, name or detect([row]))
-        except (RowError, InputError) as error:
+            return self._example(row, self._parser)
+        except RowError as error:
             return Reject(row.source, row.line, row.offset, str(error), row.raw)
+
+    def _example(self, row: SourceRow, parser: RowParser) -> Example:
+        """The example that a row holds, with the scores that it had.
+
+        Raises:
+            RowError: it holds none, or cannot take or lacks a column.
+        """
+        own, scores = self._scores.taken_off(row) if self._scores.are_in(row.fields) else (row, None)
+        if not self._taken.isdisjoint(own.fields):
+            hidden = self._taken & own.fields.keys()
+            raise RowError(f"field {min(hidden)!r} is also a column of ours; --prefix names the columns otherwise")
+        if self._kept and (missing := lacking(scores, self._kept)):
+            raise RowError(
+                f"the row was not scored with {', '.join(missing)}, as the first rows were; --recompute computes all "
+                "columns again"
+            )
+        example = parser.example(own)
+        return example if scores is None else replace(example, scores=scores)
 
 
 def read_examples(
     source: Source | Sequence[Source],
     *,
     format: FormatName | None = None,  # noqa: A002 - the field's word, and the option's
+    fields: FieldOptions | None = None,
     limit: int | None = None,
     columns: Sequence[str] = (),
+    prefix: str = "",
     max_row_bytes: int = MAX_ROW_BYTES,
     on_reject: Callable[[Reject], None] | None = None,
 ) -> ExampleReader:
     """Read instruction data, streaming.
 
+    Rows that ``score`` has written are read without their scores, which stand beside them in ``Example.scores``.
+
     Args:
         source: one or more of: files of JSON lines, JSON arrays, CSV or TSV, also .gz or .zst; files of Parquet or
             Arrow; "-" for JSON lines on standard input; tables in memory, which are whatever has ``__arrow_c_stream__``
             (pandas, Polars, pyarrow) and the splits of ``datasets``.
-        format: of the rows; by default it is detected in each file.
+        format: of the rows; by default it is detected in each file. Short for ``FieldOptions(format=…)``.
+        fields: how the fields of rows are read.
         limit: rows to take, bad ones included.
         columns: names that will be added to the rows; a row must not have them already.
+        prefix: what ``score`` put before its columns' names, where rows were scored before.
         max_row_bytes: a longer row is rejected.
         on_reject: takes the rows that hold no example; without it the first one raises.
 
@@ -177,7 +292,14 @@ def read_examples(
     """
     several = [source] if isinstance(source, str) or not isinstance(source, Sequence) else list(source)
     readers = [open_rows(one, max_row_bytes=max_row_bytes) for one in several]
-    return ExampleReader(readers, format_name(format), limit, frozenset(columns), on_reject or _raise)
+    return ExampleReader(
+        readers,
+        fields or FieldOptions(format),
+        ScoreFields(prefix),
+        limit=limit,
+        taken=frozenset(columns),
+        on_reject=on_reject or _raise,
+    )
 
 
 def input_digest(path: str) -> dict[str, object]:

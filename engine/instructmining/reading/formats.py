@@ -1,37 +1,262 @@
-"""Row to Example: the shapes in which instruction data is published, detected on the first rows."""
+"""Row to Example: the shapes in which instruction data is published, as one table.
+
+Detection, reading, errors, ``inspect`` and docs/formats.md are made from :data:`SHAPES`. A shape says by which names
+the fields of a row go that take a role in the conversation; whatever else holds text is reported as not read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import chain
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
-from instructmining.errors import InputError, RowError
-from instructmining.records import Example, SourceRow, Turn, TurnRole
+from instructmining.errors import InputError
+from instructmining.reading.conversations import TurnKeys
+from instructmining.records import SourceRow
 
-FormatName: TypeAlias = Literal["alpaca", "sharegpt", "messages", "prompt_response"]
+FormatName: TypeAlias = Literal[
+    "preference",
+    "alpaca",
+    "sharegpt",
+    "messages",
+    "capybara",
+    "ultrachat",
+    "oasst",
+    "prompt_response",
+    "text",
+    "mapped",
+]
+FieldRole: TypeAlias = Literal[
+    "system",
+    "history",
+    "messages",
+    "prompt",
+    "context",
+    "response",
+    "chosen",
+    "rejected",
+    "text",
+    "speaker",
+    "message",
+    "parent",
+    "tree",
+]
 Fields: TypeAlias = Mapping[str, object]
+Names: TypeAlias = tuple[str, ...]
 
-FORMATS: tuple[FormatName, ...] = get_args(FormatName)
+# What --map may name: roles of fields, and the keys inside turns.
+MAP_ROLES: tuple[FieldRole, ...] = (
+    "prompt",
+    "context",
+    "response",
+    "system",
+    "history",
+    "messages",
+    "chosen",
+    "rejected",
+)
+MAP_KEYS = ("role", "content")
 
-_ROLES: dict[str, TurnRole] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
+_SYSTEM = ("system", "system_prompt")
+_PROMPT = ("prompt", "question", "query", "instruction", "input")
+_CONTEXT = ("context", "input")
+_RESPONSE = ("response", "completion", "answer", "output")
+_EMPTY: tuple[object, ...] = (None, "")
+_OPTIONAL = frozenset({"system", "history", "context"})
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One way to write an example as a row.
+
+    Of the names that a role goes by, the first that holds something is taken; a name is taken once, by the role that
+    stands first.
+    """
+
+    name: FormatName
+    about: str
+    needs: tuple[FieldRole, ...]  # a row with fields for these has the shape
+    fields: Mapping[FieldRole, Names]
+    keys: TurnKeys = field(default_factory=TurnKeys)
+    either: tuple[FieldRole, ...] = ()  # of these roles one is taken: the first that holds something
+
+    def assigned(self, fields: Fields, ignored: frozenset[str] = frozenset()) -> dict[FieldRole, str]:
+        """Which field takes which role in a row."""
+        taken: dict[FieldRole, str] = {}
+        used: set[str] = set()
+        for role, names in self.fields.items():
+            there = [name for name in names if name in fields and name not in ignored and name not in used]
+            if len(there) > 1 and role == "prompt":  # beside another prompt, ``input`` is its context
+                there = [name for name in there if name not in self.fields.get("context", ())] or there
+            if there:
+                taken[role] = next((name for name in there if fields[name] not in _EMPTY), there[0])
+                used.add(taken[role])
+        rivals = [role for role in self.either if role in taken]
+        if len(rivals) > 1:
+            winner = next((role for role in rivals if fields[taken[role]] not in _EMPTY), rivals[0])
+            for role in rivals:
+                if role != winner:
+                    del taken[role]
+        return taken
+
+    def has(self, fields: Fields, ignored: frozenset[str] = frozenset()) -> bool:
+        """Whether a row has the shape."""
+        taken = self.assigned(fields, ignored)
+        return all(role in taken for role in self.needs)
+
+    def described(self) -> str:
+        """The name and the fields that a row must have, for messages."""
+        wanted = (self.fields[role] for role in self.needs)
+        return f"{self.name} ({', '.join('|'.join(names) for names in wanted)})"
+
+
+# In the order in which they are tried. The last is taken only where no row looked at has another.
+SHAPES: Mapping[str, Shape] = {
+    shape.name: shape
+    for shape in (
+        Shape(
+            "preference",
+            "a prompt with a chosen and a rejected response, each scored: columns `chosen.X`, `rejected.X`, `margin.X`",
+            ("chosen", "rejected"),
+            {
+                "system": _SYSTEM,
+                "history": ("history",),
+                "prompt": _PROMPT,
+                "messages": ("conversations", "messages"),
+                "context": _CONTEXT,
+                "chosen": ("chosen",),
+                "rejected": ("rejected",),
+            },
+            TurnKeys(("from", "role"), ("value", "content")),
+            ("prompt", "messages"),
+        ),
+        Shape(
+            "alpaca",
+            "an instruction, its input on a line of its own below it, the output",
+            ("prompt", "response"),
+            {
+                "system": _SYSTEM,
+                "history": ("history",),
+                "prompt": ("instruction",),
+                "context": ("input", "context"),
+                "response": ("output",),
+            },
+        ),
+        Shape(
+            "sharegpt",
+            "a list of turns with `from` and `value`, or of texts, user and assistant in turn",
+            ("messages",),
+            {"system": _SYSTEM, "messages": ("conversations",)},
+            TurnKeys(("from", "role"), ("value", "content")),
+        ),
+        Shape(
+            "messages",
+            "a list of turns with `role` and `content`, as OpenAI writes them, or its JSON as a text",
+            ("messages",),
+            {"system": _SYSTEM, "messages": ("messages",)},
+        ),
+        Shape(
+            "capybara",
+            "a list of exchanges with `input` and `output`",
+            ("messages",),
+            {"system": _SYSTEM, "messages": ("conversation",)},
+        ),
+        Shape(
+            "ultrachat",
+            "a list of texts, user and assistant in turn",
+            ("messages",),
+            {"system": _SYSTEM, "messages": ("data",)},
+        ),
+        Shape(
+            "oasst",
+            "a message a row: an assistant's is an example, with the messages that it answers before it",
+            ("text", "speaker", "message"),
+            {
+                "text": ("text",),
+                "speaker": ("role",),
+                "message": ("message_id",),
+                "parent": ("parent_id",),
+                "tree": ("message_tree_id",),
+            },
+        ),
+        Shape(
+            "prompt_response",
+            "a prompt, perhaps with a context, and a response, each a text or a list of turns",
+            ("prompt", "response"),
+            {
+                "system": _SYSTEM,
+                "history": ("history",),
+                "prompt": _PROMPT,
+                "context": _CONTEXT,
+                "response": _RESPONSE,
+            },
+        ),
+        Shape(
+            "text",
+            "one text: a transcript with its speakers' names (`Human:`, `Assistant:`), else all of it the response",
+            ("text",),
+            {"text": ("text",)},
+        ),
+    )
 }
-_PROMPTS = ("prompt", "question", "query", "instruction")
-_RESPONSES = ("response", "completion", "answer", "output")
+FORMATS: tuple[FormatName, ...] = tuple(shape.name for shape in SHAPES.values())
+_LAST: FormatName = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldOptions:
+    """How the fields of rows are read; by default the shape of each file shows in its first rows."""
+
+    format: FormatName | None = None  # of all files
+    map: Mapping[str, str] = field(default_factory=dict)  # role or key of a turn → field; in place of a format
+    ignore: frozenset[str] = frozenset()  # fields that are not read; of keys inside turns as ``messages[].name``
+    strict: bool = False  # whether text that is not read, and not ignored, is an error
+
+    def __post_init__(self) -> None:
+        """Check that the parts are known and go together.
+
+        Raises:
+            InputError: they are or do not.
+        """
+        format_name(self.format)
+        if self.map and self.format is not None:
+            raise InputError("--map says what the fields are, and so does --format; give one of them")
+        for role in self.map:
+            if role not in (*MAP_ROLES, *MAP_KEYS):
+                known = (*MAP_ROLES, *MAP_KEYS)
+                raise InputError(f"--map: unknown role {role!r}{near(role, known)}; known: {', '.join(known)}")
+        roles = self.map.keys() - set(MAP_KEYS)
+        if ("chosen" in roles) != ("rejected" in roles):
+            raise InputError("--map: a pair is 'chosen' and 'rejected'; name both")
+        if roles and not roles & {"response", "messages", "chosen"}:
+            raise InputError("--map: no response; name 'response', 'messages', or 'chosen' and 'rejected'")
+        if twice := [name for name, count in Counter(self.map[role] for role in roles).items() if count > 1]:
+            raise InputError(f"--map: the field {twice[0]!r} is given more than one role")
+
+    def shape_of(self, rows: Sequence[SourceRow]) -> Shape:
+        """The shape of a file, by its first rows.
+
+        Raises:
+            InputError: it is in no known one, or lacks a field that was named.
+        """
+        if mapped := [self.map[role] for role in MAP_ROLES if role in self.map]:
+            _check_fields(mapped, rows)
+            return self.shape_named("mapped")
+        return self.shape_named(self.format or detect(rows, self.ignore))
+
+    def shape_named(self, name: str) -> Shape:
+        """The shape of that name, with what is mapped."""
+        default = SHAPES[name].keys if name in SHAPES else TurnKeys()
+        role, content = self.map.get("role"), self.map.get("content")
+        keys = TurnKeys((role,) if role else default.role, (content,) if content else default.content)
+        if name in SHAPES:
+            return replace(SHAPES[name], keys=keys)
+        fields = {role: (self.map[role],) for role in MAP_ROLES if role in self.map}
+        needs = tuple(role for role in fields if role not in _OPTIONAL)
+        return Shape("mapped", "fields as --map names them", needs, fields, keys)
 
 
 def format_name(name: str | None) -> FormatName | None:
@@ -45,156 +270,50 @@ def format_name(name: str | None) -> FormatName | None:
     for known in FORMATS:
         if name == known:
             return known
-    raise InputError(f"format {name!r}; known: {', '.join(FORMATS)}")
+    raise InputError(f"format {name!r}{near(name, FORMATS)}; known: {', '.join(FORMATS)}")
 
 
-def detect(rows: Sequence[SourceRow]) -> FormatName:
-    """The format of the first row that has the fields of one.
+def near(name: str, names: Iterable[str]) -> str:
+    """The name that may have been meant, as part of a message; empty where none is close."""
+    close = get_close_matches(name, list(names), 1)
+    return f", did you mean {close[0]!r}" if close else ""
+
+
+def detect(rows: Sequence[SourceRow], ignored: frozenset[str] = frozenset()) -> FormatName:
+    """The format of the first row that has the fields of one; of a text alone only where no row has another.
 
     Raises:
         InputError: none has; the message lists the fields found and the formats known.
     """
-    for row in rows:
-        fields = row.fields
-        if "instruction" in fields and "output" in fields:
-            return "alpaca"
-        if "conversations" in fields:
-            return "sharegpt"
-        if "messages" in fields:
-            return "messages"
-        if _first(fields, _PROMPTS) and _first(fields, _RESPONSES):
-            return "prompt_response"
-    found = sorted(set(chain.from_iterable(row.fields for row in rows)))[:12]
+    for shapes in ([shape for shape in SHAPES.values() if shape.name != _LAST], [SHAPES[_LAST]]):
+        for row in rows:
+            for shape in shapes:
+                if shape.has(row.fields, ignored):
+                    return shape.name
     where = rows[0].source if rows else "input"
+    known = ", ".join(shape.described() for shape in SHAPES.values())
     raise InputError(
-        f"{where}: no known format in the first {len(rows)} rows; fields found: {', '.join(found) or 'none'}; "
-        "known: alpaca (instruction, input, output), sharegpt (conversations), messages (messages), "
-        "prompt_response (prompt, response); rename the fields or give --format"
+        f"{where}: no known format in the first {len(rows)} rows; fields found: {field_names(rows)}; known: {known}; "
+        "say which fields are meant, as in --map prompt=FIELD,response=FIELD, or give --format"
     )
 
 
-def parse(row: SourceRow, name: FormatName) -> Example:
-    """The example that a row holds.
+def field_names(rows: Sequence[SourceRow]) -> str:
+    """The fields of rows, for messages."""
+    found = sorted(set(chain.from_iterable(row.fields for row in rows)))
+    return f"{', '.join(found[:12])}{', …' if len(found) > 12 else ''}" or "none"
+
+
+def _check_fields(named: Iterable[str], rows: Sequence[SourceRow]) -> None:
+    """Prove that fields that were named are there.
 
     Raises:
-        RowError: a field is missing, has a wrong type, or there is no response.
+        InputError: no row has one of them.
     """
-    example = Example(tuple(_PARSERS[name](row.fields)), row)
-    if not example.has_response:
-        if any(turn.role == "assistant" for turn in example.turns):
-            raise RowError("the response is empty")
-        raise RowError(f"no response (format {name})")
-    return example
-
-
-def _alpaca(fields: Fields) -> list[Turn]:
-    instruction = _text(fields, "instruction")
-    more = _text(fields, "input", default="")
-    turns = [Turn("system", system)] if (system := _text(fields, "system", default="")) else []
-    for number, pair in enumerate(_list(fields, "history", default=())):
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-            raise RowError(f"field 'history'[{number}] is not a pair of texts")
-        turns += [Turn("user", pair[0]), Turn("assistant", pair[1])]
-    prompt = f"{instruction}\n{more}" if more else instruction
-    return [*turns, Turn("user", prompt), Turn("assistant", _response(fields, "output"))]
-
-
-def _sharegpt(fields: Fields) -> list[Turn]:
-    turns = [Turn("system", system)] if (system := _text(fields, "system", default="")) else []
-    return turns + _turns(fields, "conversations", ("from", "role"), ("value", "content"))
-
-
-def _messages(fields: Fields) -> list[Turn]:
-    return _turns(fields, "messages", ("role", "from"), ("content", "value"))
-
-
-def _prompt_response(fields: Fields) -> list[Turn]:
-    prompt, response = _first(fields, _PROMPTS), _first(fields, _RESPONSES)
-    if prompt is None or response is None:
-        wanted = "a prompt" if prompt is None else "a response"
-        raise RowError(f"no field for {wanted} (format prompt_response)")
-    return [Turn("user", _text(fields, prompt)), Turn("assistant", _response(fields, response))]
-
-
-def _turns(fields: Fields, name: str, role_keys: tuple[str, ...], text_keys: tuple[str, ...]) -> list[Turn]:
-    turns = []
-    for number, item in enumerate(_list(fields, name)):
-        where = f"'{name}'[{number}]"
-        if not isinstance(item, dict):
-            raise RowError(f"{where} is {_kind(item)}, wanted an object")
-        role_key, text_key = _first(item, role_keys), _first(item, text_keys)
-        if role_key is None:
-            raise RowError(f"{where} has no field '{role_keys[0]}'")
-        role = item[role_key]
-        if not isinstance(role, str) or role not in _ROLES:
-            raise RowError(f"{where} has the unknown role {role!r}; known: {', '.join(_ROLES)}")
-        if text_key is None:
-            raise RowError(f"{where} has no field '{text_keys[0]}'")
-        turns.append(Turn(_ROLES[role], _content(item[text_key], where)))
-    return turns
-
-
-def _content(value: object, where: str) -> str:
-    """A text, or a list of text parts as OpenAI and LLaMA-Factory write them."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise RowError(f"{where} holds {_kind(value)}, wanted text")
-    texts = []
-    for part in value:
-        text = part.get("text", part.get("value")) if isinstance(part, dict) else part
-        if not isinstance(text, str) or (isinstance(part, dict) and part.get("type", "text") != "text"):
-            raise RowError(f"{where} holds a part that is not text")
-        texts.append(text)
-    return "".join(texts)
-
-
-def _response(fields: Fields, name: str) -> str:
-    if fields.get(name) is None:
-        raise RowError(f"no response: field '{name}' is {'null' if name in fields else 'missing'}")
-    return _text(fields, name)
-
-
-def _text(fields: Fields, name: str, *, default: str | None = None) -> str:
-    value = fields.get(name)
-    if value is None and default is not None:
-        return default
-    if name not in fields:
-        raise RowError(f"field '{name}' is missing")
-    if not isinstance(value, str):
-        raise RowError(f"field '{name}' is {_kind(value)}, wanted text")
-    return value
-
-
-def _list(fields: Fields, name: str, *, default: Sequence[object] | None = None) -> Sequence[object]:
-    value = fields.get(name)
-    if value is None and default is not None:
-        return default
-    if name not in fields:
-        raise RowError(f"field '{name}' is missing")
-    if not isinstance(value, list):
-        raise RowError(f"field '{name}' is {_kind(value)}, wanted a list")
-    return value
-
-
-def _first(fields: Fields, names: Sequence[str]) -> str | None:
-    return next((name for name in names if name in fields), None)
-
-
-def _kind(value: object) -> str:
-    names: dict[type, str] = {
-        list: "a list",
-        dict: "an object",
-        str: "text",
-        bool: "true or false",
-        type(None): "null",
-    }
-    return names.get(type(value), "a number")
-
-
-_PARSERS: dict[FormatName, Callable[[Fields], list[Turn]]] = {
-    "alpaca": _alpaca,
-    "sharegpt": _sharegpt,
-    "messages": _messages,
-    "prompt_response": _prompt_response,
-}
+    there = set(chain.from_iterable(row.fields for row in rows))
+    for name in named:
+        if rows and name not in there:
+            raise InputError(
+                f"{rows[0].source}: --map names the field {name!r}, which none of the first {len(rows)} rows has"
+                f"{near(name, there)}; fields found: {field_names(rows)}"
+            )

@@ -28,6 +28,10 @@ class RowReader(Protocol):
     bytes_total: int | None  # size of the source, None where it is not known
 
     @property
+    def once(self) -> bool:
+        """Whether the rows can be asked for only once."""
+
+    @property
     def rows_total(self) -> int | None:
         """Rows of the source; None where only reading it would tell."""
 

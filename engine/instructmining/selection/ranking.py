@@ -12,7 +12,8 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import InputError, RowError, SelectionError
-from instructmining.reading.formats import detect, parse
+from instructmining.reading.formats import detect
+from instructmining.reading.parsing import parse
 from instructmining.records import Example, SourceRow
 from instructmining.scored import BLOCK_ROWS, ScoredRows
 from instructmining.selection.choices import Choice

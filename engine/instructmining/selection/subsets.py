@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from instructmining.records import COLUMNS, SourceRow
+from instructmining.reading.members import without
+from instructmining.records import SCORE_COLUMNS, SourceRow
 from instructmining.scored import ScoredRows
 from instructmining.writers import added_names
 
@@ -69,16 +68,6 @@ def random_rows(candidates: NDArray[np.int64], count: int, seed: int) -> NDArray
 
 
 def without_scores(row: SourceRow, prefix: str = "") -> bytes:
-    """The row as it was before scoring: the columns stand behind its own fields, where they were spliced."""
-    names = set(added_names(COLUMNS, prefix))
-    added = [name for name in row.fields if name in names]
-    if not added:
-        return row.raw
-    original = {name: value for name, value in row.fields.items() if name not in names}
-    at = len(row.raw)
-    while (at := row.raw.rfind(b',"' + added[0].encode() + b'":', 0, at)) > 0:
-        line = row.raw[:at] + b"}"
-        with suppress(orjson.JSONDecodeError):
-            if orjson.loads(line) == original:
-                return line
-    return orjson.dumps(original)
+    """The row as it was before scoring."""
+    names = set(added_names(SCORE_COLUMNS, prefix))
+    return without(row.raw, row.fields, names) if names & row.fields.keys() else row.raw

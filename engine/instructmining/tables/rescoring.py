@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import platform
-import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,13 +16,11 @@ import orjson
 from instructmining.errors import SelectionError
 from instructmining.linefiles import check_out, line_file
 from instructmining.reading.examples import input_digest
+from instructmining.reading.members import members
 from instructmining.reading.rows import Source
-from instructmining.records import PREDICTION, SourceRow
+from instructmining.records import PAIR_COLUMNS, PREDICTION, SourceRow, pair_columns
 from instructmining.rules import Rule
-from instructmining.scored import ScoredBlock, ScoredRows
-
-# A string, a bracket, or what separates members; all else is numbers, words and spaces.
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
+from instructmining.scored import ScoredRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,117 +84,113 @@ def rescore(
         return orjson.dumps(run, option=orjson.OPT_INDENT_2) + b"\n"
 
     with line_file(target, prefix=prefix, run=run_file) as stream:
-        for block in source.blocks(tuple(chosen.terms)):
-            lines, nulls = _rescored(block, chosen, prefix)
+        edit = _Edit(prefix)
+        for taken in source.row_blocks():
+            predictions = _predictions(source, taken, chosen)
+            lines = [edit.row(row, predicted) for row, predicted in zip(taken, predictions, strict=True)]
             stream.write(b"\n".join([*lines, b""]))
             rows += len(lines)
-            without_value += nulls
+            without_value += sum(bool(predicted.reasons) for predicted in predictions)
     return Rescoring(rows, without_value, caution)
 
 
-def _rescored(block: ScoredBlock, rule: Rule, prefix: str) -> tuple[list[bytes], int]:
-    """The rows' new bytes, and how many of them have no prediction."""
+@dataclass(frozen=True, slots=True)
+class _Predicted:
+    """What a row is given: its prediction, or those of a pair's sides and their difference."""
+
+    values: Mapping[str, float | None]  # by column
+    reasons: Mapping[str, str]  # column → why it is None
+
+
+def _predictions(source: ScoredRows, rows: Sequence[SourceRow], rule: Rule) -> list[_Predicted]:
+    """The predictions of rows."""
+    first = next(iter(rule.terms))
+    placed = [(row, side) for row in rows for side in source.sides(row, first)]
+    owners, sides = [row for row, _ in placed], [side for _, side in placed]
+    columns = {term: source.side_numbers(owners, sides, term) for term in rule.terms}
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite has no value, as when it is scored
-        predicted = rule.predict(block.columns)
-    reasons = rule.reasons(block.columns, predicted)
-    edit = _Edit(prefix)
-    lines = []
-    nulls = 0
-    for place, (row, value) in enumerate(zip(block.rows, predicted.tolist(), strict=True)):
-        if math.isfinite(value):
-            lines.append(edit.row(row, value, None))
+        predicted = rule.predict(columns)
+    reasons = rule.reasons(columns, predicted)
+    of_rows = []
+    chosen: tuple[float | None, str] = (None, "")
+    for place, (side, number) in enumerate(zip(sides, predicted.tolist(), strict=True)):
+        finite = math.isfinite(number)
+        one = (number if finite else None, "" if finite else reasons.get(place, "not a finite number"))
+        if side == "chosen":
+            chosen = one
+        elif side == "rejected":
+            of_rows.append(_pair(chosen, one))
         else:
-            lines.append(edit.row(row, None, reasons.get(place, "not a finite number")))
-            nulls += 1
-    return lines, nulls
+            of_rows.append(_Predicted({PREDICTION: one[0]}, {PREDICTION: one[1]} if one[1] else {}))
+    return of_rows
+
+
+def _pair(chosen: tuple[float | None, str], rejected: tuple[float | None, str]) -> _Predicted:
+    columns, notes = pair_columns(PREDICTION, chosen[0], rejected[0])
+    reasons = dict(zip(columns, (chosen[1], rejected[1]), strict=False))
+    return _Predicted(columns, {name: why for name, why in (reasons | notes).items() if why})
 
 
 class _Edit:
-    """Puts a prediction into a row's bytes."""
+    """Puts predictions into a row's bytes."""
 
     def __init__(self, prefix: str) -> None:
-        self._prediction, self._notes = f"{prefix}{PREDICTION}", f"{prefix}score_notes"
-        self._last = (self._prediction, f"{prefix}truncated", self._notes)
+        self._prefix = prefix
+        self._truncated, self._notes = f"{prefix}truncated", f"{prefix}score_notes"
+        self._ours = frozenset(f"{prefix}{name}" for name in (PREDICTION, *PAIR_COLUMNS[PREDICTION]))
 
-    def row(self, row: SourceRow, value: float | None, reason: str | None) -> bytes:
-        """The row's bytes with this prediction, and with the reason where it is None.
+    def row(self, row: SourceRow, predicted: _Predicted) -> bytes:
+        """The row's bytes with these predictions, and with the reasons where they are None.
 
         Raises:
             SelectionError: its notes are no object.
         """
-        notes = self._new_notes(row, reason)
+        values = {f"{self._prefix}{name}": value for name, value in predicted.values.items()}
+        notes = self._new_notes(row, {f"{self._prefix}{name}": why for name, why in predicted.reasons.items()})
         # As score wrote it, the row ends in these columns and nothing but these: bytes that open with a comma and close
         # with the row's own bracket can only be its last members.
-        there = {name: row.fields[name] for name in self._last if name in row.fields}
+        last = (*values, self._truncated, self._notes)
+        there = {name: row.fields[name] for name in last if name in row.fields}
         end = b"," + orjson.dumps(there)[1:]
         if not row.raw.endswith(end):
-            return self._edited(row.raw, row.fields.get(self._notes), value, notes)
-        changed = {self._prediction: value, **there, **({self._notes: notes} if notes is not None else {})}
-        changed[self._prediction] = value
+            return self._edited(row, values, notes)
+        changed = values | {name: value for name, value in there.items() if name not in values}
+        if notes is not None:
+            changed[self._notes] = notes
         return row.raw[: -len(end)] + b"," + orjson.dumps(changed)[1:]
 
-    def _new_notes(self, row: SourceRow, reason: str | None) -> dict[str, object] | None:
+    def _new_notes(self, row: SourceRow, reasons: Mapping[str, str]) -> dict[str, object] | None:
         """Why columns are null; None where the row has no such column and needs none."""
         notes = row.fields.get(self._notes)
         if notes is not None and not isinstance(notes, dict):
             raise SelectionError(f"{row.source}, line {row.line}: {self._notes!r} is {notes!r}, wanted an object")
-        if notes is None and reason is None:
+        if notes is None and not reasons:
             return None
-        others = {name: why for name, why in (notes or {}).items() if name != self._prediction}
-        return others if reason is None else {**others, self._prediction: reason}
+        return {name: why for name, why in (notes or {}).items() if name not in self._ours} | dict(reasons)
 
-    def _edited(self, raw: bytes, old_notes: object, value: float | None, notes: dict[str, object] | None) -> bytes:
+    def _edited(self, row: SourceRow, values: Mapping[str, float | None], notes: dict[str, object] | None) -> bytes:
         """The same for a row that another program wrote: the columns are looked for among its members."""
-        members = {member.name: member for member in _members(raw)}  # of several of one name the last counts
+        raw = row.raw
+        there = {member.name: member for member in members(raw)}  # of several of one name the last counts
         edits: list[tuple[int, int, bytes]] = []
         closing = raw.rindex(b"}")
-        pair = orjson.dumps(self._prediction) + b":" + orjson.dumps(value)
-        behind = [members[name].key for name in self._last[1:] if name in members]
-        if self._prediction in members:
-            edits.append((*members[self._prediction].value, orjson.dumps(value)))
-        elif behind:
-            edits.append((min(behind), min(behind), pair + b","))
-        else:
-            edits.append((closing, closing, b"," * bool(members) + pair))
-        if self._notes in members and notes != old_notes:
-            edits.append((*members[self._notes].value, orjson.dumps(notes)))
-        elif self._notes not in members and notes is not None:
+        behind = [there[name].key for name in (self._truncated, self._notes) if name in there]
+        new = [orjson.dumps(name) + b":" + orjson.dumps(value) for name, value in values.items() if name not in there]
+        edits += [(*there[name].value, orjson.dumps(value)) for name, value in values.items() if name in there]
+        if new and behind:
+            edits.append((min(behind), min(behind), b",".join([*new, b""])))
+        elif new:
+            edits.append((closing, closing, b"," * bool(there) + b",".join(new)))
+        if self._notes in there and notes != row.fields.get(self._notes):
+            edits.append((*there[self._notes].value, orjson.dumps(notes)))
+        elif self._notes not in there and notes is not None:
             edits.append((closing, closing, b"," + orjson.dumps({self._notes: notes})[1:-1]))
         edits.sort(key=lambda edit: edit[0])  # stable: two at the end stay in their order
         pieces, at = [], 0
-        for begin, end, new in edits:
-            pieces += [raw[at:begin], new]
+        for begin, end, text in edits:
+            pieces += [raw[at:begin], text]
             at = end
         return b"".join([*pieces, raw[at:]])
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """Where a field stands in an object's bytes."""
-
-    name: str
-    key: int  # where its name begins
-    value: tuple[int, int]  # where its value begins and ends
-
-
-def _members(raw: bytes) -> Iterator[_Member]:
-    """The fields of one JSON object, which is known to be valid."""
-    depth = 0
-    name, key, begin = "", 0, -1
-    for match in _TOKEN.finditer(raw):
-        symbol = match.group()
-        depth -= symbol in (b"}", b"]")
-        if (depth == 0 and symbol == b"}") or (depth == 1 and symbol == b","):
-            if begin >= 0:
-                text = raw[begin : match.start()]
-                start = match.start() - len(text.lstrip())
-                yield _Member(name, key, (start, start + len(text.strip())))
-            begin = -1
-        elif depth == 1 and symbol == b":":
-            begin = match.end()
-        elif depth == 1 and begin < 0 and symbol.startswith(b'"'):
-            name, key = orjson.loads(symbol), match.start()
-        depth += symbol in (b"{", b"[")
 
 
 def _bundle(scored: Path | None) -> Mapping[str, object] | None:

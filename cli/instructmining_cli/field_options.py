@@ -1,0 +1,68 @@
+"""The options that say how the fields of rows are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from instructmining.reading.formats import FieldOptions
+
+Format: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the rows: alpaca, sharegpt, messages, prompt_response, preference, capybara, ultrachat, oasst, text; "
+        "by default detected in each file."
+    ),
+]
+Map: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="ROLE=FIELD,…",
+        help="What the fields are, as in prompt=query,response=reply, in place of a format. Roles: prompt, context, "
+        "response, system, history, messages, chosen, rejected; role and content name the keys inside turns.",
+    ),
+]
+Ignore: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--ignore", metavar="FIELD,…", help="Fields that are not read, and need not be named as such."),
+]
+StrictFields: TypeAlias = Annotated[
+    bool, typer.Option("--strict-fields", help="Stop at a row with text in a field that is not read.")
+]
+
+
+def field_options(
+    *,
+    format: str | None,
+    mapping: list[str] | None = None,
+    ignore: list[str] | None = None,
+    strict_fields: bool = False,
+) -> FieldOptions:
+    """The options as the engine takes them.
+
+    Raises:
+        typer.BadParameter: a value is not known, or two do not go together.
+    """
+    from instructmining.errors import InputError
+    from instructmining.reading.formats import FieldOptions, format_name
+
+    pairs: dict[str, str] = {}
+    for pair in _split(mapping):
+        role, equals, field = (part.strip() for part in pair.partition("="))
+        if not (equals and role and field):
+            raise typer.BadParameter(f"--map {pair!r}: wanted ROLE=FIELD, as in prompt=query,response=reply")
+        if role in pairs:
+            raise typer.BadParameter(f"--map: {role!r} is given twice")
+        pairs[role] = field
+    try:
+        return FieldOptions(format_name(format), pairs, frozenset(_split(ignore)), strict_fields)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _split(values: list[str] | None) -> list[str]:
+    """Comma-separated values of an option that may be repeated."""
+    return [part.strip() for value in values or () for part in value.split(",") if part.strip()]

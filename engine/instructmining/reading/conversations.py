@@ -1,0 +1,235 @@
+"""Values of fields to turns: texts, lists of turns in the ways people write them, tool calls, transcripts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from instructmining.errors import RowError
+from instructmining.records import Turn, TurnRole
+
+TURN_ROLES: Mapping[str, TurnRole] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
+_CALLS = ("tool_calls", "function_call")
+_PAIR: tuple[tuple[str, TurnRole], ...] = (("input", "user"), ("output", "assistant"))
+_ALTERNATING: tuple[TurnRole, TurnRole] = ("user", "assistant")
+# Anthropic's HH and the sets made like it; OpenAssistant-Guanaco.
+_TRANSCRIPTS = (
+    re.compile(r"(?:\A|\n\n)(Human|Assistant):[ ]?"),
+    re.compile(r"\n*### ?(Human|Assistant|System):[ ]?"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnKeys:
+    """The keys of a turn that is an object, the first that is there taken."""
+
+    role: tuple[str, ...] = ("role", "from")
+    content: tuple[str, ...] = ("content", "value")
+
+
+class Unread(set[str]):
+    """Names of what holds text and takes no role: a row's fields, and keys inside turns as ``messages[].name``."""
+
+    __slots__ = ()
+
+    def look(self, name: str, value: object) -> None:
+        """Take note of a value if it holds text."""
+        if holds_text(value):
+            self.add(name)
+
+
+def holds_text(value: object) -> bool:
+    """Whether there is anything but spaces in a value, however deep."""
+    if isinstance(value, str):
+        return bool(value) and not value.isspace()
+    if not isinstance(value, (list, dict)):
+        return False
+    waiting: list[object] = [value]
+    while waiting:
+        match waiting.pop():
+            case str() as text:
+                if text and not text.isspace():
+                    return True
+            case list() as values:
+                waiting += values
+            case dict() as fields:
+                waiting += fields.values()
+    return False
+
+
+def kind_of(value: object) -> str:
+    """A value's JSON type, for messages."""
+    names: dict[type, str] = {
+        list: "a list",
+        dict: "an object",
+        str: "text",
+        bool: "true or false",
+        type(None): "null",
+    }
+    return names.get(type(value), "a number")
+
+
+def turn_list(value: object, field: str, keys: TurnKeys, unread: Unread) -> list[Turn]:
+    """Turns of a list: objects with a role and a content, objects with ``input`` and ``output``, or texts in turn.
+
+    Args:
+        value: the list, or its JSON as a text.
+        field: that holds it.
+        keys: of the objects.
+        unread: takes the names of other keys that hold text.
+
+    Raises:
+        RowError: it is no such list.
+    """
+    items = _from_json(value) if isinstance(value, str) else value
+    if not isinstance(items, list):
+        raise RowError(f"field '{field}' is {kind_of(value)}, wanted a list")
+    if items and isinstance(items[0], str):
+        return _alternating(items, field)
+    turns: list[Turn] = []
+    for number, item in enumerate(items):
+        where = f"'{field}'[{number}]"
+        if not isinstance(item, dict):
+            raise RowError(f"{where} is {kind_of(item)}, wanted an object")
+        if is_turn(item, keys) or not any(key in item for key, _ in _PAIR):
+            turns.append(turn(item, where, field, keys, unread))
+        else:
+            turns += _pair(item, where, field, unread)
+    return turns
+
+
+def history(value: object, field: str, keys: TurnKeys, unread: Unread) -> list[Turn]:
+    """Turns before the prompt: pairs of texts, or a list of turns.
+
+    Raises:
+        RowError: it is neither.
+    """
+    if not isinstance(value, list):
+        raise RowError(f"field '{field}' is {kind_of(value)}, wanted a list")
+    if value and isinstance(value[0], dict):
+        return turn_list(value, field, keys, unread)
+    turns = []
+    for number, pair in enumerate(value):
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise RowError(f"field '{field}'[{number}] is not a pair of texts")
+        turns += [Turn("user", pair[0]), Turn("assistant", pair[1])]
+    return turns
+
+
+def is_turn(value: object, keys: TurnKeys) -> bool:
+    """Whether a value is an object that has a turn's role."""
+    return isinstance(value, dict) and any(key in value for key in keys.role)
+
+
+def turn(item: Mapping[str, object], where: str, field: str, keys: TurnKeys, unread: Unread) -> Turn:
+    """One turn; an assistant's calls of tools are text, their compact JSON, after its content if it has one.
+
+    Raises:
+        RowError: its role or its content is missing, unknown or no text.
+    """
+    role_key, content_key = _first(item, keys.role), _first(item, keys.content)
+    if role_key is None:
+        raise RowError(f"{where} has no field '{keys.role[0]}'")
+    role = item[role_key]
+    known = TURN_ROLES.get(role.lower()) if isinstance(role, str) else None
+    if known is None:
+        raise RowError(f"{where} has the unknown role {role!r}; known: {', '.join(TURN_ROLES)}")
+    calls = [orjson.dumps(item[key]).decode() for key in _CALLS if item.get(key)]
+    if content_key is None and not calls:
+        raise RowError(f"{where} has no field '{keys.content[0]}'")
+    content = item[content_key] if content_key is not None else None
+    texts = [] if calls and content is None else [_content(content, where, f"{field}[].{content_key}", unread)]
+    if len(item) > 2:
+        for key, value in item.items():
+            if key not in (role_key, content_key, *_CALLS):
+                unread.look(f"{field}[].{key}", value)
+    return Turn(known, "\n".join([text for text in texts if text] + calls) if calls else texts[0])
+
+
+def transcript(text: str) -> list[Turn] | None:
+    """The turns of a text that opens with ``Human:`` or ``### Human:`` and names its speakers throughout, else None."""
+    for pattern in _TRANSCRIPTS:
+        marks = list(pattern.finditer(text))
+        speakers = {mark.group(1) for mark in marks}
+        if not {"Human", "Assistant"} <= speakers or text[: marks[0].start()].strip():
+            continue
+        ends = [*(mark.start() for mark in marks[1:]), len(text)]
+        return [
+            Turn(TURN_ROLES[mark.group(1).lower()], text[mark.end() : end])
+            for mark, end in zip(marks, ends, strict=True)
+        ]
+    return None
+
+
+def _content(value: object, where: str, name: str, unread: Unread) -> str:
+    """A text, or a list of text parts as OpenAI and LLaMA-Factory write them."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise RowError(f"{where} holds {kind_of(value)}, wanted text")
+    texts = []
+    for part in value:
+        key = _first(part, ("text", "value")) if isinstance(part, dict) else None
+        text = part[key] if isinstance(part, dict) and key is not None else part
+        if not isinstance(text, str) or (isinstance(part, dict) and part.get("type", "text") != "text"):
+            raise RowError(f"{where} holds a part that is not text")
+        texts.append(text)
+        if isinstance(part, dict):
+            for other, more in part.items():
+                if other not in {key, "type"}:
+                    unread.look(f"{name}[].{other}", more)
+    return "".join(texts)
+
+
+def _alternating(texts: Sequence[object], field: str) -> list[Turn]:
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise RowError(f"'{field}'[{number}] is {kind_of(text)}, wanted text")
+    return [Turn(_ALTERNATING[number % 2], str(text)) for number, text in enumerate(texts)]
+
+
+def _pair(item: Mapping[str, object], where: str, field: str, unread: Unread) -> list[Turn]:
+    turns = []
+    for key, role in _PAIR:
+        if not isinstance(text := item.get(key), str):
+            problem = f"holds {kind_of(text)} in '{key}', wanted text" if key in item else f"has no field '{key}'"
+            raise RowError(f"{where} {problem}")
+        turns.append(Turn(role, text))
+    for key, value in item.items():
+        if key not in dict(_PAIR):
+            unread.look(f"{field}[].{key}", value)
+    return turns
+
+
+def _from_json(text: str) -> object:
+    """What a text holds that is the JSON of a list; the text itself where it is none."""
+    if text.lstrip()[:1] != "[":
+        return text
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+
+
+def _first(fields: Mapping[str, object], names: Sequence[str]) -> str | None:
+    """The first of the names that holds something, else the first that is there."""
+    there = [name for name in names if name in fields]
+    return next((name for name in there if fields[name] not in (None, "")), there[0] if there else None)

@@ -1,0 +1,73 @@
+"""Scored rows as input: what an earlier run of ``score`` added is taken off the row and kept beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import orjson
+
+from instructmining.errors import RowError
+from instructmining.reading.members import without
+from instructmining.records import COLUMNS, PAIR_COLUMNS, SCORE_COLUMNS, SIDES, ColumnValue, EarlierScores, SourceRow
+
+
+class ScoreFields:
+    """The fields that ``score`` adds to a row, by their names with a prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        """Name them.
+
+        Args:
+            prefix: what ``score`` put before the columns' names.
+        """
+        self._columns = {f"{prefix}{column}": column for column in SCORE_COLUMNS}
+        self._truncated, self._notes = f"{prefix}truncated", f"{prefix}score_notes"
+        self.names = frozenset((*self._columns, self._truncated, self._notes))
+
+    def are_in(self, fields: Mapping[str, object]) -> bool:
+        """Whether a row was scored: a field called ``reward`` alone may be anybody's."""
+        return self._notes in fields and self._truncated in fields
+
+    def columns_of(self, fields: Mapping[str, object]) -> frozenset[str]:
+        """The columns that a scored row has, of a pair those that both of its sides have."""
+        there = {self._columns[name] for name in fields if name in self._columns}
+        of_pairs = {column for column in COLUMNS if there.issuperset(PAIR_COLUMNS[column][: len(SIDES)])}
+        return frozenset((there & set(COLUMNS)) | of_pairs)
+
+    def taken_off(self, row: SourceRow) -> tuple[SourceRow, EarlierScores]:
+        """A scored row without its scores, and these.
+
+        Raises:
+            RowError: a column is no number, or the notes are no object.
+        """
+        fields = row.fields
+        columns = {column: _number(name, fields[name]) for name, column in self._columns.items() if name in fields}
+        scores = EarlierScores(columns, self._reasons(fields[self._notes]), self._roles(fields[self._truncated]))
+        own = {name: value for name, value in fields.items() if name not in self.names}
+        return replace(row, raw=without(row.raw, fields, self.names), fields=own), scores
+
+    def _reasons(self, value: object) -> dict[str, str]:
+        notes = orjson.loads(value) if isinstance(value, str) and value.startswith("{") else value  # as in some tables
+        if not isinstance(notes, dict):
+            raise RowError(f"field '{self._notes}' is {notes!r}, wanted an object of columns and reasons")
+        return {self._columns.get(str(name), str(name)): str(reason) for name, reason in notes.items()}
+
+    def _roles(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise RowError(f"field '{self._truncated}' is {value!r}, wanted a list of roles")
+        return tuple(map(str, value))
+
+
+def lacking(scores: EarlierScores | None, wanted: Collection[str]) -> list[str]:
+    """The columns that are wanted and that a row does not have, of a pair on one of its sides."""
+    there: Collection[str] = scores.columns if scores is not None else ()
+    return [
+        column for column in wanted if column not in there and not all(f"{side}.{column}" in there for side in SIDES)
+    ]
+
+
+def _number(name: str, value: object) -> ColumnValue:
+    if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+        raise RowError(f"column {name!r} is {str(value)[:60]!r}, wanted a number")
+    return value
