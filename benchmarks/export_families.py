@@ -13,7 +13,7 @@ import torch
 import transformers as hf
 from transformers import PreTrainedModel
 
-from instructmining_cli.demo_bundle import cache_folder
+from instructmining.cache import cache_folder
 
 Output: TypeAlias = Literal["nll", "embedding", "reward", "yes"]  # what the role's graph gives
 

@@ -25,8 +25,8 @@ import zeros
 from instructmining import Scorer, Statistics, read_examples
 from instructmining.batches import Batching
 from instructmining.bundle import ROLES
+from instructmining.cache import cache_folder
 from instructmining.writers import RunWriter
-from instructmining_cli.demo_bundle import cache_folder
 
 INDICATORS = "perplexity,reward,output_length"
 OTHER = "ours, in a CPU's small batches"  # a graph's call costs 0.2 ms even where it gives zeros

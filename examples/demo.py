@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from instructmining import Rule
-from instructmining_cli.demo_bundle import cache_folder
+from instructmining.cache import cache_folder
 from instructmining_export.demo.data import fetch
 
 ROWS = 200

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from instructmining.bundle import RoleName
-from instructmining_cli.demo_bundle import cache_folder, demo_bundle
+from instructmining.cache import cache_folder
+from instructmining_cli.demo_bundle import demo_bundle
 from instructmining_cli.main import main
 from instructmining_export import templates
 from instructmining_export.bundles import BundleWriter, RoleEntry

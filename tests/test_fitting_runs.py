@@ -173,7 +173,7 @@ def test_bytes_that_are_not_utf8_are_named(runs_file: Path) -> None:
         ({"reward": [1, True], "loss": [0.9, 0.8]}, "run 2, column 'reward': True, wanted a finite number"),
         ({"reward": [1, float("nan")], "loss": [0.9, 0.8]}, "run 2, column 'reward': nan, wanted a finite number"),
         ({}, "holds no run"),
-        (7, "a int, wanted a path, columns by name, or a table with __arrow_c_stream__"),
+        (7, "7 \\(int\\), wanted a path, columns by name, or a table with __arrow_c_stream__"),
         (pa.array([1, 2]), "runs: "),
     ],
 )

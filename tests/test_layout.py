@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import orjson
 import pytest
+
+from instructmining import __version__
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "onnx", "onnx_ir", "safetensors", "accelerate", "gguf")
@@ -69,9 +72,43 @@ def test_the_readmes_python_runs_as_printed(small_bundle: Path, tmp_path: Path) 
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 10
     assert all(float(line.split()[0]) for line in lines[:8])
     assert lines[8].startswith("{'reward': ")
+    assert lines[9].startswith("{'instruction': 'Name a colour.', 'output': 'Green.'} ")
+
+
+def test_a_users_script_passes_mypy_in_strict_mode(tmp_path: Path) -> None:
+    options = ["--strict", "--follow-imports", "silent", "--config-file", "", "--cache-dir", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, str(ROOT / "tests" / "typed_use.py")],
+        env=os.environ | {"MYPYPATH": str(ROOT / "engine")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_package_says_that_it_is_typed() -> None:
+    packages = [path.parent for root in ("engine", "export", "cli") for path in (ROOT / root).glob("*/__init__.py")]
+    assert len(packages) == 3
+    assert all((package / "py.typed").is_file() for package in packages)
+
+
+def test_python_dash_m_is_the_command_line() -> None:
+    command = [sys.executable, "-m", "instructmining"]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"instructmining {__version__}\n")
+    for arguments, code, usage in (
+        (["--help"], 0, "Usage: instructmining [OPTIONS] COMMAND"),
+        (["score", "--help"], 0, "Usage: instructmining score "),
+        (["score"], 2, "Usage: instructmining score "),
+    ):
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert (done.stdout + done.stderr).lstrip().startswith(usage)
 
 
 @pytest.mark.timeout(600)
@@ -83,7 +120,9 @@ def test_the_engine_scores_where_no_export_library_is_installed(small_bundle: Pa
     executable = environment / "bin" / "python"
     code = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
     assert python(executable, code, *HEAVY).strip() == "[]"
-    command = [str(environment / "bin" / "instructmining"), "score", str(ROOT / "examples" / "alpaca.json")]
+    code = "import instructmining as im, pathlib; print((pathlib.Path(im.__file__).parent / 'py.typed').is_file())"
+    assert python(executable, code).strip() == "True"
+    command = [str(executable), "-m", "instructmining", "score", str(ROOT / "examples" / "alpaca.json")]
     out = tmp_path / "out.jsonl"
     options = ["-o", str(out), "--bundle", str(small_bundle), "--indicators", "all", "--rule", "paper-v1"]
     subprocess.run([*command, *options], check=True, capture_output=True)

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 from instructmining import Bundle, Example, Scorer
 from instructmining.batches import Batching
 from instructmining.bundle import ROLES
+from instructmining.cache import cache_folder
 from instructmining.runstats import Statistics
-from instructmining_cli.demo_bundle import cache_folder
 from instructmining_export.demo import preset
 
 STORED = json.loads((Path(__file__).parent / "references" / "alpaca_200.json").read_bytes())

@@ -18,9 +18,10 @@ from tokenizers import Tokenizer
 from instructmining import Example, Rule, ScoredRow, Scorer, Statistics, Turn
 from instructmining.batches import Batching
 from instructmining.bundle import ROLES
+from instructmining.cache import demo_place
 from instructmining.corpus import Neighbourhood
 from instructmining.devices import cpu_threads
-from instructmining.errors import DeviceError, InstructMiningError, RowError, RuleError
+from instructmining.errors import BundleError, DeviceError, InstructMiningError, RowError, RuleError
 from instructmining.records import Batch, SourceRow
 from instructmining.sessions import Acceleration, GraphSession
 
@@ -154,7 +155,53 @@ def test_a_closed_scorer_is_said(small_bundle: Path) -> None:
     with Scorer.open(small_bundle, indicators="mtld", device="cpu") as scorer:
         pass
     with pytest.raises(InstructMiningError, match="the scorer is closed: score inside its with block"):
-        list(scorer.score(varied(1)))
+        scorer.score(varied(1))
+
+
+def demo_cached(folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTRUCTMINING_CACHE", str(folder))
+    folder.mkdir()
+    demo_place().symlink_to(bundle)
+
+
+def test_without_a_bundle_the_cached_demo_bundle_is_taken(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo_cached(tmp_path / "cache", small_bundle, monkeypatch)
+    with Scorer.open(indicators="mtld", device="cpu") as scorer:
+        assert scorer.bundle.path == demo_place()
+
+
+def test_without_a_bundle_and_with_nothing_cached_the_commands_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path))
+    with pytest.raises(BundleError, match=r"instructmining export --preset demo -o demo-bundle.*score FILE -o OUT"):
+        Scorer.open(indicators="mtld")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"bundle": 3}, BundleError, r"bundle is 3 \(int\), wanted the path of a bundle's folder"),
+        ({"rule": 3}, RuleError, r"rule is 3 \(int\), wanted paper-v1, paper-v3, a JSON file or a Rule"),
+        ({"indicators": 3}, RuleError, r"indicators: 3 \(int\), wanted names"),
+        ({"indicators": ["mtld", None]}, RuleError, "indicators: None, wanted names"),
+        ({"device": 0}, DeviceError, r"device is 0 \(int\), wanted text: give 'cuda:0'"),
+        ({"device": None}, DeviceError, "device is None, wanted 'auto'"),
+        ({"batches_at_once": 0}, DeviceError, r"batches_at_once is 0 \(int\), wanted a number of at least 1"),
+        ({"batches_at_once": "2"}, DeviceError, r"batches_at_once is '2' \(str\)"),
+        ({"batching": 512}, DeviceError, r"batching is 512 \(int\), wanted a Batching"),
+        ({"acceleration": True}, DeviceError, r"acceleration is True \(bool\), wanted an Acceleration"),
+        ({"knn": "approx"}, RuleError, r"knn is 'approx' \(str\), wanted a Neighbourhood"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named_with_what_was_found(
+    small_bundle: Path, arguments: dict[str, object], error: type[InstructMiningError], message: str
+) -> None:
+    given = {"bundle": small_bundle, "indicators": "mtld", "device": "cpu"} | arguments
+    with pytest.raises(error, match=message):
+        Scorer.open(**given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -404,13 +451,6 @@ def test_an_example_without_a_response_is_rejected(small_bundle: Path, turns: tu
         rows = list(scorer.score([Example(turns), *varied(1)], on_reject=lambda reject: rejected.append(reject.reason)))
     assert len(rows) == 1
     assert rejected == ["the response is empty"]
-
-
-def test_what_is_no_example_is_a_type_error(small_bundle: Path) -> None:
-    with Scorer.open(small_bundle, indicators="mtld", device="cpu") as scorer:
-        rows = scorer.score([{"instruction": "a", "output": "b"}])  # type: ignore[list-item]
-        with pytest.raises(TypeError, match="score takes examples, found dict"):
-            list(rows)
 
 
 def test_indicators_are_taken_as_a_list_as_text_or_all(small_bundle: Path) -> None:

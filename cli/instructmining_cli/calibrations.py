@@ -14,11 +14,11 @@ import orjson
 from instructmining import __version__
 from instructmining.batches import Batching
 from instructmining.budgets import one_budget
+from instructmining.cache import cache_folder
 from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FieldOptions
 from instructmining.records import Reject
 from instructmining.scorer import Scorer
-from instructmining_cli.demo_bundle import cache_folder
 
 Origin: TypeAlias = Literal["given", "measured before", "measured", "usual"]
 _WORTH_BYTES = 1 << 20  # of input: about a thousand rows, a minute or more of work

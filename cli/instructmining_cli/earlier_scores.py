@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,24 +73,22 @@ class EarlierScores:
             return indicators, rule
         return ",".join([*([indicators] if indicators else []), *self._columns]), rule
 
-    def remarks(self, scorer: Scorer) -> list[str]:
-        """What is to be said: which columns are kept, and where another bundle or rule computed them."""
-        said = []
+    def say(self, scorer: Scorer, say: Callable[[str], None]) -> None:
+        """Say which columns are kept, and where another bundle or rule computed them."""
         runs = self._runs
         if self.kept:
-            said.append(f"kept as they are: {', '.join(self._columns)} (--recompute computes them again)")
+            say(f"kept as they are: {', '.join(self._columns)} (--recompute computes them again)")
             bundles = sorted({run.bundle_name for run in runs if run.bundle not in {None, scorer.bundle.digest}})
             if bundles:
-                said.append(f"caution: they were computed with the bundle {', '.join(bundles)}, which is not this one")
+                say(f"caution: they were computed with the bundle {', '.join(bundles)}, which is not this one")
             if unknown := [run.path for run in runs if run.bundle is None]:
-                said.append(f"caution: which bundle computed them is not known for {', '.join(unknown)}: no run file")
+                say(f"caution: which bundle computed them is not known for {', '.join(unknown)}: no run file")
         if self._predicted and scorer.rule is not None:
             rules = sorted({run.rule_id for run in runs if run.rule not in {None, scorer.rule.digest}})
             if rules:
-                said.append(
+                say(
                     f"predictions of the rule {', '.join(map(repr, rules))} are replaced by those of {scorer.rule.id!r}"
                 )
-        return said
 
 
 def _earlier_run(path: str) -> _EarlierRun:

@@ -148,8 +148,7 @@ def score(
                 kept=earlier.kept,
             )
         )
-        for remark in earlier.remarks(scorer):
-            _say(remark)
+        earlier.say(scorer, _say)
         origin = kept_budgets(writer.identity, scorer, given=budget_tokens) or choose_budgets(
             scorer, inputs, fields, given=budget_tokens, limit=limit, say=_say
         )
@@ -178,8 +177,8 @@ def score(
             "max_tokens": max_tokens,
         }
         run = Run(scorer, inputs, out, asked | settings | {"budget_from": origin}, around, reader=reader)
-        neighbours = {"knn": asdict(around), "knn_against": input_digest(knn_against) if knn_against else None}
-        identity = identity_of(scorer, inputs, settings | neighbours, origin)
+        settings |= {"knn": asdict(around), "knn_against": input_digest(knn_against) if knn_against else None}
+        identity = identity_of(scorer, inputs, settings, origin)
         if writer.identity is not None:
             check_identity(writer.identity, identity, out)
         if writer.finished:

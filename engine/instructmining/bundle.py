@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 
 import orjson
 
+from instructmining.arguments import check_type
 from instructmining.errors import BundleError
 from instructmining.records import Joint, TurnRole
 
@@ -154,6 +155,7 @@ class Bundle:
             BundleError: the folder is no bundle, was written by another format version, or a file is missing, of
                 another size, outside the folder, or not the one that was exported.
         """
+        check_type("bundle", path, (str, Path), wanted="the path of a bundle's folder", error=BundleError)
         folder = Path(path)
         content = _read_manifest(folder)
         manifest = _object(orjson.loads(content), folder / MANIFEST)

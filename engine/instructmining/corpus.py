@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -17,6 +18,7 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.approximate import approximate_distances, load_library
+from instructmining.arguments import check_type
 from instructmining.candidates import Checkpoint, Products
 from instructmining.devices import Device, cpu_threads
 from instructmining.errors import RuleError
@@ -52,6 +54,8 @@ class Neighbourhood:
         Raises:
             RuleError: they do not, or a word is not known.
         """
+        check_type("knn: pool", self.pool, (str, NoneType), wanted="a field's name", error=RuleError)
+        check_type("knn: against", self.against, (str, Path, NoneType), wanted="the path of a file", error=RuleError)
         for value, words in ((self.search, Search), (self.metric, Metric), (self.text, DocumentText)):
             if value not in get_args(words):
                 raise RuleError(f"knn: {value!r} is not known; wanted {', '.join(get_args(words))}")

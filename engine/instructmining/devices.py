@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from instructmining.arguments import check_type, shown
 from instructmining.bundle import Role
 from instructmining.errors import DeviceError
 
@@ -67,6 +68,7 @@ def choose_devices(asked: str, batches_at_once: int | None = None) -> tuple[Devi
         DeviceError: it is none of these, names a device twice, or CUDA was asked for and one of the devices does not
             work; the message names that one and what is missing.
     """
+    check_device(asked, batches_at_once)
     if asked == "cpu":
         threads = cpu_threads()
         return (Device("cpu", threads=threads, batches_at_once=min(threads, batches_at_once or _BATCHES_AT_ONCE)),)
@@ -88,6 +90,18 @@ def choose_devices(asked: str, batches_at_once: int | None = None) -> tuple[Devi
     return tuple(Device("cuda", index) for index in indices)
 
 
+def check_device(asked: object, batches_at_once: object) -> None:
+    """Prove the types of what is asked for.
+
+    Raises:
+        DeviceError: one is of another, or fewer than one batch at once is asked for.
+    """
+    wanted = f"text: give 'cuda:{asked}'" if type(asked) is int else "'auto', 'cpu', 'cuda', 'cuda:N' or 'cuda:0,1'"
+    check_type("device", asked, str, wanted=wanted, error=DeviceError)
+    if batches_at_once is not None and (type(batches_at_once) is not int or batches_at_once < 1):
+        raise DeviceError(f"batches_at_once is {shown(batches_at_once)}, wanted a number of at least 1, or None")
+
+
 def choose_devices_for(roles: Iterable[Role], asked: str, batches_at_once: int | None = None) -> tuple[Device, ...]:
     """The devices for the graphs of these roles: int8 graphs run on the CPU alone.
 
@@ -100,6 +114,7 @@ def choose_devices_for(roles: Iterable[Role], asked: str, batches_at_once: int |
         DeviceError: as :func:`choose_devices`, or CUDA was asked for int8 graphs: onnxruntime would run their products
             on the CPU without a word.
     """
+    check_device(asked, batches_at_once)
     whole = [role.name for role in roles if role.precision == "int8"]
     if not whole:
         return choose_devices(asked, batches_at_once)

@@ -2,7 +2,7 @@
 
 InstructMiningError
 ├── RowError         one row cannot be scored; it goes to the rejects, the run goes on
-├── InputError       a file cannot be read, or its format is not one of ours
+├── InputError       a file or what is given in its place cannot be read, or its format is not one of ours
 ├── OutputError      OUT exists, a name is taken, the disk does not take it
 │   └── ResumeError      what is left of an earlier run is damaged, or of another run
 ├── BundleError      the bundle is damaged, from another version, or lacks a role
@@ -26,7 +26,7 @@ class RowError(InstructMiningError):
 
 
 class InputError(InstructMiningError):
-    """An input file is missing, unreadable, or in no format we know."""
+    """An input file is missing, unreadable, or in no format we know; or a value in its place is of a wrong type."""
 
 
 class OutputError(InstructMiningError):

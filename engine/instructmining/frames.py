@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from instructmining.arguments import check_call, check_type
 from instructmining.errors import InputError
 from instructmining.parquet import schema_of, table_of
 from instructmining.reading.arrow import IN_MEMORY, BatchedDataset, Table
@@ -54,6 +55,9 @@ def score_table(
         InputError: the table is none, its format is not known, or it has a column of ours.
         RowError: a row cannot be scored, and nobody takes rejects.
     """
+    check_type("scorer", scorer, Scorer, wanted="an open Scorer", error=InputError)
+    check_type("prefix", prefix, str, wanted="text", error=InputError)
+    check_call("on_reject", on_reject, error=InputError)
     whole = _whole(table)
     names = [f"{prefix}{name}" for name in (*scorer.columns, "truncated", "score_notes")]
     examples = read_examples(whole, format=format, columns=names, on_reject=on_reject)
@@ -82,9 +86,15 @@ def to_arrow(rows: Iterable[ScoredRow], *, prefix: str = "") -> pa.Table:
         prefix: put before each added column's name.
 
     Raises:
+        InputError: an item is not a scored row.
         OutputError: there are too many fields.
     """
-    values = [orjson.loads(splice(row, prefix)) for row in rows]
+    check_type("rows", rows, Iterable, wanted="scored rows: to_arrow(scorer.score(…))", error=InputError)
+    check_type("prefix", prefix, str, wanted="text", error=InputError)
+    values = []
+    for number, row in enumerate(rows):
+        check_type(f"row {number + 1}", row, ScoredRow, wanted="a ScoredRow of scorer.score", error=InputError)
+        values.append(orjson.loads(splice(row, prefix)))
     return table_of(values, schema_of(values, known_kinds(prefix)))
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from instructmining.arguments import check_type
 from instructmining.errors import OutputError
 from instructmining.journal import write_whole
 from instructmining.writers import SUFFIXES, compressed
@@ -21,8 +22,9 @@ def check_out(out: str | Path, *, overwrite: bool, sources: Sequence[Path | None
         sources: files that are read, None for tables in memory; OUT must be none of them.
 
     Raises:
-        OutputError: the suffix is not known, OUT exists, or is read.
+        OutputError: it is no path, the suffix is not known, OUT exists, or is read.
     """
+    check_type("out", out, (str, Path), wanted="the path of a file to write", error=OutputError)
     target = Path(out)
     if not target.name.endswith(SUFFIXES):
         raise OutputError(f"{target}: wanted a name ending in {', '.join(SUFFIXES)}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from instructmining.arguments import shown
 from instructmining.bundle import Bundle, Role, RoleName
 from instructmining.errors import RuleError
 from instructmining.indicators import INDICATORS, USUAL, Indicator
@@ -88,9 +89,16 @@ def plan(
 
 
 def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
-    """A list of columns, given as one, as comma-separated text, or as "all": those that the bundle's roles give."""
+    """A list of columns, given as one, as comma-separated text, or as "all": those that the bundle's roles give.
+
+    Raises:
+        RuleError: it is neither a list of names nor text.
+    """
     if not isinstance(text, str):
-        return list(text)
+        names = list(text) if isinstance(text, Iterable) else [text]
+        if wrong := [name for name in names if not isinstance(name, str)]:
+            raise RuleError(f"indicators: {shown(wrong[0])}, wanted names of columns as a list or as text: 'mtld,ifd'")
+        return names
     if text.strip() != "all":
         return [name.strip() for name in text.split(",") if name.strip()]
     return [column for column in USUAL if _roles(INDICATORS[column]) <= bundle.roles.keys()]

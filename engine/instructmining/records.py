@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from instructmining.arguments import shown
+from instructmining.errors import InputError
+
 TurnRole: TypeAlias = Literal["system", "user", "assistant", "tool"]
+TURN_ROLES: tuple[TurnRole, ...] = get_args(TurnRole)
 ColumnValue: TypeAlias = float | int | None
 
 PREDICTION = "predicted_log_loss"
@@ -59,10 +63,10 @@ def known_columns() -> str:
 class SourceRow:
     """One row as it was read."""
 
-    source: str  # path, "-" for standard input, "table" for one in memory
-    line: int  # 1-based line on which the row begins; of a table the row's number
-    offset: int  # byte of the uncompressed text at which the row begins; of a table the rows before it
-    raw: bytes  # its own bytes, a JSON object on one line; of CSV and tables what is made of its values
+    source: str  # path, "-" for standard input, "table" for one in memory, "rows" for dicts
+    line: int  # 1-based line on which the row begins; of what is in memory the row's number
+    offset: int  # byte of the uncompressed text at which the row begins; of what is in memory the rows before it
+    raw: bytes  # its own bytes, a JSON object on one line; of others what is made of its values
     fields: Mapping[str, object]
 
 
@@ -72,6 +76,17 @@ class Turn:
 
     role: TurnRole
     text: str
+
+    def __post_init__(self) -> None:
+        """Check the role and the text.
+
+        Raises:
+            InputError: there is no such role, or the text is none.
+        """
+        if self.role not in TURN_ROLES:
+            raise InputError(f"turn: role is {shown(self.role)}, wanted {', '.join(TURN_ROLES)}")
+        if not isinstance(self.text, str):
+            raise InputError(f"turn of {self.role!r}: text is {shown(self.text)}, wanted text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +123,15 @@ class Example:
         """The pair of which these are the sides."""
         return cls(chosen.turns, chosen.row, rejected.turns, chosen.scores)
 
+    def __post_init__(self) -> None:
+        """Check the turns.
+
+        Raises:
+            InputError: they are no tuple of turns.
+        """
+        if not isinstance(self.turns, tuple) or not all(isinstance(turn, Turn) for turn in self.turns):
+            raise InputError(f"example: turns is {shown(self.turns)}, wanted a tuple of Turn; or see Example.of")
+
     @property
     def prompt_texts(self) -> list[str]:
         """All texts that are not the assistant's, in order."""
@@ -125,7 +149,11 @@ class Example:
 
     @classmethod
     def of(cls, prompt: str, response: str) -> Example:
-        """The common case: one prompt, one response."""
+        """The common case: one prompt, one response.
+
+        Raises:
+            InputError: one of them is not text.
+        """
         return cls((Turn("user", prompt), Turn("assistant", response)))
 
     @classmethod

@@ -7,12 +7,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from instructmining.arguments import check_type
 from instructmining.errors import OutputError, RuleError
 from instructmining.journal import write_whole
 
@@ -45,6 +47,18 @@ class Rule:
     provenance: Mapping[str, object] = field(default_factory=dict)
     digest: str = ""  # sha256 of the file it was read from
 
+    def __post_init__(self) -> None:
+        """Check the parts' types.
+
+        Raises:
+            RuleError: one is of another.
+        """
+        check_type("rule: id", self.id, str, wanted="a name", error=RuleError)
+        check_type("rule: intercept", self.intercept, Real, wanted="a number", error=RuleError)
+        check_type("rule: terms", self.terms, Mapping, wanted="a dict of column: coefficient", error=RuleError)
+        for column, coefficient in self.terms.items():
+            check_type(f"rule: {column!r}", coefficient, Real, wanted="a number", error=RuleError)
+
     @classmethod
     def load(cls, name: str | Path) -> Rule:
         """A preset by name, or a user's own JSON file.
@@ -52,6 +66,7 @@ class Rule:
         Raises:
             RuleError: there is no such file, or it is not a rule.
         """
+        check_type("rule", name, (str, Path), wanted=f"{', '.join(PRESETS)}, a JSON file or a Rule", error=RuleError)
         try:
             if str(name) in PRESETS:
                 content = (resources.files("instructmining") / "rules" / f"{name}.json").read_bytes()

@@ -13,8 +13,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from instructmining.arguments import check_type
 from instructmining.errors import InputError, RuleError, SelectionError
-from instructmining.reading.arrow import IN_MEMORY, is_table, read_once
+from instructmining.reading.arrow import read_once
 from instructmining.reading.rows import Source, open_rows
 from instructmining.records import PAIR_COLUMNS, SCORE_COLUMNS, SIDES, Side, SourceRow
 from instructmining.rules import Rule
@@ -49,7 +50,7 @@ class ScoredRows:
         """Look at the first row.
 
         Args:
-            source: a file that ``score`` wrote, or a table in memory with what it adds.
+            source: a file that ``score`` wrote, or a table or a list of dicts in memory with what it adds.
             prefix: what ``score`` put before its columns' names.
 
         Raises:
@@ -60,8 +61,9 @@ class ScoredRows:
             raise SelectionError("what can be read once cannot be looked at again; give a file, or a table in memory")
         if isinstance(source, str) and source == "-":
             raise InputError("standard input cannot be read twice; give a file")
-        self.path = None if is_table(source) else Path(str(source))
-        self.name = IN_MEMORY if self.path is None else str(source)
+        check_type("prefix", prefix, str, wanted="text", error=SelectionError)
+        self.path = Path(source) if isinstance(source, (str, Path)) else None
+        self.name = open_rows(source).path
         self.prefix = prefix
         self._source = source
         first = next(self.rows(), None)

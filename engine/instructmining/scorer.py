@@ -6,29 +6,31 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from instructmining.arguments import check_call, check_type
 from instructmining.batches import Batching
 from instructmining.budgets import CANDIDATES, calibrated
 from instructmining.bundle import Bundle
+from instructmining.cache import demo_folder
 from instructmining.columns import part, predict, row_columns, rows_of
 from instructmining.corpus import Neighbourhood, NeighbourSearch, pools_of, siblings_of
-from instructmining.devices import Device, choose_devices_for, runtime_version
-from instructmining.errors import DeviceError, InstructMiningError, RuleError
+from instructmining.devices import Device, check_device, choose_devices_for, runtime_version
+from instructmining.errors import DeviceError, InputError, InstructMiningError, RuleError
 from instructmining.execution import Executor
 from instructmining.indicators import CorpusIndicator
 from instructmining.journal import OTHERS, SPOOLED, WRITTEN, Journal
 from instructmining.measuring import count, measure
 from instructmining.pipeline import ahead
 from instructmining.plans import Plan, indicator_names, plan
-from instructmining.reading.examples import read_examples, windows_of
+from instructmining.reading.examples import read_examples
+from instructmining.reading.given import Examples, windows_given
 from instructmining.records import PREDICTION, Example, InputWindow, Position, Reject, ScoredRow, ScoredWindow
 from instructmining.rules import Rule
 from instructmining.runstats import Statistics
@@ -79,7 +81,7 @@ class Scorer:
     @classmethod
     def open(  # noqa: PLR0913 - each is an option that users know by its name
         cls,
-        bundle: str | Path | Bundle,
+        bundle: str | Path | Bundle | None = None,
         *,
         rule: str | Path | Rule | None = None,
         indicators: Sequence[str] | str | None = None,
@@ -93,7 +95,7 @@ class Scorer:
         """Open a bundle for scoring.
 
         Args:
-            bundle: a folder, or one opened before.
+            bundle: a folder, or one opened before; by default the demo bundle, if it is in the cache.
             rule: "paper-v1", "paper-v3", a JSON file or a rule. With neither rule nor indicators: the bundle's own.
             indicators: columns to compute, beside the rule's terms if there is a rule; a list, comma-separated text, or
                 "all": every column that the bundle's roles give.
@@ -108,20 +110,24 @@ class Scorer:
                 computed again, and the rule reads them there.
 
         Raises:
-            BundleError: the bundle is damaged or lacks a role that is needed.
-            RuleError: the rule cannot be read, or an indicator is not known.
-            DeviceError: the device does not work here.
+            BundleError: the bundle is damaged or lacks a role that is needed, or none is given and none is cached.
+            RuleError: the rule cannot be read, an indicator is not known, or knn is of a wrong type.
+            DeviceError: the device does not work here, or batching or acceleration is of a wrong type.
         """
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        if rule is None and indicators is None:
+        check_device(device, batches_at_once)
+        check_type("batching", batching, (Batching, NoneType), wanted="a Batching or None", error=DeviceError)
+        check_type("acceleration", acceleration, (Acceleration, NoneType), wanted="an Acceleration", error=DeviceError)
+        check_type("knn", knn, (Neighbourhood, NoneType), wanted="a Neighbourhood or None", error=RuleError)
+        chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(demo_folder() if bundle is None else bundle)
+        if chosen is None and indicators is None:
             if opened.default_rule is None:
                 raise RuleError(
                     f"{opened.path}: has no default rule; give a rule or indicators (--rule paper-v1, --indicators all)"
                 )
-            rule = opened.default_rule
-        if rule is None and not indicators:
+            chosen = Rule.load(opened.default_rule)
+        if chosen is None and not indicators:
             raise RuleError("no indicator was named; give at least one, or a rule")
-        chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
         around = knn or Neighbourhood()
         work = plan(opened, chosen, indicator_names(indicators or (), opened), around.text, kept)
         roles = [stream.role for stream in work.streams]
@@ -167,6 +173,10 @@ class Scorer:
         """Let the sessions and their memory go; nothing is scored after it."""
         self._closed = True
         self._executor.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InstructMiningError("the scorer is closed: score inside its with block")
 
     @property
     def device(self) -> Device:
@@ -228,12 +238,12 @@ class Scorer:
 
     def score(
         self,
-        examples: Iterable[Example],
+        examples: Examples,
         *,
         on_reject: OnReject | None = None,
         on_progress: OnProgress | None = None,
         statistics: Statistics | None = None,
-    ) -> Iterator[ScoredRow]:
+    ) -> Generator[ScoredRow, None, None]:
         """Score examples, in input order.
 
         Reading and tokenizing, the models, and whoever takes the rows run beside each other. Without a corpus
@@ -241,26 +251,43 @@ class Scorer:
         disk, and rows come after the corpus pass.
 
         Args:
-            examples: taken lazily, in another thread.
-            on_reject: called with each example that cannot be scored, in the order of the input, when the rows of its
-                window come; without it the first one raises.
+            examples: examples, :func:`~instructmining.read_examples`, dicts that are rows as in a JSON file, or a table
+                in memory; taken lazily, in another thread. The format of dicts and tables is detected as that of files.
+            on_reject: called with each row that holds no example or cannot be scored, in the order of the input, when
+                the rows of its window come; without it the first one raises.
             on_progress: called after each batch, in the thread that takes the rows.
             statistics: counts of the run, kept up to date.
 
         Raises:
-            RowError: an example cannot be scored and nobody takes rejects.
+            InputError: at once, where nothing can be scored by the type of what is given; while rows are taken, where
+                an item is of a wrong type, or the rows are in no known format.
+            RowError: while rows are taken, one cannot be scored and nobody takes rejects.
             InstructMiningError: the scorer was closed.
         """
+        self._check_open()
+        check_call("on_reject", on_reject, error=InputError)
+        check_call("on_progress", on_progress, error=InputError)
+        check_type("statistics", statistics, (Statistics, NoneType), wanted="a Statistics or None", error=InputError)
         windows = self.score_windows(
-            windows_of(examples, self.batching.window_rows),
+            windows_given(examples, self.batching.window_rows),
             strict=on_reject is None,
             on_progress=on_progress,
             statistics=statistics,
         )
+        return self._rows_of(windows, on_reject, statistics)
+
+    def _rows_of(
+        self,
+        windows: Generator[ScoredWindow, None, None],
+        on_reject: OnReject | None,
+        statistics: Statistics | None,
+    ) -> Generator[ScoredRow, None, None]:
         with closing(windows):
             for window in windows:
                 for reject in window.rejects:
                     assert on_reject is not None
+                    if statistics is not None and reject.example is None:  # those with one are counted already
+                        statistics.rows_rejected += 1
                     on_reject(reject)
                 yield from self.rows(window)
 
@@ -291,8 +318,7 @@ class Scorer:
             ResumeError: the rows are not those that the journal speaks of.
             InstructMiningError: the scorer was closed.
         """
-        if self._closed:
-            raise InstructMiningError("the scorer is closed: score inside its with block")
+        self._check_open()
         counts = statistics if statistics is not None else Statistics()
         report = on_progress or (lambda _: None)
         measured = self._measured(windows, self._work, report, counts, strict=strict, journal=journal)
@@ -311,7 +337,7 @@ class Scorer:
         """The rows of a finished window, the prediction last, columns in the order of the indicators."""
         return rows_of(window, self.columns)
 
-    def embeddings(self, examples: Iterable[Example]) -> Generator[NDArray[np.float32], None, None]:
+    def embeddings(self, examples: Examples) -> Generator[NDArray[np.float32], None, None]:
         """The embeddings of examples in their order, as ``knn_6`` has them; open with ``indicators=["knn_6"]``.
 
         Of a preference pair it is the chosen conversation's.
@@ -331,15 +357,14 @@ class Scorer:
             raise InstructMiningError("the scorer is closed: ask for embeddings inside its with block")
         if "embedding" not in self._work.plan.needs:
             raise RuleError("no column of this scorer needs embeddings; open it with indicators=['knn_6']")
-        chosen = (replace(example, rejected=None) for example in examples)
-        windows = windows_of(chosen, self.batching.window_rows)
+        windows = map(_chosen, windows_given(examples, self.batching.window_rows))
         measured = self._measured(windows, self._work, lambda _: None, Statistics(), strict=True, journal=None)
         with closing(measured):
             for _, embedding in measured:
                 if embedding is not None:
                     yield embedding
 
-    def calibrate(self, examples: Iterable[Example]) -> Batching:
+    def calibrate(self, examples: Examples) -> Batching:
         """Find the fastest budget of each role on these examples and use it from now on.
 
         Takes ten to twenty seconds a role on a CPU with a small model. Numbers do not depend on the budget beyond
@@ -349,8 +374,8 @@ class Scorer:
         Args:
             examples: rows like those to come; the first window of them is used.
         """
-        taken = list(islice(examples, self.batching.window_rows))
-        window = self._work.windows.build(InputWindow(taken))
+        taken = next(windows_given(examples, self.batching.window_rows), InputWindow([]))
+        window = self._work.windows.build(taken)
         candidates = CANDIDATES[self.device.kind]
         self.batching = calibrated(window, self._executor, self.batching, candidates=candidates)
         return self.batching
@@ -476,6 +501,13 @@ class Scorer:
             commit(end, done=True)
         counts.others = vectors.rows
         return vectors.mapped()
+
+
+def _chosen(window: InputWindow) -> InputWindow:
+    """Of preference pairs the chosen conversations alone."""
+    return replace(
+        window, items=[replace(item, rejected=None) if isinstance(item, Example) else item for item in window.items]
+    )
 
 
 def _tokenized(source: Iterable[InputWindow], work: _Work, counts: Statistics, *, strict: bool) -> Iterator[Window]:

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
+from types import NoneType
 from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from instructmining.arguments import check_type
 from instructmining.errors import FittingError
 from instructmining.fitting.fitting_runs import Runs, RunsSource, read_runs
 from instructmining.fitting.regression import (
@@ -136,6 +138,10 @@ def fit(
     """
     if choose not in get_args(Choose):
         raise FittingError(f"choose is {choose!r}, wanted one of {', '.join(get_args(Choose))}")
+    check_type("terms", terms, (list, tuple, NoneType), wanted="a list of columns or None", error=FittingError)
+    for name, number in (("bootstrap", bootstrap), ("seed", seed)):
+        check_type(name, number, int, wanted="a whole number", error=FittingError)
+    check_type("rule_id", rule_id, str, wanted="a name", error=FittingError)
     if bootstrap < 0 or seed < 0:
         raise FittingError(f"bootstrap is {bootstrap} and seed {seed}, wanted neither below 0")
     table = read_runs(runs, terms)

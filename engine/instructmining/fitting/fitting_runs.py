@@ -17,6 +17,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from instructmining.arguments import shown
 from instructmining.errors import FittingError, InputError
 from instructmining.records import COLUMNS, PREDICTION, known_columns
 
@@ -184,9 +185,7 @@ def _table(source: RunsSource) -> _Table:
 
 def _from_arrow(stream: ArrowStream) -> dict[str, list[object]]:
     if not hasattr(stream, "__arrow_c_stream__"):
-        raise FittingError(
-            f"runs: a {type(stream).__name__}, wanted a path, columns by name, or a table with __arrow_c_stream__"
-        )
+        raise FittingError(f"runs: {shown(stream)}, wanted a path, columns by name, or a table with __arrow_c_stream__")
     arrow = import_module("pyarrow")  # untyped, and half a second that a CSV does not need
     try:
         table = arrow.table(stream)

@@ -56,8 +56,8 @@ def is_table(source: object) -> TypeGuard[Table]:
 
 
 def read_once(source: object) -> bool:
-    """Whether a table is a stream, which is gone when it was read."""
-    return hasattr(source, "read_next_batch")
+    """Whether it is a stream or an iterator, which is gone when it was read."""
+    return hasattr(source, "read_next_batch") or isinstance(source, Iterator)
 
 
 class TableRows:

@@ -65,7 +65,7 @@ class RowMaker:
         try:
             batch.validate(full=True)  # offsets and UTF-8, which nobody has looked at so far
             fields = list(_by_row(self._columns, batch))
-            raw = [orjson.dumps(row, default=_other) for row in fields]
+            raw = [orjson.dumps(row, default=written) for row in fields]
             rows = list(zip(fields if self._plain else map(orjson.loads, raw), raw, strict=True))
         except _no_json():
             rows = [self._alone(batch.slice(number, 1)) for number in range(batch.num_rows)]
@@ -80,7 +80,7 @@ class RowMaker:
             try:
                 single.validate(full=True)
                 (value,) = column.values(single.column(0))
-                fields[column.name] = orjson.loads(orjson.dumps(value, default=_other))
+                fields[column.name] = orjson.loads(orjson.dumps(value, default=written))
             except _no_json() as error:
                 reasons.append(f"column {column.name!r}: {first_line(error)}")
         raw = orjson.dumps(fields)
@@ -106,7 +106,7 @@ class _Column:
         self.plain = self._float or self._json or _is_plain(wanted)
 
     def values(self, array: pa.Array) -> list[object]:
-        """Python objects, which are JSON's or which :func:`_other` knows."""
+        """Python objects, which are JSON's or which :func:`written` knows."""
         import pyarrow.compute as pc  # noqa: PLC0415 - only where tables are read
 
         if self._run_ends:
@@ -239,14 +239,14 @@ def _parsed(text: object) -> object:
     return text
 
 
-def _other(value: object) -> object:
+def written(value: object) -> object:
     """A value that JSON has not, as it is written; for orjson, which asks for each.
 
     Raises:
         TypeError: it is of a kind that is not written.
     """
     if isinstance(value, Decimal):
-        return orjson.Fragment(format(value, "f"))
+        return orjson.Fragment(format(value, "f")) if value.is_finite() else None
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")

@@ -11,7 +11,7 @@ import orjson
 from instructmining.errors import RowError
 from instructmining.records import Turn, TurnRole
 
-TURN_ROLES: Mapping[str, TurnRole] = {
+SPEAKERS: Mapping[str, TurnRole] = {
     "system": "system",
     "developer": "system",
     "user": "user",
@@ -149,9 +149,9 @@ def turn(item: Mapping[str, object], where: str, field: str, keys: TurnKeys, unr
     if role_key is None:
         raise RowError(f"{where} has no field '{keys.role[0]}'")
     role = item[role_key]
-    known = TURN_ROLES.get(role.lower()) if isinstance(role, str) else None
+    known = SPEAKERS.get(role.lower()) if isinstance(role, str) else None
     if known is None:
-        raise RowError(f"{where} has the unknown role {role!r}; known: {', '.join(TURN_ROLES)}")
+        raise RowError(f"{where} has the unknown role {role!r}; known: {', '.join(SPEAKERS)}")
     calls = [orjson.dumps(item[key]).decode() for key in _CALLS if item.get(key)]
     if content_key is None and not calls:
         raise RowError(f"{where} has no field '{keys.content[0]}'")
@@ -173,8 +173,7 @@ def transcript(text: str) -> list[Turn] | None:
             continue
         ends = [*(mark.start() for mark in marks[1:]), len(text)]
         return [
-            Turn(TURN_ROLES[mark.group(1).lower()], text[mark.end() : end])
-            for mark, end in zip(marks, ends, strict=True)
+            Turn(SPEAKERS[mark.group(1).lower()], text[mark.end() : end]) for mark, end in zip(marks, ends, strict=True)
         ]
     return None
 

@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from types import NoneType
+from typing import cast
 
+from instructmining.arguments import check_call, check_type
 from instructmining.errors import InputError, RowError
 from instructmining.reading.formats import FieldOptions, FormatName, Shape
+from instructmining.reading.objects import is_objects
 from instructmining.reading.parsing import RowParser
-from instructmining.reading.rows import MAX_ROW_BYTES, RowReader, Source, open_rows
+from instructmining.reading.rows import MAX_ROW_BYTES, RowReader, Source, Sources, open_rows
 from instructmining.reading.scores import ScoreFields, lacking
 from instructmining.records import Example, InputWindow, Position, Reject, RowOrReject, SourceRow
 
@@ -260,7 +264,7 @@ class ExampleReader:
 
 
 def read_examples(
-    source: Source | Sequence[Source],
+    source: Sources,
     *,
     format: FormatName | None = None,  # noqa: A002 - the field's word, and the option's
     fields: FieldOptions | None = None,
@@ -277,7 +281,8 @@ def read_examples(
     Args:
         source: one or more of: files of JSON lines, JSON arrays, CSV or TSV, also .gz or .zst; files of Parquet or
             Arrow; "-" for JSON lines on standard input; tables in memory, which are whatever has ``__arrow_c_stream__``
-            (pandas, Polars, pyarrow) and the splits of ``datasets``.
+            (pandas, Polars, pyarrow) and the splits of ``datasets``; or rows in memory: dicts as in a JSON file, as a
+            list or an iterator of them.
         format: of the rows; by default it is detected in each file. Short for ``FieldOptions(format=…)``.
         fields: how the fields of rows are read.
         limit: rows to take, bad ones included.
@@ -287,11 +292,16 @@ def read_examples(
         on_reject: takes the rows that hold no example; without it the first one raises.
 
     Raises:
-        InputError: a file is missing or a folder, nothing here reads its kind, or the format is not known.
+        InputError: a file is missing or a folder, nothing here reads its kind, the format is not known, or an argument
+            is of a wrong type.
         RowError: while reading, at the first bad row, when nobody takes rejects.
     """
-    several = [source] if isinstance(source, str) or not isinstance(source, Sequence) else list(source)
-    readers = [open_rows(one, max_row_bytes=max_row_bytes) for one in several]
+    check_type("limit", limit, (int, NoneType), wanted="a number of rows or None", error=InputError)
+    check_type("max_row_bytes", max_row_bytes, int, wanted="a number of bytes", error=InputError)
+    check_type("columns", columns, (list, tuple), wanted="a list of names", error=InputError)
+    check_type("fields", fields, (FieldOptions, NoneType), wanted="FieldOptions or None", error=InputError)
+    check_call("on_reject", on_reject, error=InputError)
+    readers = [open_rows(one, max_row_bytes=max_row_bytes) for one in _sources(source)]
     return ExampleReader(
         readers,
         fields or FieldOptions(format),
@@ -300,6 +310,12 @@ def read_examples(
         taken=frozenset(columns),
         on_reject=on_reject or _raise,
     )
+
+
+def _sources(source: Sources) -> list[Source]:
+    if isinstance(source, Sequence) and not isinstance(source, (str, bytes)) and not is_objects(source):
+        return cast(list[Source], list(source))
+    return [source]
 
 
 def input_digest(path: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from instructmining.errors import InputError, RowError
 from instructmining.reading.conversations import (
-    TURN_ROLES,
+    SPEAKERS,
     Unread,
     history,
     is_turn,
@@ -278,7 +278,7 @@ class _Threads:
             RowError: it is another's, or answers a message that has not come before it.
         """
         text, speaker = parsed.text("text"), parsed.text("speaker")
-        role = TURN_ROLES.get(speaker.lower())
+        role = SPEAKERS.get(speaker.lower())
         if role is None:
             raise RowError(f"field '{parsed.taken['speaker']}' is the unknown role {speaker!r}")
         message, parent, tree = parsed.text("message"), parsed.text_or_none("parent"), parsed.text_or_none("tree")

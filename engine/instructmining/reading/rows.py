@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from instructmining.arguments import shown
 from instructmining.errors import InputError
 from instructmining.reading.arrow import TABLES, Table, TableRows, is_table
 from instructmining.reading.compression import PACKED
 from instructmining.reading.delimited import DelimitedRows
 from instructmining.reading.jsonl import JsonRows
+from instructmining.reading.objects import Object, ObjectRows, is_objects
 from instructmining.records import RowOrReject
 
 MAX_ROW_BYTES = 64 * 2**20
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _OTHERS = frozenset({".xlsx", ".xls", ".ods", ".orc", ".avro", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".lz4", ".7z"})
 
-Source: TypeAlias = str | Path | Table
+Whole: TypeAlias = str | Path | Table | Iterator[Object]
+Source: TypeAlias = Whole | Sequence[Object]
+Sources: TypeAlias = Whole | Sequence[Whole | Object]  # one of them, or several that are no lists themselves
 
 
 class RowReader(Protocol):
@@ -53,19 +57,18 @@ def open_rows(source: Source, *, max_row_bytes: int = MAX_ROW_BYTES) -> RowReade
     """The reader for a source; a file is opened when the rows are asked for.
 
     Args:
-        source: a path, "-" for JSON lines on standard input, or a table in memory.
+        source: a path, "-" for JSON lines on standard input, a table in memory, or rows as dicts.
         max_row_bytes: a longer row is a reject, of which the first bytes are kept.
 
     Raises:
         InputError: there is no such file, it cannot be read, or nothing here reads its kind.
     """
     if not isinstance(source, (str, Path)):
-        if not is_table(source):
-            raise InputError(
-                f"{type(source).__name__} is neither a path nor a table: wanted an object with __arrow_c_stream__, as "
-                "pandas, Polars and pyarrow have it, or one split of datasets; a lazy frame must be collected before"
-            )
-        return TableRows(source, max_row_bytes=max_row_bytes)
+        if is_table(source):
+            return TableRows(source, max_row_bytes=max_row_bytes)
+        if is_objects(source) or isinstance(source, Iterator):
+            return ObjectRows(source, max_row_bytes=max_row_bytes)
+        raise InputError(_no_source(source))
     path = str(source)
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     packed = bool(suffixes) and suffixes[-1] in PACKED
@@ -80,3 +83,13 @@ def open_rows(source: Source, *, max_row_bytes: int = MAX_ROW_BYTES) -> RowReade
     if kind in _DELIMITERS:
         return DelimitedRows(path, delimiter=_DELIMITERS[kind], max_row_bytes=max_row_bytes)
     return JsonRows(path, max_row_bytes=max_row_bytes)
+
+
+def _no_source(source: object) -> str:
+    said = f"{shown(source)} is neither a path nor a table"
+    if isinstance(source, Mapping):
+        return f"{said}; of a single row give a list: [row], of a data set in splits one of them"
+    return (
+        f"{said}: wanted an object with __arrow_c_stream__, as pandas, Polars and pyarrow have it, one split of "
+        "datasets, or a list of dicts; a lazy frame must be collected before"
+    )

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 
-from instructmining.errors import SelectionError
+from instructmining.arguments import check_type
+from instructmining.errors import OutputError, SelectionError
 from instructmining.reading.examples import input_digest
 from instructmining.reading.rows import Source
 from instructmining.records import PREDICTION, SourceRow
@@ -79,6 +81,10 @@ def select(  # noqa: PLR0913 - the files beside OUT came to eight options that s
         ...     choice = Choice(top=1000, where=["output_length>=5"], distinct=Distinct(0.3, scorer))
         ...     select("scored.jsonl", "best.jsonl", choice, extras=Extras(explain="why.jsonl"))
     """
+    check_type("out", out, (str, Path), wanted="the path of a file to write", error=OutputError)
+    check_type("choice", choice, Choice, wanted="a Choice: Choice(top=1000)", error=SelectionError)
+    check_type("extras", extras, (Extras, NoneType), wanted="an Extras or None", error=SelectionError)
+    check_type("by", by, str, wanted="a column's name", error=SelectionError)
     extras = extras or Extras()
     if descending and choice.max_loss is not None:
         raise SelectionError("max_loss keeps the smallest values and does not go with descending")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
+from types import NoneType
 
+from instructmining.arguments import check_type
 from instructmining.errors import SelectionError
 from instructmining.rules import Rule
 from instructmining.selection.conditions import Condition
@@ -41,6 +44,17 @@ class Choice:
         Raises:
             SelectionError: nothing is chosen by, a part is out of range, or a condition cannot be read.
         """
+        for name, value, kind in (
+            ("top", self.top, int),
+            ("tokens", self.tokens, int),
+            ("fraction", self.fraction, Real),
+            ("max_loss", self.max_loss, Real),
+        ):
+            check_type(name, value, (kind, NoneType), wanted="a number or None", error=SelectionError)
+        check_type("where", self.where, (list, tuple), wanted="a list: ['mtld>=5']", error=SelectionError)
+        check_type("group_by", self.group_by, (str, NoneType), wanted="a column's name", error=SelectionError)
+        check_type("quotas", self.quotas, Mapping, wanted="a dict of group: rows", error=SelectionError)
+        check_type("distinct", self.distinct, (Distinct, NoneType), wanted="a Distinct", error=SelectionError)
         ways = (self.top, self.fraction, self.max_loss, self.tokens, self.distinct)
         if not any(way is not None for way in ways) and not self.where and not self.quotas:
             raise SelectionError(
@@ -56,6 +70,7 @@ class Choice:
         if self.quotas and self.group_by is None:
             raise SelectionError("quotas are of groups: give group_by (--group-by), the column whose values they name")
         for name, count in self.quotas.items():
+            check_type(f"quota of {name!r}", count, int, wanted="a number of rows", error=SelectionError)
             if count < 0:
                 raise SelectionError(f"quota of {name!r} is {count}, wanted at least 0")
         _ = self.conditions
@@ -112,7 +127,8 @@ class Extras:
         """Check the seed.
 
         Raises:
-            SelectionError: it is negative.
+            SelectionError: it is negative, or no number.
         """
+        check_type("seed", self.seed, int, wanted="a whole number", error=SelectionError)
         if self.seed < 0:
             raise SelectionError(f"seed is {self.seed}, wanted at least 0")

@@ -12,6 +12,7 @@ from typing import Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from instructmining.arguments import check_type
 from instructmining.errors import SelectionError
 
 _Compare: TypeAlias = Callable[[NDArray[np.float64], float], NDArray[np.bool_]]
@@ -42,6 +43,7 @@ class Condition:
         Raises:
             SelectionError: it is not of that form.
         """
+        check_type("condition", text, str, wanted="text: NAME OP NUMBER", error=SelectionError)
         form = _FORM.fullmatch(text)
         try:
             number = float(form[3]) if form else math.nan

@@ -33,9 +33,10 @@ class FileSet:
         """
         self._prefix = prefix
         self._partials: dict[Path, Path] = {}
-        self._targets = [Path(target) for target in targets if target is not None]
+        self._targets = [
+            check_out(target, overwrite=overwrite, sources=[scored]) for target in targets if target is not None
+        ]
         for target in self._targets:
-            check_out(target, overwrite=overwrite, sources=[scored])
             if sum(other.absolute() == target.absolute() for other in self._targets) > 1:
                 raise OutputError(f"{target}: is named for two files; name another file")
 

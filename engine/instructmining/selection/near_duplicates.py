@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from instructmining.arguments import check_type, shown
 from instructmining.errors import SelectionError
 from instructmining.reading.formats import FormatName, format_name
 from instructmining.records import Example
@@ -40,9 +42,12 @@ class Distinct:
         """Check the distance and the format.
 
         Raises:
-            SelectionError: the distance is out of range.
+            SelectionError: the distance is out of range, or the embedder is none.
             InputError: the format is not known.
         """
+        check_type("distance", self.distance, Real, wanted="a number", error=SelectionError)
+        if not hasattr(self.embedder, "embeddings"):
+            raise SelectionError(f"embedder is {shown(self.embedder)}, wanted Scorer.open(…, indicators=['knn_6'])")
         if not 0 < self.distance <= 2:
             raise SelectionError(f"distance is {self.distance}, wanted more than 0 and at most 2 (of unit vectors)")
         format_name(self.format)

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from instructmining.arguments import check_type
 from instructmining.errors import SelectionError
 from instructmining.linefiles import check_out, line_file
 from instructmining.reading.rows import Source
@@ -93,6 +95,7 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
         >>> from instructmining import compare
         >>> compare("scored.jsonl", "best.jsonl").columns["perplexity"].standardized  # doctest: +SKIP
     """
+    check_type("differing", differing, (Differing, NoneType), wanted="a Differing or None", error=SelectionError)
     sources = ScoredRows(first, prefix=prefix), ScoredRows(second, prefix=prefix)
     wanted = differing or Differing()
     outs = [

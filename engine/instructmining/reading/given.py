@@ -1,0 +1,79 @@
+"""What a scorer is given to windows: examples, rows in memory, tables; anything else is said before it is read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import PurePath
+from typing import TypeAlias, cast
+
+from instructmining.arguments import shown
+from instructmining.errors import InputError
+from instructmining.reading.arrow import Table, is_table
+from instructmining.reading.examples import ExampleReader, read_examples, windows_of
+from instructmining.reading.objects import Object
+from instructmining.records import Example, InputWindow
+
+Examples: TypeAlias = Iterable[Example] | Iterable[Object] | Table
+
+_WANTED = "wanted examples (Example, read_examples), dicts that are rows as in a JSON file, or a table"
+
+
+def windows_given(given: Examples, rows: int) -> Iterator[InputWindow]:
+    """Windows of what a scorer is given, so many rows together; rows that hold no example are rejects in them.
+
+    Args:
+        given: an iterable of examples, or of dicts, which is taken lazily and by its first item; or a table.
+        rows: of a window.
+
+    Raises:
+        InputError: nothing can be taken from it by its type, or an item of a list is of another kind; while windows
+            are taken, an item of an iterator is, or the rows are in no known format.
+    """
+    if isinstance(given, ExampleReader):
+        return windows_of(given, rows)
+    if is_table(given):
+        return read_examples(given).windows(rows)
+    _check(given)
+    if isinstance(given, Sequence):
+        if given and isinstance(given[0], Mapping):
+            return read_examples(given).windows(rows)
+        for number, item in enumerate(given):
+            _example(number, item)
+    return _windows(iter(cast(Iterable[object], given)), rows)
+
+
+def _windows(items: Iterator[object], rows: int) -> Iterator[InputWindow]:
+    first = list(islice(items, 1))
+    every = chain(first, items)
+    if first and isinstance(first[0], Mapping):
+        yield from read_examples(cast(Iterator[Object], every)).windows(rows)
+    else:
+        yield from windows_of((_example(number, item) for number, item in enumerate(every)), rows)
+
+
+def _example(number: int, item: object) -> Example:
+    if not isinstance(item, Example):
+        raise InputError(f"item {number + 1} of what is scored is {shown(item)}; {_WANTED}")
+    return item
+
+
+def _check(given: object) -> None:
+    """Name what is given where nothing can be taken from it, and how it is mended.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if isinstance(given, (str, PurePath)):
+        raise InputError(f"what is scored is the path {str(given)!r}; give read_examples({str(given)!r})")
+    if isinstance(given, io.IOBase):
+        raise InputError(f"what is scored is an open file, {shown(given)}; give read_examples(PATH)")
+    if isinstance(given, Mapping) and any(is_table(part) for part in given.values()):
+        raise InputError(f"what is scored are several splits ({', '.join(map(str, given))}); give one of them")
+    if isinstance(given, (Mapping, Example)):
+        raise InputError(f"what is scored is a single {type(given).__name__}; give a list of it: [row]")
+    if hasattr(given, "collect_schema"):
+        raise InputError(f"what is scored is {shown(given)}, which has no rows yet; give frame.collect()")
+    if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
+        raise InputError(f"what is scored is {shown(given)}; {_WANTED}")
