@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Literal, TypeAlias
 
+from instructmining.arguments import check_type
 from instructmining.errors import InputError
 from instructmining.reading.conversations import TurnKeys
 from instructmining.records import SourceRow
@@ -267,6 +268,7 @@ def format_name(name: str | None) -> FormatName | None:
     """
     if name is None:
         return None
+    check_type("format", name, str, wanted=f"one of {', '.join(FORMATS)}, or None", error=InputError)
     for known in FORMATS:
         if name == known:
             return known
