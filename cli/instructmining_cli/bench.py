@@ -16,6 +16,7 @@ from instructmining_cli.device_options import (
     TensorRT,
     acceleration,
 )
+from instructmining_cli.option_checks import known_format, known_indicators
 
 _LIMIT = {"cpu": 100, "cuda": 20_000}  # rows, where none is given: about a minute with a small model
 
@@ -36,11 +37,15 @@ def bench(
         str | None, typer.Option(help="paper-v1, paper-v3 or a JSON file; by default the bundle's own.")
     ] = None,
     indicators: Annotated[
-        str | None, typer.Option(help="Columns to compute, comma-separated, or 'all', as for score.")
+        str | None,
+        typer.Option(callback=known_indicators, help="Columns to compute, comma-separated, or 'all', as for score."),
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(help="alpaca, sharegpt, messages or prompt_response; by default detected in each file."),
+        typer.Option(
+            callback=known_format,
+            help="alpaca, sharegpt, messages or prompt_response; by default detected in each file.",
+        ),
     ] = None,
     limit: Annotated[
         int | None,
@@ -65,7 +70,7 @@ def bench(
     from instructmining.throughput import measure_throughput
     from instructmining_cli.bench_report import BenchReport
     from instructmining_cli.calibrations import choose_budgets
-    from instructmining_cli.demo_bundle import demo_bundle
+    from instructmining_cli.demo_bundle import demo_bundle, naming_another
 
     if "-" in inputs:
         raise typer.BadParameter("bench reads its input several times, which standard input does not allow; give files")
@@ -73,14 +78,15 @@ def bench(
     _check(json, inputs, overwrite=overwrite)
     folder = bundle or demo_bundle(_say)
     accelerated = acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory)
-    opened = Scorer.open(
-        folder,
-        rule=rule,
-        indicators=indicators,
-        device=device,
-        batches_at_once=batches_at_once,
-        acceleration=accelerated,
-    )
+    with naming_another():
+        opened = Scorer.open(
+            folder,
+            rule=rule,
+            indicators=indicators,
+            device=device,
+            batches_at_once=batches_at_once,
+            acceleration=accelerated,
+        )
     with opened as scorer:
         _say(f"device: {', '.join(map(str, scorer.devices))}")
         most = limit or _LIMIT[scorer.device.kind]

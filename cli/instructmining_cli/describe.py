@@ -29,7 +29,11 @@ def describe(
     """
     from instructmining.tables.describing import describe as describe_set
     from instructmining.tables.tables import descriptions_csv, descriptions_json, descriptions_text
+    from instructmining_cli.demo_bundle import check_terms
 
+    if rule is not None:
+        for file in scored:
+            check_terms(file, rule, prefix=prefix)
     target = check_text(out, overwrite=overwrite, sources=scored)
     described = [describe_set(one, prefix=prefix, rule=rule) for one in scored]
     written = {"text": descriptions_text, "json": descriptions_json, "csv": descriptions_csv}[format](described)

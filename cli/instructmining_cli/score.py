@@ -17,8 +17,10 @@ from instructmining_cli.device_options import (
     TensorRT,
     acceleration,
 )
+from instructmining_cli.option_checks import known_format, known_indicators
 
 if TYPE_CHECKING:
+    from instructmining.corpus import Neighbourhood
     from instructmining.reading.examples import ExampleReader
     from instructmining.writers import RunWriter
     from instructmining_cli.runs import Run
@@ -48,8 +50,9 @@ def score(
     indicators: Annotated[
         str | None,
         typer.Option(
+            callback=known_indicators,
             help="Columns to compute, comma-separated, or 'all' that the bundle's roles give. Alone: no prediction; "
-            "with --rule: beside its terms."
+            "with --rule: beside its terms.",
         ),
     ] = None,
     device: DeviceName = "auto",
@@ -77,7 +80,10 @@ def score(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(help="alpaca, sharegpt, messages or prompt_response; by default detected in each file."),
+        typer.Option(
+            callback=known_format,
+            help="alpaca, sharegpt, messages or prompt_response; by default detected in each file.",
+        ),
     ] = None,
     prefix: Annotated[str, typer.Option(help="Put before the name of each added column.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first N rows only.")] = None,
@@ -109,14 +115,14 @@ def score(
     from instructmining.space import check_open_files
     from instructmining.writers import RunWriter, added_names
     from instructmining_cli.calibrations import choose_budgets
-    from instructmining_cli.demo_bundle import demo_bundle
+    from instructmining_cli.demo_bundle import demo_bundle, naming_another
     from instructmining_cli.resuming import check_identity, identity_of, kept_budgets, restore
     from instructmining_cli.runs import Run
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite begins anew; give one of them")
     name = format_name(format)
-    around = Neighbourhood(knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
+    around = _neighbourhood(knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against, inputs)
     folder = bundle or demo_bundle(_say)
     check_open_files()
     writer = RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs)
@@ -129,17 +135,18 @@ def score(
             max_row_bytes=max_row_bytes,
             columns=added_names(COLUMNS, prefix),  # select takes them all for ours
         )
-        scorer = stack.enter_context(
-            Scorer.open(
-                Bundle.open(folder).limited(max_tokens),
-                rule=rule,
-                indicators=indicators,
-                device=device,
-                batches_at_once=batches_at_once,
-                acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
-                knn=around,
+        with naming_another():
+            scorer = stack.enter_context(
+                Scorer.open(
+                    Bundle.open(folder).limited(max_tokens),
+                    rule=rule,
+                    indicators=indicators,
+                    device=device,
+                    batches_at_once=batches_at_once,
+                    acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
+                    knn=around,
+                )
             )
-        )
         origin = kept_budgets(writer.identity, scorer, given=budget_tokens) or choose_budgets(
             scorer, inputs, name, given=budget_tokens, limit=limit, say=_say
         )
@@ -203,6 +210,34 @@ def _score(run: Run, reader: ExampleReader, writer: RunWriter, *, strict: bool) 
             if writer.journal is not None and writer.journal.due:
                 with statistics.timed("commit"):
                     writer.commit(run.mark(window.end))
+
+
+def _neighbourhood(
+    search: Literal["exact", "approx"],
+    metric: Literal["euclidean", "cosine"],
+    text: Literal["document", "prompt", "response"],
+    pool: str | None,
+    against: str | None,
+    inputs: list[str],
+) -> Neighbourhood:
+    """What the options of the neighbours mean, with the pools' field looked for in the first rows.
+
+    Raises:
+        BadParameter: they do not go together.
+        InputError: an input cannot be read.
+        RuleError: no row has the field.
+    """
+    from instructmining.corpus import Neighbourhood
+    from instructmining.errors import RuleError
+    from instructmining.reading.examples import first_fields
+
+    try:
+        around = Neighbourhood(search, metric, text, pool, against)
+    except RuleError as error:
+        raise typer.BadParameter(str(error)) from error
+    if pool is not None and "-" not in inputs:  # of standard input the scorer looks at its first window
+        around.check_pool(first_fields(inputs))
+    return around
 
 
 def _say_kept(writer: RunWriter, out: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+OUT_HELP = "OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output."
 Out: TypeAlias = Annotated[str | None, typer.Option("-o", "--out", help="A file; by default standard output.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 

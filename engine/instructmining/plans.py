@@ -8,8 +8,9 @@ from typing import Literal, TypeAlias
 
 from instructmining.bundle import Bundle, Role, RoleName
 from instructmining.errors import RuleError
-from instructmining.indicators import INDICATORS, USUAL, Indicator
+from instructmining.indicators import INDICATORS, USUAL, Indicator, roles_of
 from instructmining.indicators.base import MEASURED_BY, Measurement, Question
+from instructmining.names import no_such
 from instructmining.records import known_columns
 from instructmining.rules import Rule
 
@@ -67,8 +68,9 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str], document:
     """
     wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
     if unknown := sorted(wanted - set(INDICATORS)):
-        named = ", ".join(_asked_by(column, rule) for column in unknown)
-        raise RuleError(f"unknown indicator {named}; known: {known_columns()}")
+        of_rule = rule is not None and not set(unknown).isdisjoint(rule.terms)
+        where = f"rule {rule.id!r}" if rule is not None and of_rule else "indicators"
+        raise RuleError(f"{where}: {no_such('indicator', unknown, INDICATORS, listed=known_columns())}")
     chosen = tuple(indicator for column, indicator in INDICATORS.items() if column in wanted)
     streams: list[Stream] = []
     for indicator in chosen:
@@ -86,11 +88,7 @@ def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
         return list(text)
     if text.strip() != "all":
         return [name.strip() for name in text.split(",") if name.strip()]
-    return [column for column in USUAL if _roles(INDICATORS[column]) <= bundle.roles.keys()]
-
-
-def _roles(indicator: Indicator) -> set[RoleName]:
-    return {MEASURED_BY[measure] for measure in indicator.needs if measure in MEASURED_BY}
+    return [column for column in USUAL if roles_of(column) <= bundle.roles.keys()]
 
 
 def _asked_by(column: str, rule: Rule | None) -> str:

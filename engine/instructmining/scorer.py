@@ -407,7 +407,7 @@ class Scorer:
             end: Position | None = None
             for window, embedding in windows:
                 if not spool.count:
-                    neighbours.settings.check_pool(window.examples)
+                    neighbours.settings.check_pool([of.row.fields if of.row else {} for of in window.examples])
                 with counts.timed("spool"):
                     spool.append(window, embedding)
                     end = window.end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import cast
@@ -178,6 +178,16 @@ def read_examples(
     several = [source] if isinstance(source, str) or not isinstance(source, Sequence) else list(source)
     readers = [open_rows(one, max_row_bytes=max_row_bytes) for one in several]
     return ExampleReader(readers, format_name(format), limit, frozenset(columns), on_reject or _raise)
+
+
+def first_fields(sources: Sequence[Source], rows: int = 512) -> list[Mapping[str, object]]:
+    """The fields of the first good rows of some sources together.
+
+    Raises:
+        InputError: a source is missing or cannot be read.
+    """
+    good = (row.fields for source in sources for row in open_rows(source) if isinstance(row, SourceRow))
+    return list(islice(good, rows))
 
 
 def input_digest(path: str) -> dict[str, object]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 
 from instructmining.errors import SelectionError
 from instructmining.rules import Rule
+from instructmining.selection.arguments import wanted_type
 from instructmining.selection.conditions import Condition
 from instructmining.selection.near_duplicates import Distinct
 
@@ -39,8 +41,10 @@ class Choice:
         """Check that there is a choice, and each part of it.
 
         Raises:
-            SelectionError: nothing is chosen by, a part is out of range, or a condition cannot be read.
+            SelectionError: nothing is chosen by, a part is of another type or out of range, or a condition cannot be
+                read.
         """
+        self._check_types()
         ways = (self.top, self.fraction, self.max_loss, self.tokens, self.distinct)
         if not any(way is not None for way in ways) and not self.where and not self.quotas:
             raise SelectionError(
@@ -59,6 +63,21 @@ class Choice:
             if count < 0:
                 raise SelectionError(f"quota of {name!r} is {count}, wanted at least 0")
         _ = self.conditions
+
+    def _check_types(self) -> None:
+        wanted_type("top", self.top, Integral, "a whole number of rows")
+        wanted_type("fraction", self.fraction, Real, "a share, 0..1")
+        wanted_type("max_loss", self.max_loss, Real, "a number")
+        wanted_type("tokens", self.tokens, Integral, "a whole number of tokens")
+        wanted_type("group_by", self.group_by, str, "the name of a column")
+        wanted_type("distinct", self.distinct, Distinct, "a Distinct, as Distinct(0.3, scorer)")
+        wanted_type("where", self.where, list | tuple, "a list of conditions, as ['perplexity<=30']", none=False)
+        for condition in self.where:
+            wanted_type("where", condition, str, "conditions as text, as 'perplexity<=30'", none=False)
+        wanted_type("quotas", self.quotas, Mapping, "a mapping of groups to rows, as {'science': 100}", none=False)
+        for group, rows in self.quotas.items():
+            wanted_type("quotas", group, str, "groups as text", none=False)
+            wanted_type(f"quota of {group!r}", rows, Integral, "a whole number of rows", none=False)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -109,10 +128,14 @@ class Extras:
     seed: int = 0  # of the baseline
 
     def __post_init__(self) -> None:
-        """Check the seed.
+        """Check the types, and the seed.
 
         Raises:
-            SelectionError: it is negative.
+            SelectionError: one is of another type, or the seed is negative.
         """
+        wanted_type("explain", self.explain, str | Path, "a path")
+        wanted_type("random_baseline", self.random_baseline, str | Path, "a path")
+        wanted_type("rule", self.rule, str | Path | Rule, "the name of a rule, a path or a Rule")
+        wanted_type("seed", self.seed, Integral, "a whole number", none=False)
         if self.seed < 0:
             raise SelectionError(f"seed is {self.seed}, wanted at least 0")

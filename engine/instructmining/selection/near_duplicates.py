@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from instructmining.errors import SelectionError
 from instructmining.reading.formats import FormatName, format_name
 from instructmining.records import Example
+from instructmining.selection.arguments import wanted_type
 
 BLOCK = 512  # vectors that are compared at a time
 _TILE = 8192  # kept vectors that they are compared with at a time: 16 MB of products
@@ -40,9 +42,13 @@ class Distinct:
         """Check the distance and the format.
 
         Raises:
-            SelectionError: the distance is out of range.
+            SelectionError: the distance is no number or out of range, or the embedder is none.
             InputError: the format is not known.
         """
+        wanted_type("distance", self.distance, Real, "a number, 0..2", none=False)
+        if not callable(getattr(self.embedder, "embeddings", None)):
+            kind = type(self.embedder).__name__
+            raise SelectionError(f"embedder is a {kind}, wanted a Scorer, or another with a method embeddings")
         if not 0 < self.distance <= 2:
             raise SelectionError(f"distance is {self.distance}, wanted more than 0 and at most 2 (of unit vectors)")
         format_name(self.format)
