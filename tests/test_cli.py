@@ -501,3 +501,33 @@ def test_a_missing_role_names_the_demo_bundle_where_that_has_it(
     monkeypatch.setattr("instructmining_cli.demo_bundle.cached_demo_bundle", lambda: small_bundle)
     assert run(*arguments) == 1
     assert f"the demo bundle has it: --bundle {small_bundle}" in capsys.readouterr().err
+
+
+def test_the_bundles_note_is_said_once_and_where_its_models_are_used_alone(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noted, out = tmp_path / "noted", tmp_path / "out.jsonl"
+    shutil.copytree(small_bundle, noted)
+    manifest = orjson.loads((noted / "manifest.json").read_bytes())
+    (noted / "manifest.json").write_bytes(orjson.dumps(manifest | {"note": "only a toy"}))
+    arguments = (*SCORE, out, "--bundle", noted, "--overwrite")
+    for options, times in ((("--rule", "paper-v1"), 1), (("--indicators", "reward"), 1), (("--indicators", "mtld"), 0)):
+        assert run(*arguments, *options) == 0
+        said = capsys.readouterr().err
+        assert said.count("only a toy") == times
+        assert said.count("caution: ") == (options[0] == "--rule")
+
+
+def test_values_over_few_tokens_are_said_at_the_end(
+    run: Callable[..., int],
+    small_bundle: Path,
+    tmp_path: Path,
+    write_rows: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = write_rows({"instruction": "a", "output": "b"}, {"instruction": "a", "output": "b c d e f g h"})
+    arguments = ("-o", tmp_path / "out.jsonl", "--bundle", small_bundle)
+    assert run("score", rows, *arguments, "--indicators", "output_length,perplexity") == 0
+    assert "perplexity over fewer than 3 tokens: 1 row; prefer the median" in capsys.readouterr().err
+    assert run("score", rows, *arguments, "--indicators", "perplexity", "--overwrite") == 0
+    assert "fewer than 3 tokens" not in capsys.readouterr().err

@@ -17,6 +17,7 @@ from instructmining_cli.device_options import (
     acceleration,
 )
 from instructmining_cli.option_checks import known_format, known_indicators
+from instructmining_cli.text_out import text_width
 
 _LIMIT = {"cpu": 100, "cuda": 20_000}  # rows, where none is given: about a minute with a small model
 
@@ -100,7 +101,7 @@ def bench(
         found = measure_throughput(scorer, read, rounds=rounds, say=_say)
         report = BenchReport(found, scorer, inputs, most, readers[-1].rows)
     if json != "-":
-        for line in report.table():
+        for line in report.table(text_width(None)):
             typer.echo(line)
     if json is not None:
         _write(report.as_json(), json)

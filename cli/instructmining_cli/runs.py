@@ -23,6 +23,7 @@ from instructmining.records import PREDICTION, Position, ScoredRow, ScoredWindow
 from instructmining.runstats import Statistics
 from instructmining.scorer import Scorer
 from instructmining.space import room_left, room_needed
+from instructmining.tables.few_tokens import rows_on_few_tokens, said_of_few_tokens
 
 _TEXTS = {
     "document": "turns joined by newlines",
@@ -50,6 +51,7 @@ class Run:
     rows_quarantined: int = 0
     rows_before: int = 0  # read by the run that was cut and not read again
     nulls: Counter[str] = field(default_factory=Counter)  # column → rows where it is undefined
+    few_tokens: Counter[str] = field(default_factory=Counter)  # column → rows whose value rests on very few
     null_reason: str = ""  # of the first row without a prediction
     reject_reason: str = ""  # of the first row that was rejected
     _console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
@@ -70,6 +72,7 @@ class Run:
         self.windows_written += 1
         self.rows_written += len(rows)
         self.rows_quarantined += len(window.rejects)
+        self.few_tokens.update(rows_on_few_tokens({name: of.values for name, of in window.columns.items()}))
         if window.rejects and not self.reject_reason:
             self.reject_reason = window.rejects[0].reason
         for row in rows:
@@ -86,6 +89,7 @@ class Run:
             "rows": self.rows_written,
             "quarantined": self.rows_quarantined,
             "nulls": dict(self.nulls),
+            "few_tokens": dict(self.few_tokens),
             "null_reason": self.null_reason,
             "reject_reason": self.reject_reason,
             "statistics": self.statistics.as_json(),
@@ -97,6 +101,7 @@ class Run:
         self.rows_quarantined, self.null_reason = mark["quarantined"], mark["null_reason"]
         self.reject_reason = mark["reject_reason"]
         self.nulls.update(mark["nulls"])
+        self.few_tokens.update(mark["few_tokens"])
 
     def say(self, text: str) -> None:
         """One line on standard error."""
@@ -121,7 +126,7 @@ class Run:
     @contextmanager
     def display(self) -> Iterator[None]:
         """Draw a bar while the run goes, where standard error is a terminal; plain lines elsewhere."""
-        if self.scorer.bundle.note:
+        if self.scorer.bundle.note and self.scorer.roles:
             self.say(f"bundle {self.scorer.bundle.name!r}: {self.scorer.bundle.note}")
         if self.scorer.caution:
             self.say(f"caution: {self.scorer.caution}")
@@ -259,6 +264,8 @@ class Run:
             self.say(f"rejected {_rows(self.rejected)}: {where}; the first because {self.reject_reason}")
         if self.nulls[PREDICTION]:
             self.say(f"no prediction for {_rows(self.nulls[PREDICTION])}; the first because {self.null_reason}")
+        for line in said_of_few_tokens(self.few_tokens):
+            self.say(line)
         if not self.rows_written and not self.rejected:
             self.say("the input holds no rows")
 

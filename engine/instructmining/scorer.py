@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from instructmining.batches import Batching
 from instructmining.budgets import CANDIDATES, calibrated
-from instructmining.bundle import Bundle
+from instructmining.bundle import Bundle, RoleName
 from instructmining.columns import part, predict, row_columns, rows_of
 from instructmining.corpus import Neighbourhood, NeighbourSearch, pools_of
 from instructmining.devices import Device, choose_devices_for, runtime_version
@@ -187,6 +187,11 @@ class Scorer:
             return None
         graph = next(stream.role.graph for stream in self._work.plan.streams if "embedding" in stream.outputs)
         return self._executor.output_size(graph, "embedding")
+
+    @property
+    def roles(self) -> frozenset[RoleName]:
+        """The roles of the bundle that the columns rest on."""
+        return frozenset(role for stream in self._work.plan.streams for role in stream.roles)
 
     @property
     def precisions(self) -> frozenset[str]:
