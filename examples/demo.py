@@ -26,15 +26,15 @@ SHOWN = 5
 INDICATORS = "input_length,perplexity,mtld"  # beside the rule's own; all but ifd, which would double the time
 OUT = Path("demo-out")
 MEANING = """
-What the numbers mean: a lower predicted loss is better; it ranks rows, and only
-fine-tuning on a selection proves it. reward: what the reward model thinks of the
-response; in this demo that model is a demonstration, which tells broken text and
-nothing finer. output_length: tokens of the response. knn_6: how far the row is
-from its 6th nearest neighbour, small where others say much the same. perplexity:
-how little the language model expected the response. mtld: how varied its words are.
+What the numbers mean: a lower predicted loss is better. It is a sum of reward
+(the higher, the lower the loss; this demo's reward model is a demonstration
+that tells broken text and nothing finer), output_length (tokens of the
+response) and knn_6 (distance to the 6th nearest row: how unlike the others it
+is). perplexity says how little a language model expected the response, mtld
+how varied its words are.
 
 Next, on your own file (JSON lines, JSON, CSV, Parquet):
-  .venv/bin/instructmining score YOUR_FILE -o scored.jsonl --rule paper-v1 --indicators all
+  .venv/bin/instructmining score YOUR_FILE -o scored.jsonl --rule paper-v1
   .venv/bin/instructmining select scored.jsonl -o best.jsonl --fraction 0.25"""
 
 
@@ -52,7 +52,8 @@ def main() -> None:
     run = json.loads(Path(f"{scored}.run.json").read_bytes())
     tokens, seconds = sum(run["tokens"].values()), run["seconds"]["total"]
     print(f"\nspeed: {len(short) / seconds:.1f} rows/s, {tokens / seconds:,.0f} tokens/s on {run['device']}")
-    print(f"files: {scored} (all rows with their columns), {best} (the best 50, as they were), {scored}.run.json")
+    print(f"files: {scored} (all rows with their columns),")
+    print(f"       {best} (the best 50, as they were), {scored}.run.json")
     print(f"the whole demo took {time.perf_counter() - begin:.0f} s")
     print(MEANING)
 
@@ -80,8 +81,14 @@ def show(rows: list[dict[str, object]]) -> None:
             lines.append([str(len(lines)), f"{row['predicted_log_loss']:.4f}", *added, f"{row['perplexity']:.1f}"])
         print(aligned(lines, width), end="\n\n")
         for place, row in enumerate((rows[number] for number in chosen), 1):
-            text = " ".join(f"{row['instruction']} {row['input']} → {row['output']}".split())
-            print(f"{place}  {text}" if len(text) <= width - 3 else f"{place}  {text[: width - 4]}…")
+            print(short(f"{place}  {row['instruction']} {row['input']}", width))
+            print(short(f"   → {row['output']}", width))
+
+
+def short(text: str, width: int) -> str:
+    """One line of at most so many characters."""
+    line = text.rstrip().replace("\n", " ")
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 if __name__ == "__main__":

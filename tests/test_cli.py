@@ -419,6 +419,7 @@ SCORE = ("score", EXAMPLES / "alpaca.json", "-o")
     [
         ((*SCORE, "x.jsonl", "--format", "alpca"), "format 'alpca'; known: alpaca"),
         ((*SCORE, "x.jsonl", "--indicators", "mtld,perplexty"), "no indicator 'perplexty'; did you mean 'perplexity'?"),
+        ((*SCORE, "x.jsonl", "--device", "gpu"), "device 'gpu'; wanted auto, cpu, cuda"),
         ((*SCORE, "x.jsonl", "--pool", "a", "--knn-against", "b"), "give one of them"),
         (("bench", EXAMPLES / "alpaca.json", "--format", "alpca"), "format 'alpca'; known: alpaca"),
         (("bench", EXAMPLES / "alpaca.json", "--indicators", "perplexty"), "did you mean 'perplexity'?"),
@@ -438,6 +439,16 @@ def test_a_wrong_value_of_an_option_is_wrong_usage_before_anything_is_opened(
     assert run(*arguments) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_misspelt_term_of_a_rule_is_said_before_a_bundle_is_built(
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = tmp_path / "rule.json"
+    rule.write_text('{"intercept": 1.0, "terms": {"perplexty": 1.0}}')
+    monkeypatch.setattr("instructmining_cli.demo_bundle.demo_bundle", lambda _: pytest.fail("a bundle was asked for"))
+    assert run(*SCORE, tmp_path / "out.jsonl", "--rule", rule) == 1
+    assert "no indicator 'perplexty'; did you mean 'perplexity'?" in capsys.readouterr().err
 
 
 def test_a_misspelt_field_of_pools_is_said_before_a_model_is_loaded(

@@ -16,7 +16,7 @@ from instructmining_cli.device_options import (
     TensorRT,
     acceleration,
 )
-from instructmining_cli.option_checks import known_format, known_indicators
+from instructmining_cli.option_checks import known_format, known_indicators, known_rule
 from instructmining_cli.text_out import text_width
 
 _LIMIT = {"cpu": 100, "cuda": 20_000}  # rows, where none is given: about a minute with a small model
@@ -35,7 +35,8 @@ def bench(
     tensorrt: TensorRT = None,
     gpu_memory: GpuMemory = None,
     rule: Annotated[
-        str | None, typer.Option(help="paper-v1, paper-v3 or a JSON file; by default the bundle's own.")
+        str | None,
+        typer.Option(callback=known_rule, help="paper-v1, paper-v3 or a JSON file; by default the bundle's own."),
     ] = None,
     indicators: Annotated[
         str | None,

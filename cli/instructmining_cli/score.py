@@ -17,7 +17,7 @@ from instructmining_cli.device_options import (
     TensorRT,
     acceleration,
 )
-from instructmining_cli.option_checks import known_format, known_indicators
+from instructmining_cli.option_checks import known_format, known_indicators, known_rule
 
 if TYPE_CHECKING:
     from instructmining.corpus import Neighbourhood
@@ -45,7 +45,8 @@ def score(
         typer.Option(help="Bundle folder; by default the demo bundle, built when its parts are installed."),
     ] = None,
     rule: Annotated[
-        str | None, typer.Option(help="paper-v1, paper-v3 or a JSON file; by default the bundle's own.")
+        str | None,
+        typer.Option(callback=known_rule, help="paper-v1, paper-v3 or a JSON file; by default the bundle's own."),
     ] = None,
     indicators: Annotated[
         str | None,

@@ -66,11 +66,7 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str], document:
         RuleError: an indicator is not known.
         BundleError: the bundle lacks a role; the message names it and says how to get one.
     """
-    wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
-    if unknown := sorted(wanted - set(INDICATORS)):
-        of_rule = rule is not None and not set(unknown).isdisjoint(rule.terms)
-        where = f"rule {rule.id!r}" if rule is not None and of_rule else "indicators"
-        raise RuleError(f"{where}: {no_such('indicator', unknown, INDICATORS, listed=known_columns())}")
+    wanted = check_columns(rule, indicators)
     chosen = tuple(indicator for column, indicator in INDICATORS.items() if column in wanted)
     streams: list[Stream] = []
     for indicator in chosen:
@@ -80,6 +76,20 @@ def plan(bundle: Bundle, rule: Rule | None, indicators: Sequence[str], document:
                 _add(streams, role, measure, document)
     needs = frozenset(measure for indicator in chosen for measure in indicator.needs)
     return Plan(chosen, tuple(streams), needs)
+
+
+def check_columns(rule: Rule | None, indicators: Sequence[str]) -> set[str]:
+    """All columns that are wanted, which can all be computed with the right bundle.
+
+    Raises:
+        RuleError: one is no indicator.
+    """
+    wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
+    if unknown := sorted(wanted - set(INDICATORS)):
+        of_rule = rule is not None and not set(unknown).isdisjoint(rule.terms)
+        where = f"rule {rule.id!r}" if rule is not None and of_rule else "indicators"
+        raise RuleError(f"{where}: {no_such('indicator', unknown, INDICATORS, listed=known_columns())}")
+    return wanted
 
 
 def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
