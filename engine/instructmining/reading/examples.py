@@ -180,8 +180,8 @@ def read_examples(
     return ExampleReader(readers, format_name(format), limit, frozenset(columns), on_reject or _raise)
 
 
-def first_fields(sources: Sequence[Source], rows: int = 512) -> list[Mapping[str, object]]:
-    """The fields of the first good rows of some sources together.
+def first_fields(sources: Sequence[Source], rows: int = 4096) -> list[Mapping[str, object]]:
+    """The fields of the first good rows of some sources together, by default as many as the largest window has.
 
     Raises:
         InputError: a source is missing or cannot be read.
