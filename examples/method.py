@@ -29,7 +29,7 @@ def printed(commands: str, folder: Path) -> str:
             f"{command}{overwrite}",
             shell=True,
             cwd=folder,
-            env={**os.environ, "PATH": path},
+            env={**{name: value for name, value in os.environ.items() if name != "COLUMNS"}, "PATH": path},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

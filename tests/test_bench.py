@@ -150,3 +150,11 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_runs(
     assert "does not exist" in capsys.readouterr().err
     assert run("bench", ROWS, "--json", tmp_path) == 1
     assert "give --json a file" in capsys.readouterr().err
+
+
+def test_the_table_fits_the_terminal(
+    run: Callable[..., int], counted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("bench", ROWS, "--bundle", counted, *OPTIONS, "--rounds", "1") == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -251,7 +251,7 @@ def test_a_role_that_is_missing_is_named_with_who_needs_it_and_how_to_get_it(sma
     assert bundle.role("reward", wanted_by="rule 'mine'").name == "reward"
     with pytest.raises(
         BundleError,
-        match=r"has no role 'unieval', which rule 'mine' needs; its roles: .*embedding.*; export a bundle with that",
+        match=r"has no role 'unieval', which rule 'mine' needs; its roles: .*embedding.*; add it: .* --unieval MODEL",
     ):
         bundle.role("unieval", wanted_by="rule 'mine'")
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,7 +253,10 @@ def test_a_misspelt_field_or_term_of_a_rule_is_named(
     assert "unknown field 'intercpt'" in capsys.readouterr().err
     rule.write_text('{"intercept": 1.0, "terms": {"perplexty": 1.0}}')
     assert run("score", EXAMPLES / "alpaca.json", *out, "--rule", rule) == 1
-    assert "unknown indicator 'perplexty' (rule 'rule')" in capsys.readouterr().err
+    assert (
+        "rule 'rule': no indicator 'perplexty'; did you mean 'perplexity'? There are: input_length"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_output_does_not_change_from_run_to_run(
@@ -335,7 +339,7 @@ def test_several_neighbours_have_columns_of_one_search_and_are_taken_off_again(
         assert 0 < row["knn_1"] <= row["knn_3"] <= row["knn_6"]
     assert run("select", out, "-o", best, "--by", "knn_3", "--top", "8") == 0
     assert sorted(lines(best), key=str) == sorted(json.loads((EXAMPLES / "alpaca.json").read_text()), key=str)
-    assert run(*arguments[:2], "-o", tmp_path / "no.jsonl", "--bundle", small_bundle, "--indicators", "knn_101") == 1
+    assert run(*arguments[:2], "-o", tmp_path / "no.jsonl", "--bundle", small_bundle, "--indicators", "knn_101") == 2
 
 
 def test_neighbours_are_what_the_options_say_and_the_run_file_says_it_too(
@@ -376,7 +380,7 @@ def test_neighbours_of_a_file_that_is_not_there_are_refused(
     arguments = ("score", EXAMPLES / "alpaca.json", "-o", tmp_path / "out.jsonl", "--bundle", small_bundle)
     assert run(*arguments, "--indicators", "knn_1", "--knn-against", tmp_path / "gone.jsonl") == 1
     assert "gone.jsonl" in capsys.readouterr().err
-    assert run(*arguments, "--indicators", "knn_1", "--pool", "source", "--knn-against", "x.jsonl") == 1
+    assert run(*arguments, "--indicators", "knn_1", "--pool", "source", "--knn-against", "x.jsonl") == 2
     assert "give one of them" in capsys.readouterr().err
 
 
@@ -405,3 +409,142 @@ def test_what_only_a_gpu_can_do_is_no_silent_run_on_the_cpu(
     assert run("score", EXAMPLES / "alpaca.json", "-o", out, *arguments, *option) == 1
     assert "the graphs run on a CPU" in capsys.readouterr().err
     assert not out.exists()
+
+
+SCORE = ("score", EXAMPLES / "alpaca.json", "-o")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*SCORE, "x.jsonl", "--format", "alpca"), "no format 'alpca'; did you mean 'alpaca'?"),
+        ((*SCORE, "x.jsonl", "--indicators", "mtld,perplexty"), "no indicator 'perplexty'; did you mean 'perplexity'?"),
+        ((*SCORE, "x.jsonl", "--device", "gpu"), "device 'gpu'; wanted auto, cpu, cuda"),
+        ((*SCORE, "x.jsonl", "--pool", "a", "--knn-against", "b"), "give one of them"),
+        (
+            ("bench", EXAMPLES / "alpaca.json", "--format", "alpca"),
+            "no format 'alpca'; did you mean 'alpaca'?",
+        ),
+        (("bench", EXAMPLES / "alpaca.json", "--indicators", "perplexty"), "did you mean 'perplexity'?"),
+        (
+            ("select", "x", "-o", "y.jsonl", "--distinct", "0.3", "--format", "alpca"),
+            "no format 'alpca'; did you mean 'alpaca'?",
+        ),
+    ],
+)
+def test_a_wrong_value_of_an_option_is_wrong_usage_before_anything_is_opened(
+    run: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("instructmining_cli.demo_bundle.demo_bundle", lambda _: pytest.fail("a bundle was asked for"))
+    assert run(*arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_misspelt_term_of_a_rule_is_said_before_a_bundle_is_built(
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = tmp_path / "rule.json"
+    rule.write_text('{"intercept": 1.0, "terms": {"perplexty": 1.0}}')
+    monkeypatch.setattr("instructmining_cli.demo_bundle.demo_bundle", lambda _: pytest.fail("a bundle was asked for"))
+    assert run(*SCORE, tmp_path / "out.jsonl", "--rule", rule) == 1
+    assert "no indicator 'perplexty'; did you mean 'perplexity'?" in capsys.readouterr().err
+
+
+def test_a_misspelt_field_of_pools_is_said_before_a_model_is_loaded(
+    run: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_rows: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = write_rows(*({"instruction": "a", "output": "b", "source": "c"} for _ in range(9)))
+    monkeypatch.setattr("instructmining_cli.demo_bundle.demo_bundle", lambda _: pytest.fail("a bundle was asked for"))
+    assert run("score", rows, "-o", tmp_path / "out.jsonl", "--indicators", "knn_1", "--pool", "sorce") == 1
+    wanted = (
+        "pool (--pool), in the first 9 rows: no field 'sorce'; did you mean 'source'? There are: instruction, output"
+    )
+    assert wanted in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("command", ["score", "select", "describe", "compare", "rescore", "fit", "export", "bench"])
+def test_every_command_has_a_short_option_for_help(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run(command, "-h") == 0
+    short = capsys.readouterr().out
+    assert run(command, "--help") == 0
+    assert short == capsys.readouterr().out
+    assert "-h, --help" in short
+
+
+def test_completion_can_be_shown_for_a_shell() -> None:
+    environment = {**os.environ, "_INSTRUCTMINING_COMPLETE": "complete_bash", "COMP_WORDS": "instructmining res"}
+    code = "import sys; sys.argv = ['instructmining']; from instructmining_cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["rescore"]
+
+
+def test_a_missing_role_names_the_demo_bundle_where_that_has_it(
+    run: Callable[..., int],
+    small_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lacking = tmp_path / "lacking"
+    shutil.copytree(small_bundle, lacking)
+    manifest = orjson.loads((lacking / "manifest.json").read_bytes())
+    del manifest["roles"]["embedding"]
+    (lacking / "manifest.json").write_bytes(orjson.dumps(manifest))
+    arguments = (*SCORE, tmp_path / "out.jsonl", "--bundle", lacking, "--indicators", "knn_6")
+    monkeypatch.setattr("instructmining_cli.demo_bundle.cached_demo_bundle", lambda: None)
+    assert run(*arguments) == 1
+    message = capsys.readouterr().err
+    assert f"no other bundle here has it; add it: instructmining export -o {lacking} --embedding MODEL" in message
+    monkeypatch.setattr("instructmining_cli.demo_bundle.cached_demo_bundle", lambda: small_bundle)
+    assert run(*arguments) == 1
+    assert f"the demo bundle has it: --bundle {small_bundle}" in capsys.readouterr().err
+
+
+def test_the_bundles_note_is_said_once_and_where_its_models_are_used_alone(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noted, out = tmp_path / "noted", tmp_path / "out.jsonl"
+    shutil.copytree(small_bundle, noted)
+    manifest = orjson.loads((noted / "manifest.json").read_bytes())
+    (noted / "manifest.json").write_bytes(orjson.dumps(manifest | {"note": "only a toy"}))
+    arguments = (*SCORE, out, "--bundle", noted, "--overwrite")
+    for options, times in ((("--rule", "paper-v1"), 1), (("--indicators", "reward"), 1), (("--indicators", "mtld"), 0)):
+        assert run(*arguments, *options) == 0
+        said = capsys.readouterr().err
+        assert said.count("only a toy") == times
+        assert said.count("caution: ") == (options[0] == "--rule")
+
+
+def test_values_over_few_tokens_are_said_at_the_end(
+    run: Callable[..., int],
+    small_bundle: Path,
+    tmp_path: Path,
+    write_rows: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = write_rows({"instruction": "a", "output": "b"}, {"instruction": "a", "output": "b c d e f g h"})
+    arguments = ("-o", tmp_path / "out.jsonl", "--bundle", small_bundle)
+    assert run("score", rows, *arguments, "--indicators", "output_length,perplexity") == 0
+    assert "perplexity over fewer than 3 tokens: 1 row; prefer the median" in capsys.readouterr().err
+    assert run("score", rows, *arguments, "--indicators", "perplexity", "--overwrite") == 0
+    assert "fewer than 3 tokens" not in capsys.readouterr().err

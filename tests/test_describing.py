@@ -218,3 +218,26 @@ def test_a_temporary_folder_that_is_gone_is_an_error_of_ours(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(OutputError, match="gone: No such file or directory; TMPDIR names another"):
         describe(scored)
+
+
+def test_values_over_few_tokens_are_counted(run: Run, write_rows: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"output_length": n, "perplexity": 10.0**n, "truncated": [], "score_notes": {}} for n in (1, 2, 9)]
+    assert describe(write_rows(*rows)).few_tokens == {"perplexity": 2}
+    assert run("describe", write_rows(*rows), "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["sets"][0]["few_tokens"] == {"perplexity": 2}
+
+
+def test_the_tables_fit_the_terminal(
+    run: Run, scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(scored.parent)
+    name = f"{'a-long-folder-name/' * 3}scored-again.jsonl"
+    Path(name).parent.mkdir(parents=True)
+    Path(name).write_bytes(scored.read_bytes())
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in (("describe", scored.name, name, name), ("compare", name, scored.name)):
+        assert run(*arguments) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    monkeypatch.delenv("COLUMNS")
+    assert run("describe", scored.name) == 0  # no terminal: lines are as long as they are
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 80

@@ -62,7 +62,7 @@ def test_a_format_that_is_given_is_not_detected(tmp_path: Path) -> None:
 
 def test_an_unknown_format_name_is_an_input_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ALPACA)
-    with pytest.raises(InputError, match="format 'vicuna'; known: preference, alpaca, sharegpt, messages, "):
+    with pytest.raises(InputError, match=r"no format 'vicuna'. There are: preference, alpaca, sharegpt, messages, "):
         read_examples(path, format="vicuna")  # type: ignore[arg-type]
 
 

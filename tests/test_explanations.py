@@ -143,7 +143,7 @@ def test_another_rule_than_the_files_own_is_refused(
 
 
 def test_a_term_that_the_rows_lack_is_named(explained: Callable[..., list[dict[str, object]]]) -> None:
-    with pytest.raises(SelectionError, match="no column 'reward'"):
+    with pytest.raises(RuleError, match="rule 'other' needs reward; columns there: output_length"):
         explained([scored_row(0, 2.0, 1)], Choice(top=1), Rule("other", 0.5, {"reward": 1.0}))
 
 

@@ -549,3 +549,11 @@ def test_every_figure_of_the_documentation_is_what_its_command_prints(
     with redirect_stdout(io.StringIO()) as out:
         exec(code, {})
     assert out.getvalue() == wanted
+
+
+def test_the_report_fits_the_terminal(
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("fit", RUNS, "-o", tmp_path / "ours.json", "--choose", "all", "--bootstrap", "99") == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

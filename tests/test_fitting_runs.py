@@ -96,7 +96,7 @@ FAULTS = [
     ("", "runs.csv: is empty; wanted a header line"),
     ("\n\n", "runs.csv: is empty"),
     ("reward,loss\n", "runs.csv: holds no run"),
-    ("reward,mtld\n1,2\n", "runs.csv: no column 'loss'; columns: reward, mtld"),
+    ("reward,mtld\n1,2\n", "runs.csv: no column 'loss'. There are: reward, mtld"),
     ("reward,loss\n1,0.9\n2,0\n", "runs.csv, line 3, column 'loss': 0, wanted a raw loss above 0"),
     ("reward,loss\n1,0.9\n\n2,-0.1\n", "runs.csv, line 4, column 'loss': -0.1, wanted a raw loss above 0"),
     ("reward,loss\n1,0.9\nnan,0.8\n", "runs.csv, line 3, column 'reward': 'nan', wanted a finite number"),
@@ -136,9 +136,9 @@ def test_a_fault_is_said_with_its_line_column_and_value(runs_file: Path, text: s
     ("terms", "message"),
     [
         ([], "no terms are named"),
-        (["rewrd"], "no column 'rewrd' of means; columns: reward, mtld"),
-        (["loss"], "no column 'loss' of means"),
-        (["name"], "no column 'name' of means"),
+        (["rewrd"], r"no column of means 'rewrd'; did you mean 'reward'\? There are: reward, mtld"),
+        (["loss"], "no column of means 'loss'"),
+        (["name"], "no column of means 'name'"),
         (["mtld", "mtld"], "term 'mtld' is named twice"),
     ],
 )

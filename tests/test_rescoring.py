@@ -289,3 +289,33 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, out: Path) -> None:
     assert peaks[1] < peaks[0] + 2**20
     values = [orjson.loads(row)["predicted_log_loss"] for row in out.read_bytes().splitlines()]
     np.testing.assert_array_equal(values, np.arange(10_000) / 7)
+
+
+def test_rows_go_to_standard_output_alone(
+    write_rows: Callable[..., Path], rule: Path, run: Run, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    scored = write_rows({"mtld": 1, "ifd": 1})
+    assert run("rescore", scored, "-o", "-", "--rule", rule) == 0
+    said = capfdbinary.readouterr()
+    (row,) = map(orjson.loads, said.out.splitlines())
+    assert row["mtld"] == 1
+    assert row["predicted_log_loss"] is not None
+    assert b"rescored 1 row" in said.err
+    assert not Path("-.run.json").exists()
+
+
+def test_a_role_that_is_missing_names_the_demo_bundle_where_it_gives_it(
+    write_rows: Callable[..., Path],
+    out: Path,
+    small_bundle: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scored = write_rows({"mtld": 1})
+    for cached, words in ((small_bundle, f"--bundle {small_bundle}"), (None, "export one: instructmining export")):
+        monkeypatch.setattr("instructmining_cli.demo_bundle.cached_demo_bundle", lambda cached=cached: cached)
+        assert run("rescore", scored, "-o", out, "--rule", "paper-v1") == 1
+        assert words in capsys.readouterr().err
+        assert run("describe", scored, "--rule", "paper-v1") == 1
+        assert words in capsys.readouterr().err

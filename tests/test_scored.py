@@ -50,3 +50,29 @@ def test_a_rules_missing_columns_are_named_with_how_to_get_them(write_rows: Writ
 def test_standard_input_is_refused() -> None:
     with pytest.raises(InputError, match="cannot be read twice"):
         ScoredRows("-")
+
+
+@pytest.mark.parametrize(("prefix", "names"), [("", ("category", "mtld", "truncated")), ("im_", ("category", "mtld"))])
+def test_names_are_those_that_are_typed(write_rows: Write, prefix: str, names: tuple[str, ...]) -> None:
+    row = {"category": 1, f"{prefix}mtld": 1} | ({} if prefix else {"truncated": []})
+    assert ScoredRows(write_rows(row), prefix=prefix).names == names
+
+
+def test_a_term_that_is_no_indicator_is_named_with_the_nearest_column(write_rows: Write) -> None:
+    source = ScoredRows(write_rows({"mtld": 1, "my_column": 2}))
+    with pytest.raises(RuleError, match=r"rule 'r': no column 'my_colunm'; did you mean 'my_column'\? There are: mtld"):
+        source.check_terms(Rule("r", 0.0, {"my_colunm": 1.0}))
+
+
+def test_a_bundle_that_gives_what_is_missing_is_named(write_rows: Write, small_bundle: Path, tmp_path: Path) -> None:
+    path = write_rows({"mtld": 1})
+    rule = Rule("r", 0.0, {"reward": 1.0})
+    with pytest.raises(RuleError, match=r"No bundle here has the role reward for it; export one: .* --reward MODEL"):
+        ScoredRows(path).check_terms(rule)
+    with pytest.raises(RuleError, match=f"--indicators reward --bundle {small_bundle}"):
+        ScoredRows(path).check_terms(rule, bundles=[tmp_path / "gone", small_bundle])
+    Path(f"{path}.run.json").write_text(f'{{"bundle": {{"path": "{small_bundle}"}}}}', encoding="utf-8")
+    with pytest.raises(RuleError, match=f"--indicators reward --bundle {small_bundle}"):
+        ScoredRows(path).check_terms(rule)
+    with pytest.raises(RuleError, match="No bundle here has the role unieval for it"):
+        ScoredRows(path).check_terms(Rule("r", 0.0, {"coherence": 1.0}), bundles=[small_bundle])

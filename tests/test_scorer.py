@@ -110,7 +110,7 @@ def test_rows_come_in_input_order_with_the_columns_asked_for(small_bundle: Path)
 
 
 def test_an_unknown_indicator_is_named(small_bundle: Path) -> None:
-    with pytest.raises(RuleError, match="unknown indicator 'fluency'"):
+    with pytest.raises(RuleError, match="no indicator 'fluency'"):
         Scorer.open(small_bundle, indicators=["fluency"], device="cpu")
 
 

@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import io
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -406,7 +408,7 @@ def test_at_least_one_way_of_choosing_is_wanted(given: dict[str, str]) -> None:
         ({"fraction": math.nan}, "fraction is nan, wanted more than 0 and at most 1"),
         ({"max_loss": math.nan}, "max_loss is nan"),
         ({"tokens": 0}, "tokens is 0, wanted at least 1"),
-        ({"where": ["mtld=3"]}, "condition 'mtld=3': wanted NAME OP NUMBER"),
+        ({"where": ["mtld=3"]}, "condition 'mtld=3': wanted NAME OP VALUE"),
         ({"quotas": {"a": 1}}, "give group_by"),
         ({"group_by": "a", "quotas": {"a": -1}}, "quota of 'a' is -1, wanted at least 0"),
     ],
@@ -419,11 +421,11 @@ def test_a_choice_out_of_range_is_a_selection_error(given: dict[str, float], mes
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        (Choice(where=["perplexty<=3"]), "no row has a column 'perplexty'"),
+        (Choice(where=["perplexty<=3"]), "no column 'perplexty'. There are: predicted_log_loss, text, list"),
         (Choice(where=["text<=3"]), "line 1: column 'text' is 'a', wanted a number"),
-        (Choice(top=1, group_by="sauce"), "no row has a column 'sauce'"),
+        (Choice(top=1, group_by="sauce"), "no column 'sauce'"),
         (Choice(top=1, group_by="list"), "line 1: column 'list' is not a single value to group by"),
-        (Choice(group_by="text", quotas={"c": 3}), "no row is of group 'c', which has a quota; .*: a, b"),
+        (Choice(group_by="text", quotas={"c": 3}), r"--quota c=3: no group 'c'. There are: a, b"),
         (Choice(tokens=9), "line 1: no column 'input_length'"),
     ],
 )
@@ -454,9 +456,7 @@ def test_standard_input_cannot_be_selected_from(out: Path) -> None:
 def test_a_row_without_the_column_is_an_error_that_lists_those_it_has(tmp_path: Path, out: Path) -> None:
     scored = tmp_path / "scored.jsonl"
     scored.write_bytes(score_line(b'{"row":0}', 0.5) + b'{"row":1,"label":2}\n')
-    with pytest.raises(
-        SelectionError, match=r"line 2: no column 'predicted_log_loss'; score adds the columns. There are: row, label"
-    ):
+    with pytest.raises(SelectionError, match=r"line 2: no column 'predicted_log_loss'. There are: row, label"):
         select(scored, out, Choice(top=1))
     assert not out.exists()
 
@@ -543,7 +543,7 @@ def test_quotas_can_stand_in_a_file(run: Callable[..., int], write_rows: Callabl
     ("arguments", "message"),
     [
         ((), "at least one of top"),
-        (("--where", "mtld~3"), "wanted NAME OP NUMBER"),
+        (("--where", "mtld~3"), "wanted NAME OP VALUE"),
         (("--quota", "a=3"), "give group_by (--group-by)"),
         (("--group-by", "source", "--quota", "gone.json"), "wanted GROUP=N or a JSON file"),
         (("--fraction", "2"), "wanted more than 0 and at most 1"),
@@ -562,3 +562,116 @@ def test_a_choice_that_cannot_be_meant_is_wrong_usage(
     assert run("select", write_rows(row_of(0.5, n=0)), "-o", out, *arguments) == 2
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert not out.exists()
+
+
+def test_text_conditions_keep_the_rows_of_a_category(
+    run: Callable[..., int], write_rows: Callable[..., Path], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    categories = ["science", "open qa", None, "science"]
+    scored = write_rows(*(row_of(n / 16, n=n, category=category) for n, category in enumerate(categories)))
+    assert run("select", scored, "-o", out, "--where", 'category=="open qa"') == 0
+    assert chosen(out) == [1]
+    assert run("select", scored, "-o", out, "--where", "category!=science", "--overwrite") == 0
+    assert chosen(out) == [1]
+    said = capsys.readouterr().err
+    assert "left out: 2, fails category!=science" in said
+    assert "left out: 1, category is null" in said
+    assert run("select", scored, "-o", out, "--where", "category>=science", "--overwrite") == 2
+    assert "compares numbers, and 'science' is none" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--where", "perplexty<3"), "no column 'perplexty'; did you mean 'perplexity'?"),
+        (("--group-by", "categry", "--top", "1"), "no column 'categry'; did you mean 'category'?"),
+        (("--by", "predicted_loss"), "no column 'predicted_loss'; did you mean 'predicted_log_loss'?"),
+    ],
+)
+def test_a_misspelt_column_is_said_before_a_bundle_is_opened(
+    run: Callable[..., int],
+    write_rows: Callable[..., Path],
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    scored = write_rows(row_of(0.5, n=0, category="a", perplexity=2.0))
+    assert run("select", scored, "-o", out, "--distinct", "0.3", "--bundle", "not-there", *options) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert "There are: n, category, perplexity, predicted_log_loss" in said or "There are: predicted_log_loss" in said
+
+
+def test_rows_go_to_standard_output_alone(
+    run: Callable[..., int], write_rows: Callable[..., Path], tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    scored = write_rows(*(row_of(n / 16, n=n) for n in range(4)))
+    why = tmp_path / "why.jsonl"
+    assert run("select", scored, "-o", "-", "--top", "2", "--explain", why) == 0
+    said = capfdbinary.readouterr()
+    assert said.out == b'{"n": 0}\n{"n": 1}\n'
+    assert b"kept 2 of 4 rows" in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "why.jsonl"]
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> None:
+    scored = tmp_path / "scored.jsonl"
+    scored.write_bytes(
+        b"".join(score_line(b'{"row":%d,"x":"%s"}' % (n, b"y" * 200), n / 16) + b"\n" for n in range(9000))
+    )
+    code = "from instructmining_cli.main import main; main()"
+    for arguments in (["select", str(scored), "--top", "9000"], ["rescore", str(scored), "--rule", "rule.json"]):
+        (tmp_path / "rule.json").write_text('{"intercept": 1, "terms": {"x_length": 1}}', encoding="utf-8")
+        scored.write_bytes(scored.read_bytes().replace(b'"x":"', b'"x_length":1,"x":"'))
+        command = [sys.executable, "-c", code, *arguments, "-o", "-"]
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline().startswith(b'{"row":0')
+            process.stdout.close()
+            assert b"rror" not in process.stderr.read()
+        assert process.returncode == 141
+
+
+def test_the_choice_can_be_said_by_its_fields(tmp_path: Path, out: Path) -> None:
+    scored = scored_file(tmp_path, [0.5, 0.25, None, 0.75])
+    assert select(scored, out, top=2, where=["predicted_log_loss<0.6"]).kept == 2
+    assert kept(out) == [1, 0]
+    assert select(scored, out, top=np.int64(3), overwrite=True).kept == 3  # type: ignore[arg-type]
+
+
+def test_without_out_the_rows_are_in_the_result(tmp_path: Path) -> None:
+    scored = scored_file(tmp_path, [0.5, 0.25, 0.75])
+    found = select(scored, top=2)
+    assert [row["row"] for row in found.kept_rows] == [1, 0]
+    assert found.kept == 2
+    assert [path.name for path in tmp_path.iterdir()] == [scored.name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"top": "3"}, r"top is '3' \(str\), wanted a whole number of rows"),
+        ({"top": 2.5}, r"top is 2.5 \(float\)"),
+        ({"top": True}, r"top is True \(bool\)"),
+        ({"fraction": "half"}, r"fraction is 'half' \(str\), wanted a share"),
+        ({"max_loss": "1"}, r"max_loss is '1' \(str\), wanted a number"),
+        ({"tokens": 1e3}, r"tokens is 1000.0 \(float\)"),
+        ({"where": "mtld<3"}, r"where is 'mtld<3' \(str\), wanted a list of conditions"),
+        ({"where": [3]}, r"where is 3 \(int\), wanted conditions as text"),
+        ({"group_by": 3, "top": 1}, r"group_by is 3 \(int\), wanted the name of a column"),
+        ({"group_by": "a", "quotas": ["a"]}, r"quotas is \['a'\] \(list\), wanted a mapping"),
+        ({"group_by": "a", "quotas": {"a": "1"}}, r"quota of 'a' is '1' \(str\)"),
+        ({"distinct": 0.3}, r"distinct is 0.3 \(float\), wanted a Distinct"),
+        ({"choice": 3}, r"choice is 3 \(int\), wanted a Choice, as Choice\(top=3\)"),
+        ({"choice": Choice(top=1), "where": ["a<3"]}, "both a Choice and where are given"),
+        ({"top": 1, "out": 3}, r"out is 3 \(int\), wanted a path"),
+        ({"top": 1, "by": None}, r"by is None \(NoneType\), wanted the name of a column"),
+        ({"top": 1, "extras": "why.jsonl"}, r"extras is 'why.jsonl' \(str\), wanted Extras"),
+        ({}, "give at least one of top, fraction"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_was_wanted(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(SelectionError, match=message):
+        select("not-there.jsonl", **arguments)  # type: ignore[arg-type]

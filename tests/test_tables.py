@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -33,8 +34,10 @@ def test_several_sets_stand_side_by_side_and_nothing_is_cut() -> None:
     name = "a-name-that-is-longer-than-any-terminal-" * 6
     columns = {f"knn_{k}": k / 7 for k in range(1, 30)}
     text = descriptions_text([description(name, **columns), description("short", knn_1=9.5)])
-    assert text.count(name) == 2
-    first = text.split("\n\n")[0].splitlines()
+    assert text.count(name) == 3
+    first, medians = (block.splitlines() for block in text.split("\n\n")[:2])
+    assert (first[0], medians[0]) == ("means", "medians")
+    assert medians[3].split() == ["short", "10", "4", *["-"] * 28]
     assert first[1].split() == ["set", "rows", *columns]
     assert first[3].split() == ["short", "10", "9.5", *["-"] * 28]
     assert len({len(line) for line in first[1:]}) == 1
@@ -48,7 +51,7 @@ def test_a_set_is_told_with_what_is_cut_and_where_its_rule_extrapolates() -> Non
         "predicted log loss by rule mine: 0.5 at the set's means, 0.75 as the mean of 9 rows' predictions",
         "outside of what the rule was fitted on: mtld is 3, the runs behind the rule had 1 to 2",
     ]
-    assert lines[6].split() == ["mtld", "3", "0.5", "1", "2", "3", "4", "5", "6", "7", "1", "inf"]
+    assert lines[6].split() == ["mtld", "3", "4", "0.5", "1", "2", "3", "5", "6", "7", "1", "inf"]
 
 
 def test_pearson_stands_above_the_diagonal_and_spearman_below() -> None:
@@ -88,3 +91,28 @@ def test_a_comparison_says_whose_values_they_are(*, borrows: bool, words: str) -
     assert words in text
     assert ("lacks 2 of its rows" in text) is borrows
     assert text.splitlines()[-1].split() == ["mtld", "1", "2", "1", "-", "0.5", "-", "0.25", "1", "0", "7"]
+
+
+def test_tables_fit_a_width_and_no_number_is_cut() -> None:
+    columns = dict.fromkeys(("input_length", "chosen.understandability", *(f"knn_{k}" for k in range(9))), 12345.678901)
+    names = [f"a/rather/deep/folder/of/runs/with-a-long-name-{run}/scored.jsonl" for run in range(4)]
+    sets = [description(name, **columns) for name in names]
+    wide, narrow = descriptions_text(sets), descriptions_text(sets, width=80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert narrow.count("12346") == wide.count("12346")
+    assert all(f"{name}: 10 rows" in narrow for name in names)  # in full above its table
+    assert "…" in narrow.split("rows")[1]
+    side = SetCounts(names[0], 1000, {"input_length": 1, "output_length": 12345}, True, 2)
+    column = ColumnDifference(1234.56, 1234.56, 1234.56, 1234.56, 100, 700, 1234.56, 1234.56, 1234.56, 1234.56)
+    compared = comparison_text(Comparison(side, side, 900, 100, 100, dict.fromkeys(columns, column)), width=80)
+    assert max(map(len, compared.splitlines())) <= 80
+    assert compared.count("1234.6") == 8 * len(columns)
+
+
+def test_rows_whose_value_rests_on_few_tokens_are_said_beside_the_mean() -> None:
+    one = replace(description("one", perplexity=3.0, ifd=1.0), few_tokens={"perplexity": 12, "ifd": 1})
+    lines = descriptions_text([one]).splitlines()
+    assert lines[2:4] == [
+        "perplexity over fewer than 3 tokens: 12 rows; prefer the median",
+        "ifd over fewer than 3 tokens: 1 row; prefer the median",
+    ]

@@ -17,6 +17,8 @@ from instructmining_cli.device_options import (
     acceleration,
 )
 from instructmining_cli.field_options import Format, Ignore, Map, field_options
+from instructmining_cli.option_checks import known_indicators, known_rule
+from instructmining_cli.text_out import text_width
 
 _LIMIT = {"cpu": 100, "cuda": 20_000}  # rows, where none is given: about a minute with a small model
 
@@ -34,10 +36,12 @@ def bench(
     tensorrt: TensorRT = None,
     gpu_memory: GpuMemory = None,
     rule: Annotated[
-        str | None, typer.Option(help="paper-v1, paper-v3 or a JSON file; by default the bundle's own.")
+        str | None,
+        typer.Option(callback=known_rule, help="paper-v1, paper-v3 or a JSON file; by default the bundle's own."),
     ] = None,
     indicators: Annotated[
-        str | None, typer.Option(help="Columns to compute, comma-separated, or 'all', as for score.")
+        str | None,
+        typer.Option(callback=known_indicators, help="Columns to compute, comma-separated, or 'all', as for score."),
     ] = None,
     format: Format = None,
     map: Map = None,
@@ -64,7 +68,7 @@ def bench(
     from instructmining.throughput import measure_throughput
     from instructmining_cli.bench_report import BenchReport
     from instructmining_cli.calibrations import choose_budgets
-    from instructmining_cli.demo_bundle import demo_bundle
+    from instructmining_cli.demo_bundle import demo_bundle, naming_another
 
     if "-" in inputs:
         raise typer.BadParameter("bench reads its input several times, which standard input does not allow; give files")
@@ -72,14 +76,15 @@ def bench(
     _check(json, inputs, overwrite=overwrite)
     folder = bundle or demo_bundle(_say)
     accelerated = acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory)
-    opened = Scorer.open(
-        folder,
-        rule=rule,
-        indicators=indicators,
-        device=device,
-        batches_at_once=batches_at_once,
-        acceleration=accelerated,
-    )
+    with naming_another():
+        opened = Scorer.open(
+            folder,
+            rule=rule,
+            indicators=indicators,
+            device=device,
+            batches_at_once=batches_at_once,
+            acceleration=accelerated,
+        )
     with opened as scorer:
         _say(f"device: {', '.join(str(device) for device in scorer.devices)}")
         most = limit or _LIMIT[scorer.device.kind]
@@ -93,7 +98,7 @@ def bench(
         found = measure_throughput(scorer, read, rounds=rounds, say=_say)
         report = BenchReport(found, scorer, inputs, most, readers[-1].rows)
     if json != "-":
-        for line in report.table():
+        for line in report.table(text_width(None)):
             typer.echo(line)
     if json is not None:
         _write(report.as_json(), json)

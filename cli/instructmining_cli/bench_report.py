@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from instructmining.diagnosis import versions
 from instructmining.hardware import device_name
 from instructmining.scorer import Scorer
+from instructmining.tables.aligning import wrapped
 from instructmining.throughput import Throughput
 
 _PERCENTILES = {"p50": 0.5, "p95": 0.95}
@@ -60,12 +61,12 @@ class BenchReport:
             },
         }
 
-    def table(self) -> Iterator[str]:
-        """Lines for a person."""
+    def table(self, width: int | None = None) -> Iterator[str]:
+        """Lines for a person, of at most so many characters where a width is given."""
         lines = [*self._heading(), *self._speeds(), *self._roles(), *self._stages(), *self._costs()]
-        width = 2 + max(len(name) for name, _ in lines)
+        indent = 2 + max(len(name) for name, _ in lines)
         for name, value in lines:
-            yield f"{name:<{width}}{value}"
+            yield wrapped(f"{name:<{indent}}{value}", width, indent=indent)
 
     @property
     def left_out(self) -> str | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from instructmining_cli.text_out import Out, Overwrite, check_text, put_text
+from instructmining_cli.text_out import Out, Overwrite, check_text, put_text, text_width
 
 
 def compare(
@@ -33,4 +33,5 @@ def compare(
     if left is not None and left == entered:
         raise typer.BadParameter("--left and --entered are the same file")
     found = compare_sets(first, second, prefix=prefix, differing=Differing(left, entered, overwrite))
-    put_text(comparison_text(found) if format == "text" else comparison_json(found), target)
+    text = comparison_text(found, width=text_width(target)) if format == "text" else comparison_json(found)
+    put_text(text, target)

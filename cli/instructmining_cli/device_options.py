@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from instructmining_cli.option_checks import known_device
+
 if TYPE_CHECKING:
     from instructmining.sessions import Acceleration
 
 DeviceName: TypeAlias = Annotated[
-    str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:0,1. auto takes CUDA only where a session runs there.")
+    str,
+    typer.Option(
+        callback=known_device,
+        help="auto, cpu, cuda, cuda:N or cuda:0,1. auto takes CUDA only where a session runs there.",
+    ),
 ]
 BatchesAtOnce: TypeAlias = Annotated[
     int | None,

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from instructmining_cli.option_checks import known_format
+
 if TYPE_CHECKING:
     from instructmining.reading.formats import FieldOptions
 
 Format: TypeAlias = Annotated[
     str | None,
     typer.Option(
+        callback=known_format,
         help="Of the rows: alpaca, sharegpt, messages, prompt_response, preference, capybara, ultrachat, oasst, text; "
-        "by default detected in each file."
+        "by default detected in each file.",
     ),
 ]
 Map: TypeAlias = Annotated[

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from instructmining_cli.text_out import text_width
+
 
 def fit(
     runs: Annotated[
@@ -66,7 +68,7 @@ def fit(
         rule_id=id or Path(out).stem,
         reward_model=reward_model,
     )
-    report = FitReport(found)
+    report = FitReport(found, text_width(None))
     figures = orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     if plot is not None:
         write_whole(Path(plot), drawing(found).encode())

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from instructmining.fitting import Coefficient, Fit
+from instructmining.tables.aligning import aligned, wrapped
 from instructmining_cli.residual_plot import sketch
 
 _SHOWN_SUBSETS = 5
@@ -18,6 +19,7 @@ class FitReport:
     """A fit, to be shown."""
 
     found: Fit
+    width: int | None = None  # most characters of a line
 
     def as_json(self) -> dict[str, object]:
         """All figures: the rule with its provenance, every subset, every run."""
@@ -45,17 +47,13 @@ class FitReport:
     def _heading(self) -> Iterator[str]:
         found = self.found
         origin = found.runs.origin
-        yield f"runs        {len(found.runs)}, {origin['file']}, sha256 {origin['sha256'][:12]}"
-        yield f"considered  {', '.join(found.considered)}"
-        yield f"chosen by   {found.choose}: {found.how}"
+        yield wrapped(f"runs        {len(found.runs)}, {origin['file']}, sha256 {origin['sha256'][:12]}", self.width)
+        yield wrapped(f"considered  {', '.join(found.considered)}", self.width, indent=12)
+        yield wrapped(f"chosen by   {found.choose}: {found.how}", self.width, indent=12)
 
     def _coefficients(self) -> Iterator[str]:
         lines = [_HEAD, *(self._coefficient(of) for of in (self.found.intercept, *self.found.coefficients))]
-        widths = [max(len(line[at]) for line in lines) for at in range(len(_HEAD))]
-        for line in lines:
-            name, *cells = line
-            shown = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-            yield "  ".join([name.ljust(widths[0]), *shown]).rstrip()
+        yield aligned(lines, self.width)
 
     def _coefficient(self, of: Coefficient) -> tuple[str, ...]:
         means = self.found.runs.means.get(of.name)
@@ -73,16 +71,30 @@ class FitReport:
 
     def _quality(self) -> Iterator[str]:
         of = self.found.quality
-        yield f"R2                             {of.r2:.3f}"
-        yield f"adjusted R2                    {of.adjusted_r2:.3f}"
-        yield f"leave-one-out R2               {of.loo_r2:.3f}, these terms refitted without each run"
+        yield wrapped(f"R2                             {of.r2:.3f}", self.width, indent=31)
+        yield wrapped(f"adjusted R2                    {of.adjusted_r2:.3f}", self.width, indent=31)
+        yield wrapped(
+            f"leave-one-out R2               {of.loo_r2:.3f}, these terms refitted without each run",
+            self.width,
+            indent=31,
+        )
         if of.nested_loo_r2 is not None:
-            yield f"leave-one-out R2, nested       {of.nested_loo_r2:.3f}, terms chosen anew without each run"
-        yield f"leave-one-out error            {of.loo_error:.4g} of log loss, root mean square"
-        yield f"residual standard deviation    {of.residual_sd:.4g} of log loss"
-        yield f"F                              {of.f:.4g}, p {of.f_p:.2g}"
-        yield f"AIC, BIC                       {of.aic:.2f}, {of.bic:.2f}"
-        yield f"condition number               {of.condition_number:.2f}, terms centred and scaled to variance 1"
+            yield wrapped(
+                f"leave-one-out R2, nested       {of.nested_loo_r2:.3f}, terms chosen anew without each run",
+                self.width,
+                indent=31,
+            )
+        yield wrapped(
+            f"leave-one-out error            {of.loo_error:.4g} of log loss, root mean square", self.width, indent=31
+        )
+        yield wrapped(f"residual standard deviation    {of.residual_sd:.4g} of log loss", self.width, indent=31)
+        yield wrapped(f"F                              {of.f:.4g}, p {of.f_p:.2g}", self.width, indent=31)
+        yield wrapped(f"AIC, BIC                       {of.aic:.2f}, {of.bic:.2f}", self.width, indent=31)
+        yield wrapped(
+            f"condition number               {of.condition_number:.2f}, terms centred and scaled to variance 1",
+            self.width,
+            indent=31,
+        )
 
     def _subsets(self) -> Iterator[str]:
         search = self.found.search
@@ -91,14 +103,16 @@ class FitReport:
         yield f"{'R2':>6}  {'adj. R2':>7}  {'LOO R2':>6}  {'LOO error':>9}  {len(search):,} {what}"
         for of in shown:
             figures = f"{of.r2:6.3f}  {of.adjusted_r2:7.3f}  {of.loo_r2:6.3f}  {of.loo_error:9.4g}"
-            yield f"{figures}  {', '.join(of.terms)}"
+            yield wrapped(f"{figures}  {', '.join(of.terms)}", self.width, indent=len(figures) + 2)
 
     def _residuals(self) -> Iterator[str]:
         found = self.found
-        yield from sketch(found.fitted, found.residuals)
+        heading, *lines = sketch(found.fitted, found.residuals)
+        yield wrapped(heading, self.width)
+        yield from lines
         order = sorted(range(len(found.residuals)), key=lambda run: -abs(found.residuals[run]))[:_FAR]
         far = ", ".join(f"{found.runs.labels[run]} {found.residuals[run]:+.4f}" for run in order)
-        yield f"farthest: {far}"
+        yield wrapped(f"farthest: {far}", self.width)
 
 
 def _interval(bounds: tuple[float, float]) -> str:

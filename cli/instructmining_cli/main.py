@@ -27,7 +27,7 @@ app = typer.Typer(
     name="instructmining",
     help="Score instruction-tuning data and keep the best: the InstructMining indicators and rule on ONNX Runtime.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -82,8 +82,11 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
         code = 130
-    except BrokenPipeError:
-        # The reader of standard output went away, as in `… | head`; nothing more can be said there.
+    except SystemExit as error:
+        # The command framework's own answer where the reader of standard output went away, as in `… | head`; nothing
+        # more can be said there.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except OSError as error:

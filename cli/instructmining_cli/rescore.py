@@ -7,21 +7,26 @@ from typing import Annotated
 
 import typer
 
+from instructmining_cli.text_out import OUT_HELP
+
 
 def rescore(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
-    out: Annotated[str, typer.Option("-o", "--out", help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet.")],
+    out: Annotated[str, typer.Option("-o", "--out", help=OUT_HELP)],
     rule: Annotated[str, typer.Option(help="paper-v1, paper-v3 or a JSON file.")],
     prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
     """Predict by another rule, without a model: the prediction is replaced, or added, and all other bytes stay.
 
-    OUT is what score would have written with that rule and the same indicators. OUT.run.json says what was done.
+    OUT is what score would have written with that rule and the same indicators. OUT.run.json says what was done;
+    -o - writes rows alone.
     """
     from instructmining.tables.rescoring import rescore as rescore_rows
+    from instructmining_cli.demo_bundle import check_terms
 
     begin = time.perf_counter()
+    check_terms(scored, rule, prefix=prefix)
     done = rescore_rows(scored, out, rule, prefix=prefix, overwrite=overwrite)
     if done.caution:
         typer.echo(f"caution: {done.caution}", err=True)

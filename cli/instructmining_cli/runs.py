@@ -23,6 +23,7 @@ from instructmining.records import PAIR_COLUMNS, PREDICTION, Position, ScoredRow
 from instructmining.runstats import Statistics
 from instructmining.scorer import Scorer
 from instructmining.space import room_left, room_needed
+from instructmining.tables.few_tokens import rows_on_few_tokens, said_of_few_tokens
 
 _TEXTS = {
     "document": "turns joined by newlines",
@@ -53,6 +54,7 @@ class Run:
     rows_before: int = 0  # read by the run that was cut and not read again
     nulls: Counter[str] = field(default_factory=Counter)  # column → rows where it is undefined
     unpredicted: int = 0  # rows without a prediction, of a pair on one side
+    few_tokens: Counter[str] = field(default_factory=Counter)  # column → rows whose value rests on very few
     null_reason: str = ""  # of the first row without a prediction
     reject_reason: str = ""  # of the first row that was rejected
     _console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
@@ -74,6 +76,7 @@ class Run:
         self.windows_written += 1
         self.rows_written += len(rows)
         self.rows_quarantined += len(window.rejects)
+        self.few_tokens.update(rows_on_few_tokens({name: of.values for name, of in window.columns.items()}))
         if window.rejects and not self.reject_reason:
             self.reject_reason = window.rejects[0].reason
         for row in rows:
@@ -93,6 +96,7 @@ class Run:
             "quarantined": self.rows_quarantined,
             "nulls": dict(self.nulls),
             "unpredicted": self.unpredicted,
+            "few_tokens": dict(self.few_tokens),
             "null_reason": self.null_reason,
             "reject_reason": self.reject_reason,
             "statistics": self.statistics.as_json(),
@@ -105,6 +109,7 @@ class Run:
         self.reject_reason = mark["reject_reason"]
         self.unpredicted = mark["unpredicted"]
         self.nulls.update(mark["nulls"])
+        self.few_tokens.update(mark["few_tokens"])
 
     def say(self, text: str) -> None:
         """One line on standard error."""
@@ -129,7 +134,7 @@ class Run:
     @contextmanager
     def display(self) -> Iterator[None]:
         """Draw a bar while the run goes, where standard error is a terminal; plain lines elsewhere."""
-        if self.scorer.bundle.note:
+        if self.scorer.bundle.note and self.scorer.roles:
             self.say(f"bundle {self.scorer.bundle.name!r}: {self.scorer.bundle.note}")
         if self.scorer.caution:
             self.say(f"caution: {self.scorer.caution}")
@@ -284,6 +289,8 @@ class Run:
             self.say(f"rejected {_rows(self.rejected)}: {where}; the first because {self.reject_reason}")
         if self.unpredicted:
             self.say(f"no prediction for {_rows(self.unpredicted)}; the first because {self.null_reason}")
+        for line in said_of_few_tokens(self.few_tokens):
+            self.say(line)
         self.say_unread()
         if not self.rows_written and not self.rejected:
             self.say("the input holds no rows")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,8 +19,10 @@ from instructmining_cli.device_options import (
     acceleration,
 )
 from instructmining_cli.field_options import Format, Ignore, Map, StrictFields, field_options
+from instructmining_cli.option_checks import known_indicators, known_rule
 
 if TYPE_CHECKING:
+    from instructmining.corpus import Neighbourhood
     from instructmining.reading.examples import ExampleReader
     from instructmining.writers import RunWriter
     from instructmining_cli.runs import Run
@@ -44,13 +47,15 @@ def score(
         typer.Option(help="Bundle folder; by default the demo bundle, built when its parts are installed."),
     ] = None,
     rule: Annotated[
-        str | None, typer.Option(help="paper-v1, paper-v3 or a JSON file; by default the bundle's own.")
+        str | None,
+        typer.Option(callback=known_rule, help="paper-v1, paper-v3 or a JSON file; by default the bundle's own."),
     ] = None,
     indicators: Annotated[
         str | None,
         typer.Option(
+            callback=known_indicators,
             help="Columns to compute, comma-separated, or 'all' that the bundle's roles give. Alone: no prediction; "
-            "with --rule: beside its terms."
+            "with --rule: beside its terms.",
         ),
     ] = None,
     device: DeviceName = "auto",
@@ -112,16 +117,15 @@ def score(
     from instructmining.space import check_open_files
     from instructmining.writers import RunWriter, added_names
     from instructmining_cli.calibrations import choose_budgets
-    from instructmining_cli.demo_bundle import demo_bundle
+    from instructmining_cli.demo_bundle import demo_bundle, naming_another
     from instructmining_cli.earlier_scores import EarlierScores
-    from instructmining_cli.resuming import check_identity, identity_of, kept_budgets, restore
+    from instructmining_cli.resuming import identity_of, kept_budgets
     from instructmining_cli.runs import Run
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite begins anew; give one of them")
     fields = field_options(format=format, mapping=map, ignore=ignore, strict_fields=strict_fields)
-    around = Neighbourhood(knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
-    folder = bundle or demo_bundle(_say)
+    around = _neighbourhood(knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against, inputs)
     check_open_files()
     writer = RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs)
     with ExitStack() as stack:
@@ -136,18 +140,19 @@ def score(
         )
         earlier = EarlierScores(reader, inputs, recompute=recompute)
         indicators, rule = earlier.asked(indicators, rule)
-        scorer = stack.enter_context(
-            Scorer.open(
-                Bundle.open(folder).limited(max_tokens),
-                rule=rule,
-                indicators=indicators,
-                device=device,
-                batches_at_once=batches_at_once,
-                acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
-                knn=around,
-                kept=earlier.kept,
+        with naming_another():
+            scorer = stack.enter_context(
+                Scorer.open(
+                    Bundle.open(bundle or demo_bundle(_say)).limited(max_tokens),
+                    rule=rule,
+                    indicators=indicators,
+                    device=device,
+                    batches_at_once=batches_at_once,
+                    acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
+                    knn=around,
+                    kept=earlier.kept,
+                )
             )
-        )
         earlier.say(scorer, _say)
         origin = kept_budgets(writer.identity, scorer, given=budget_tokens) or choose_budgets(
             scorer, inputs, fields, given=budget_tokens, limit=limit, say=_say
@@ -178,24 +183,40 @@ def score(
         }
         run = Run(scorer, inputs, out, asked | settings | {"budget_from": origin}, around, reader=reader)
         settings |= {"knn": asdict(around), "knn_against": input_digest(knn_against) if knn_against else None}
-        identity = identity_of(scorer, inputs, settings, origin)
-        if writer.identity is not None:
-            check_identity(writer.identity, identity, out)
-        if writer.finished:
-            _say(f"{out}: the run was finished before")
-            return
-        if writer.journal is not None:
-            restore(writer.journal, run, reader)
-        writer.begin(identity)
-        stack.callback(_say_kept, writer, out)
+        _carry_out(run, reader, writer, identity_of(scorer, inputs, settings, origin), strict=strict)
+    if run.rejected:
+        raise typer.Exit(3)
+
+
+def _carry_out(
+    run: Run, reader: ExampleReader, writer: RunWriter, identity: Mapping[str, object], *, strict: bool
+) -> None:
+    """Begin the run, or resume it, and put its files in place.
+
+    Raises:
+        ResumeError: what is to be resumed is of another run.
+        InstructMiningError: it cannot be read, scored or written.
+    """
+    from instructmining_cli.resuming import check_identity, restore
+
+    if writer.identity is not None:
+        check_identity(writer.identity, identity, run.out)
+    if writer.finished:
+        _say(f"{run.out}: the run was finished before")
+        return
+    if writer.journal is not None:
+        restore(writer.journal, run, reader)
+    writer.begin(identity)
+    try:
         with run.display():
             run.say_room()
             _score(run, reader, writer, strict=strict)
         run.check_counts()
         writer.finish(run.as_json() | {"identity": identity})
         run.say_result()
-    if run.rejected:
-        raise typer.Exit(3)
+    finally:
+        if writer.resumable:
+            _say(f"what is done is kept in {run.out}.partial; --resume goes on")
 
 
 def _score(run: Run, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
@@ -219,10 +240,32 @@ def _score(run: Run, reader: ExampleReader, writer: RunWriter, *, strict: bool) 
                     writer.commit(run.mark(window.end))
 
 
-def _say_kept(writer: RunWriter, out: str) -> None:
-    """At the end of a run that was cut: how it goes on."""
-    if writer.resumable:
-        _say(f"what is done is kept in {out}.partial; --resume goes on")
+def _neighbourhood(
+    search: Literal["exact", "approx"],
+    metric: Literal["euclidean", "cosine"],
+    text: Literal["document", "prompt", "response"],
+    pool: str | None,
+    against: str | None,
+    inputs: list[str],
+) -> Neighbourhood:
+    """What the options of the neighbours mean, with the pools' field looked for in the first rows.
+
+    Raises:
+        BadParameter: they do not go together.
+        InputError: an input cannot be read.
+        RuleError: no row has the field.
+    """
+    from instructmining.corpus import Neighbourhood
+    from instructmining.errors import RuleError
+    from instructmining.reading.examples import first_fields
+
+    try:
+        around = Neighbourhood(search, metric, text, pool, against)
+    except RuleError as error:
+        raise typer.BadParameter(str(error)) from error
+    if pool is not None and "-" not in inputs:  # of standard input the scorer looks at its first window
+        around.check_pool(first_fields(inputs))
+    return around
 
 
 def _say(text: str) -> None:

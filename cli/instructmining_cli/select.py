@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from instructmining_cli.device_options import DeviceName
+from instructmining_cli.option_checks import known_format
+from instructmining_cli.text_out import OUT_HELP
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from instructmining.records import Example
     from instructmining.selection import Selection
     from instructmining.selection.choices import Choice
-    from instructmining.selection.near_duplicates import Distinct
 
 
 def select(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
-    out: Annotated[str, typer.Option("-o", "--out", help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet.")],
+    out: Annotated[str, typer.Option("-o", "--out", help=OUT_HELP)],
     top: Annotated[int | None, typer.Option(min=1, help="Keep N rows; with --group-by N of each group.")] = None,
     fraction: Annotated[
         float | None,
@@ -35,8 +42,10 @@ def select(
         list[str] | None,
         typer.Option(
             metavar="CONDITION",
-            help="Take rows that fulfil NAME OP NUMBER, as 'perplexity<=30', on any numeric column or field; OP one of "
-            "<, <=, >, >=, ==, !=. Null never does. Repeat it for several conditions.",
+            help="Take rows that fulfil NAME OP VALUE on any column or field, as 'perplexity<=30' or "
+            "'category==open qa'; OP one of <, <=, >, >=, ==, !=, for text == and !=. Each row is compared by its own "
+            'type: a number with the number, text with the exact characters; "7" in quotes is text. Null never does. '
+            "Repeat it for several conditions.",
         ),
     ] = None,
     group_by: Annotated[
@@ -63,7 +72,8 @@ def select(
     ] = None,
     device: DeviceName = "auto",
     format: Annotated[
-        str | None, typer.Option(help="Of the rows, for --distinct; by default detected in each row.")
+        str | None,
+        typer.Option(callback=known_format, help="Of the rows, for --distinct; by default detected in each row."),
     ] = None,
     by: Annotated[str, typer.Option(help="Column to order by, ascending.")] = "predicted_log_loss",
     descending: Annotated[
@@ -90,15 +100,17 @@ def select(
 
     Give at least one of --top, --fraction, --tokens, --max-loss, --where, --quota and --distinct; a row is kept that is
     within all of them. --where and --quota say which rows are candidates, the others how many of these are kept. Rows
-    without a value are left out. OUT.selection.json has the settings and the counts by reason.
+    without a value are left out. OUT.selection.json has the settings and the counts by reason; -o - writes rows alone.
     """
     from instructmining.errors import SelectionError
     from instructmining.selection import select as select_rows
     from instructmining.selection.choices import Choice, Extras
+    from instructmining.selection.near_duplicates import Distinct
 
     if descending and max_loss is not None:
         raise typer.BadParameter("--max-loss keeps the smallest values and does not go with --descending")
     with ExitStack() as stack:
+        encoder = None if distinct is None else Encoder(bundle, device, stack)
         try:
             choice = Choice(
                 top=top,
@@ -108,7 +120,9 @@ def select(
                 where=tuple(where or ()),
                 group_by=group_by,
                 quotas=_quotas(quota or []),
-                distinct=None if distinct is None else _distinct(distinct, bundle, device, format, stack),
+                distinct=None
+                if distinct is None or encoder is None
+                else Distinct(distinct, encoder, format, encoder.said),
             )
         except SelectionError as error:
             raise typer.BadParameter(str(error)) from error
@@ -151,30 +165,44 @@ def _quotas(given: list[str]) -> dict[str, int]:
     return quotas
 
 
-def _distinct(distance: float, bundle: str | None, device: str, format: str | None, stack: ExitStack) -> Distinct:
-    """What ``--distinct`` means, with a bundle opened for as long as the stack.
+class Encoder:
+    """Embeds rows for ``--distinct``; its bundle is opened with the first of them, after all else is known to be right.
 
-    Raises:
-        typer.BadParameter: the distance is out of range.
+    Attributes:
+        said: of the bundle and its device, for the selection file, once it is open.
     """
-    from instructmining.scorer import Scorer
-    from instructmining.selection.near_duplicates import Distinct
-    from instructmining_cli.demo_bundle import demo_bundle
 
-    if not 0 < distance <= 2:  # before a bundle is built or opened
-        raise typer.BadParameter(f"--distinct {distance}: wanted more than 0 and at most 2 (of unit vectors)")
-    folder = bundle or demo_bundle(lambda text: typer.echo(text, err=True))
-    scorer = stack.enter_context(Scorer.open(folder, indicators=["knn_6"], device=device))
-    typer.echo(f"device: {', '.join(map(str, scorer.devices))}", err=True)
-    encoder = {"bundle": scorer.bundle.name, "digest": scorer.bundle.digest, "device": str(scorer.device)}
-    return Distinct(distance, scorer, format=format, encoder=encoder)
+    def __init__(self, bundle: str | None, device: str, stack: ExitStack) -> None:
+        """Take note of what to open, for as long as the stack."""
+        self.said: dict[str, object] = {}
+        self._bundle, self._device, self._stack = bundle, device, stack
+
+    def embeddings(self, examples: Iterable[Example]) -> Generator[NDArray[np.float32], None, None]:
+        """Unit vectors of all examples in their order; see :meth:`instructmining.Scorer.embeddings`.
+
+        Raises:
+            InstructMiningError: the bundle cannot be opened or built, or an example cannot be embedded.
+        """
+        from instructmining.scorer import Scorer
+        from instructmining_cli.demo_bundle import demo_bundle, naming_another
+
+        folder = self._bundle or demo_bundle(_say)
+        with naming_another():
+            scorer = self._stack.enter_context(Scorer.open(folder, indicators=["knn_6"], device=self._device))
+        _say(f"device: {', '.join(map(str, scorer.devices))}")
+        self.said |= {"bundle": scorer.bundle.name, "digest": scorer.bundle.digest, "device": str(scorer.device)}
+        yield from scorer.embeddings(examples)
 
 
 def _say_result(kept: Selection, choice: Choice, bound: str, out: str) -> None:
     worst = f", {bound} {kept.worst:.4f}" if kept.worst is not None else ""
     tokens = f", {kept.tokens:,} of {choice.tokens:,} tokens" if kept.tokens is not None else ""
-    typer.echo(f"kept {kept.kept:,} of {kept.rows:,} rows{worst}{tokens}: {out}", err=True)
+    _say(f"kept {kept.kept:,} of {kept.rows:,} rows{worst}{tokens}: {out}")
     for reason, rows in kept.left_out.items():
-        typer.echo(f"left out: {rows:,}, {reason}", err=True)
+        _say(f"left out: {rows:,}, {reason}")
     for remark in kept.remarks:
-        typer.echo(f"caution: {remark}", err=True)
+        _say(f"caution: {remark}")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

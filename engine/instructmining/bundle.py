@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import orjson
 
 from instructmining.arguments import check_type
-from instructmining.errors import BundleError
+from instructmining.errors import BundleError, MissingRoleError
 from instructmining.records import Joint, TurnRole
 
 FORMAT_VERSION = 2
@@ -205,14 +205,30 @@ class Bundle:
         """The role, or the error that says how to get it.
 
         Raises:
-            BundleError: the bundle has no such role.
+            MissingRoleError: the bundle has no such role.
         """
         if name not in self.roles:
-            raise BundleError(
-                f"{self.path}: has no role {name!r}, which {wanted_by} needs; its roles: {', '.join(self.roles)}; "
-                f"export a bundle with that role (see 'instructmining export --help' and the README)"
-            )
+            lacks = f"{self.path}: has no role {name!r}, which {wanted_by} needs; its roles: {', '.join(self.roles)}"
+            raise MissingRoleError(lacks, name, f"add it: {export_command([name], self.path)}")
         return self.roles[name]
+
+
+def bundle_with(roles: Collection[str], folders: Iterable[str | Path]) -> Path | None:
+    """The first of the folders that is a bundle with these roles, by its manifest alone; None where none is."""
+    for folder in map(Path, folders):
+        try:
+            manifest = orjson.loads(_read_manifest(folder))
+        except BundleError:
+            continue
+        if {*roles} <= {*_object(manifest["roles"], folder / MANIFEST)}:
+            return folder
+    return None
+
+
+def export_command(roles: Iterable[str], out: str | Path) -> str:
+    """The command that writes a bundle with these roles, or adds them to one."""
+    models = " ".join(f"--{role} MODEL" for role in sorted(roles))
+    return f"instructmining export -o {out} {models}"
 
 
 def _read_manifest(folder: Path) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import NoneType
 from typing import Literal, TypeAlias, get_args
@@ -24,6 +25,7 @@ from instructmining.devices import Device, cpu_threads
 from instructmining.errors import RuleError
 from instructmining.indicators import CorpusIndicator
 from instructmining.journal import write_whole
+from instructmining.names import no_such
 from instructmining.neighbours import estimate_seconds, neighbour_distances
 from instructmining.plans import DocumentText
 from instructmining.records import Approximation, Column, Example
@@ -64,20 +66,20 @@ class Neighbourhood:
         if self.search == "approx" and (self.pool is not None or self.against is not None):
             raise RuleError("knn: an approximate search is one of all rows of the run; search pools and files exactly")
 
-    def check_pool(self, examples: Sequence[Example]) -> None:
+    def check_pool(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Prove, before all rows are scored, that there is something to find a pool by.
 
         Args:
-            examples: the first of the run.
+            rows: the fields of the first rows of the run; none of an example that came from no row.
 
         Raises:
             RuleError: none of them has the field.
         """
-        if self.pool is None or not examples:
+        if self.pool is None or not rows or any(self.pool in fields for fields in rows):
             return
-        if not any(example.row is not None and self.pool in example.row.fields for example in examples):
-            first = f"the first {len(examples)} rows" if len(examples) > 1 else "the first row"
-            raise RuleError(f"knn: no field {self.pool!r} in {first} to find the pools by")
+        first = f"the first {len(rows)} rows" if len(rows) > 1 else "the first row"
+        missing = no_such("field", self.pool, chain.from_iterable(rows))
+        raise RuleError(f"pool (--pool), in {first}: {missing}")
 
 
 @dataclass(frozen=True, slots=True)

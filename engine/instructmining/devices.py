@@ -72,13 +72,7 @@ def choose_devices(asked: str, batches_at_once: int | None = None) -> tuple[Devi
     if asked == "cpu":
         threads = cpu_threads()
         return (Device("cpu", threads=threads, batches_at_once=min(threads, batches_at_once or _BATCHES_AT_ONCE)),)
-    match = re.fullmatch(r"auto|cuda(?::([0-9]+(?:,[0-9]+)*))?", asked)
-    if match is None:
-        raise DeviceError(f"device {asked!r}; wanted auto, cpu, cuda, cuda:N, or several as cuda:0,1")
-    indices = [int(index) for index in (match.group(1) or "0").split(",")]
-    for index in indices:
-        if indices.count(index) > 1:
-            raise DeviceError(f"device {asked!r}: cuda:{index} is there twice; name each device once")
+    indices = named_devices(asked)
     for index in indices:
         problem = cuda_problem(index)
         if problem is None:
@@ -100,6 +94,24 @@ def check_device(asked: object, batches_at_once: object) -> None:
     check_type("device", asked, str, wanted=wanted, error=DeviceError)
     if batches_at_once is not None and (type(batches_at_once) is not int or batches_at_once < 1):
         raise DeviceError(f"batches_at_once is {shown(batches_at_once)}, wanted a number of at least 1, or None")
+
+
+def named_devices(asked: str) -> list[int]:
+    """The CUDA devices that a text names; auto and cuda are the first, cpu is none.
+
+    Raises:
+        DeviceError: it names nothing that could be a device, or one twice.
+    """
+    if asked == "cpu":
+        return []
+    match = re.fullmatch(r"auto|cuda(?::([0-9]+(?:,[0-9]+)*))?", asked)
+    if match is None:
+        raise DeviceError(f"device {asked!r}; wanted auto, cpu, cuda, cuda:N, or several as cuda:0,1")
+    indices = [int(index) for index in (match.group(1) or "0").split(",")]
+    for index in indices:
+        if indices.count(index) > 1:
+            raise DeviceError(f"device {asked!r}: cuda:{index} is there twice; name each device once")
+    return indices
 
 
 def choose_devices_for(roles: Iterable[Role], asked: str, batches_at_once: int | None = None) -> tuple[Device, ...]:

@@ -6,6 +6,7 @@ InstructMiningError
 ├── OutputError      OUT exists, a name is taken, the disk does not take it
 │   └── ResumeError      what is left of an earlier run is damaged, or of another run
 ├── BundleError      the bundle is damaged, from another version, or lacks a role
+│   └── MissingRoleError    it has no model for a column that is wanted
 ├── DeviceError      the device asked for does not work here
 │   └── DeviceMemoryError   the device has too little memory for what it was given
 ├── RuleError        a rule cannot be read or applied
@@ -39,6 +40,21 @@ class ResumeError(OutputError):
 
 class BundleError(InstructMiningError):
     """A bundle is missing, damaged, of another format version, or lacks a role that is needed."""
+
+
+class MissingRoleError(BundleError):
+    """A bundle has no model for a column that is wanted.
+
+    Attributes:
+        lacks: which bundle, which role, and for what.
+        role: its name.
+        how: how to get it.
+    """
+
+    def __init__(self, lacks: str, role: str, how: str) -> None:
+        """The message is both texts."""
+        super().__init__(f"{lacks}; {how}")
+        self.lacks, self.role, self.how = lacks, role, how
 
 
 class DeviceError(InstructMiningError):

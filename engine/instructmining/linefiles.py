@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,11 @@ from instructmining.arguments import check_type
 from instructmining.errors import OutputError
 from instructmining.journal import write_whole
 from instructmining.writers import SUFFIXES, compressed
+
+
+def row_file(out: str | Path, *, overwrite: bool, sources: Sequence[Path | None] = ()) -> Path | None:
+    """As :func:`check_out`, and None for "-", which is standard output."""
+    return None if str(out) == "-" else check_out(out, overwrite=overwrite, sources=sources)
 
 
 def check_out(out: str | Path, *, overwrite: bool, sources: Sequence[Path | None] = ()) -> Path:
@@ -37,17 +43,21 @@ def check_out(out: str | Path, *, overwrite: bool, sources: Sequence[Path | None
 
 
 @contextmanager
-def line_file(target: Path, *, prefix: str = "", run: Callable[[], bytes] | None = None) -> Iterator[BinaryIO]:
+def line_file(target: Path | None, *, prefix: str = "", run: Callable[[], bytes] | None = None) -> Iterator[BinaryIO]:
     """A stream to a partial file that takes its name when the block ends well, and is removed when it does not.
 
     Args:
-        target: compressed as its name says.
+        target: compressed as its name says; None for standard output, which takes no run file.
         prefix: what ``score`` put before its columns' names.
         run: gives the content of the run file, ``target.run.json``, once all lines are written; it is put there first.
 
     Raises:
         OutputError: the disk does not take it.
     """
+    if target is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
     partial = Path(f"{target}.partial")
     try:
         with partial.open("wb") as file:

@@ -9,8 +9,9 @@ from typing import Literal, TypeAlias
 from instructmining.arguments import shown
 from instructmining.bundle import Bundle, Role, RoleName
 from instructmining.errors import RuleError
-from instructmining.indicators import INDICATORS, USUAL, Indicator
+from instructmining.indicators import INDICATORS, USUAL, Indicator, roles_of
 from instructmining.indicators.base import MEASURED_BY, Measurement, Question
+from instructmining.names import no_such
 from instructmining.records import known_columns
 from instructmining.rules import Rule
 
@@ -73,10 +74,7 @@ def plan(
         RuleError: an indicator is not known.
         BundleError: the bundle lacks a role; the message names it and says how to get one.
     """
-    wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
-    if unknown := sorted(wanted - set(INDICATORS)):
-        named = ", ".join(_asked_by(column, rule) for column in unknown)
-        raise RuleError(f"unknown indicator {named}; known: {known_columns()}")
+    wanted = check_columns(rule, indicators)
     chosen = tuple(indicator for column, indicator in INDICATORS.items() if column in wanted.difference(kept))
     streams: list[Stream] = []
     for indicator in chosen:
@@ -86,6 +84,20 @@ def plan(
                 _add(streams, role, measure, document)
     needs = frozenset(measure for indicator in chosen for measure in indicator.needs)
     return Plan(chosen, tuple(streams), needs)
+
+
+def check_columns(rule: Rule | None, indicators: Sequence[str]) -> set[str]:
+    """All columns that are wanted, which can all be computed with the right bundle.
+
+    Raises:
+        RuleError: one is no indicator.
+    """
+    wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
+    if unknown := sorted(wanted - set(INDICATORS)):
+        of_rule = rule is not None and not set(unknown).isdisjoint(rule.terms)
+        where = f"rule {rule.id!r}" if rule is not None and of_rule else "indicators"
+        raise RuleError(f"{where}: {no_such('indicator', unknown, INDICATORS, listed=known_columns())}")
+    return wanted
 
 
 def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
@@ -101,11 +113,7 @@ def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
         return names
     if text.strip() != "all":
         return [name.strip() for name in text.split(",") if name.strip()]
-    return [column for column in USUAL if _roles(INDICATORS[column]) <= bundle.roles.keys()]
-
-
-def _roles(indicator: Indicator) -> set[RoleName]:
-    return {MEASURED_BY[measure] for measure in indicator.needs if measure in MEASURED_BY}
+    return [column for column in USUAL if roles_of(column) <= bundle.roles.keys()]
 
 
 def _asked_by(column: str, rule: Rule | None) -> str:

@@ -14,7 +14,10 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.arguments import check_type
+from instructmining.bundle import bundle_with, export_command
 from instructmining.errors import InputError, RuleError, SelectionError
+from instructmining.indicators import roles_of
+from instructmining.names import no_such
 from instructmining.reading.arrow import read_once
 from instructmining.reading.rows import Source, open_rows
 from instructmining.records import PAIR_COLUMNS, SCORE_COLUMNS, SIDES, Side, SourceRow
@@ -44,6 +47,7 @@ class ScoredRows:
         columns: names, without prefix, of the columns that ``score`` added to the first row, in its order; none where
             there are no rows.
         fields: names of all fields of the first row.
+        names: the same as they are asked for: columns of ``score`` without the prefix.
     """
 
     def __init__(self, source: Source, *, prefix: str = "") -> None:
@@ -71,6 +75,7 @@ class ScoredRows:
         there = [field.removeprefix(prefix) for field in self.fields if field.startswith(prefix)]
         self.columns = tuple(name for name in there if name in _COLUMNS)
         self._added = frozenset(added_names(SCORE_COLUMNS, prefix))
+        self.names = tuple(name.removeprefix(prefix) if name in self._added else name for name in self.fields)
 
     def rows(self) -> Iterator[SourceRow]:
         """All rows in order.
@@ -141,6 +146,18 @@ class ScoredRows:
         """The field that holds a column: with the prefix where it is one of ours, else a field of the row's own."""
         return f"{self.prefix}{column}" if column in _COLUMNS else column
 
+    @property
+    def bundle(self) -> Mapping[str, object] | None:
+        """The bundle that gave the columns, by the run file beside the file; None where that does not say."""
+        if self.path is None:
+            return None
+        try:
+            run = orjson.loads(Path(f"{self.path}.run.json").read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            return None
+        bundle = run.get("bundle") if isinstance(run, dict) else None
+        return bundle if isinstance(bundle, dict) else None
+
     def numbers_or_missing(self, rows: Sequence[SourceRow], column: str) -> NDArray[np.float64]:
         """A column or a field of the rows' own, float64 (rows,), NaN where it is null or missing.
 
@@ -155,27 +172,49 @@ class ScoredRows:
         added = self._added
         return {name: value for name, value in row.fields.items() if name not in added}
 
-    def check_terms(self, rule: Rule) -> None:
+    def check_terms(self, rule: Rule, *, bundles: Sequence[str | Path] = ()) -> None:
         """Prove that the rows have what a rule reads; rows that are not there lack nothing.
 
+        Args:
+            rule: its terms are looked for in the first row.
+            bundles: folders that may give what is missing, behind the one that the run file names.
+
         Raises:
-            RuleError: a term has no column.
+            RuleError: a term has no column; the message says how to compute it.
         """
         missing = [
             term
             for term in rule.terms
-            if f"{self.prefix}{term}" not in self.fields
+            if self.field(term) not in self.fields
             and not all(f"{self.prefix}{side}.{term}" in self.fields for side in SIDES)
         ]
-        if self.fields and missing:
-            there = ", ".join(self.columns) or "none (were they written with another --prefix?)"
-            raise RuleError(
-                f"{self.name}: rule {rule.id!r} needs {', '.join(missing)}; columns there: {there}. Compute what is "
-                f"missing: instructmining score INPUT -o OUT --indicators {','.join(missing)}"
-            )
+        if not self.fields or not missing:
+            return
+        for term in missing:
+            if term not in _COLUMNS:
+                raise RuleError(f"{self.name}: rule {rule.id!r}: {no_such('column', term, self.names)}")
+        there = ", ".join(self.columns) or "none (were they written with another --prefix?)"
+        raise RuleError(
+            f"{self.name}: rule {rule.id!r} needs {', '.join(missing)}; columns there: {there}. "
+            f"{self._how_to_compute(missing, bundles)}"
+        )
+
+    def _how_to_compute(self, columns: Sequence[str], bundles: Sequence[str | Path]) -> str:
+        command = f"instructmining score INPUT -o OUT --indicators {','.join(columns)}"
+        roles = frozenset().union(*map(roles_of, columns))
+        if not roles:
+            return f"Compute what is missing: {command}"
+        named = [str(self.bundle["path"])] if self.bundle is not None and "path" in self.bundle else []
+        found = bundle_with(roles, [*named, *bundles])
+        if found is not None:
+            return f"Compute what is missing: {command} --bundle {found}"
+        return (
+            f"No bundle here has the role{'s' * (len(roles) > 1)} {', '.join(sorted(roles))} for it; export one: "
+            f"{export_command(roles, 'BUNDLE')}; then compute what is missing: {command} --bundle BUNDLE"
+        )
 
     def _numbers(self, rows: Sequence[SourceRow], column: str) -> NDArray[np.float64]:
-        name = f"{self.prefix}{column}"
+        name = self.field(column)
         try:
             values = [row.fields[name] for row in rows]
         except KeyError:
@@ -187,10 +226,7 @@ class ScoredRows:
 
 def _number(row: SourceRow, name: str) -> float:
     if name not in row.fields:
-        raise SelectionError(
-            f"{row.source}, line {row.line}: no column {name!r}; score adds the columns. There are: "
-            f"{', '.join(list(row.fields)[-14:])}"
-        )
+        raise SelectionError(f"{row.source}, line {row.line}: {no_such('column', name, row.fields)}")
     value = row.fields[name]
     if value is None:
         return math.nan

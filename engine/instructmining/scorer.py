@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from instructmining.arguments import check_call, check_type
 from instructmining.batches import Batching
 from instructmining.budgets import CANDIDATES, calibrated
-from instructmining.bundle import Bundle
+from instructmining.bundle import Bundle, RoleName
 from instructmining.cache import demo_folder
 from instructmining.columns import part, predict, row_columns, rows_of
 from instructmining.corpus import Neighbourhood, NeighbourSearch, pools_of, siblings_of
@@ -200,6 +200,11 @@ class Scorer:
             return None
         graph = next(stream.role.graph for stream in self._work.plan.streams if "embedding" in stream.outputs)
         return self._executor.output_size(graph, "embedding")
+
+    @property
+    def roles(self) -> frozenset[RoleName]:
+        """The roles of the bundle that the columns rest on."""
+        return frozenset(role for stream in self._work.plan.streams for role in stream.roles)
 
     @property
     def precisions(self) -> frozenset[str]:
@@ -438,7 +443,7 @@ class Scorer:
             end: Position | None = None
             for window, embedding in windows:
                 if not spool.count:
-                    neighbours.settings.check_pool(window.examples)
+                    neighbours.settings.check_pool([of.row.fields if of.row else {} for of in window.examples])
                 with counts.timed("spool"):
                     spool.append(window, embedding)
                     end = window.end

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from instructmining.arguments import shown
 from instructmining.errors import FittingError, InputError
+from instructmining.names import no_such
 from instructmining.records import COLUMNS, PREDICTION, known_columns
 
 LOSS = "loss"
@@ -77,7 +78,7 @@ def read_runs(source: RunsSource, terms: Sequence[str] | None = None) -> Runs:
     if not table.places:
         raise FittingError(f"{table.name}: holds no run; wanted a header line and a line a run")
     if LOSS not in table.columns:
-        raise FittingError(f"{table.name}: no column {LOSS!r}; columns: {', '.join(table.columns)}")
+        raise FittingError(f"{table.name}: {no_such('column', LOSS, table.columns)}")
     losses = _numbers(table, LOSS)
     for place, loss in zip(table.places, losses, strict=True):
         if loss <= 0:
@@ -111,7 +112,7 @@ def _considered(table: _Table, terms: Sequence[str] | None) -> list[str]:
         if term in terms[:number]:
             raise FittingError(f"term {term!r} is named twice")
         if term not in there:
-            raise FittingError(f"{table.name}: no column {term!r} of means; columns: {', '.join(there)}")
+            raise FittingError(f"{table.name}: {no_such('column of means', term, there)}")
         if term not in filled:
             raise FittingError(f"{table.name}, column {term!r}: is empty in every run")
     return list(terms)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from instructmining.indicators.base import CorpusIndicator, Indicator, RowIndicator
+from instructmining.bundle import RoleName
+from instructmining.indicators.base import MEASURED_BY, CorpusIndicator, Indicator, RowIndicator
 from instructmining.indicators.ifd import IFD
 from instructmining.indicators.knn import KNN, PAPER_K
 from instructmining.indicators.lengths import INPUT_LENGTH, OUTPUT_LENGTH
@@ -29,4 +30,10 @@ INDICATORS: dict[str, Indicator] = {indicator.column: indicator for indicator in
 # What "all" means.
 USUAL = tuple(name for name, of in INDICATORS.items() if not isinstance(of, CorpusIndicator) or of.k == PAPER_K)
 
-__all__ = ["INDICATORS", "USUAL", "CorpusIndicator", "Indicator", "RowIndicator"]
+__all__ = ["INDICATORS", "USUAL", "CorpusIndicator", "Indicator", "RowIndicator", "roles_of"]
+
+
+def roles_of(column: str) -> frozenset[RoleName]:
+    """The roles of a bundle that an indicator's column needs; none for other columns."""
+    needs = INDICATORS[column].needs if column in INDICATORS else ()
+    return frozenset(MEASURED_BY[measure] for measure in needs if measure in MEASURED_BY)

@@ -318,6 +318,16 @@ def _sources(source: Sources) -> list[Source]:
     return [source]
 
 
+def first_fields(sources: Sequence[Source], rows: int = 4096) -> list[Mapping[str, object]]:
+    """The fields of the first good rows of some sources together, by default as many as the largest window has.
+
+    Raises:
+        InputError: a source is missing or cannot be read.
+    """
+    good = (row.fields for source in sources for row in open_rows(source) if isinstance(row, SourceRow))
+    return list(islice(good, rows))
+
+
 def input_digest(path: str) -> dict[str, object]:
     """What tells a file from another: its path as given, size and SHA-256; of standard input the path alone.
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from itertools import chain
 from typing import Literal, TypeAlias
 
 from instructmining.arguments import check_type
 from instructmining.errors import InputError
+from instructmining.names import no_such
 from instructmining.reading.conversations import TurnKeys
 from instructmining.records import SourceRow
 
@@ -228,7 +228,7 @@ class FieldOptions:
         for role in self.map:
             if role not in (*MAP_ROLES, *MAP_KEYS):
                 known = (*MAP_ROLES, *MAP_KEYS)
-                raise InputError(f"--map: unknown role {role!r}{near(role, known)}; known: {', '.join(known)}")
+                raise InputError(f"--map: {no_such('role', role, known)}")
         roles = self.map.keys() - set(MAP_KEYS)
         if ("chosen" in roles) != ("rejected" in roles):
             raise InputError("--map: a pair is 'chosen' and 'rejected'; name both")
@@ -272,13 +272,7 @@ def format_name(name: str | None) -> FormatName | None:
     for known in FORMATS:
         if name == known:
             return known
-    raise InputError(f"format {name!r}{near(name, FORMATS)}; known: {', '.join(FORMATS)}")
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    """The name that may have been meant, as part of a message; empty where none is close."""
-    close = get_close_matches(name, list(names), 1)
-    return f", did you mean {close[0]!r}" if close else ""
+    raise InputError(no_such("format", name, FORMATS))
 
 
 def detect(rows: Sequence[SourceRow], ignored: frozenset[str] = frozenset()) -> FormatName:
@@ -316,6 +310,5 @@ def _check_fields(named: Iterable[str], rows: Sequence[SourceRow]) -> None:
     for name in named:
         if rows and name not in there:
             raise InputError(
-                f"{rows[0].source}: --map names the field {name!r}, which none of the first {len(rows)} rows has"
-                f"{near(name, there)}; fields found: {field_names(rows)}"
+                f"{rows[0].source}: --map: {no_such('field', name, there)} (in the first {len(rows)} rows)"
             )

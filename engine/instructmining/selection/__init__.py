@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
+from typing import Any
 
 import numpy as np
+import orjson
 
-from instructmining.arguments import check_type
-from instructmining.errors import OutputError, SelectionError
+from instructmining.errors import SelectionError
+from instructmining.linefiles import line_file
 from instructmining.reading.examples import input_digest
 from instructmining.reading.rows import Source
 from instructmining.records import PREDICTION, SourceRow
 from instructmining.rules import Rule
 from instructmining.scored import ScoredRows
-from instructmining.selection.choices import Choice, Extras
+from instructmining.selection.choices import Choice, Extras, check
 from instructmining.selection.explanations import Explainer, rule_of_run
 from instructmining.selection.filesets import FileSet
+from instructmining.selection.near_duplicates import Distinct
 from instructmining.selection.ranking import Ranking, groups_as_json, rank
 from instructmining.selection.subsets import in_file_order, in_order, random_rows, without_scores
 
@@ -37,13 +40,22 @@ class Selection:
     left_out: Mapping[str, int] = field(default_factory=dict)  # rows by reason; with the kept ones they are all rows
     tokens: int | None = None  # of the rows kept, where a budget was given
     remarks: tuple[str, ...] = ()  # what was asked for and could not be done in full, in words
+    kept_rows: tuple[Mapping[str, object], ...] = ()  # the rows kept, the best first, where no OUT was given
 
 
-def select(  # noqa: PLR0913 - the files beside OUT came to eight options that stand alone
+def select(  # noqa: PLR0913 - what Choice says may be said here by itself
     scored: Source,
-    out: str | Path,
-    choice: Choice,
+    out: str | Path | None = None,
+    choice: Choice | None = None,
     *,
+    top: int | None = None,
+    fraction: float | None = None,
+    max_loss: float | None = None,
+    tokens: int | None = None,
+    where: Sequence[str] = (),
+    group_by: str | None = None,
+    quotas: Mapping[str, int] | None = None,
+    distinct: Distinct | None = None,
     by: str = PREDICTION,
     prefix: str = "",
     descending: bool = False,
@@ -59,8 +71,17 @@ def select(  # noqa: PLR0913 - the files beside OUT came to eight options that s
 
     Args:
         scored: a file that ``score`` wrote, or a table in memory with what it adds.
-        out: .jsonl, .jsonl.gz, .jsonl.zst or .parquet.
-        choice: which rows are kept.
+        out: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output, without OUT.selection.json. None: no
+            file, the rows are in the result's ``kept_rows``, and in memory.
+        choice: which rows are kept; or say it by the arguments of its fields' names.
+        top: as in :class:`Choice`, which explains all eight.
+        fraction: likewise.
+        max_loss: likewise.
+        tokens: likewise.
+        where: likewise.
+        group_by: likewise.
+        quotas: likewise.
+        distinct: likewise.
         by: the column to order by.
         prefix: what ``score`` put before its columns' names.
         descending: the largest values first, for columns where more is better.
@@ -70,21 +91,34 @@ def select(  # noqa: PLR0913 - the files beside OUT came to eight options that s
 
     Raises:
         InputError: the scored file cannot be read.
-        SelectionError: a line is not a row, or the rows lack a column or a group that is asked for.
+        SelectionError: an argument is of another type or out of range, a line is not a row, or the rows lack a column
+            or a group that is asked for.
         RowError: a row has no example that could be embedded, which ``distinct`` needs.
-        RuleError: the rule to explain cannot be read.
+        RuleError: the rule to explain cannot be read, or the rows lack one of its terms.
         OutputError: a file exists, has another suffix, or cannot be written.
 
     Example:
         >>> from instructmining import Choice, Distinct, Extras, Scorer, select
+        >>> select("scored.jsonl", "best.jsonl", top=1000, where=["output_length>=5"]).kept  # doctest: +SKIP
+        >>> select("scored.jsonl", fraction=0.1).kept_rows  # doctest: +SKIP
         >>> with Scorer.open("bundle", indicators=["knn_6"]) as scorer:  # doctest: +SKIP
         ...     choice = Choice(top=1000, where=["output_length>=5"], distinct=Distinct(0.3, scorer))
         ...     select("scored.jsonl", "best.jsonl", choice, extras=Extras(explain="why.jsonl"))
     """
-    check_type("out", out, (str, Path), wanted="the path of a file to write", error=OutputError)
-    check_type("choice", choice, Choice, wanted="a Choice: Choice(top=1000)", error=SelectionError)
-    check_type("extras", extras, (Extras, NoneType), wanted="an Extras or None", error=SelectionError)
-    check_type("by", by, str, wanted="a column's name", error=SelectionError)
+    given = {
+        "top": top,
+        "fraction": fraction,
+        "max_loss": max_loss,
+        "tokens": tokens,
+        "where": where,
+        "group_by": group_by,
+        "quotas": {} if quotas is None else quotas,
+        "distinct": distinct,
+    }
+    choice = _choice(choice, given)
+    check("out", out, (str, Path, NoneType), wanted='a path, "-" or None')
+    check("by", by, str, wanted="the name of a column")
+    check("extras", extras, (Extras, NoneType), wanted="Extras, as Extras(explain='why.jsonl')")
     extras = extras or Extras()
     if descending and choice.max_loss is not None:
         raise SelectionError("max_loss keeps the smallest values and does not go with descending")
@@ -92,6 +126,8 @@ def select(  # noqa: PLR0913 - the files beside OUT came to eight options that s
     targets = [extras.random_baseline, extras.explain, out]
     with FileSet(source.path, targets, prefix=prefix, overwrite=overwrite) as files:
         rule, remark = _rule(source.path, extras)
+        if rule is not None:
+            source.check_terms(rule)
         ranking = rank(source, choice, by=by, descending=descending)
 
         def content(row: SourceRow) -> bytes:
@@ -101,17 +137,46 @@ def select(  # noqa: PLR0913 - the files beside OUT came to eight options that s
             drawn = random_rows(np.flatnonzero(~np.isnan(ranking.values)), len(ranking.kept), extras.seed)
             files.write(extras.random_baseline, map(content, in_file_order(source, drawn)))
         if extras.explain is not None:
-            files.write(extras.explain, Explainer(source, ranking, choice, f"{prefix}{by}", rule).lines())
-        files.write(out, (line for _, line in in_order(source, ranking.kept, content)))
+            files.write(extras.explain, Explainer(source, ranking, choice, source.field(by), rule).lines())
+        lines = (line for _, line in in_order(source, ranking.kept, content))
+        rows: tuple[Mapping[str, object], ...] = ()
+        if out is None:
+            rows = tuple(map(orjson.loads, lines))
+        elif str(out) != "-":
+            files.write(out, lines)
         nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []
         remarks = (*nothing, *([remark] if remark else []), *_short_of_quota(ranking, choice))
-        found = _selection(ranking, choice, f"{prefix}{by}", remarks)
+        found = _selection(ranking, choice, source.field(by), remarks, rows)
         settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
         digest = input_digest(source.name) if source.path is not None else None
         said = {"instructmining": version("instructmining"), "scored": digest}
-        files.describe(out, said | _as_json(found, ranking, choice, settings, extras, rule))
+        if out is not None and str(out) != "-":
+            files.describe(out, said | _as_json(found, ranking, choice, settings, extras, rule))
         files.put_in_place()
+        if out is not None and str(out) == "-":
+            with line_file(None) as stream:
+                for line in lines:
+                    stream.write(line + b"\n")
     return found
+
+
+def _choice(choice: Choice | None, given: Mapping[str, Any]) -> Choice:
+    """The choice that was given, or the one that its fields' names say.
+
+    Raises:
+        SelectionError: both, neither, or something else was given.
+    """
+    said = [
+        name for name, value in given.items() if value is not None and not (isinstance(value, Sized) and not len(value))
+    ]
+    if choice is None:
+        return Choice(**given)
+    check(
+        "choice", choice, (Choice, NoneType), wanted="a Choice, as Choice(top=3), or the arguments themselves, as top=3"
+    )
+    if said:
+        raise SelectionError(f"both a Choice and {', '.join(said)} are given; say all of it in one of them")
+    return choice
 
 
 def _rule(scored: Path | None, extras: Extras) -> tuple[Rule | None, str]:
@@ -130,7 +195,13 @@ def _rule(scored: Path | None, extras: Extras) -> tuple[Rule | None, str]:
     )
 
 
-def _selection(ranking: Ranking, choice: Choice, value: str, remarks: tuple[str, ...]) -> Selection:
+def _selection(
+    ranking: Ranking,
+    choice: Choice,
+    value: str,
+    remarks: tuple[str, ...],
+    rows: tuple[Mapping[str, object], ...],
+) -> Selection:
     return Selection(
         rows=len(ranking.values),
         without_value=int(np.isnan(ranking.values).sum()),
@@ -139,6 +210,7 @@ def _selection(ranking: Ranking, choice: Choice, value: str, remarks: tuple[str,
         left_out=ranking.left_out(choice, value),
         tokens=ranking.tokens,
         remarks=remarks,
+        kept_rows=rows,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
+from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType
 
@@ -14,6 +15,8 @@ from instructmining.errors import SelectionError
 from instructmining.rules import Rule
 from instructmining.selection.conditions import Condition
 from instructmining.selection.near_duplicates import Distinct
+
+check = partial(check_type, error=SelectionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +45,10 @@ class Choice:
         """Check that there is a choice, and each part of it.
 
         Raises:
-            SelectionError: nothing is chosen by, a part is out of range, or a condition cannot be read.
+            SelectionError: nothing is chosen by, a part is of another type or out of range, or a condition cannot be
+                read.
         """
-        for name, value, kind in (
-            ("top", self.top, int),
-            ("tokens", self.tokens, int),
-            ("fraction", self.fraction, Real),
-            ("max_loss", self.max_loss, Real),
-        ):
-            check_type(name, value, (kind, NoneType), wanted="a number or None", error=SelectionError)
-        check_type("where", self.where, (list, tuple), wanted="a list: ['mtld>=5']", error=SelectionError)
-        check_type("group_by", self.group_by, (str, NoneType), wanted="a column's name", error=SelectionError)
-        check_type("quotas", self.quotas, Mapping, wanted="a dict of group: rows", error=SelectionError)
-        check_type("distinct", self.distinct, (Distinct, NoneType), wanted="a Distinct", error=SelectionError)
+        self._check_types()
         ways = (self.top, self.fraction, self.max_loss, self.tokens, self.distinct)
         if not any(way is not None for way in ways) and not self.where and not self.quotas:
             raise SelectionError(
@@ -70,10 +64,24 @@ class Choice:
         if self.quotas and self.group_by is None:
             raise SelectionError("quotas are of groups: give group_by (--group-by), the column whose values they name")
         for name, count in self.quotas.items():
-            check_type(f"quota of {name!r}", count, int, wanted="a number of rows", error=SelectionError)
             if count < 0:
                 raise SelectionError(f"quota of {name!r} is {count}, wanted at least 0")
         _ = self.conditions
+
+    def _check_types(self) -> None:
+        check("top", self.top, (Integral, NoneType), wanted="a whole number of rows")
+        check("fraction", self.fraction, (Real, NoneType), wanted="a share, 0..1")
+        check("max_loss", self.max_loss, (Real, NoneType), wanted="a number")
+        check("tokens", self.tokens, (Integral, NoneType), wanted="a whole number of tokens")
+        check("group_by", self.group_by, (str, NoneType), wanted="the name of a column")
+        check("distinct", self.distinct, (Distinct, NoneType), wanted="a Distinct, as Distinct(0.3, scorer)")
+        check("where", self.where, (list, tuple), wanted="a list of conditions, as ['perplexity<=30']")
+        for condition in self.where:
+            check("where", condition, str, wanted="conditions as text, as 'perplexity<=30'")
+        check("quotas", self.quotas, Mapping, wanted="a mapping of groups to rows, as {'science': 100}")
+        for group, rows in self.quotas.items():
+            check("quotas", group, str, wanted="groups as text")
+            check(f"quota of {group!r}", rows, Integral, wanted="a whole number of rows")
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -124,11 +132,14 @@ class Extras:
     seed: int = 0  # of the baseline
 
     def __post_init__(self) -> None:
-        """Check the seed.
+        """Check the types, and the seed.
 
         Raises:
-            SelectionError: it is negative, or no number.
+            SelectionError: one is of another type, or the seed is negative.
         """
-        check_type("seed", self.seed, int, wanted="a whole number", error=SelectionError)
+        check("explain", self.explain, (str, Path, NoneType), wanted="a path")
+        check("random_baseline", self.random_baseline, (str, Path, NoneType), wanted="a path")
+        check("rule", self.rule, (str, Path, Rule, NoneType), wanted="the name of a rule, a path or a Rule")
+        check("seed", self.seed, Integral, wanted="a whole number")
         if self.seed < 0:
             raise SelectionError(f"seed is {self.seed}, wanted at least 0")

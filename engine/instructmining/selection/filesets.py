@@ -24,7 +24,7 @@ class FileSet:
 
         Args:
             scored: the file that is read, None for a table in memory.
-            targets: the files, OUT the last; None is passed over.
+            targets: the files, OUT the last; None and "-", standard output, are passed over.
             prefix: what ``score`` put before its columns' names.
             overwrite: whether they may exist.
 
@@ -33,10 +33,9 @@ class FileSet:
         """
         self._prefix = prefix
         self._partials: dict[Path, Path] = {}
-        self._targets = [
-            check_out(target, overwrite=overwrite, sources=[scored]) for target in targets if target is not None
-        ]
+        self._targets = [Path(str(target)) for target in targets if target not in {None, "-"}]
         for target in self._targets:
+            check_out(target, overwrite=overwrite, sources=[scored])
             if sum(other.absolute() == target.absolute() for other in self._targets) > 1:
                 raise OutputError(f"{target}: is named for two files; name another file")
 
@@ -77,7 +76,7 @@ class FileSet:
         partial = Path(f"{target}.partial")
         with _as_output_error(target):
             self._partials[partial] = target
-            partial.write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2) + b"\n")
+            partial.write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n")
 
     def put_in_place(self) -> None:
         """Move all to where they belong, OUT the last.
@@ -85,7 +84,7 @@ class FileSet:
         Raises:
             OutputError: the file system does not do it.
         """
-        last = self._targets[-1]
+        last = self._targets[-1] if self._targets else None
         for partial, target in sorted(self._partials.items(), key=lambda item: item[1] == last):
             with _as_output_error(target):
                 partial.replace(target)

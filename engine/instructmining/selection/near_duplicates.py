@@ -42,12 +42,12 @@ class Distinct:
         """Check the distance and the format.
 
         Raises:
-            SelectionError: the distance is out of range, or the embedder is none.
+            SelectionError: the distance is no number or out of range, or the embedder is none.
             InputError: the format is not known.
         """
-        check_type("distance", self.distance, Real, wanted="a number", error=SelectionError)
-        if not hasattr(self.embedder, "embeddings"):
-            raise SelectionError(f"embedder is {shown(self.embedder)}, wanted Scorer.open(…, indicators=['knn_6'])")
+        check_type("distance", self.distance, Real, wanted="a number, 0..2", error=SelectionError)
+        if not callable(getattr(self.embedder, "embeddings", None)):
+            raise SelectionError(f"embedder is {shown(self.embedder)}, wanted a Scorer, or another with embeddings")
         if not 0 < self.distance <= 2:
             raise SelectionError(f"distance is {self.distance}, wanted more than 0 and at most 2 (of unit vectors)")
         format_name(self.format)

@@ -11,6 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import SelectionError
+from instructmining.names import no_such
 from instructmining.records import SourceRow
 from instructmining.scored import ScoredRows
 from instructmining.selection.choices import Choice
@@ -100,10 +101,10 @@ class Columns:
 
     def _test(self, rows: Sequence[SourceRow], verdicts: NDArray[np.int16]) -> None:
         for number, condition in enumerate(self._choice.conditions):
-            numbers = self._source.numbers_or_missing(rows, condition.column)
+            field = self._source.field(condition.column)
             first = Verdict.FIRST_CONDITION + 2 * number
-            _set(verdicts, np.isnan(numbers), first + 1)
-            _set(verdicts, ~condition.passes(numbers), first)
+            _set(verdicts, np.array([row.fields.get(field) is None for row in rows], dtype=np.bool_), first + 1)
+            _set(verdicts, ~condition.passes(rows, field), first)
 
     def _groups_of(self, rows: Sequence[SourceRow]) -> NDArray[np.int32]:
         field = self._source.field(self._choice.group_by or "")
@@ -124,15 +125,13 @@ class Columns:
             return
         name = self._source.name
         if np.isnan(self.values).all():
-            raise SelectionError(f"{name}: no row has a number in column {self._source.prefix + by!r}")
+            raise SelectionError(f"{name}: no row has a number in column {self._source.field(by)!r}")
         for column in sorted(self._missing):
-            raise SelectionError(f"{name}: no row has a column {self._source.field(column)!r}")
+            raise SelectionError(f"{name}: {no_such('column', column, self._source.names)}")
         for group in self._choice.quotas:
             if group not in self._numbers:
-                raise SelectionError(
-                    f"{name}: no row is of group {group!r}, which has a quota; the values of "
-                    f"{self._choice.group_by!r}: {', '.join(list(self._numbers)[:20])}"
-                )
+                missing = no_such("group", group, self._numbers)
+                raise SelectionError(f"{name}: --quota {group}={self._choice.quotas[group]}: {missing}")
 
 
 def _set(verdicts: NDArray[np.int16], rows: NDArray[np.bool_], verdict: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from instructmining.rules import OutOfRange, Rule
 from instructmining.scored import ScoredRows
 from instructmining.tables.columnstore import ColumnStore
 from instructmining.tables.correlations import correlations, inflation
+from instructmining.tables.few_tokens import rows_on_few_tokens
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -62,6 +63,7 @@ class Description:
     spearman: Mapping[str, Mapping[str, float | None]]
     inflation: Mapping[str, float | None]  # variance inflation factor among the indicators; infinity where collinear
     predicted: PredictedLoss | None  # None without rule and prediction
+    few_tokens: Mapping[str, int] = field(default_factory=dict)  # column → rows whose value rests on fewer than three
 
     @property
     def means(self) -> dict[str, float | None]:
@@ -104,8 +106,10 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
     indicators = [name for name in source.columns if name != PREDICTION]
     with ColumnStore(tuple(dict.fromkeys(source.columns + terms)) if source.fields else ()) as store:
         truncation = Truncation(f"{prefix}truncated")
+        few_tokens: Counter[str] = Counter()
         for block in source.blocks(store.names):
             store.add(block.columns)
+            few_tokens.update(rows_on_few_tokens(block.columns))
             for row in block.rows:
                 truncation.count(row)
         found = correlations(store, source.columns)
@@ -119,6 +123,7 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
             spearman=_by_name(source.columns, found.spearman),
             inflation=inflation(store, indicators),
             predicted=_predicted(store, chosen) if store.rows else None,
+            few_tokens=dict(few_tokens),
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from instructmining.errors import SelectionError
-from instructmining.linefiles import check_out, line_file
+from instructmining.linefiles import line_file, row_file
 from instructmining.reading.examples import input_digest
 from instructmining.reading.members import members
 from instructmining.reading.rows import Source
@@ -38,11 +38,11 @@ def rescore(
     """Predict by another rule from the columns there are, and write the rows with that prediction in place of theirs.
 
     All other bytes of a row stay. The rows are those that ``score`` would have written with this rule and the same
-    indicators. Beside OUT stands ``OUT.run.json``. Memory holds one block of rows.
+    indicators. Beside OUT stands ``OUT.run.json``, but for standard output. Memory holds one block of rows.
 
     Args:
         scored: a file that ``score`` wrote, with or without a prediction.
-        out: a path ending in .jsonl, .jsonl.gz or .jsonl.zst.
+        out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output.
         rule: "paper-v1", "paper-v3", a JSON file or a rule.
         prefix: what ``score`` put before its columns' names.
         overwrite: replace OUT.
@@ -61,8 +61,8 @@ def rescore(
     source = ScoredRows(scored, prefix=prefix)
     chosen = rule if isinstance(rule, Rule) else Rule.load(rule)
     source.check_terms(chosen)
-    target = check_out(out, overwrite=overwrite, sources=[source.path])
-    bundle = _bundle(source.path)
+    target = row_file(out, overwrite=overwrite, sources=[source.path])
+    bundle = source.bundle
     caution = _caution(chosen, bundle)
     rows = without_value = 0
 
@@ -191,18 +191,6 @@ class _Edit:
             pieces += [raw[at:begin], text]
             at = end
         return b"".join([*pieces, raw[at:]])
-
-
-def _bundle(scored: Path | None) -> Mapping[str, object] | None:
-    """The bundle that gave the columns, by the run file beside the scored file; None where that does not say."""
-    if scored is None:
-        return None
-    try:
-        run = orjson.loads(Path(f"{scored}.run.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return None
-    bundle = run.get("bundle") if isinstance(run, dict) else None
-    return bundle if isinstance(bundle, dict) else None
 
 
 def _caution(rule: Rule, bundle: Mapping[str, object] | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Descriptions and comparisons as text, CSV and JSON; text is complete wherever it goes, never cut to a width."""
+"""Descriptions and comparisons as text, CSV and JSON; with a width, text breaks its lines and cuts no number."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Literal
 
 import orjson
 
 from instructmining.records import PREDICTION
+from instructmining.tables.aligning import aligned, shortened, wrapped
 from instructmining.tables.comparing import Comparison, SetCounts
 from instructmining.tables.describing import Description, PredictedLoss
+from instructmining.tables.few_tokens import said_of_few_tokens
 
-_SUMMARY = ("mean", "sd", "min", "5%", "25%", "50%", "75%", "95%", "max", "null", "VIF")
+_SUMMARY = ("mean", "median", "sd", "min", "5%", "25%", "75%", "95%", "max", "null", "VIF")
+_LEAST_NAME = 16  # characters of a set's name beside its figures
 _DIFFERENCE = ("mean A", "mean B", "B - A", "standardized", "sd A", "sd B", "KS", "Wasserstein", "null A", "null B")
 
 
@@ -37,10 +41,16 @@ def descriptions_csv(described: Sequence[Description]) -> str:
     return written.getvalue()
 
 
-def descriptions_text(described: Sequence[Description]) -> str:
-    """Sets side by side where there are several, then each in full."""
-    parts = [_side_by_side(described)] if len(described) > 1 else []
-    return "\n\n".join([*parts, *(_description(one) for one in described)]) + "\n"
+def descriptions_text(described: Sequence[Description], *, width: int | None = None) -> str:
+    """Sets side by side where there are several, then each in full.
+
+    Args:
+        described: the sets.
+        width: most characters of a line; None: as many as there are.
+    """
+    kinds: tuple[Literal["mean", "median"], ...] = ("mean", "median") if len(described) > 1 else ()
+    parts = [_side_by_side(described, kind, width) for kind in kinds]
+    return "\n\n".join([*parts, *(_description(one, width) for one in described)]) + "\n"
 
 
 def comparison_json(comparison: Comparison) -> str:
@@ -48,13 +58,17 @@ def comparison_json(comparison: Comparison) -> str:
     return _json(asdict(comparison))
 
 
-def comparison_text(comparison: Comparison) -> str:
-    """Both sets, what entered and left, and a line for each column."""
-    lines = [f"{label}: {_set_line(side)}" for label, side in (("A", comparison.first), ("B", comparison.second))]
-    lines.append(
-        f"in both {comparison.common:,}, left (in A alone) {comparison.left:,}, "
-        f"entered (in B alone) {comparison.entered:,}"
-    )
+def comparison_text(comparison: Comparison, *, width: int | None = None) -> str:
+    """Both sets, what entered and left, and a line for each column.
+
+    Args:
+        comparison: of the sets.
+        width: most characters of a line; None: as many as there are.
+    """
+    sides = (("A", comparison.first), ("B", comparison.second))
+    lines = [wrapped(f"{label}: {_set_line(side)}", width, indent=3) for label, side in sides]
+    moved = f"left (in A alone) {comparison.left:,}, entered (in B alone) {comparison.entered:,}"
+    lines.append(wrapped(f"in both {comparison.common:,}, {moved}", width))
     table = [
         [
             name,
@@ -65,32 +79,35 @@ def comparison_text(comparison: Comparison) -> str:
         ]
         for name, one in comparison.columns.items()
     ]
-    return "\n".join([*lines, "", _aligned([["column", *_DIFFERENCE], *table])]) + "\n"
+    return "\n".join([*lines, "", aligned([["column", *_DIFFERENCE], *table], width)]) + "\n"
 
 
-def _side_by_side(described: Sequence[Description]) -> str:
+def _side_by_side(described: Sequence[Description], kind: Literal["mean", "median"], width: int | None) -> str:
     columns = list(dict.fromkeys(column for one in described for column in one.columns))
+    names = shortened([one.name for one in described], None if width is None else max(_LEAST_NAME, width // 3))
     rows = [
         [
-            one.name,
+            name,
             f"{one.rows:,}",
-            *(_number(one.columns[name].mean if name in one.columns else None) for name in columns),
+            *(_number(getattr(one.columns[column], kind) if column in one.columns else None) for column in columns),
         ]
-        for one in described
+        for name, one in zip(names, described, strict=True)
     ]
-    return "means\n" + _aligned([["set", "rows", *columns], *rows])
+    return f"{kind}s\n" + aligned([["set", "rows", *columns], *rows], width)
 
 
-def _description(described: Description) -> str:
+def _description(described: Description, width: int | None) -> str:
     lines = [f"{described.name}: {described.rows:,} row{'' if described.rows == 1 else 's'}"]
     if described.truncated_rows:
         roles = ", ".join(f"{role} {rows:,}" for role, rows in described.truncated.items())
         lines.append(f"truncated: {described.truncated_rows:,} ({roles})")
+    lines += said_of_few_tokens(described.few_tokens)
     if described.predicted is not None:
         lines += _predicted(described.predicted)
+    lines = [wrapped(line, width) for line in lines]
     if described.columns:
-        lines += ["", _summaries(described), "", "correlation: Pearson above the diagonal, Spearman below"]
-        lines.append(_correlation(described.pearson, described.spearman))
+        lines += ["", _summaries(described, width), "", "correlation: Pearson above the diagonal, Spearman below"]
+        lines.append(_correlation(described.pearson, described.spearman, width))
     return "\n".join(lines)
 
 
@@ -102,23 +119,23 @@ def _predicted(predicted: PredictedLoss) -> list[str]:
     return lines + [f"outside of what the rule was fitted on: {term}" for term in predicted.extrapolated]
 
 
-def _summaries(described: Description) -> str:
+def _summaries(described: Description, width: int | None) -> str:
     rows = [
         [
             name,
-            *(_number(value) for value in (one.mean, one.standard_deviation, one.minimum, one.percentile_5)),
-            *(_number(value) for value in (one.percentile_25, one.median, one.percentile_75, one.percentile_95)),
+            *(_number(value) for value in (one.mean, one.median, one.standard_deviation, one.minimum)),
+            *(_number(value) for value in (one.percentile_5, one.percentile_25, one.percentile_75, one.percentile_95)),
             _number(one.maximum),
             f"{one.nulls:,}",
             "" if name == PREDICTION else _number(described.inflation.get(name)),
         ]
         for name, one in described.columns.items()
     ]
-    return _aligned([["column", *_SUMMARY], *rows])
+    return aligned([["column", *_SUMMARY], *rows], width)
 
 
 def _correlation(
-    above: Mapping[str, Mapping[str, float | None]], below: Mapping[str, Mapping[str, float | None]]
+    above: Mapping[str, Mapping[str, float | None]], below: Mapping[str, Mapping[str, float | None]], width: int | None
 ) -> str:
     names = list(above)
     rows = [
@@ -131,7 +148,7 @@ def _correlation(
         ]
         for row, name in enumerate(names)
     ]
-    return _aligned([["", *names], *rows])
+    return aligned([["", *names], *rows], width)
 
 
 def _set_line(side: SetCounts) -> str:
@@ -143,14 +160,6 @@ def _set_line(side: SetCounts) -> str:
 
 def _number(value: float | None, form: str = "{:.5g}") -> str:
     return "-" if value is None else form.format(value)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
-    )
 
 
 def _json(value: object) -> str:
