@@ -19,6 +19,7 @@ from instructmining_cli.describe import describe
 from instructmining_cli.doctor import doctor
 from instructmining_cli.export import export
 from instructmining_cli.fit import fit
+from instructmining_cli.inspect import inspect
 from instructmining_cli.rescore import rescore
 from instructmining_cli.score import score
 from instructmining_cli.select import select
@@ -49,6 +50,7 @@ def _options(
 
 
 app.command()(score)
+app.command()(inspect)
 app.command()(select)
 app.command()(describe)
 app.command()(compare)

@@ -24,6 +24,7 @@ from instructmining.runstats import Statistics
 from instructmining.scorer import Scorer
 from instructmining.space import room_left, room_needed
 from instructmining.tables.few_tokens import rows_on_few_tokens, said_of_few_tokens
+from instructmining_cli.wording import duration, rows_of
 
 _TEXTS = {
     "document": "turns joined by newlines",
@@ -153,8 +154,8 @@ class Run:
         """Redraw; called by the scorer after each batch and each block of neighbours."""
         if (statistics.neighbours_expected_s or 0) >= _WORTH_A_WORD_S and not self._said_neighbours:
             self._said_neighbours = True
-            expected = _duration(statistics.neighbours_expected_s or 0)
-            self.say(f"searching the neighbours of {_rows(statistics.rows_scored)}: about {expected}")
+            expected = duration(statistics.neighbours_expected_s or 0)
+            self.say(f"searching the neighbours of {rows_of(statistics.rows_scored)}: about {expected}")
         now = time.perf_counter()
         if now - self._begin >= _UNREAD_AFTER_S and not self._said_unread:
             self.say_unread("so far")
@@ -164,7 +165,7 @@ class Run:
         share = self._share_done(statistics)
         elapsed = now - self._begin
         tokens = statistics.tokens.total()
-        left = _duration(elapsed / share - elapsed) if share > 0.01 else "?"
+        left = duration(elapsed / share - elapsed) if share > 0.01 else "?"
         speed = (
             f"{statistics.rows_computed:,.0f} rows, {statistics.rows_computed / elapsed:,.1f}/s, "
             f"{tokens / elapsed:,.0f} tokens/s, {left} left"
@@ -183,7 +184,7 @@ class Run:
         for path, counts in self._unread().items():
             new = {name: rows for name, rows in counts.items() if (path, name) not in self._said_unread}
             if new:
-                listed = ", ".join(f"{name}, {_rows(rows)}" for name, rows in new.items())
+                listed = ", ".join(f"{name}, {rows_of(rows)}" for name, rows in new.items())
                 self.say(f"{path}: not read: {listed}{f' {until}' if until else ''}")
                 self._said_unread |= {(path, name) for name in new}
 
@@ -281,14 +282,14 @@ class Run:
         elapsed = time.perf_counter() - self._begin
         tokens = self.statistics.tokens.total()
         self.say(
-            f"scored {_rows(self.rows_written)} in {_duration(elapsed)} "
+            f"scored {rows_of(self.rows_written)} in {duration(elapsed)} "
             f"({self.rows_written / elapsed:,.1f} rows/s, {tokens / elapsed:,.0f} tokens/s): {self.out}"
         )
         if self.rejected:
             where = "standard error" if self.out == "-" else f"{self.out}.rejects.jsonl"
-            self.say(f"rejected {_rows(self.rejected)}: {where}; the first because {self.reject_reason}")
+            self.say(f"rejected {rows_of(self.rejected)}: {where}; the first because {self.reject_reason}")
         if self.unpredicted:
-            self.say(f"no prediction for {_rows(self.unpredicted)}; the first because {self.null_reason}")
+            self.say(f"no prediction for {rows_of(self.unpredicted)}; the first because {self.null_reason}")
         for line in said_of_few_tokens(self.few_tokens):
             self.say(line)
         self.say_unread()
@@ -308,15 +309,3 @@ class Run:
 
 def _size(count: int) -> str:
     return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'' if count == 1 else 's'}"
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s"
-    hours, rest = divmod(whole, 3600)
-    return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60} min {rest % 60:02d} s"

@@ -74,6 +74,10 @@ class TextEncoder:
         self._outer.encode(texts, known)
         return [np.frombuffer(bytearray(known[text]), dtype=np.int64) for text in texts]
 
+    def decoded(self, ids: NDArray[np.int64]) -> str:
+        """The text of ids, special tokens included."""
+        return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
+
     def rendered(self, texts: Sequence[Sequence[Part]], *, max_tokens: int, known: Known | None = None) -> list[Tokens]:
         """Ids of each rendered text, its response tokens marked as scored.
 

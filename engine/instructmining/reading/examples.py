@@ -12,7 +12,7 @@ from typing import cast
 
 from instructmining.arguments import check_call, check_type
 from instructmining.errors import InputError, RowError
-from instructmining.reading.formats import FieldOptions, FormatName, Shape
+from instructmining.reading.formats import FieldOptions, FieldRole, FormatName, Shape
 from instructmining.reading.objects import is_objects
 from instructmining.reading.parsing import RowParser
 from instructmining.reading.rows import MAX_ROW_BYTES, RowReader, Source, Sources, open_rows
@@ -31,6 +31,7 @@ class ExampleReader:
         blank: blank lines skipped so far.
         formats: the format of each file, as it was detected or given.
         unread: of each file the fields that hold text and are not read, with the rows that have it.
+        taken: of each file the roles and the fields that take them, with the rows that have it; not kept for a resume.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ExampleReader:
         self.blank = 0
         self.formats: dict[str, FormatName] = {}
         self.unread: dict[str, Mapping[str, int]] = {}
+        self.taken: dict[str, Mapping[tuple[FieldRole, str], int]] = {}
         self._readers = readers
         self._begun: dict[int, Iterator[RowOrReject]] = {}  # of what can be read once, and was looked into
         self._begin: Position | None = None
@@ -206,6 +208,7 @@ class ExampleReader:
         parser = RowParser(self._fields.shape_named(self.formats[reader.path]), self._fields)
         parser.unread.update(self.unread.get(reader.path, {}))
         self.unread[reader.path] = parser.unread
+        self.taken[reader.path] = parser.taken
         return parser
 
     def _detected(self, reader: RowReader, good: Sequence[SourceRow]) -> RowParser:

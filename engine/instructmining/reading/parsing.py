@@ -38,6 +38,7 @@ class RowParser:
     Attributes:
         shape: of the rows.
         unread: how many rows hold text in a field that takes no role, by field; ``messages[].name`` is a key of turns.
+        taken: how many rows have a field that takes a role, by role and field.
     """
 
     def __init__(self, shape: Shape, options: FieldOptions | None = None) -> None:
@@ -49,6 +50,7 @@ class RowParser:
         """
         self.shape = shape
         self.unread: Counter[str] = Counter()
+        self.taken: Counter[tuple[FieldRole, str]] = Counter()
         self._options = options or FieldOptions()
         self._threads = _Threads() if "message" in shape.needs else None
 
@@ -75,6 +77,7 @@ class RowParser:
             example = Example((*_before(parsed), *_response(parsed)), row)
         _check_response(example, self.shape)
         self._count_unread(parsed, example, row)
+        self.taken.update(parsed.taken.items())
         return example
 
     def pass_over(self, row: SourceRow) -> None:

@@ -1,0 +1,102 @@
+"""``instructmining inspect``: what an input holds, and what the models will see of it, before anything is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from instructmining_cli.device_options import DeviceName
+from instructmining_cli.field_options import Format, Ignore, Map, field_options
+from instructmining_cli.option_checks import known_indicators, known_rule
+from instructmining_cli.text_out import text_width
+
+if TYPE_CHECKING:
+    from instructmining.bundle import Bundle
+    from instructmining_cli.inspecting import Asked, Inspection
+
+
+def inspect(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files as score takes them.")],
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="Bundle whose tokenizers and templates are meant; by default the demo's, if built."),
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option(callback=known_rule, help="paper-v1, paper-v3 or a JSON file, as for score.")
+    ] = None,
+    indicators: Annotated[
+        str | None, typer.Option(callback=known_indicators, help="Columns that would be computed, as for score.")
+    ] = None,
+    device: DeviceName = "auto",
+    format: Format = None,
+    map: Map = None,
+    ignore: Ignore = None,
+    prefix: Annotated[str, typer.Option(help="Put before the name of each added column, as for score.")] = "",
+    max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest text of a model, as for score.")] = None,
+    sample: Annotated[
+        int, typer.Option(min=1, help="Rows to look at in all inputs together, and at least 20 of each.")
+    ] = 1000,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Show the texts of the first N.")] = 2,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show what an input holds: its format and why, the fields that are read and those that are not, bad rows, lengths.
+
+    And the first rows as each model would be given them, with what is scored and what is cut, and how long scoring
+    should take here by the last run. No model is loaded.
+    """
+    fields = field_options(format=format, mapping=map, ignore=ignore)
+    asked = Asked(opened_bundle(bundle, max_tokens), rule, indicators)
+    found = inspect_inputs(inputs, fields, asked, sample=sample, shown=rows, prefix=prefix)
+    print_inspection(found, asked, device, json=json)
+
+
+def print_inspection(found: Inspection, asked: Asked, device: str, *, json: bool = False) -> None:
+    """Print what was found, with how long scoring should take."""
+    import orjson
+
+    from instructmining_cli.inspect_report import as_json, report
+
+    expected_s, said = _expected(found, asked.bundle, device)
+    if json:
+        typer.echo(orjson.dumps(as_json(found, expected_s=expected_s), option=orjson.OPT_INDENT_2).decode())
+        return
+    for line in report(found, expected_s=expected_s, said_of_speed=said, width=text_width(None)):
+        typer.echo(line)
+
+
+def opened_bundle(bundle: str | None, max_tokens: int | None) -> Bundle | None:
+    """The bundle that is named, or the demo's where it is built; its graphs are not loaded."""
+    from instructmining.bundle import Bundle
+    from instructmining.cache import cached_demo_bundle
+
+    folder = Path(bundle) if bundle is not None else cached_demo_bundle()
+    if folder is None:
+        typer.echo("no bundle: tokens are not counted; give --bundle", err=True)
+        return None
+    return Bundle.open(folder).limited(max_tokens)
+
+
+def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[float | None, str]:
+    """Seconds that scoring all rows should take, and where that comes from or why it is not known."""
+    from instructmining_cli.speeds import last_speed
+
+    if bundle is None:
+        return None, "no bundle is at hand"
+    looked_at = sum(file.looked_at for file in found.files)
+    tokens: dict[str, float] = {}
+    for name, of in found.lengths.items():
+        if of.limit is not None and looked_at:
+            label = name.partition(":")[0]
+            tokens[label] = tokens.get(label, 0.0) + float(of.tokens.sum()) / looked_at * found.rows
+    if not tokens:
+        return None, "no model is asked for"
+    speed = last_speed(bundle, device)
+    expected_s = None if speed is None else speed.expected_s(tokens)
+    if speed is None or expected_s is None:
+        return None, f"no run with this bundle on the device {device!r} has timed these columns"
+    return (
+        expected_s,
+        f"{sum(tokens.values()):,.0f} tokens at the speed of the run of {speed.at[:10]} on {speed.device}",
+    )

@@ -1,0 +1,165 @@
+"""What ``inspect`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from instructmining.reading.formats import SHAPES
+from instructmining.tables.aligning import aligned, wrapped
+from instructmining_cli.inspecting import FileFacts, Inspection, Lengths, SeenRow, SeenText
+from instructmining_cli.wording import duration, rows_of
+
+_MOST_SHOWN = 600  # characters of a text; its middle is left out
+_OPEN, _CLOSE = "⟦", "⟧"  # around what is scored
+_QUANTILES = (("5%", 5), ("median", 50), ("95%", 95))
+
+
+def report(found: Inspection, *, expected_s: float | None, said_of_speed: str, width: int | None) -> Iterator[str]:
+    """Lines of text, some of several lines.
+
+    Args:
+        found: what was found.
+        expected_s: seconds that scoring all rows should take; None where nothing says it.
+        said_of_speed: where that comes from, or why it is not known.
+        width: characters of a line; None for no limit.
+    """
+    for file in found.files:
+        yield from (wrapped(line, width) for line in _file(file))
+    if found.refused:
+        yield wrapped(f"refused by the models' templates: {_counted(len(found.refused), found)}; {_why(found)}", width)
+    if found.lengths:
+        yield ""
+        yield aligned(_length_rows(found.lengths), width)
+    for number, row in enumerate(found.first, 1):
+        yield ""
+        yield from (wrapped(line, width, indent=6) for line in _row(number, row))
+    yield ""
+    yield wrapped(_expected(found, expected_s, said_of_speed), width)
+
+
+def as_json(found: Inspection, *, expected_s: float | None) -> dict[str, object]:
+    """The same as JSON."""
+    return {
+        "rows": round(found.rows),
+        "expected_s": expected_s,
+        "files": [
+            {
+                "path": file.path,
+                "format": file.format,
+                "rows": round(file.rows),
+                "rows_are_counted": file.is_whole,
+                "looked_at": file.looked_at,
+                "fields": {role: dict(names) for role, names in file.roles.items()},
+                "not_read": dict(file.unread),
+                "rejected": file.rejected,
+                "rejects": [{"line": reject.line, "reason": reject.reason} for reject in file.rejects],
+                "scored_before": list(file.earlier),
+            }
+            for file in found.files
+        ],
+        "lengths": {
+            name: {
+                "texts": len(of.tokens),
+                "mean": float(of.tokens.mean()) if len(of.tokens) else None,
+                **{label: _quantile(of, share) for label, share in _QUANTILES},
+                "max": int(of.tokens.max(initial=0)),
+                "cut": of.cut,
+                "limit": of.limit,
+            }
+            for name, of in found.lengths.items()
+        },
+        "first_rows": [
+            {
+                "line": row.example.row.line if row.example.row else None,
+                "side": row.example.side,
+                "texts": [
+                    {
+                        "model": text.label,
+                        "tokens": text.tokens,
+                        "cut": text.cut,
+                        "segments": [{"text": part, "scored": scored} for part, scored in text.segments],
+                    }
+                    for text in row.texts
+                ],
+            }
+            for row in found.first
+        ],
+    }
+
+
+def _file(file: FileFacts) -> Iterator[str]:
+    about = "" if file.is_whole else "about "
+    looked = "" if file.is_whole else f", the first {file.looked_at:,} looked at"
+    yield f"{file.path}: {about}{rows_of(round(file.rows))}{looked}"
+    if file.format is None:
+        yield "  format: none found, no row could be read"
+    else:
+        known = SHAPES.get(file.format)
+        why = "as --map says" if known is None else f"by its fields: {known.described()}"
+        yield f"  format {file.format}, {why}"
+    taken = [
+        f"{role}: {', '.join(f'{name} ({rows:,})' for name, rows in names.items())}"
+        for role, names in file.roles.items()
+    ]
+    if taken:
+        yield f"  read: {'; '.join(taken)}"
+    if file.unread:
+        yield f"  not read: {', '.join(f'{name} ({rows:,})' for name, rows in file.unread.items())}"
+    if file.earlier:
+        yield f"  scored before with: {', '.join(file.earlier)}; these are kept"
+    if file.rejected:
+        yield f"  rejected: {rows_of(file.rejected)} of {file.looked_at:,}"
+        for reject in file.rejects:
+            yield f"    line {reject.line}: {reject.reason}"
+
+
+def _counted(rows: int, found: Inspection) -> str:
+    return f"{rows_of(rows)} of {sum(file.looked_at for file in found.files):,}"
+
+
+def _why(found: Inspection) -> str:
+    first = found.refused[0]
+    return f"the first on line {first.line}: {first.reason}"
+
+
+def _length_rows(lengths: Mapping[str, Lengths]) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [["tokens of", "texts", *(label for label, _ in _QUANTILES), "max", "limit", "cut"]]
+    for name, of in lengths.items():
+        quantiles = [f"{_quantile(of, share):,.0f}" for _, share in _QUANTILES]
+        limit = "" if of.limit is None else f"{of.limit:,}"
+        cut = "" if of.limit is None else f"{of.cut:,}"
+        rows.append([name, f"{len(of.tokens):,}", *quantiles, f"{of.tokens.max(initial=0):,}", limit, cut])
+    return rows
+
+
+def _quantile(of: Lengths, share: int) -> float:
+    return float(np.percentile(of.tokens, share)) if len(of.tokens) else 0.0
+
+
+def _row(number: int, row: SeenRow) -> Iterator[str]:
+    place = f" (line {row.example.row.line})" if row.example.row else ""
+    side = f", {row.example.side}" if row.example.side else ""
+    yield f"example {number}{place}{side}, {_OPEN}scored{_CLOSE}:"
+    for text in row.texts:
+        cut = f", {text.cut:,} more are cut" if text.cut else ""
+        yield f"  {text.label}, {text.tokens:,} tokens{cut}:"
+        yield f"    {_shown(text)}"
+
+
+def _shown(text: SeenText) -> str:
+    whole = "".join(f"{_OPEN}{part}{_CLOSE}" if scored else part for part, scored in text.segments)
+    line = whole.replace("\n", "⏎")
+    if len(line) <= _MOST_SHOWN:
+        return line
+    half = _MOST_SHOWN // 2
+    return f"{line[:half]} … {len(line) - 2 * half:,} characters … {line[-half:]}"
+
+
+def _expected(found: Inspection, expected_s: float | None, said_of_speed: str) -> str:
+    about = "" if all(file.is_whole for file in found.files) else "about "
+    rows = rows_of(round(found.rows))
+    if expected_s is None:
+        return f"{about}{rows}; how long scoring takes is not known: {said_of_speed}"
+    return f"{about}{rows}: scoring should take {duration(expected_s)} ({said_of_speed})"

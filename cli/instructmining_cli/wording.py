@@ -1,0 +1,17 @@
+"""Counts and times in words."""
+
+from __future__ import annotations
+
+
+def rows_of(count: int) -> str:
+    """A number of rows."""
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, or minutes and hours where they are many."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60} min {rest % 60:02d} s"
