@@ -46,6 +46,8 @@ def inspect(
     And the first rows as each model would be given them, with what is scored and what is cut, and how long scoring
     should take here by the last run. No model is loaded.
     """
+    from instructmining_cli.inspecting import Asked, inspect_inputs
+
     fields = field_options(format=format, mapping=map, ignore=ignore)
     asked = Asked(opened_bundle(bundle, max_tokens), rule, indicators)
     found = inspect_inputs(inputs, fields, asked, sample=sample, shown=rows, prefix=prefix)
