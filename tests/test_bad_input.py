@@ -17,7 +17,7 @@ from pyarrow import feather
 
 from instructmining import Example, Scorer, Turn
 from instructmining.errors import RowError
-from instructmining.reading.rows import MAX_ROW_BYTES
+from instructmining.reading.options import MAX_ROW_BYTES
 
 GOOD = b'{"instruction": "Name a colour.", "output": "Green, it is said."}'
 

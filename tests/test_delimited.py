@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from instructmining.errors import InputError
 from instructmining.reading.examples import read_examples
-from instructmining.reading.rows import MAX_ROW_BYTES, open_rows
+from instructmining.reading.options import MAX_ROW_BYTES, ReadOptions
+from instructmining.reading.rows import open_rows
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 BOM = b"\xef\xbb\xbf"
@@ -27,7 +28,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 def read(path: Path, content: bytes, *, max_row_bytes: int = MAX_ROW_BYTES) -> list[RowOrReject]:
     path.write_bytes(content)
-    return list(open_rows(str(path), max_row_bytes=max_row_bytes))
+    return list(open_rows(str(path), ReadOptions(max_row_bytes)))
 
 
 def values(rows: list[RowOrReject]) -> list[list[object]]:
@@ -130,7 +131,7 @@ def test_a_file_of_no_more_than_a_header_has_no_rows(tmp_path: Path, content: by
     [
         (b"a,b,a\n1,2,3\n", "the header names 'a' more than once"),
         (b'"a,b\n1,2\n', "line 1: invalid CSV: a quote is left open; wanted a header"),
-        (b"\xff\xfea\x00", "is UTF-16; wanted UTF-8"),
+        (b"\xff\xfea\x00", "is UTF-16; give --encoding utf-16"),
         (b"caf\xe9,b\n", "line 1: not UTF-8"),
     ],
 )

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from instructmining.errors import InputError
 from instructmining.reading import jsonl
-from instructmining.reading.rows import MAX_ROW_BYTES, open_rows
+from instructmining.reading.options import MAX_ROW_BYTES, ReadOptions
+from instructmining.reading.rows import open_rows
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 BOM = b"\xef\xbb\xbf"
@@ -29,7 +30,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 def read(path: Path, content: bytes, *, max_row_bytes: int = MAX_ROW_BYTES) -> list[RowOrReject]:
     path.write_bytes(content)
-    return list(open_rows(str(path), max_row_bytes=max_row_bytes))
+    return list(open_rows(str(path), ReadOptions(max_row_bytes)))
 
 
 def good(rows: list[RowOrReject]) -> list[dict[str, object]]:

@@ -16,6 +16,7 @@ from instructmining.batches import Batching
 from instructmining.budgets import one_budget
 from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FormatName
+from instructmining.reading.options import ReadOptions
 from instructmining.records import Reject
 from instructmining.scorer import Scorer
 from instructmining_cli.demo_bundle import cache_folder
@@ -31,6 +32,7 @@ def choose_budgets(
     *,
     given: int | None,
     limit: int | None,
+    options: ReadOptions,
     say: Callable[[str], None],
 ) -> Origin:
     """Give the scorer the budgets asked for, or those found before for its bundle and device, or find them now.
@@ -49,7 +51,7 @@ def choose_budgets(
     if "-" in inputs or limit is not None or sum(Path(path).stat().st_size for path in inputs) < _WORTH_BYTES:
         return "usual"
     say("finding the fastest batch size on this device, once")
-    examples = read_examples(inputs, format=name, on_reject=_pass)
+    examples = read_examples(inputs, format=name, options=options, on_reject=_pass)
     found = scorer.calibrate(islice(examples, scorer.batching.window_rows))
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")

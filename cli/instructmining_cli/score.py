@@ -17,6 +17,7 @@ from instructmining_cli.device_options import (
     TensorRT,
     acceleration,
 )
+from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
 
 if TYPE_CHECKING:
     from instructmining.reading.examples import ExampleReader
@@ -29,7 +30,8 @@ def score(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="JSON, JSON lines, CSV or TSV, also .gz or .zst; .parquet, .arrow, .feather; - reads standard input.",
+            help="JSON, JSON lines, CSV or TSV, also .gz or .zst; .parquet, .arrow, .feather; folders of them and "
+            "'patterns/**/*.jsonl'; - reads standard input.",
         ),
     ],
     out: Annotated[
@@ -79,6 +81,8 @@ def score(
         str | None,
         typer.Option(help="alpaca, sharegpt, messages or prompt_response; by default detected in each file."),
     ] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     prefix: Annotated[str, typer.Option(help="Put before the name of each added column.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first N rows only.")] = None,
     max_row_bytes: Annotated[int, typer.Option(min=2, help="A longer row is rejected; in bytes, uncompressed.")] = 64
@@ -116,6 +120,8 @@ def score(
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite begins anew; give one of them")
     name = format_name(format)
+    options = reading_options(delimiter=delimiter, encoding=encoding, max_row_bytes=max_row_bytes)
+    inputs, not_read = expanded(inputs, out=out, say=_say)
     around = Neighbourhood(knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
     folder = bundle or demo_bundle(_say)
     check_open_files()
@@ -126,7 +132,7 @@ def score(
             inputs,
             format=name,
             limit=limit,
-            max_row_bytes=max_row_bytes,
+            options=options,
             columns=added_names(COLUMNS, prefix),  # select takes them all for ours
         )
         scorer = stack.enter_context(
@@ -141,7 +147,7 @@ def score(
             )
         )
         origin = kept_budgets(writer.identity, scorer, given=budget_tokens) or choose_budgets(
-            scorer, inputs, name, given=budget_tokens, limit=limit, say=_say
+            scorer, inputs, name, given=budget_tokens, limit=limit, options=options, say=_say
         )
         if around != Neighbourhood() and not scorer.searches_neighbours:
             _say("the settings of the neighbours have no effect: no knn column is asked for")
@@ -153,16 +159,19 @@ def score(
             "cuda_graphs": cuda_graphs,
             "tensorrt": str(tensorrt) if tensorrt else None,
             "gpu_memory_gib": gpu_memory,
+            "not_read": not_read,
         }
         settings: dict[str, object] = {
             "format": format,
             "prefix": prefix,
             "limit": limit,
             "strict": strict,
-            "max_row_bytes": max_row_bytes,
+            **asdict(options),
             "max_tokens": max_tokens,
         }
-        run = Run(scorer, inputs, out, asked | settings | {"budget_from": origin}, around, reader=reader)
+        run = Run(
+            scorer, inputs, out, asked | settings | {"budget_from": origin}, around, reader=reader, options=options
+        )
         neighbours = {"knn": asdict(around), "knn_against": input_digest(knn_against) if knn_against else None}
         identity = identity_of(scorer, inputs, settings | neighbours, origin)
         if writer.identity is not None:

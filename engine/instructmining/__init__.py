@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from instructmining.fitting import Fit, fit
     from instructmining.frames import score_table, to_arrow
     from instructmining.reading.examples import read_examples
+    from instructmining.reading.options import ReadOptions
     from instructmining.records import Example, Reject, ScoredRow, Turn
     from instructmining.rules import Rule
     from instructmining.runstats import Statistics
@@ -45,6 +46,7 @@ __all__ = [
     "Fit",
     "InstructMiningError",
     "Neighbourhood",
+    "ReadOptions",
     "Reject",
     "Rescoring",
     "Rule",
@@ -75,6 +77,7 @@ _MODULES = {
     "Fit": "fitting",
     "InstructMiningError": "errors",
     "Neighbourhood": "corpus",
+    "ReadOptions": "reading.options",
     "Reject": "records",
     "Rescoring": "tables.rescoring",
     "Rule": "rules",

@@ -10,10 +10,13 @@ from typing import cast
 
 from instructmining.errors import InputError, RowError
 from instructmining.reading.formats import FormatName, detect, format_name, parse
-from instructmining.reading.rows import MAX_ROW_BYTES, RowReader, Source, open_rows
+from instructmining.reading.options import ReadOptions
+from instructmining.reading.rows import RowReader, Source, open_rows
+from instructmining.reading.sources import expand
 from instructmining.records import Example, InputWindow, Position, Reject, RowOrReject, SourceRow
 
 DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused
+_USUAL = ReadOptions()
 
 
 class ExampleReader:
@@ -42,6 +45,7 @@ class ExampleReader:
         self._readers = readers
         self._begin: Position | None = None
         self._at = (0, 0, 0, 0)  # file, line and offset of the row met last, and the blank lines before it
+        self._seen = (0, 0.0)  # rows, and bytes of all files up to the end of the last of them
         self._format = name
         self._limit = limit
         self._taken = taken
@@ -49,12 +53,27 @@ class ExampleReader:
 
     @property
     def share_read(self) -> float | None:
-        """Share of the files' bytes that were read, 0..1; None where the size is not known."""
-        sizes = [reader.bytes_total for reader in self._readers]
-        if None in sizes:
+        """Share of the files' bytes up to the end of the last row that was counted, 0..1; None where it is not known.
+
+        It may be asked for in any thread.
+        """
+        total = self._bytes_total
+        if total is None:
             return None
-        total = sum(size for size in sizes if size is not None)
-        return sum(reader.bytes_read for reader in self._readers) / total if total else 1.0
+        return self._seen[1] / total if total else 1.0
+
+    @property
+    def rows_expected(self) -> float | None:
+        """Rows of all files, by those that were counted and their share; None where nothing tells it yet."""
+        rows, bytes_read = self._seen
+        total = self._bytes_total
+        if not total or not bytes_read:
+            return None
+        return rows * total / bytes_read
+
+    @property
+    def _bytes_total(self) -> int | None:
+        return _sum(reader.bytes_total for reader in self._readers)
 
     def begin_after(self, position: Position) -> None:
         """Go on behind a position that an earlier reader of the same files gave.
@@ -101,17 +120,20 @@ class ExampleReader:
 
     def _of_file(self, file: int, reader: RowReader) -> Iterator[Example | Reject]:
         blank_before = self.blank
-        rows = ((row, blank_before + reader.blank) for row in reader)
-        first: list[tuple[RowOrReject, int]] = []
+        before = _sum(other.bytes_total for other in self._readers[:file]) or 0
+        rows = ((row, blank_before + reader.blank, before + reader.bytes_read) for row in reader)
+        first: list[tuple[RowOrReject, int, float]] = []
         if self._begin is not None and file == self._begin.file:
-            next(rows, None)  # the row of the position is done
+            _, _, bytes_read = next(rows, (None, 0, before))  # the row of the position is done
+            self._seen = (self.rows, bytes_read)
             name = self.formats.get(reader.path)
         else:
             most = DETECTION_ROWS if self._limit is None else min(DETECTION_ROWS, self._limit)
             first = list(islice(rows, most))
-            name = self._detected(reader, [row for row, _ in first if isinstance(row, SourceRow)])
-        for row, self.blank in chain(first, rows):
+            name = self._detected(reader, [row for row, _, _ in first if isinstance(row, SourceRow)])
+        for row, self.blank, bytes_read in chain(first, rows):
             self.rows += 1
+            self._seen = (self.rows, bytes_read)
             self._at = (file, row.line, row.offset, self.blank)
             item = self._example(row, name)
             if isinstance(item, Reject):
@@ -120,6 +142,7 @@ class ExampleReader:
             if self.rows == self._limit:
                 return
         self.blank = blank_before + reader.blank
+        self._seen = (self.rows, before + (reader.bytes_total or 0))
 
     def _detected(self, reader: RowReader, good: Sequence[SourceRow]) -> FormatName | None:
         """The format of a file, by its first good rows.
@@ -156,28 +179,39 @@ def read_examples(
     format: FormatName | None = None,  # noqa: A002 - the field's word, and the option's
     limit: int | None = None,
     columns: Sequence[str] = (),
-    max_row_bytes: int = MAX_ROW_BYTES,
+    options: ReadOptions = _USUAL,
     on_reject: Callable[[Reject], None] | None = None,
 ) -> ExampleReader:
     """Read instruction data, streaming.
 
     Args:
         source: one or more of: files of JSON lines, JSON arrays, CSV or TSV, also .gz or .zst; files of Parquet or
-            Arrow; "-" for JSON lines on standard input; tables in memory, which are whatever has ``__arrow_c_stream__``
-            (pandas, Polars, pyarrow) and the splits of ``datasets``.
+            Arrow; folders and patterns of files, see :func:`~instructmining.reading.sources.expand`; "-" for standard
+            input; tables in memory, which are whatever has ``__arrow_c_stream__`` (pandas, Polars, pyarrow) and the
+            splits of ``datasets``.
         format: of the rows; by default it is detected in each file.
         limit: rows to take, bad ones included.
         columns: names that will be added to the rows; a row must not have them already.
-        max_row_bytes: a longer row is rejected.
+        options: how rows are read.
         on_reject: takes the rows that hold no example; without it the first one raises.
 
     Raises:
-        InputError: a file is missing or a folder, nothing here reads its kind, or the format is not known.
+        InputError: a file is missing, a folder has none, nothing here reads its kind, or the format is not known.
         RowError: while reading, at the first bad row, when nobody takes rejects.
     """
     several = [source] if isinstance(source, str) or not isinstance(source, Sequence) else list(source)
-    readers = [open_rows(one, max_row_bytes=max_row_bytes) for one in several]
+    readers = [open_rows(file, options) for one in several for file in _files(one)]
     return ExampleReader(readers, format_name(format), limit, frozenset(columns), on_reject or _raise)
+
+
+def _files(source: Source) -> Sequence[Source]:
+    return expand([source]).paths if isinstance(source, (str, Path)) else [source]
+
+
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    """The sum; None where one is not known."""
+    every = list(sizes)
+    return None if None in every else sum(size for size in every if size is not None)
 
 
 def input_digest(path: str) -> dict[str, object]:
