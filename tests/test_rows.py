@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import given, settings
@@ -461,3 +465,39 @@ def test_standard_input_is_read_and_has_no_known_size(monkeypatch: pytest.Monkey
     assert [(row.source, row.line) for row in reader] == [("-", 1), ("-", 3)]
     assert reader.bytes_total is None
     assert reader.blank == 1
+
+
+# What the first bytes say
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows", "rows.txt", "rows.gz", "rows.jsonl.zst", "rows.jsonl.gz"])
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+def test_a_compressed_file_is_read_whatever_its_name_says(tmp_path: Path, name: str, packing: str) -> None:
+    assert good(read(tmp_path / name, COMPRESS[packing](b'{"a":1}\n'))) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows", "rows.csv", "rows.arrow", "rows.parquet"])
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "stream"])
+def test_a_table_is_read_whatever_its_name_says(tmp_path: Path, name: str, kind: str) -> None:
+    table = pa.table({"a": [1, 2]})
+    sink = io.BytesIO()
+    if kind == "parquet":
+        pq.write_table(table, sink)
+    else:
+        with (pa.ipc.new_file if kind == "arrow" else pa.ipc.new_stream)(sink, table.schema) as writer:
+            writer.write_table(table)
+    rows = read(tmp_path / name, sink.getvalue())
+    assert good(rows) == [{"a": 1}, {"a": 2}]
+    assert {row.source for row in rows} == {str(tmp_path / name)}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+def test_a_pipe_is_read_once_from_its_first_byte(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    content = gzip.compress(b'{"a":1}\n{"a":2}\n')
+    writing = threading.Thread(target=path.write_bytes, args=(content,))
+    writing.start()
+    rows = list(open_rows(str(path)))
+    writing.join()
+    assert good(rows) == [{"a": 1}, {"a": 2}]

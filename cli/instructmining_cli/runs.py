@@ -284,7 +284,8 @@ class Run:
     def say_result(self) -> None:
         """The closing words."""
         now = time.perf_counter()
-        before = f", {self.from_before.rows:,} of them from before" if self.from_before.rows else ""
+        earlier = self.from_before.rows - self.from_before.rejected
+        before = f", {earlier:,} of them by the run that was cut," if earlier else ""
         self.say(
             f"scored {_rows(self.rows_written)}{before} in {_duration(now - self._begin)} "
             f"({self._speed(now)}): {self.out}"

@@ -75,7 +75,7 @@ def score(
     ] = "all",
     knn_against: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The rows of this file are the neighbours, not those of the run."),
+        typer.Option(metavar="FILE", help="The rows of this file or folder are the neighbours, not those of the run."),
     ] = None,
     format: Annotated[
         str | None,
@@ -122,7 +122,10 @@ def score(
     name = format_name(format)
     options = reading_options(delimiter=delimiter, encoding=encoding, max_row_bytes=max_row_bytes)
     inputs, not_read = expanded(inputs, out=out, say=_say)
-    around = Neighbourhood(knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
+    others = expanded([knn_against], out=out, say=_say)[0] if knn_against else []
+    around = Neighbourhood(
+        knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against, options if others else None
+    )
     folder = bundle or demo_bundle(_say)
     check_open_files()
     writer = RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs)
@@ -160,6 +163,7 @@ def score(
             "tensorrt": str(tensorrt) if tensorrt else None,
             "gpu_memory_gib": gpu_memory,
             "not_read": not_read,
+            "budget_from": origin,
         }
         settings: dict[str, object] = {
             "format": format,
@@ -172,7 +176,7 @@ def score(
         run = Run(
             scorer, inputs, out, asked | settings | {"budget_from": origin}, around, reader=reader, options=options
         )
-        neighbours = {"knn": asdict(around), "knn_against": input_digest(knn_against) if knn_against else None}
+        neighbours = {"knn": asdict(around), "knn_against": [input_digest(path) for path in others]}
         identity = identity_of(scorer, inputs, settings | neighbours, origin)
         if writer.identity is not None:
             check_identity(writer.identity, identity, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import orjson
 
+from instructmining.errors import InputError
 from instructmining.reading.compression import BOM, DAMAGE, FileRows
+from instructmining.reading.options import ReadOptions
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 _CHUNK = 1 << 20
@@ -20,6 +23,7 @@ _KEPT = 1000  # bytes kept of a row that is too long, or that stopped the readin
 _BETWEEN = b" \t\r\n,"
 _NEWLINES = re.compile(rb"[\r\n]\s*")
 _DATA = b'"data"'
+_ENCODINGS = frozenset({"utf-8", "utf-8-sig", "ascii"})
 _OBJECT = re.compile(rb"\s*\{")
 
 
@@ -28,6 +32,18 @@ class JsonRows(FileRows):
 
     Which of them it is shows in the first bytes.
     """
+
+    def __init__(self, path: str, options: ReadOptions) -> None:
+        """Name a file, as :class:`FileRows` does.
+
+        Raises:
+            InputError: there is no such file, it cannot be read, or another encoding than UTF-8 is asked for.
+        """
+        super().__init__(path, options)
+        if options.encoding is not None and codecs.lookup(options.encoding).name not in _ENCODINGS:
+            raise InputError(
+                f"{path}: JSON is read as UTF-8 only; --encoding {options.encoding} is of CSV and TSV; convert the file"
+            )
 
     def rows_of(self, stream: io.BufferedReader, head: bytes) -> Iterator[RowOrReject]:
         """See :meth:`FileRows.rows_of`."""
