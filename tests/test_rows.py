@@ -279,6 +279,13 @@ def test_a_pretty_printed_row_with_a_long_run_of_spaces_takes_no_long_time(tmp_p
     assert time.perf_counter() - begin < 1  # linear takes milliseconds, quadratic three seconds
 
 
+def test_an_array_on_one_line_takes_time_by_its_size_alone(tmp_path: Path) -> None:
+    content = b"[" + b",".join([b'{"a":"' + b"x" * 90 + b'"}'] * 60_000) + b"]"
+    begin = time.perf_counter()
+    assert len(read(tmp_path / "rows.json", content)) == 60_000
+    assert time.perf_counter() - begin < 3  # half a second; six where the lines before each row are counted again
+
+
 TEXTS = st.text(alphabet=st.sampled_from('ab"\\[]{},:\n\t é😀\u2028'), max_size=8)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,

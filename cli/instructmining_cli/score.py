@@ -122,15 +122,14 @@ def score(
     name = format_name(format)
     options = reading_options(delimiter=delimiter, encoding=encoding, max_row_bytes=max_row_bytes)
     inputs, not_read = expanded(inputs, out=out, say=_say)
-    others = expanded([knn_against], out=out, say=_say)[0] if knn_against else []
+    others, _ = expanded([knn_against] if knn_against else [], out=out, say=_say)
     around = Neighbourhood(
         knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against, options if others else None
     )
     folder = bundle or demo_bundle(_say)
     check_open_files()
-    writer = RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs)
     with ExitStack() as stack:
-        stack.enter_context(writer)
+        writer = stack.enter_context(RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs))
         reader = read_examples(
             inputs,
             format=name,

@@ -144,7 +144,8 @@ class _Values:
         self._max_row_bytes = max_row_bytes
         self._buffer = b""
         self._offset = 0  # of the buffer's first byte in the file
-        self._line = 1  # on which the buffer begins
+        self._line = 1  # on which the byte stands up to which lines were counted
+        self._counted = 0  # where that is in the buffer
         self._cursor = 0  # everything in the buffer before it was looked at
         self._depth = 0  # brackets open around the cursor, the array's own not counted
         self._start = 0  # where the open value begins, if there is one
@@ -189,7 +190,8 @@ class _Values:
             return False
         if self._depth:
             self._cursor = len(self._buffer) if match is None else match.start()
-        self._line += self._buffer.count(b"\n", 0, keep)
+        self._count_lines(keep)
+        self._counted -= keep
         self._offset += keep
         self._cursor -= keep
         self._start -= keep
@@ -257,9 +259,14 @@ class _Values:
             end = begin + _KEPT if self._problem else len(self._buffer)
             yield self._piece(begin, end, problem)
 
+    def _count_lines(self, end: int) -> None:
+        """Up to a place in the buffer; the places never go back, so that each byte is looked at once."""
+        self._line += self._buffer.count(b"\n", self._counted, end)
+        self._counted = end
+
     def _piece(self, begin: int, end: int, problem: str = "") -> _Piece:
-        line = self._line + self._buffer.count(b"\n", 0, begin)
-        return _Piece(line, self._offset + begin, self._offset + end, self._buffer[begin:end], problem)
+        self._count_lines(begin)
+        return _Piece(self._line, self._offset + begin, self._offset + end, self._buffer[begin:end], problem)
 
 
 def array_of_document(head: bytes) -> int | None:
