@@ -197,7 +197,14 @@ def test_an_out_elsewhere_is_fine(here: Path, out: str) -> None:
     assert expand(["data/*.jsonl"], out=out).paths == ("data/a.jsonl",)
 
 
-# The command
+# Callers
+
+
+def test_from_python_what_is_left_out_is_logged(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(here / "data", "a.jsonl", "README.md")
+    with caplog.at_level("INFO", "instructmining"):
+        assert responses("data") == ["a.jsonl"]
+    assert caplog.messages == ["data: 1 entry is not read: README.md"]
 
 
 def test_a_folder_is_scored_and_what_is_left_out_is_said(

@@ -86,6 +86,13 @@ def test_another_delimiter_is_said_and_taken_when_it_is_given(give: Callable[[by
     assert row.fields == {"a": "x", "b": "1"}
 
 
+def test_a_broken_first_line_of_json_costs_no_other(give: Callable[[bytes], None]) -> None:
+    give(b'nonsense\n{"a":1}\n')
+    bad, good = open_rows("-")
+    assert isinstance(bad, Reject)
+    assert isinstance(good, SourceRow)
+
+
 def test_a_cut_compressed_table_is_an_input_error(give: Callable[[bytes], None]) -> None:
     give(gzip.compress(CONTENTS["parquet"])[:-20])
     with pytest.raises(InputError, match=r"^-: cannot be copied into .*cut"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from instructmining.records import Example, InputWindow, Position, Reject, RowOr
 
 DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused
 _USUAL = ReadOptions()
+_log = logging.getLogger(__name__)
 
 
 class ExampleReader:
@@ -205,7 +207,12 @@ def read_examples(
 
 
 def _files(source: Source) -> Sequence[Source]:
-    return expand([source]).paths if isinstance(source, (str, Path)) else [source]
+    if not isinstance(source, (str, Path)):
+        return [source]
+    files = expand([source])
+    for skipped in files.skipped:
+        _log.info("%s", skipped)
+    return files.paths
 
 
 def _sum(sizes: Iterable[int | None]) -> int | None:

@@ -17,12 +17,14 @@ from instructmining.reading.options import ReadOptions
 from instructmining.records import RowOrReject
 
 _JSON = (b"{", b"[")
+_DELIMITERS = (b",", b"\t", b";", b"|")  # of a header; which of them is read unasked is less
 
 
 class StandardInput:
     """Rows of standard input in order, bad ones as rejects.
 
-    It is a table where it begins like Parquet or Arrow, JSON where it begins with a bracket, else delimited text.
+    It is a table where it begins like Parquet or Arrow, delimited text where its first line begins with no bracket and
+    has a delimiter in it, or where one is asked for, else JSON.
 
     Attributes:
         path: "-".
@@ -74,11 +76,12 @@ class StandardInput:
 
     def _text(self, head: bytes) -> FileRows:
         begin = head.removeprefix(BOM).lstrip()
-        if self._options.delimiter is None and (not begin or begin.startswith(_JSON)):
-            return JsonRows(self.path, self._options)
         header = begin.partition(b"\n")[0]
+        delimiter = self._options.delimiter
+        if delimiter is None and (begin.startswith(_JSON) or not any(usual in header for usual in _DELIMITERS)):
+            return JsonRows(self.path, self._options)
         usual = "\t" if header.count(b"\t") > header.count(b",") else ","
-        return DelimitedRows(self.path, self._options, delimiter=self._options.delimiter or usual)
+        return DelimitedRows(self.path, self._options, delimiter=delimiter or usual)
 
     def _table(self, source: ByteSource, kind: Kind) -> Iterator[RowOrReject]:
         """A table's rows lie anywhere in it, so it is kept in a temporary file meanwhile."""
