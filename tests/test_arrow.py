@@ -23,6 +23,7 @@ from pyarrow import feather
 from instructmining.errors import InputError, SelectionError
 from instructmining.reading.arrow import TableRows
 from instructmining.reading.examples import read_examples
+from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import Source, open_rows
 from instructmining.records import Reject, RowOrReject, SourceRow
 from instructmining.scored import ScoredRows
@@ -247,7 +248,7 @@ def test_a_year_that_no_calendar_here_has_is_a_reject() -> None:
 
 def test_a_row_over_the_limit_is_a_reject() -> None:
     long = pa.table({"output": ["x" * 2000, "y"]})
-    bad, good = open_rows(long, max_row_bytes=1500)
+    bad, good = open_rows(long, ReadOptions(1500))
     assert isinstance(bad, Reject)
     assert (bad.reason, len(bad.raw)) == ("row is longer than 1500 bytes", 1000)
     assert fields([good]) == [{"output": "y"}]
@@ -327,7 +328,7 @@ def test_the_first_rows_cost_no_more_than_their_row_group(tmp_path: Path, monkey
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", None)
     reader = open_rows(path)
     assert next(iter(reader)).line == 1
-    assert reader.bytes_read == 0
+    assert reader.bytes_read <= Path(path).stat().st_size // 1000 + 1
     assert len(list(reader)) == 1000
     assert reader.bytes_read == reader.bytes_total == Path(path).stat().st_size
 
@@ -446,5 +447,5 @@ def test_memory_holds_a_part_of_a_table_only(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"output": noise}), path, row_group_size=20_000, use_dictionary=False)
     before = pa.total_allocated_bytes()
-    most = max(pa.total_allocated_bytes() - before for _ in TableRows(str(path), max_row_bytes=1 << 20))
+    most = max(pa.total_allocated_bytes() - before for _ in TableRows(str(path), max_row_bytes=1 << 20, kind="parquet"))
     assert most < 8 << 20 < sum(map(len, noise))

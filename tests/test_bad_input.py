@@ -17,7 +17,7 @@ from pyarrow import feather
 
 from instructmining import Example, Scorer, Turn
 from instructmining.errors import RowError
-from instructmining.reading.rows import MAX_ROW_BYTES
+from instructmining.reading.options import MAX_ROW_BYTES
 
 GOOD = b'{"instruction": "Name a colour.", "output": "Green, it is said."}'
 
@@ -246,6 +246,12 @@ def test_a_text_that_is_no_unicode_is_refused_by_the_python_interface(small_bund
         ("rows.arrow", b"", "cannot be read"),
         ("rows.xlsx", b"PK", "not read by this version"),
         ("rows.csv", b"instruction,output,output\na,b,c\n", "more than once"),
+        (
+            "rows.csv",
+            b"instruction;output\na;b\n",
+            "rows.csv: the header is one field, 'instruction;output'; give --del",
+        ),
+        ("rows.csv", "instruction,output\na,b\n".encode("utf-16"), "rows.csv: is UTF-16; give --encoding utf-16"),
         ("rows.jsonl", b'{"title": "a"}\n', "no known format"),
         ("rows.jsonl", b'{"instruction": "a", "output": "b", "reward": 1}\n', "--prefix"),
     ],
@@ -281,6 +287,40 @@ def test_what_is_no_readable_file_is_named(
     assert run("score", path, "-o", tmp_path / "out.jsonl", "--bundle", small_bundle) == 1
     assert "rows.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("instruction;output\nSag «é».;Ja, gern.\n".encode("latin-1"), ("--delimiter", ";", "--encoding", "latin-1")),
+        ("instruction|output\nSag «é».|Ja, gern.\n".encode("utf-16"), ("--delimiter", "|", "--encoding", "utf-16")),
+        ("instruction\toutput\nSag «é».\tJa, gern.\n".encode(), ("--delimiter", "\\t")),
+    ],
+)
+def test_a_table_of_text_of_another_kind_is_scored_by_its_options(
+    score: Callable[..., Any], content: bytes, options: tuple[str, ...]
+) -> None:
+    code, rows, _ = score(content, *options, name="rows.csv")
+    assert code == 0
+    assert [(row["instruction"], row["output"]) for row in rows] == [("Sag «é».", "Ja, gern.")]
+
+
+def test_a_latin_1_row_is_rejected_with_the_option_that_reads_it(score: Callable[..., Any]) -> None:
+    code, rows, rejects = score(b"instruction,output\na,b\ncaf\xe9,b\n", name="rows.csv")
+    assert (code, len(rows)) == (3, 1)
+    assert rejects[0]["reason"].endswith("; if the file is Latin-1, give --encoding latin-1")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--delimiter", ";;"), ("--delimiter", '"'), ("--encoding", "latin-99"), ("--encoding", "cp037")],
+)
+def test_an_option_without_such_a_value_is_wrong_usage(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    for command in (("score", "a.csv", "-o", "out.jsonl"), ("bench", "a.csv")):
+        assert run(*command, option, value) == 2
+        assert f"{option} {value!r}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n \n", b"[]", b"\xef\xbb\xbf"])

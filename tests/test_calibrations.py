@@ -9,6 +9,7 @@ import pytest
 
 from instructmining import Scorer
 from instructmining.reading.formats import FieldOptions
+from instructmining.reading.options import ReadOptions
 from instructmining_cli import calibrations
 
 
@@ -29,7 +30,9 @@ def rows(tmp_path: Path) -> Path:
 def calibrated(bundle: Path, rows: Path, *, limit: int | None = None) -> tuple[dict[str, int], list[str]]:
     said: list[str] = []
     with Scorer.open(bundle, indicators=["perplexity", "knn_6"], device="cpu") as scorer:
-        calibrations.choose_budgets(scorer, [str(rows)], FieldOptions(), given=None, limit=limit, say=said.append)
+        calibrations.choose_budgets(
+            scorer, [str(rows)], FieldOptions(), given=None, limit=limit, options=ReadOptions(), say=said.append
+        )
         return dict(scorer.batching.budget_tokens), said
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from instructmining.devices import cuda_problem
@@ -35,6 +37,7 @@ def test_help_lists_the_commands_that_work(run: Callable[..., int], capsys: pyte
     shown = capsys.readouterr().out
     assert re.findall(r"^  (\w+)  ", shown, re.MULTILINE) == [
         "score",
+        "inspect",
         "select",
         "describe",
         "compare",
@@ -110,6 +113,24 @@ def test_standard_input_streams_to_standard_output(small_bundle: Path) -> None:
     assert done.returncode == 3
     assert len([orjson.loads(line) for line in done.stdout.splitlines()]) == 5
     assert sum(line.startswith(b"{") for line in done.stderr.splitlines()) == 6
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv.gz", "json document"])
+def test_standard_input_of_any_kind_is_scored(small_bundle: Path, tmp_path: Path, kind: str) -> None:
+    rows = [{"instruction": "Name a colour.", "output": "Green."}, {"instruction": "And another.", "output": "Blue."}]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows")
+        given = (tmp_path / "rows").read_bytes()
+    elif kind == "csv.gz":
+        given = gzip.compress(b"instruction,output\nName a colour.,Green.\nAnd another.,Blue.\n")
+    else:
+        given = orjson.dumps({"version": "1.1", "data": rows})
+    command = [sys.executable, "-c", "from instructmining_cli.main import main; main()", "score", "-", "-o", "-"]
+    options = ["--bundle", str(small_bundle), "--indicators", "mtld"]
+    done = subprocess.run(command + options, input=given, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = [orjson.loads(line) for line in done.stdout.splitlines()]
+    assert [{"instruction": row["instruction"], "output": row["output"]} for row in found] == rows
 
 
 def test_a_compressed_output_is_the_same_rows(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> None:
@@ -372,6 +393,11 @@ def test_neighbours_are_what_the_options_say_and_the_run_file_says_it_too(
     against, said = score("--knn-against", rows)
     assert said["pool"] == "the 5 rows of another file"
     assert distances(against, "knn_1") == [0.0] * 5
+    others = tmp_path / "others"
+    others.mkdir()
+    table = "".join(f"Say {text};{text}\n" for text in texts)
+    (others / "a.csv").write_text(f"instruction;output\n{table}", encoding="utf-8")
+    assert score("--knn-against", others, "--delimiter", ";")[0] == against
 
 
 def test_neighbours_of_a_file_that_is_not_there_are_refused(

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from instructmining.errors import InputError
 from instructmining.reading.examples import read_examples
-from instructmining.reading.rows import MAX_ROW_BYTES, open_rows
+from instructmining.reading.options import MAX_ROW_BYTES, ReadOptions
+from instructmining.reading.rows import open_rows
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 BOM = b"\xef\xbb\xbf"
@@ -27,7 +28,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 def read(path: Path, content: bytes, *, max_row_bytes: int = MAX_ROW_BYTES) -> list[RowOrReject]:
     path.write_bytes(content)
-    return list(open_rows(str(path), max_row_bytes=max_row_bytes))
+    return list(open_rows(str(path), ReadOptions(max_row_bytes)))
 
 
 def values(rows: list[RowOrReject]) -> list[list[object]]:
@@ -130,7 +131,7 @@ def test_a_file_of_no_more_than_a_header_has_no_rows(tmp_path: Path, content: by
     [
         (b"a,b,a\n1,2,3\n", "the header names 'a' more than once"),
         (b'"a,b\n1,2\n', "line 1: invalid CSV: a quote is left open; wanted a header"),
-        (b"\xff\xfea\x00", "is UTF-16; wanted UTF-8"),
+        (b"\xff\xfea\x00", "is UTF-16; give --encoding utf-16"),
         (b"caf\xe9,b\n", "line 1: not UTF-8"),
     ],
 )
@@ -178,3 +179,129 @@ def test_what_the_csv_module_writes_is_read_back(
     found = read(path, COMPRESS[path.suffix if path.suffix in COMPRESS else ""](content))
     assert values(found) == rows
     assert all(content[row.offset : row.offset + 1] == b'"' for row in found)
+
+
+# Other delimiters and encodings
+
+
+def read_with(path: Path, content: bytes, options: ReadOptions) -> list[RowOrReject]:
+    path.write_bytes(content)
+    return list(open_rows(str(path), options))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.txt", "rows.csv.gz"])
+@pytest.mark.parametrize(("delimiter", "comma"), [(";", ";"), ("|", "|"), ("tab", "\t"), ("\\t", "\t"), ("§", "§")])
+def test_a_delimiter_that_is_given_is_the_one(tmp_path: Path, name: str, delimiter: str, comma: str) -> None:
+    content = f'a,b{comma}c\nx{comma}"1{comma}2"\n'.encode()
+    packed = gzip.compress(content) if name.endswith(".gz") else content
+    (row,) = read_with(tmp_path / name, packed, ReadOptions(delimiter=delimiter))
+    assert isinstance(row, SourceRow)
+    assert row.fields == {"a,b": "x", "c": f"1{comma}2"}
+
+
+def test_a_delimiter_leaves_json_and_tables_as_they_are(tmp_path: Path) -> None:
+    for name in ("rows.jsonl", "rows.json"):
+        (row,) = read_with(tmp_path / name, b'{"a":"x;y"}\n', ReadOptions(delimiter=";"))
+        assert isinstance(row, SourceRow)
+        assert row.fields == {"a": "x;y"}
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "mend"),
+    [
+        ("rows.csv", "a;b;c", "';'"),
+        ("rows.csv", "a;b", "';'"),
+        ("rows.csv", "a\tb", "tab"),
+        ("rows.csv", "a|b;c|d", "'|'"),
+        ("rows.tsv", "a,b", "','"),
+    ],
+)
+def test_a_header_of_one_field_says_which_delimiter_to_give(tmp_path: Path, name: str, header: str, mend: str) -> None:
+    with pytest.raises(InputError) as error:
+        read(tmp_path / name, f"{header}\n1;2;3\n".encode())
+    assert str(error.value) == f"{tmp_path / name}: the header is one field, {header!r}; give --delimiter {mend}"
+
+
+def test_a_header_of_one_field_without_a_delimiter_is_one_field(tmp_path: Path) -> None:
+    assert values(read(tmp_path / "rows.csv", b"a\nx;y\n")) == [["x;y"]]
+
+
+def test_bytes_that_are_not_utf_8_say_which_option_reads_them(tmp_path: Path) -> None:
+    good, bad = read(tmp_path / "rows.csv", b"a,b\n1,2\ncaf\xe9,2\n")
+    assert values([good]) == [["1", "2"]]
+    assert isinstance(bad, Reject)
+    assert bad.reason == "not UTF-8: byte 0xe9 on line 3; if the file is Latin-1, give --encoding latin-1"
+
+
+WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+
+
+@pytest.mark.parametrize("packed", COMPRESS)
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8", "utf-8-sig", *WIDE])
+def test_an_encoding_that_is_given_is_the_one_and_places_are_bytes_of_the_file(
+    tmp_path: Path, encoding: str, packed: str
+) -> None:
+    text = 'a,b\r\ncafé,1\r\n\r\n"x\ny",ß\r\nà,\r\n'
+    content = text.encode(encoding)
+    options = ReadOptions(encoding=encoding)
+    path = tmp_path / f"rows.csv{packed}"
+    rows = read_with(path, COMPRESS[packed](content), options)
+    assert values(rows) == [["café", "1"], ["x\ny", "ß"], ["à", ""]]
+    assert [row.line for row in rows] == [2, 4, 6]
+    plain = encoding.removesuffix("-sig") if encoding not in {"utf-16", "utf-32"} else f"{encoding}-le"
+    ends = {"café": 'café,1\r\n\r\n"x\ny",ß\r\nà,\r\n', '"x': '"x\ny",ß\r\nà,\r\n', "à": "à,\r\n"}
+    assert [content[row.offset :].decode(plain) for row in rows] == list(ends.values())
+    for begin, row in enumerate(rows):
+        reader = open_rows(str(path), options)
+        reader.begin_at(row.line, row.offset)
+        assert list(reader) == rows[begin:]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_line_breaks_byte_inside_a_character_ends_no_line(tmp_path: Path, encoding: str) -> None:
+    text = "a,b\n\u0a0a\u0a0d\u0d0a\u000b\u0a00,\u0aff\n1,2\n"
+    rows = read_with(tmp_path / "rows.csv", text.encode(encoding), ReadOptions(encoding=encoding))
+    assert values(rows) == [["\u0a0a\u0a0d\u0d0a\u000b\u0a00", "\u0aff"], ["1", "2"]]
+
+
+@pytest.mark.parametrize("encoding", WIDE)
+def test_a_bad_row_of_wide_characters_costs_no_other(tmp_path: Path, encoding: str) -> None:
+    content = ("a,b\n1,2\n" + "x" * 99 + ",2\nbad\n3,4\n").encode(encoding)
+    options = ReadOptions(70, encoding=encoding)
+    rows = read_with(tmp_path / "rows.csv", content, options)
+    assert values(rows) == [["1", "2"], ["3", "4"]]
+    reasons = [row.reason for row in rows if isinstance(row, Reject)]
+    assert reasons == ["row is longer than 70 bytes (is a quote left open?)", "row has 1 fields, the header 2"]
+    assert isinstance(rows[2], Reject)
+    codec = encoding if encoding not in {"utf-16", "utf-32"} else f"{encoding}-le"
+    assert rows[2].raw == "bad".encode(codec)
+    assert [row.line for row in rows] == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "problem"),
+    [
+        ("a,b\n".encode("utf-16-le"), "utf-16", "has no byte order mark; give --encoding utf-16-le or utf-16-be"),
+        ("a,b\n1,2\n".encode("utf-16"), None, "is UTF-16; give --encoding utf-16"),
+    ],
+)
+def test_an_encoding_that_cannot_be_told_is_an_input_error(
+    tmp_path: Path, content: bytes, encoding: str | None, problem: str
+) -> None:
+    with pytest.raises(InputError, match=f"rows.csv: {problem}$"):
+        read_with(tmp_path / "rows.csv", content, ReadOptions(encoding=encoding))
+
+
+def test_bytes_that_are_not_in_the_encoding_are_a_reject(tmp_path: Path) -> None:
+    (bad,) = read_with(tmp_path / "rows.csv", b"a,b\n1,\x81\n", ReadOptions(encoding="cp1252"))
+    assert isinstance(bad, Reject)
+    assert bad.reason == "not cp1252: byte 0x81 on line 2"
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.jsonl.gz"])
+def test_an_encoding_is_of_delimited_text_alone(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b'{"a":1}\n') if name.endswith(".gz") else b'{"a":1}\n')
+    with pytest.raises(InputError, match=r"JSON is read as UTF-8 only; --encoding latin-1 is of CSV and TSV"):
+        open_rows(str(path), ReadOptions(encoding="latin-1"))
+    assert len(list(open_rows(str(path), ReadOptions(encoding="utf8")))) == 1

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from instructmining.errors import InputError, RowError
 from instructmining.reading.examples import DETECTION_ROWS, ExampleReader, read_examples
+from instructmining.reading.options import ReadOptions
 from instructmining.records import COLUMNS, InputWindow, Position, Reject
 
 ALPACA = {"instruction": "a", "input": "", "output": "b"}
@@ -168,7 +169,7 @@ def test_a_reject_keeps_the_bytes_of_its_row(tmp_path: Path) -> None:
 def test_a_row_over_the_limit_of_bytes_is_a_reject(tmp_path: Path) -> None:
     rejects: list[Reject] = []
     path = write(tmp_path / "a.jsonl", ALPACA, {**ALPACA, "output": "x" * 100}, ALPACA)
-    assert len(list(read_examples(path, max_row_bytes=60, on_reject=rejects.append))) == 2
+    assert len(list(read_examples(path, options=ReadOptions(60), on_reject=rejects.append))) == 2
     assert [(reject.line, reject.reason) for reject in rejects] == [(2, "row is longer than 60 bytes")]
 
 
@@ -197,12 +198,13 @@ def test_a_field_that_no_column_hides_is_fine(tmp_path: Path) -> None:
 # Files
 
 
-def test_a_missing_file_or_a_folder_is_an_input_error_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_missing_file_or_an_empty_folder_is_an_input_error_before_anything_is_read(tmp_path: Path) -> None:
     good = write(tmp_path / "a.jsonl", ALPACA)
     with pytest.raises(InputError, match=r"gone\.jsonl: No such file"):
         read_examples([good, tmp_path / "gone.jsonl"])
-    with pytest.raises(InputError, match="is a folder"):
-        read_examples([good, tmp_path])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: the folder holds no file of rows"):
+        read_examples([good, tmp_path / "empty"])
 
 
 # Going on from a position

@@ -223,14 +223,14 @@ def test_where_no_run_was_begun_there_is_none_to_go_on_with(tmp_path: Path) -> N
     assert Journal.resume(tmp_path) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"version": 1}', b"null", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"version": 2}', b"null", b"\xff"])
 def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.json").write_bytes(content)
     with pytest.raises(ResumeError, match=r"state\.json: is damaged; give --overwrite"):
         Journal.resume(tmp_path)
 
 
-@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("version", [1, 3])
 def test_a_state_of_another_version_is_refused(tmp_path: Path, version: int) -> None:
     state = f'{{"version": {version}, "identity": {{}}, "marks": {{}}, "generation": 0}}'
     (tmp_path / "state.json").write_text(state, encoding="utf-8")

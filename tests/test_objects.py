@@ -13,6 +13,7 @@ import pytest
 
 from instructmining import Choice, Reject, Rule, compare, describe, read_examples, rescore, select
 from instructmining.errors import InputError, RowError, SelectionError
+from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import open_rows
 from instructmining.records import SourceRow
 
@@ -117,7 +118,7 @@ def test_what_cannot_be_written_is_a_reject_with_its_reason_and_costs_no_other(v
 
 
 def test_a_row_over_the_limit_is_a_reject() -> None:
-    bad, good = open_rows([{"output": "x" * 2000}, ROW], max_row_bytes=1500)
+    bad, good = open_rows([{"output": "x" * 2000}, ROW], ReadOptions(max_row_bytes=1500))
     assert isinstance(bad, Reject)
     assert (bad.reason, len(bad.raw)) == ("row is longer than 1500 bytes", 1000)
     assert isinstance(good, SourceRow)

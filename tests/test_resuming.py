@@ -318,6 +318,8 @@ def give_other_bundle(cut: list[str], _: pytest.MonkeyPatch) -> list[str]:
         (["--format", "alpaca"], "format was None, is now alpaca"),
         (["--max-tokens", "100"], "max_tokens was None, is now 100"),
         (["--max-row-bytes", "100"], "max_row_bytes was"),
+        (["--delimiter", ";"], "delimiter was None, is now ;"),
+        (["--encoding", "utf-8"], "encoding was None, is now utf-8"),
         (["--budget-tokens", "700"], "batching was"),
         (["--strict"], "strict was False, is now True"),
     ],
@@ -347,13 +349,51 @@ def test_a_run_that_was_cut_is_neither_lost_nor_gone_on_with_unasked(
 
 
 @pytest.mark.usefixtures("small_windows")
-def test_the_run_file_says_how_many_rows_came_from_before(
-    run: Callable[..., int], cut: list[str], tmp_path: Path
+def test_the_run_file_and_standard_error_say_what_came_from_before(
+    run: Callable[..., int], cut: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    committed = json.loads((tmp_path / "out.jsonl.partial" / "state.json").read_bytes())["marks"]["written"]
     assert run(*cut, "--resume") == 3
-    counts = json.loads((tmp_path / "out.jsonl.run.json").read_bytes())["counts"]
-    assert counts["rows_from_before"] == 3 * small_batching("cpu", []).window_rows
+    told = json.loads((tmp_path / "out.jsonl.run.json").read_bytes())
+    counts, before = told["counts"], told["from_before"]
+    assert counts["rows_from_before"] == before["rows"] == 3 * small_batching("cpu", []).window_rows
     assert counts["rows_in"] == counts["rows_out"] + counts["rows_rejected"] == ROWS
+    assert 0 < before["rejected"] < counts["rows_rejected"]
+    assert committed["statistics"]["batches"] <= before["batches"] < told["batches"]
+    assert before["texts"] >= sum(committed["statistics"]["texts"].values()) > 0
+    assert before["device_seconds"] > 0
+    assert all(0 <= share <= 1 for share in told["device_busy_share"].values())
+    said = capsys.readouterr().err
+    assert re.search(r"taken over from the run that was cut: 48 rows, \d+ batches of \d+ texts, [\d.]+ s of the", said)
+    earlier = before["rows"] - before["rejected"]
+    assert f"scored {counts['rows_out']} rows, {earlier} of them by the run that was cut, in " in said
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_batches_that_no_commit_holds_are_counted_as_taken_over(
+    run: Callable[..., int], small_bundle: Path, rows: Path, batches_run: list[int]
+) -> None:
+    out = rows.with_name("out.jsonl")
+    base = (*arguments(small_bundle, rows, INDICATORS["corpus"]), "--batches-at-once", "1", "-o", str(out))
+    batches_run[:] = [-20]
+    assert run(*base) == 1
+    batches_run[:] = []
+    assert run(*base, "--resume") == 3
+    told = json.loads(Path(f"{out}.run.json").read_bytes())
+    assert (told["from_before"]["rows"], told["from_before"]["batches"]) == (0, 20)
+    assert told["batches"] == 20 + len(batches_run)
+    assert told["from_before"]["texts"] > 20
+    assert told["from_before"]["device_seconds"] > 0
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_run_that_nothing_cut_took_nothing_over(
+    run: Callable[..., int], small_bundle: Path, rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = rows.with_name("out.jsonl")
+    assert run(*arguments(small_bundle, rows, "mtld"), "-o", out, "--resume") == 3
+    assert set(json.loads(Path(f"{out}.run.json").read_bytes())["from_before"].values()) == {0}
+    assert "taken over" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [("--indicators", "perplexity"), ("--limit", "3"), ("--prefix", "im_")])

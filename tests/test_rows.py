@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import given, settings
@@ -16,7 +20,8 @@ from hypothesis import strategies as st
 
 from instructmining.errors import InputError
 from instructmining.reading import jsonl
-from instructmining.reading.rows import MAX_ROW_BYTES, open_rows
+from instructmining.reading.options import MAX_ROW_BYTES, ReadOptions
+from instructmining.reading.rows import open_rows
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 BOM = b"\xef\xbb\xbf"
@@ -29,7 +34,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 def read(path: Path, content: bytes, *, max_row_bytes: int = MAX_ROW_BYTES) -> list[RowOrReject]:
     path.write_bytes(content)
-    return list(open_rows(str(path), max_row_bytes=max_row_bytes))
+    return list(open_rows(str(path), ReadOptions(max_row_bytes)))
 
 
 def good(rows: list[RowOrReject]) -> list[dict[str, object]]:
@@ -274,6 +279,13 @@ def test_a_pretty_printed_row_with_a_long_run_of_spaces_takes_no_long_time(tmp_p
     assert time.perf_counter() - begin < 1  # linear takes milliseconds, quadratic three seconds
 
 
+def test_an_array_on_one_line_takes_time_by_its_size_alone(tmp_path: Path) -> None:
+    content = b"[" + b",".join([b'{"a":"' + b"x" * 90 + b'"}'] * 60_000) + b"]"
+    begin = time.perf_counter()
+    assert len(read(tmp_path / "rows.json", content)) == 60_000
+    assert time.perf_counter() - begin < 3  # half a second; six where the lines before each row are counted again
+
+
 TEXTS = st.text(alphabet=st.sampled_from('ab"\\[]{},:\n\t é😀\u2028'), max_size=8)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
@@ -460,3 +472,39 @@ def test_standard_input_is_read_and_has_no_known_size(monkeypatch: pytest.Monkey
     assert [(row.source, row.line) for row in reader] == [("-", 1), ("-", 3)]
     assert reader.bytes_total is None
     assert reader.blank == 1
+
+
+# What the first bytes say
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows", "rows.txt", "rows.gz", "rows.jsonl.zst", "rows.jsonl.gz"])
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+def test_a_compressed_file_is_read_whatever_its_name_says(tmp_path: Path, name: str, packing: str) -> None:
+    assert good(read(tmp_path / name, COMPRESS[packing](b'{"a":1}\n'))) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows", "rows.csv", "rows.arrow", "rows.parquet"])
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "stream"])
+def test_a_table_is_read_whatever_its_name_says(tmp_path: Path, name: str, kind: str) -> None:
+    table = pa.table({"a": [1, 2]})
+    sink = io.BytesIO()
+    if kind == "parquet":
+        pq.write_table(table, sink)
+    else:
+        with (pa.ipc.new_file if kind == "arrow" else pa.ipc.new_stream)(sink, table.schema) as writer:
+            writer.write_table(table)
+    rows = read(tmp_path / name, sink.getvalue())
+    assert good(rows) == [{"a": 1}, {"a": 2}]
+    assert {row.source for row in rows} == {str(tmp_path / name)}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+def test_a_pipe_is_read_once_from_its_first_byte(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    content = gzip.compress(b'{"a":1}\n{"a":2}\n')
+    writing = threading.Thread(target=path.write_bytes, args=(content,))
+    writing.start()
+    rows = list(open_rows(str(path)))
+    writing.join()
+    assert good(rows) == [{"a": 1}, {"a": 2}]

@@ -18,13 +18,14 @@ from instructmining_cli.device_options import (
 )
 from instructmining_cli.field_options import Format, Ignore, Map, field_options
 from instructmining_cli.option_checks import known_indicators, known_rule
+from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.text_out import text_width
 
 _LIMIT = {"cpu": 100, "cuda": 20_000}  # rows, where none is given: about a minute with a small model
 
 
 def bench(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files as score takes them.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files and folders as score takes them.")],
     bundle: Annotated[
         str | None,
         typer.Option(help="Bundle folder; by default the demo bundle, built when its parts are installed."),
@@ -46,6 +47,8 @@ def bench(
     format: Format = None,
     map: Map = None,
     ignore: Ignore = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help=f"Take the first N rows; by default {_LIMIT['cpu']:,} ({_LIMIT['cuda']:,} on CUDA)."),
@@ -73,6 +76,8 @@ def bench(
     if "-" in inputs:
         raise typer.BadParameter("bench reads its input several times, which standard input does not allow; give files")
     fields = field_options(format=format, mapping=map, ignore=ignore)
+    options = reading_options(delimiter=delimiter, encoding=encoding)
+    inputs, _ = expanded(inputs, say=_say)
     _check(json, inputs, overwrite=overwrite)
     folder = bundle or demo_bundle(_say)
     accelerated = acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory)
@@ -88,11 +93,11 @@ def bench(
     with opened as scorer:
         _say(f"device: {', '.join(str(device) for device in scorer.devices)}")
         most = limit or _LIMIT[scorer.device.kind]
-        choose_budgets(scorer, inputs, fields, given=budget_tokens, limit=most, say=_say)
+        choose_budgets(scorer, inputs, fields, given=budget_tokens, limit=most, options=options, say=_say)
         readers: list[ExampleReader] = []
 
         def read() -> ExampleReader:
-            readers.append(read_examples(inputs, fields=fields, limit=most, on_reject=lambda _: None))
+            readers.append(read_examples(inputs, fields=fields, limit=most, options=options, on_reject=lambda _: None))
             return readers[-1]
 
         found = measure_throughput(scorer, read, rounds=rounds, say=_say)

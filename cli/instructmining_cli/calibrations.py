@@ -17,6 +17,7 @@ from instructmining.budgets import one_budget
 from instructmining.cache import cache_folder
 from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FieldOptions
+from instructmining.reading.options import ReadOptions
 from instructmining.records import Reject
 from instructmining.scorer import Scorer
 
@@ -31,6 +32,7 @@ def choose_budgets(
     *,
     given: int | None,
     limit: int | None,
+    options: ReadOptions,
     say: Callable[[str], None],
 ) -> Origin:
     """Give the scorer the budgets asked for, or those found before for its bundle and device, or find them now.
@@ -49,7 +51,7 @@ def choose_budgets(
     if "-" in inputs or limit is not None or sum(Path(path).stat().st_size for path in inputs) < _WORTH_BYTES:
         return "usual"
     say("finding the fastest batch size on this device, once")
-    examples = read_examples(inputs, fields=fields, on_reject=_pass)
+    examples = read_examples(inputs, fields=fields, options=options, on_reject=_pass)
     found = scorer.calibrate(islice(examples, scorer.batching.window_rows))
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")

@@ -69,7 +69,7 @@ def restore(journal: Journal, run: Run, reader: ExampleReader) -> None:
     read = spooled or written
     if read is not None and read["end"] is not None:
         reader.begin_after(Position(**read["end"]))
-        run.rows_before = reader.rows
+    run.take_over(journal.batches.kept)
 
 
 def _short(value: object) -> str:

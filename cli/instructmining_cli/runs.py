@@ -19,8 +19,9 @@ from instructmining import __version__
 from instructmining.corpus import Neighbourhood
 from instructmining.errors import InstructMiningError
 from instructmining.reading.examples import ExampleReader
+from instructmining.reading.options import ReadOptions
 from instructmining.records import PAIR_COLUMNS, PREDICTION, Position, ScoredRow, ScoredWindow
-from instructmining.runstats import Statistics
+from instructmining.runstats import Statistics, Work
 from instructmining.scorer import Scorer
 from instructmining.space import room_left, room_needed
 from instructmining.tables.few_tokens import rows_on_few_tokens, said_of_few_tokens
@@ -35,7 +36,20 @@ _PREDICTIONS = frozenset((PREDICTION, *PAIR_COLUMNS[PREDICTION]))
 _WORTH_A_WORD_S = 5.0
 _WORTH_A_WORD_BYTES = 2**30
 _UNREAD_AFTER_S = 10.0  # what is not read is said at the end, in a longer run as soon as this
+_WORTH_A_WORD_SHARE = 0.1  # of the room that is free
 _PLAIN_EVERY_S = 30.0  # where standard error is no terminal, a line this often
+_SHOWS_S_LEFT = 0.01  # of what is to do must be done before the time left is said
+
+
+@dataclass(frozen=True, slots=True)
+class FromBefore:
+    """What a run takes over from one that was cut."""
+
+    rows: int = 0  # read, and not read again
+    rejected: int = 0  # of them
+    batches: int = 0  # computed, and not computed again
+    texts: int = 0  # of them
+    device_seconds: float = 0.0  # that devices were busy with them
 
 
 @dataclass(slots=True)
@@ -52,7 +66,8 @@ class Run:
     windows_written: int = 0
     rows_written: int = 0
     rows_quarantined: int = 0
-    rows_before: int = 0  # read by the run that was cut and not read again
+    options: ReadOptions = field(default_factory=ReadOptions)
+    from_before: FromBefore = field(default_factory=FromBefore)
     nulls: Counter[str] = field(default_factory=Counter)  # column → rows where it is undefined
     unpredicted: int = 0  # rows without a prediction, of a pair on one side
     few_tokens: Counter[str] = field(default_factory=Counter)  # column → rows whose value rests on very few
@@ -112,6 +127,21 @@ class Run:
         self.nulls.update(mark["nulls"])
         self.few_tokens.update(mark["few_tokens"])
 
+    def take_over(self, batches: Work) -> None:
+        """Note what is there of the run that was cut, after the counts and the reader were set to it.
+
+        Args:
+            batches: that were computed after its last commit.
+        """
+        committed = self.statistics.before
+        self.from_before = FromBefore(
+            rows=self.reader.rows if self.reader else 0,
+            rejected=self.rejected,
+            batches=committed.batches + batches.batches,
+            texts=committed.texts + batches.texts,
+            device_seconds=round(committed.device_seconds + batches.device_seconds, 3),
+        )
+
     def say(self, text: str) -> None:
         """One line on standard error."""
         self._console.print(text, markup=False)
@@ -120,7 +150,7 @@ class Run:
         """What the run will need on the disk, where that is much or more than there is."""
         if self.out == "-":
             return
-        needed = room_needed(self.inputs, self.out, embedding_size=self.scorer.embedding_size)
+        needed = room_needed(self.inputs, self.out, embedding_size=self.scorer.embedding_size, options=self.options)
         if needed is None:
             return
         left = room_left(self.out)
@@ -129,7 +159,7 @@ class Run:
                 f"caution: the run will need about {_size(needed)} beside {self.out}, where {_size(left)} are free; "
                 "where the disk is full it stops, and --resume goes on"
             )
-        elif needed >= _WORTH_A_WORD_BYTES:
+        elif needed >= max(_WORTH_A_WORD_BYTES, _WORTH_A_WORD_SHARE * left):
             self.say(f"the run will need about {_size(needed)} beside {self.out}; {_size(left)} are free")
 
     @contextmanager
@@ -140,6 +170,12 @@ class Run:
         if self.scorer.caution:
             self.say(f"caution: {self.scorer.caution}")
         self.say(f"device: {', '.join(map(str, self.scorer.devices))}")
+        if self.from_before != FromBefore():
+            before = self.from_before
+            self.say(
+                f"taken over from the run that was cut: {rows_of(before.rows)}, {before.batches:,} batches of "
+                f"{before.texts:,} texts, {before.device_seconds:,.1f} s of the device"
+            )
         if not self._console.is_terminal:
             yield
             return
@@ -162,14 +198,9 @@ class Run:
         if self._bar is None and now - self._said_at < _PLAIN_EVERY_S:
             return
         self._said_at = now
-        share = self._share_done(statistics)
-        elapsed = now - self._begin
-        tokens = statistics.tokens.total()
-        left = duration(elapsed / share - elapsed) if share > 0.01 else "?"
-        speed = (
-            f"{statistics.rows_computed:,.0f} rows, {statistics.rows_computed / elapsed:,.1f}/s, "
-            f"{tokens / elapsed:,.0f} tokens/s, {left} left"
-        )
+        share, left_s = self._share_done(statistics, now - self._begin)
+        left = "?" if left_s is None else duration(left_s)
+        speed = f"{statistics.rows_computed:,.0f} rows, {self._speed(now)}, {left} left"
         stage = "scoring"
         if statistics.neighbours_done:
             stage, share = "neighbours", statistics.neighbours_done / statistics.neighbours_wanted
@@ -245,18 +276,22 @@ class Run:
                 "rows_in": self.reader.rows if self.reader else 0,
                 "rows_out": self.rows_written,
                 "rows_rejected": self.rejected,
-                "rows_from_before": self.rows_before,
+                "rows_from_before": self.from_before.rows,
                 "blank_lines": self.reader.blank if self.reader else 0,
                 "null": dict(self.nulls),
                 "truncated": {name: statistics.truncated[name] for name in bundle.roles},
                 "not_read": {path: dict(counts) for path, counts in self._unread().items()},
             },
+            "from_before": asdict(self.from_before),
             "tokens": dict(statistics.tokens),
             "padding_share": round(statistics.padding_share, 4),
             "batches": statistics.batches,
             "batches_split_for_memory": self.scorer.memory_splits,
             "texts_retried": self.scorer.texts_retried,
-            "device_busy_share": {name: round(seconds / elapsed, 4) for name, seconds in statistics.busy.items()},
+            "device_busy_share": {
+                name: round((seconds - statistics.before.busy[name]) / elapsed, 4)
+                for name, seconds in statistics.busy.items()
+            },
             "seconds": {
                 "total": round(elapsed, 3),
                 **{stage: round(seconds, 3) for stage, seconds in statistics.seconds.items()},
@@ -279,11 +314,12 @@ class Run:
 
     def say_result(self) -> None:
         """The closing words."""
-        elapsed = time.perf_counter() - self._begin
-        tokens = self.statistics.tokens.total()
+        now = time.perf_counter()
+        earlier = self.from_before.rows - self.from_before.rejected
+        before = f", {earlier:,} of them by the run that was cut," if earlier else ""
         self.say(
-            f"scored {rows_of(self.rows_written)} in {duration(elapsed)} "
-            f"({self.rows_written / elapsed:,.1f} rows/s, {tokens / elapsed:,.0f} tokens/s): {self.out}"
+            f"scored {rows_of(self.rows_written)}{before} in {duration(now - self._begin)} "
+            f"({self._speed(now)}): {self.out}"
         )
         if self.rejected:
             where = "standard error" if self.out == "-" else f"{self.out}.rejects.jsonl"
@@ -296,16 +332,32 @@ class Run:
         if not self.rows_written and not self.rejected:
             self.say("the input holds no rows")
 
-    def _share_done(self, statistics: Statistics) -> float:
-        """Share of the rows that are computed; how many there are is known once all are read, and guessed before."""
-        read = self.reader.share_read if self.reader else None
-        if not read or not self.reader:
-            return 0.0
-        total = self.reader.rows / read
+    def _share_done(self, statistics: Statistics, elapsed: float) -> tuple[float, float | None]:
+        """Share of the rows that are done, and seconds left by the speed of this run's own work, None while unknown.
+
+        How many rows there are is known once all are read, and guessed before.
+        """
+        total = self.reader.rows_expected if self.reader else None
+        if not total:
+            return 0.0, None
         limit = self.settings.get("limit")
         total = min(total, limit) if isinstance(limit, int) else total
-        return min(1.0, (statistics.rows_computed + self.rejected) / total) if total else 0.0
+        done = min(total, statistics.rows_computed + self.rejected)
+        before = min(done, statistics.before.rows + self.from_before.rejected)
+        own = done - before
+        known = own > _SHOWS_S_LEFT * (total - before)
+        return done / total, elapsed * (total - done) / own if known else None
+
+    def _speed(self, now: float) -> str:
+        """Of this run's own work, whatever it took over."""
+        counts, elapsed = self.statistics, now - self._begin
+        rows = counts.rows_computed - counts.before.rows
+        tokens = counts.tokens.total() - counts.before.tokens
+        return f"{rows / elapsed:,.1f} rows/s, {tokens / elapsed:,.0f} tokens/s"
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
+    for power, unit, digits in ((30, "GiB", 1), (20, "MiB", 0), (10, "KiB", 0)):
+        if count >= 1 << power:
+            return f"{count / (1 << power):,.{digits}f} {unit}"
+    return f"{count} bytes"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -20,10 +21,17 @@ from instructmining_cli.device_options import (
 )
 from instructmining_cli.field_options import Format, Ignore, Map, StrictFields, field_options
 from instructmining_cli.option_checks import known_indicators, known_rule
+from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
+
+_Search: TypeAlias = Literal["exact", "approx"]
+_Metric: TypeAlias = Literal["euclidean", "cosine"]
+_Text: TypeAlias = Literal["document", "prompt", "response"]
+_Neighbours: TypeAlias = tuple[_Search, _Metric, _Text, str | None, str | None]  # with the pool and the other file
 
 if TYPE_CHECKING:
     from instructmining.corpus import Neighbourhood
     from instructmining.reading.examples import ExampleReader
+    from instructmining.reading.options import ReadOptions
     from instructmining.writers import RunWriter
     from instructmining_cli.runs import Run
 
@@ -33,7 +41,8 @@ def score(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="JSON, JSON lines, CSV or TSV, also .gz or .zst; .parquet, .arrow, .feather; - reads standard input.",
+            help="JSON, JSON lines, CSV or TSV, also .gz or .zst; .parquet, .arrow, .feather; folders of them and "
+            "'patterns/**/*.jsonl'; - reads standard input.",
         ),
     ],
     out: Annotated[
@@ -65,26 +74,26 @@ def score(
     tensorrt: TensorRT = None,
     gpu_memory: GpuMemory = None,
     knn: Annotated[
-        Literal["exact", "approx"],
+        _Search,
         typer.Option(help="How neighbours are searched; approx is by an index, its recall written into the run file."),
     ] = "exact",
     knn_metric: Annotated[
-        Literal["euclidean", "cosine"], typer.Option(help="Of the neighbours' distances, between unit vectors.")
+        _Metric, typer.Option(help="Of the neighbours' distances, between unit vectors.")
     ] = "euclidean",
-    knn_text: Annotated[
-        Literal["document", "prompt", "response"], typer.Option(help="What of each row is embedded for its neighbours.")
-    ] = "document",
+    knn_text: Annotated[_Text, typer.Option(help="What of each row is embedded for its neighbours.")] = "document",
     pool: Annotated[
         str, typer.Option(metavar="all|FIELD", help="Neighbours are all rows, or those that are equal in a field.")
     ] = "all",
     knn_against: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The rows of this file are the neighbours, not those of the run."),
+        typer.Option(metavar="FILE", help="The rows of this file or folder are the neighbours, not those of the run."),
     ] = None,
     format: Format = None,
     map: Map = None,
     ignore: Ignore = None,
     strict_fields: StrictFields = False,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     prefix: Annotated[str, typer.Option(help="Put before the name of each added column.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first N rows only.")] = None,
     max_row_bytes: Annotated[int, typer.Option(min=2, help="A longer row is rejected; in bytes, uncompressed.")] = 64
@@ -125,16 +134,18 @@ def score(
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite begins anew; give one of them")
     fields = field_options(format=format, mapping=map, ignore=ignore, strict_fields=strict_fields)
-    around = _neighbourhood(knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against, inputs)
+    options = reading_options(delimiter=delimiter, encoding=encoding, max_row_bytes=max_row_bytes)
+    inputs, not_read = expanded(inputs, out=out, say=_say)
+    others, _ = expanded([knn_against] if knn_against else [], out=out, say=_say)
+    around = _neighbourhood((knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against), inputs, options)
     check_open_files()
-    writer = RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs)
     with ExitStack() as stack:
-        stack.enter_context(writer)
+        writer = stack.enter_context(RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs))
         reader = read_examples(
             inputs,
             fields=fields,
             limit=limit,
-            max_row_bytes=max_row_bytes,
+            options=options,
             columns=added_names(SCORE_COLUMNS, prefix),  # select takes them all for ours
             prefix=prefix,
         )
@@ -155,7 +166,7 @@ def score(
             )
         earlier.say(scorer, _say)
         origin = kept_budgets(writer.identity, scorer, given=budget_tokens) or choose_budgets(
-            scorer, inputs, fields, given=budget_tokens, limit=limit, say=_say
+            scorer, inputs, fields, given=budget_tokens, limit=limit, options=options, say=_say
         )
         if around != Neighbourhood() and not scorer.searches_neighbours:
             _say("the settings of the neighbours have no effect: no knn column is asked for")
@@ -167,6 +178,8 @@ def score(
             "cuda_graphs": cuda_graphs,
             "tensorrt": str(tensorrt) if tensorrt else None,
             "gpu_memory_gib": gpu_memory,
+            "not_read": not_read,
+            "budget_from": origin,
         }
         settings: dict[str, object] = {
             "format": format,
@@ -178,11 +191,13 @@ def score(
             "prefix": prefix,
             "limit": limit,
             "strict": strict,
-            "max_row_bytes": max_row_bytes,
+            **asdict(options),
             "max_tokens": max_tokens,
         }
-        run = Run(scorer, inputs, out, asked | settings | {"budget_from": origin}, around, reader=reader)
-        settings |= {"knn": asdict(around), "knn_against": input_digest(knn_against) if knn_against else None}
+        run = Run(
+            scorer, inputs, out, asked | settings | {"budget_from": origin}, around, reader=reader, options=options
+        )
+        settings |= {"knn": asdict(around), "knn_against": [input_digest(path) for path in others]}
         _carry_out(run, reader, writer, identity_of(scorer, inputs, settings, origin), strict=strict)
     if run.rejected:
         raise typer.Exit(3)
@@ -240,14 +255,7 @@ def _score(run: Run, reader: ExampleReader, writer: RunWriter, *, strict: bool) 
                     writer.commit(run.mark(window.end))
 
 
-def _neighbourhood(
-    search: Literal["exact", "approx"],
-    metric: Literal["euclidean", "cosine"],
-    text: Literal["document", "prompt", "response"],
-    pool: str | None,
-    against: str | None,
-    inputs: list[str],
-) -> Neighbourhood:
+def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions) -> Neighbourhood:
     """What the options of the neighbours mean, with the pools' field looked for in the first rows.
 
     Raises:
@@ -260,12 +268,12 @@ def _neighbourhood(
     from instructmining.reading.examples import first_fields
 
     try:
-        around = Neighbourhood(search, metric, text, pool, against)
+        meant = Neighbourhood(*around, options if around[-1] is not None else None)
     except RuleError as error:
         raise typer.BadParameter(str(error)) from error
-    if pool is not None and "-" not in inputs:  # of standard input the scorer looks at its first window
-        around.check_pool(first_fields(inputs))
-    return around
+    if meant.pool is not None and all(Path(path).is_file() for path in inputs):  # of pipes the scorer sees the window
+        meant.check_pool(first_fields(inputs, options=options))
+    return meant
 
 
 def _say(text: str) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from instructmining.fitting import Fit, fit
     from instructmining.frames import score_table, to_arrow
     from instructmining.reading.examples import read_examples
+    from instructmining.reading.formats import FieldOptions
+    from instructmining.reading.options import ReadOptions
     from instructmining.records import Example, Reject, ScoredRow, Turn
     from instructmining.rules import Rule
     from instructmining.runstats import Statistics
@@ -42,9 +44,11 @@ __all__ = [
     "Distinct",
     "Example",
     "Extras",
+    "FieldOptions",
     "Fit",
     "InstructMiningError",
     "Neighbourhood",
+    "ReadOptions",
     "Reject",
     "Rescoring",
     "Rule",
@@ -72,9 +76,11 @@ _MODULES = {
     "Distinct": "selection.near_duplicates",
     "Example": "records",
     "Extras": "selection.choices",
+    "FieldOptions": "reading.formats",
     "Fit": "fitting",
     "InstructMiningError": "errors",
     "Neighbourhood": "corpus",
+    "ReadOptions": "reading.options",
     "Reject": "records",
     "Rescoring": "tables.rescoring",
     "Rule": "rules",

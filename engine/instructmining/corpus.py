@@ -28,6 +28,7 @@ from instructmining.journal import write_whole
 from instructmining.names import no_such
 from instructmining.neighbours import estimate_seconds, neighbour_distances
 from instructmining.plans import DocumentText
+from instructmining.reading.options import ReadOptions
 from instructmining.records import Approximation, Column, Example
 from instructmining.runstats import Statistics
 from instructmining.sessions import ProductSession, TopKSession
@@ -48,7 +49,8 @@ class Neighbourhood:
     metric: Metric = "euclidean"  # between unit vectors; "cosine": 1 − cosine, which is half its square
     text: DocumentText = "document"  # what of each row is embedded: all of it, its "prompt", its "response"
     pool: str | None = None  # a field of the rows: neighbours are those that are equal in it; None: all rows of the run
-    against: str | None = None  # a file of rows that are the neighbours in place of those of the run
+    against: str | None = None  # a file or folder of rows that are the neighbours in place of those of the run
+    against_options: ReadOptions | None = None  # how these are read
 
     def __post_init__(self) -> None:
         """Check that the parts go together.

@@ -60,17 +60,17 @@ def measure(
         if earlier is not None:
             for outputs, job in zip(earlier.known(), to_do, strict=False):
                 outputs.check(job.batch)
-                yield Done(job, outputs.arrays, 0.0, executor.devices[0]), False
+                yield Done(job, outputs.arrays, outputs.seconds, executor.devices[0]), False
         for done in executor.run(to_do):
             yield done, True
 
     with ahead(results(), name="device", depth=_RESULTS_AHEAD) as done:
         for of_batch, is_new in done:
             if journal is not None and (is_new or journal.batches is not earlier):
-                journal.batches.add(of_batch.job.batch, of_batch.outputs)
+                journal.batches.add(of_batch.job.batch, of_batch.outputs, of_batch.seconds)
             while not unfinished[0].missing:  # a window without a text
                 yield unfinished.popleft().measurements(statistics)
-            unfinished[0].add(of_batch, statistics)
+            unfinished[0].add(of_batch, statistics, is_new=is_new)
             if not unfinished[0].missing:
                 yield unfinished.popleft().measurements(statistics)
             report()
@@ -101,7 +101,7 @@ class _WindowResults:
         for stream in self._streams:
             yield from stream.jobs(batching)
 
-    def add(self, done: Done, statistics: Statistics) -> None:
+    def add(self, done: Done, statistics: Statistics, *, is_new: bool) -> None:
         while self._current is None or not self._current.missing:
             self._current = next(self._at_work)
         self._current.add(done.job.batch, done.outputs)
@@ -119,6 +119,13 @@ class _WindowResults:
         share = self._rows * tokens / self._tokens
         statistics.rows_computed += share
         self._counted += share
+        if not is_new:
+            before = statistics.before
+            before.rows += share
+            before.batches += 1
+            before.texts += len(batch.members)
+            before.tokens += tokens
+            before.busy[str(done.device)] += done.seconds
 
     def measurements(self, statistics: Statistics) -> Measurements:
         """All of the window; call it when nothing is missing."""

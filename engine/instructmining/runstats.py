@@ -13,6 +13,22 @@ from instructmining.records import Approximation
 
 
 @dataclass(slots=True)
+class Work:
+    """What the models of a run, or of a part of it, have done."""
+
+    rows: float = 0.0  # through the models, those of the window at work counted in part
+    batches: int = 0
+    texts: int = 0  # equal ones of a window once
+    tokens: int = 0  # of those texts
+    busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # device → seconds it computed
+
+    @property
+    def device_seconds(self) -> float:
+        """Of all devices."""
+        return sum(self.busy.values())
+
+
+@dataclass(slots=True)
 class Statistics:
     """Counters of one run; the run file and the progress line are written from them.
 
@@ -37,10 +53,11 @@ class Statistics:
     scored: Counter[str] = field(default_factory=Counter)  # model pass → tokens whose likelihood was computed
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # by stage
     busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # device → seconds it computed
+    before: Work = field(default_factory=Work, compare=False)  # what of all this an earlier run did that was cut
 
     def as_json(self) -> dict[str, Any]:
-        """Everything that is counted, to be kept."""
-        kept = {of.name: getattr(self, of.name) for of in fields(self)}
+        """Everything that is counted, to be kept; :attr:`before` is found anew by who goes on."""
+        kept = {of.name: getattr(self, of.name) for of in fields(self) if of.name != "before"}
         kept |= {name: dict(value) for name, value in kept.items() if isinstance(value, dict)}
         kept["approximation"] = asdict(self.approximation) if self.approximation else None
         return kept
@@ -55,6 +72,7 @@ class Statistics:
                 setattr(self, name, value)
         if kept["approximation"] is not None:
             self.approximation = Approximation(**kept["approximation"])
+        self.before = Work(self.rows_computed, self.batches, self.texts.total(), self.tokens.total(), self.busy.copy())
 
     @property
     def padding_share(self) -> float:

@@ -31,6 +31,7 @@ from instructmining.pipeline import ahead
 from instructmining.plans import Plan, indicator_names, plan
 from instructmining.reading.examples import read_examples
 from instructmining.reading.given import Examples, windows_given
+from instructmining.reading.options import ReadOptions
 from instructmining.records import PREDICTION, Example, InputWindow, Position, Reject, ScoredRow, ScoredWindow
 from instructmining.rules import Rule
 from instructmining.runstats import Statistics
@@ -482,7 +483,8 @@ class Scorer:
         folder = journal.folder if journal is not None else Path(stack.enter_context(TemporaryDirectory()))
         rows, size = (mark["rows"], mark["size"]) if mark else (0, 0)
         vectors = stack.enter_context(Vectors(folder / "others.f32", rows, size))
-        reader = read_examples(self._neighbours.settings.against, on_reject=lambda _: None)
+        options = self._neighbours.settings.against_options or ReadOptions()
+        reader = read_examples(self._neighbours.settings.against, options=options, on_reject=lambda _: None)
         if mark is not None and mark["end"] is not None:
             reader.begin_after(Position(**mark["end"]))
 

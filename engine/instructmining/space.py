@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 from instructmining.errors import InputError, OutputError
-from instructmining.reading.arrow import PARQUET
-from instructmining.reading.compression import PACKED
+from instructmining.reading.kinds import PACKED, PARQUET
+from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import RowReader, open_rows
 from instructmining.records import SourceRow
 
@@ -21,15 +21,19 @@ _SAMPLE_ROWS = 200
 _UNPACKED = 4  # times the size of a compressed file of text
 _PACKED = 3  # times smaller a compressed OUT is; less than usual, so that there is room
 _OPEN_FILES = 64
+_USUAL = ReadOptions()
 
 
-def room_needed(inputs: Sequence[str], out: str, *, embedding_size: int | None) -> int | None:
+def room_needed(
+    inputs: Sequence[str], out: str, *, embedding_size: int | None, options: ReadOptions = _USUAL
+) -> int | None:
     """Bytes that a run will write beside OUT before it is done, OUT included: an estimate from its first rows.
 
     Args:
         inputs: paths; of standard input nothing is known.
         out: OUT, compressed or not by its suffix.
         embedding_size: numbers of a row's embedding where rows wait on disk for a corpus column.
+        options: how rows are read.
 
     Returns:
         None where it cannot be known.
@@ -37,7 +41,7 @@ def room_needed(inputs: Sequence[str], out: str, *, embedding_size: int | None) 
     if "-" in inputs:
         return None
     try:
-        readers = [open_rows(path) for path in inputs]
+        readers = [open_rows(path, options) for path in inputs]
         sample = list(islice(readers[0], _SAMPLE_ROWS))
         sizes = [len(row.raw) + 1 for row in sample if isinstance(row, SourceRow)]
         if not sizes:

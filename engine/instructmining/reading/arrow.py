@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, runtime_checka
 from instructmining.errors import InputError
 from instructmining.reading.arrow_values import JsonRow, NoJson, RowMaker, first_line
 from instructmining.reading.compression import file_size
+from instructmining.reading.kinds import Kind
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PARQUET = (".parquet", ".pq")
-TABLES = (*PARQUET, ".arrow", ".feather", ".ipc")
 IN_MEMORY = "table"  # how messages call a table that has no path
 _BATCH_ROWS = 512
 _BUFFER = 1 << 20  # bytes of a column read at a time, instead of all that a row group has of it
@@ -69,20 +68,25 @@ class TableRows:
         bytes_total: size of the file, None for a table in memory.
     """
 
-    def __init__(self, source: str | Table, *, max_row_bytes: int) -> None:
+    def __init__(
+        self, source: str | Table, *, max_row_bytes: int, kind: Kind = "arrow", name: str | None = None
+    ) -> None:
         """Name a table; it is opened when the rows are asked for.
 
         Args:
-            source: a file, by its suffix Parquet or Arrow, or a table in memory.
+            source: a file, or a table in memory.
             max_row_bytes: a row that is longer as JSON is a reject.
+            kind: of a file: "parquet" or "arrow".
+            name: how messages and positions call it; by default the path, or "table".
 
         Raises:
             InputError: there is no such file.
         """
-        self.path = source if isinstance(source, str) else IN_MEMORY
+        self.path = name or (source if isinstance(source, str) else IN_MEMORY)
         self.blank = 0
         self.bytes_total = file_size(source) if isinstance(source, str) else None
         self._source = source
+        self._kind = kind
         self._max_row_bytes = max_row_bytes
         self._begin = 0
         self._share = 0.0  # of the table that is done with
@@ -93,9 +97,9 @@ class TableRows:
         return read_once(self._source)
 
     @property
-    def bytes_read(self) -> int:
+    def bytes_read(self) -> float:
         """Bytes of the file, by the share of its rows that came."""
-        return round(self._share * (self.bytes_total or 0))
+        return self._share * (self.bytes_total or 0)
 
     @property
     def rows_total(self) -> int | None:
@@ -104,7 +108,7 @@ class TableRows:
         Raises:
             InputError: the file is damaged.
         """
-        if not self.path.lower().endswith(PARQUET):
+        if self._kind != "parquet":
             return None
         with closing(self._opened()) as source:
             return source.rows
@@ -132,9 +136,9 @@ class TableRows:
                     if not batch.schema.equals(make.schema):  # an iterable data set finds its types as it goes
                         make = self._maker(batch.schema)
                     for row in make.rows(batch.slice(max(0, number - first))):
-                        yield self._made(number, row)
                         number += 1
-                    self._share = source.share(number)
+                        self._share = max(self._share, source.share(number))
+                        yield self._made(number - 1, row)
             except _damage() as error:
                 if number == 0 or (isinstance(error, OSError) and error.errno is not None):
                     raise self._unreadable(error) from error
@@ -163,9 +167,7 @@ class TableRows:
         try:
             if not isinstance(self._source, str):
                 return _in_memory(self._source)
-            if self.path.lower().endswith(PARQUET):
-                return _parquet(self.path)
-            return _arrow(self.path)
+            return _parquet(self._source) if self._kind == "parquet" else _arrow(self._source)
         except _damage() as error:
             raise self._unreadable(error) from error
 
@@ -223,27 +225,49 @@ def _arrow(path: str) -> _Opened:
     if magic.startswith(_FEATHER_1):
         raise InputError(f"{path}: is Feather version 1, which is not read; write it anew as version 2 or Parquet")
     file = pa.memory_map(path)
-    size = file.size()
     if magic != _ARROW_FILE:
-        stream = pa.ipc.open_stream(file)
-        return _Opened(
-            stream.schema, None, lambda begin: _from(begin, 0, stream), lambda _: file.tell() / size, file.close
-        )
+        size, stream = file.size(), pa.ipc.open_stream(file)
+        met = _Met(stream, lambda met: met.rows * size / file.tell())
+        return _Opened(stream.schema, None, lambda begin: _from(begin, 0, met), met.share, file.close)
     whole = pa.ipc.open_file(file)
-    met: list[int] = []  # batches so far
-
-    def every() -> Iterator[pa.RecordBatch]:
-        for number in range(whole.num_record_batches):
-            met.append(number)
-            yield whole.get_batch(number)
-
-    return _Opened(
-        whole.schema,
-        None,
-        lambda begin: _from(begin, 0, every()),
-        lambda _: len(met) / whole.num_record_batches,
-        file.close,
+    many = whole.num_record_batches
+    last = whole.get_batch(many - 1).num_rows if many else 0  # the others are most often of one size
+    met = _Met(
+        map(whole.get_batch, range(many)),
+        lambda met: met.rows if met.batches == many else met.rows / met.batches * (many - 1) + last,
     )
+    return _Opened(whole.schema, None, lambda begin: _from(begin, 0, met), met.share, file.close)
+
+
+class _Met:
+    """Batches as they come, of a table that does not say how many rows it has.
+
+    Attributes:
+        batches: so far.
+        rows: in them.
+    """
+
+    def __init__(self, batches: Iterable[pa.RecordBatch], expected: Callable[[_Met], float]) -> None:
+        """Take the batches when they are asked for.
+
+        Args:
+            batches: all of the table.
+            expected: rows of the table, guessed from those so far.
+        """
+        self.batches = 0
+        self.rows = 0
+        self._source = batches
+        self._expected = expected
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._source:
+            self.batches += 1
+            self.rows += batch.num_rows
+            yield batch
+
+    def share(self, rows: int) -> float:
+        """Share of the table that so many rows are, 0..1."""
+        return min(1.0, rows / self._expected(self)) if self.rows else 0.0
 
 
 def _in_memory(table: Table) -> _Opened:

@@ -1,4 +1,4 @@
-"""Files to bytes: plain, .gz or .zst, or standard input; and what all readers of rows from such bytes share."""
+"""Files to bytes: plain, gzip or zstd, or standard input; and what all readers of rows from such bytes share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import zstandard
 
 from instructmining.errors import InputError
+from instructmining.reading.kinds import HEAD_BYTES, Packing, kind_by_name, packing_by_head
+from instructmining.reading.options import ReadOptions
 from instructmining.records import RowOrReject
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 BOM = b"\xef\xbb\xbf"
 DAMAGE = (EOFError, zlib.error, zstandard.ZstdError)  # of compressed data; the disk's own errors are OSError
-PACKED = (".gz", ".zst")
+STANDARD_INPUT = "-"
 _CHUNK = 1 << 20
 _PACKED = 1 << 16  # compressed bytes taken at a time
 _GZIP = 31  # zlib's window bits for the gzip format
@@ -37,54 +39,45 @@ class FileRows(ABC):
         bytes_total: size of the file, None for standard input.
         rows_total: None, since nothing in such a file says it.
         begin: line and offset of the row to begin with, None for the first.
+        parsed: uncompressed bytes of the file up to the end of the row met last.
     """
 
     rows_total: int | None = None
 
-    def __init__(self, path: str, *, max_row_bytes: int) -> None:
+    def __init__(self, path: str, options: ReadOptions) -> None:
         """Name a file; it is opened when the rows are asked for.
 
         Args:
             path: a file, or "-" for standard input.
-            max_row_bytes: a longer row is a reject, of which the first bytes are kept.
+            options: of all files.
 
         Raises:
             InputError: there is no such file, or it cannot be read.
         """
         self.path = path
         self.blank = 0
-        self.bytes_total = None if path == "-" else file_size(path)
+        self.bytes_total = None if path == STANDARD_INPUT else file_size(path)
         self.begin: tuple[int, int] | None = None
-        self._max_row_bytes = max_row_bytes
-        self._raw: BinaryIO | None = None
-        self._passed = False
+        self.parsed = 0
+        self._max_row_bytes = options.max_row_bytes
+        self._bytes_read = 0.0
 
     @property
     def once(self) -> bool:
-        """Whether it is standard input, whose rows can be asked for only once."""
-        return self.path == "-"
+        """Whether it is a pipe, whose rows can be asked for only once."""
+        return not Path(self.path).is_file()
 
     @property
-    def bytes_read(self) -> int:
-        """Bytes taken from the file so far, compressed where it is; its size once it is read to the end or left."""
-        if self._passed:
-            return self.bytes_total or 0
-        if self._raw is None or self.path == "-":
-            return 0
-        return self.bytes_total or 0 if self._raw.closed else self._raw.tell()
+    def bytes_read(self) -> float:
+        """Bytes of the file up to the end of the row met last; of a compressed file an estimate that never falls."""
+        return self._bytes_read
 
     def pass_over(self) -> None:
         """Count the file as read; its rows are not asked for."""
-        self._passed = True
+        self._bytes_read = self.bytes_total or 0
 
     def begin_at(self, line: int, offset: int) -> None:
-        """Begin with a row that was met before, at the line and the offset that it had then.
-
-        Raises:
-            InputError: the input is standard input.
-        """
-        if self.path == "-":
-            raise InputError("standard input cannot be read again from the middle; give a file")
+        """Begin with a row that was met before, at the line and the offset that it had then."""
         self.begin = (line, offset)
 
     def __iter__(self) -> Iterator[RowOrReject]:
@@ -94,15 +87,24 @@ class FileRows(ABC):
             InputError: the file cannot be opened, the disk gives an error anywhere in it, or compressed data is damaged
                 before the first row. Damage behind that is a reject: it is the same each time the file is read.
         """
-        with self._opened() as stream:
-            try:
-                yield from self.rows_of(stream, self._head(stream))
-            except OSError as error:
-                raise InputError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        with opened(self.path) as source:
+            yield from self.rows_from(source)
+
+    def rows_from(self, source: ByteSource) -> Iterator[RowOrReject]:
+        """Yield the rows of a source that is open, at its beginning; see :meth:`__iter__`."""
+        most = self.bytes_total or 0
+        self.blank, self.parsed, self._bytes_read = 0, 0, 0.0
+        try:
+            for row in self.rows_of(source.stream, source.head()):
+                self._bytes_read = max(self._bytes_read, min(most, source.position(self.parsed)))
+                yield row
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        self.pass_over()
 
     @abstractmethod
     def rows_of(self, stream: io.BufferedReader, head: bytes) -> Iterator[RowOrReject]:
-        """Yield the rows from :attr:`begin` on, or the rejects that stand for them.
+        """Yield the rows from :attr:`begin` on, or the rejects that stand for them; keep :attr:`parsed` up to date.
 
         Args:
             stream: at its beginning.
@@ -127,27 +129,62 @@ class FileRows(ABC):
         except DAMAGE as error:
             raise InputError(f"{self.path}: cannot be read: {error}") from error
 
-    def _head(self, stream: io.BufferedReader) -> bytes:
-        try:
-            return stream.peek(_CHUNK)[:_CHUNK]
-        except DAMAGE as error:
-            raise InputError(f"{self.path}: cannot be read: {error}") from error
 
-    @contextmanager
-    def _opened(self) -> Iterator[io.BufferedReader]:
-        with ExitStack() as stack:
-            try:
-                raw = sys.stdin.buffer if self.path == "-" else stack.enter_context(Path(self.path).open("rb"))
-            except OSError as error:
-                raise InputError(f"{self.path}: {error.strerror}") from error
-            self._raw = raw
-            suffix = Path(self.path).suffix
-            plain: io.RawIOBase | BinaryIO = raw
-            if suffix == ".gz":
-                plain = _Decompressed(raw, partial(zlib.decompressobj, wbits=_GZIP))
-            elif suffix == ".zst":
-                plain = _Decompressed(raw, lambda: zstandard.ZstdDecompressor().decompressobj())
-            yield io.BufferedReader(plain, _CHUNK)  # type: ignore[arg-type]
+class ByteSource:
+    """The uncompressed bytes of one input.
+
+    Attributes:
+        stream: gives them.
+    """
+
+    def __init__(self, path: str, raw: BinaryIO) -> None:
+        """Look at the first bytes for a compression; the name tells it where they do not.
+
+        Args:
+            path: how messages call it.
+            raw: at its beginning.
+        """
+        self._path = path
+        plain: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, raw), _CHUNK)
+        packing = packing_by_head(plain.peek(HEAD_BYTES)[:HEAD_BYTES]) or kind_by_name(path).packing
+        self._packed = None if packing is None else _Decompressed(plain, _FRAMES[packing])
+        self.stream: io.BufferedReader = plain
+        if self._packed is not None:
+            self.stream = io.BufferedReader(cast(io.RawIOBase, self._packed), _CHUNK)
+
+    def head(self) -> bytes:
+        """The first bytes, up to a megabyte, which the stream gives again; asked for before anything is read.
+
+        Raises:
+            InputError: they are damaged.
+        """
+        try:
+            return self.stream.peek(_CHUNK)[:_CHUNK]
+        except DAMAGE as error:
+            raise InputError(f"{self._path}: cannot be read: {error}") from error
+
+    def position(self, offset: int) -> float:
+        """Where an uncompressed byte stands in the file; where that is compressed, by the ratio so far."""
+        packed = self._packed
+        if packed is None:
+            return offset
+        return packed.taken * offset / packed.given if packed.given else 0.0
+
+
+@contextmanager
+def opened(path: str) -> Iterator[ByteSource]:
+    """The bytes of a file, or of standard input.
+
+    Raises:
+        InputError: the file cannot be opened or read.
+    """
+    with ExitStack() as stack:
+        try:
+            raw = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(Path(path).open("rb"))
+            source = ByteSource(path, raw)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from error
+        yield source
 
 
 def file_size(path: str) -> int:
@@ -177,10 +214,23 @@ class _Frame(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-class _Decompressed(io.RawIOBase):
-    """Compressed frames one after the other; a cut one raises once all before the cut was given."""
+_FRAMES: dict[Packing, Callable[[], _Frame]] = {
+    "gzip": partial(zlib.decompressobj, wbits=_GZIP),
+    "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
+}
 
-    def __init__(self, raw: BinaryIO, start: Callable[[], _Frame]) -> None:
+
+class _Decompressed(io.RawIOBase):
+    """Compressed frames one after the other; a cut one raises once all before the cut was given.
+
+    Attributes:
+        taken: compressed bytes that were decompressed so far.
+        given: bytes that they became.
+    """
+
+    def __init__(self, raw: io.BufferedReader, start: Callable[[], _Frame]) -> None:
+        self.taken = 0
+        self.given = 0
         self._raw = raw
         self._start = start
         self._frame: _Frame | None = None
@@ -207,6 +257,8 @@ class _Decompressed(io.RawIOBase):
             self._packed = b""
             if self._frame.eof:
                 self._packed, self._frame = self._frame.unused_data, None
+            self.taken += len(packed) - len(self._packed)
+            self.given += len(self._plain)
         view = memoryview(target)
         size = min(len(view), len(self._plain))
         view[:size], self._plain = self._plain[:size], self._plain[size:]

@@ -9,41 +9,44 @@ from collections.abc import Iterator
 import orjson
 
 from instructmining.errors import InputError
-from instructmining.reading.compression import BOM, DAMAGE, FileRows
+from instructmining.reading.compression import DAMAGE, FileRows
+from instructmining.reading.encodings import Encoding, encoding_of
+from instructmining.reading.options import ReadOptions
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 _KEPT = 1000  # bytes kept of a row that is too long
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_SPACE = b" \t\r\n\v\f\0"  # in any encoding
+_USUAL = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}  # delimiters, and how the option names them
 
 
 class DelimitedRows(FileRows):
     """Rows of a file of delimited text as RFC 4180 has it: quotes may hold newlines, and a quote inside is doubled."""
 
-    def __init__(self, path: str, *, delimiter: str, max_row_bytes: int) -> None:
+    def __init__(self, path: str, options: ReadOptions, *, delimiter: str) -> None:
         """Name a file, as :class:`FileRows` does.
 
         Args:
-            path: a file.
-            delimiter: between two fields.
-            max_row_bytes: a longer row is a reject.
+            path: a file, or "-" for standard input.
+            options: of all files.
+            delimiter: between two fields of this one.
 
         Raises:
             InputError: there is no such file, or it cannot be read.
         """
-        super().__init__(path, max_row_bytes=max_row_bytes)
+        super().__init__(path, options)
         self._delimiter = delimiter
+        self._encoding_name = options.encoding
 
     def rows_of(self, stream: io.BufferedReader, head: bytes) -> Iterator[RowOrReject]:
         """See :meth:`FileRows.rows_of`.
 
         Raises:
-            InputError: there is no header that names each field once.
+            InputError: there is no header that names each field once, or the encoding is another than asked for.
         """
-        if head.startswith(_UTF16):
-            raise InputError(f"{self.path}: is UTF-16; wanted UTF-8")
+        encoding = encoding_of(self.path, self._encoding_name, head)
         # The limit is the process's; ours is that of a row, which is checked line by line.
         csv.field_size_limit(max(csv.field_size_limit(), self._max_row_bytes))
-        lines = _Lines(stream, self._max_row_bytes)
+        lines = _Lines(stream, encoding, self._max_row_bytes)
         names = self._header(lines)
         if not names:
             return
@@ -54,6 +57,7 @@ class DelimitedRows(FileRows):
             else:
                 self.skip(stream, lines.offset - lines.taken)
         while (record := self._next(lines)) is not None:
+            self.parsed = lines.offset
             if record == []:
                 self.blank += 1
             elif isinstance(record, list):
@@ -73,7 +77,15 @@ class DelimitedRows(FileRows):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"{self.path}: the header names {twice[0]!r} more than once; rename one of the fields")
+        self._check_delimiter(names)
         return names
+
+    def _check_delimiter(self, names: list[str]) -> None:
+        """A header of one field in which another delimiter stands is of that one."""
+        others = {other: names[0].count(other) for other in _USUAL if other != self._delimiter}
+        most = max(others, key=lambda other: others[other])
+        if len(names) == 1 and others[most]:
+            raise InputError(f"{self.path}: the header is one field, {names[0]!r}; give --delimiter {_USUAL[most]}")
 
     def _next(self, lines: _Lines) -> list[str] | Reject | None:
         """The values of the next record, none of a blank line; None at the end."""
@@ -91,7 +103,7 @@ class DelimitedRows(FileRows):
         if lines.problem is not None:
             return self._reject(lines, lines.problem)
         # A line of tabs alone holds empty fields, one of spaces nothing.
-        return [] if record is not None and len(record) == 1 and not lines.text.strip() else record
+        return [] if record is not None and len(record) == 1 and not lines.text.strip(_SPACE) else record
 
     def _row(self, names: list[str], values: list[str], lines: _Lines) -> RowOrReject:
         if len(values) != len(names):
@@ -100,7 +112,7 @@ class DelimitedRows(FileRows):
         return SourceRow(self.path, lines.first, lines.start, orjson.dumps(fields), fields)
 
     def _reject(self, lines: _Lines, reason: str) -> Reject:
-        return Reject(self.path, lines.first, lines.start, reason, lines.text.rstrip(b"\r\n"))
+        return Reject(self.path, lines.first, lines.start, reason, lines.encoding.without_newline(lines.text))
 
 
 class _TooLongError(Exception):
@@ -110,7 +122,8 @@ class _TooLongError(Exception):
 class _Lines:
     """Lines as the csv module takes them: one at a time, so that the place behind each record is known."""
 
-    def __init__(self, stream: io.BufferedReader, max_row_bytes: int) -> None:
+    def __init__(self, stream: io.BufferedReader, encoding: Encoding, max_row_bytes: int) -> None:
+        self.encoding = encoding
         self.line = 1  # of what comes next
         self.offset = 0
         self.taken = 0  # bytes of the stream so far
@@ -138,32 +151,35 @@ class _Lines:
     def __next__(self) -> str:
         if self.ended:
             raise StopIteration
-        line = self._stream.readline(self._max_row_bytes + 1)
+        encoding = self.encoding
+        line = encoding.readline(self._stream, self._max_row_bytes + 1)
         if not line:
             raise StopIteration
         self._take(line)
         if self.start == 0 and not self._parts:
-            self.start = len(BOM) if line.startswith(BOM) else 0
-            line = line.removeprefix(BOM)
+            self.start = len(encoding.mark) if line.startswith(encoding.mark) else 0
+            line = line.removeprefix(encoding.mark)
         self._size += len(line)
         if self._size > self._max_row_bytes:
             self._pass(line)
             raise _TooLongError
         self._parts.append(line)
         try:
-            return line.decode("utf-8")
+            return line.decode(encoding.codec)
         except UnicodeDecodeError as error:
-            self.problem = self.problem or f"not UTF-8: byte 0x{line[error.start]:02x} on line {self.line - 1}"
-            return line.decode("utf-8", "replace")
+            found = f"not {encoding.shown}: byte 0x{line[error.start]:02x} on line {self.line - 1}"
+            mend = "; if the file is Latin-1, give --encoding latin-1" if encoding.is_default else ""
+            self.problem = self.problem or found + mend
+            return line.decode(encoding.codec, "replace")
 
     def _take(self, part: bytes) -> None:
         self.offset += len(part)
         self.taken += len(part)
-        self.line += part.endswith(b"\n")
+        self.line += part.endswith(self.encoding.newline)
 
     def _pass(self, line: bytes) -> None:
         """Keep the first bytes of a record that is too long, and read to the end of its line."""
         self._parts = [b"".join([*self._parts, line])[:_KEPT]]
-        while line and not line.endswith(b"\n"):
-            line = self._stream.readline(1 << 20)
+        while line and not line.endswith(self.encoding.newline):
+            line = self.encoding.readline(self._stream, 1 << 20)
             self._take(line)

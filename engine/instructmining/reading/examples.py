@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -14,12 +15,16 @@ from instructmining.arguments import check_call, check_type
 from instructmining.errors import InputError, RowError
 from instructmining.reading.formats import FieldOptions, FieldRole, FormatName, Shape
 from instructmining.reading.objects import is_objects
+from instructmining.reading.options import ReadOptions
 from instructmining.reading.parsing import RowParser
-from instructmining.reading.rows import MAX_ROW_BYTES, RowReader, Source, Sources, open_rows
+from instructmining.reading.rows import RowReader, Source, Sources, open_rows
 from instructmining.reading.scores import ScoreFields, lacking
+from instructmining.reading.sources import expand
 from instructmining.records import Example, InputWindow, Position, Reject, RowOrReject, SourceRow
 
 DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused
+_USUAL = ReadOptions()
+_log = logging.getLogger(__name__)
 
 
 class ExampleReader:
@@ -55,6 +60,7 @@ class ExampleReader:
         self._begun: dict[int, Iterator[RowOrReject]] = {}  # of what can be read once, and was looked into
         self._begin: Position | None = None
         self._at = (0, 0, 0, 0)  # file, line and offset of the row met last, and the blank lines before it
+        self._seen = (0, 0.0)  # rows, and bytes of all files up to the end of the last of them
         self._fields = fields
         self._scores = scores
         self._kept: frozenset[str] = frozenset()
@@ -66,12 +72,27 @@ class ExampleReader:
 
     @property
     def share_read(self) -> float | None:
-        """Share of the files' bytes that were read, 0..1; None where the size is not known."""
-        sizes = [reader.bytes_total for reader in self._readers]
-        if None in sizes:
+        """Share of the files' bytes up to the end of the last row that was counted, 0..1; None where it is not known.
+
+        It may be asked for in any thread.
+        """
+        total = self._bytes_total
+        if total is None:
             return None
-        total = sum(size for size in sizes if size is not None)
-        return sum(reader.bytes_read for reader in self._readers) / total if total else 1.0
+        return self._seen[1] / total if total else 1.0
+
+    @property
+    def rows_expected(self) -> float | None:
+        """Rows of all files, by those that were counted and their share; None where nothing tells it yet."""
+        rows, bytes_read = self._seen
+        total = self._bytes_total
+        if not total or not bytes_read:
+            return None
+        return rows * total / bytes_read
+
+    @property
+    def _bytes_total(self) -> int | None:
+        return _sum(reader.bytes_total for reader in self._readers)
 
     def first_rows(self) -> list[list[SourceRow]]:
         """The first good rows of each source, before they are read; as many as show a format.
@@ -163,17 +184,21 @@ class ExampleReader:
 
     def _of_file(self, file: int, reader: RowReader) -> Iterator[Example | Reject]:
         blank_before = self.blank
-        rows = ((row, blank_before + reader.blank) for row in self._begun.pop(file, None) or reader)
-        first: list[tuple[RowOrReject, int]] = []
+        before = _sum(other.bytes_total for other in self._readers[:file]) or 0
+        source = self._begun.pop(file, None) or reader
+        rows = ((row, blank_before + reader.blank, before + reader.bytes_read) for row in source)
+        first: list[tuple[RowOrReject, int, float]] = []
         if self._begin is not None and file == self._begin.file:
             self._parser = self._known_parser(reader)
-            self._skip((row for row, _ in rows), self._begin)
+            self._skip((row for row, _, _ in rows), self._begin)
+            self._seen = (self.rows, before + reader.bytes_read)
         else:
             first = list(islice(rows, self._detection_rows))
-            good = [row for row, _ in first if isinstance(row, SourceRow)]
+            good = [row for row, _, _ in first if isinstance(row, SourceRow)]
             self._parser = self._detected(reader, good) if good else None
-        for row, self.blank in chain(first, rows):
+        for row, self.blank, bytes_read in chain(first, rows):
             self.rows += 1
+            self._seen = (self.rows, bytes_read)
             self._at = (file, row.line, row.offset, self.blank)
             item = self._item(row, reader)
             if isinstance(item, Reject):
@@ -182,6 +207,7 @@ class ExampleReader:
             if self.rows == self._limit:
                 return
         self.blank = blank_before + reader.blank
+        self._seen = (self.rows, before + (reader.bytes_total or 0))
 
     def _skip(self, rows: Iterator[RowOrReject], position: Position) -> None:
         """Pass over the rows up to a position: one, or all where they are read with those before them."""
@@ -196,8 +222,6 @@ class ExampleReader:
         first = list(islice(rows, self._detection_rows))
         if reader.once:
             self._begun[file] = chain(first, rows)
-        else:
-            reader.blank = 0
         return [row for row in first if isinstance(row, SourceRow)]
 
     def _known_parser(self, reader: RowReader) -> RowParser | None:
@@ -274,7 +298,7 @@ def read_examples(
     limit: int | None = None,
     columns: Sequence[str] = (),
     prefix: str = "",
-    max_row_bytes: int = MAX_ROW_BYTES,
+    options: ReadOptions = _USUAL,
     on_reject: Callable[[Reject], None] | None = None,
 ) -> ExampleReader:
     """Read instruction data, streaming.
@@ -283,28 +307,28 @@ def read_examples(
 
     Args:
         source: one or more of: files of JSON lines, JSON arrays, CSV or TSV, also .gz or .zst; files of Parquet or
-            Arrow; "-" for JSON lines on standard input; tables in memory, which are whatever has ``__arrow_c_stream__``
-            (pandas, Polars, pyarrow) and the splits of ``datasets``; or rows in memory: dicts as in a JSON file, as a
-            list or an iterator of them.
+            Arrow; folders and patterns of files, see :func:`~instructmining.reading.sources.expand`; "-" for standard
+            input; tables in memory, which are whatever has ``__arrow_c_stream__`` (pandas, Polars, pyarrow) and the
+            splits of ``datasets``; or rows in memory: dicts as in a JSON file, as a list or an iterator of them.
         format: of the rows; by default it is detected in each file. Short for ``FieldOptions(format=…)``.
         fields: how the fields of rows are read.
         limit: rows to take, bad ones included.
         columns: names that will be added to the rows; a row must not have them already.
         prefix: what ``score`` put before its columns' names, where rows were scored before.
-        max_row_bytes: a longer row is rejected.
+        options: how rows are read.
         on_reject: takes the rows that hold no example; without it the first one raises.
 
     Raises:
-        InputError: a file is missing or a folder, nothing here reads its kind, the format is not known, or an argument
-            is of a wrong type.
+        InputError: a file is missing, a folder has none, nothing here reads its kind, the format is not known, or an
+            argument is of a wrong type.
         RowError: while reading, at the first bad row, when nobody takes rejects.
     """
     check_type("limit", limit, (int, NoneType), wanted="a number of rows or None", error=InputError)
-    check_type("max_row_bytes", max_row_bytes, int, wanted="a number of bytes", error=InputError)
     check_type("columns", columns, (list, tuple), wanted="a list of names", error=InputError)
     check_type("fields", fields, (FieldOptions, NoneType), wanted="FieldOptions or None", error=InputError)
+    check_type("options", options, ReadOptions, wanted="ReadOptions", error=InputError)
     check_call("on_reject", on_reject, error=InputError)
-    readers = [open_rows(one, max_row_bytes=max_row_bytes) for one in _sources(source)]
+    readers = [open_rows(file, options) for one in _sources(source) for file in _files(one)]
     return ExampleReader(
         readers,
         fields or FieldOptions(format),
@@ -321,14 +345,31 @@ def _sources(source: Sources) -> list[Source]:
     return [source]
 
 
-def first_fields(sources: Sequence[Source], rows: int = 4096) -> list[Mapping[str, object]]:
+def first_fields(
+    sources: Sequence[Source], rows: int = 4096, *, options: ReadOptions = _USUAL
+) -> list[Mapping[str, object]]:
     """The fields of the first good rows of some sources together, by default as many as the largest window has.
 
     Raises:
         InputError: a source is missing or cannot be read.
     """
-    good = (row.fields for source in sources for row in open_rows(source) if isinstance(row, SourceRow))
+    good = (row.fields for source in sources for row in open_rows(source, options) if isinstance(row, SourceRow))
     return list(islice(good, rows))
+
+
+def _files(source: Source) -> Sequence[Source]:
+    if not isinstance(source, (str, Path)):
+        return [source]
+    files = expand([source])
+    for skipped in files.skipped:
+        _log.info("%s", skipped)
+    return files.paths
+
+
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    """The sum; None where one is not known."""
+    every = list(sizes)
+    return None if None in every else sum(size for size in every if size is not None)
 
 
 def input_digest(path: str) -> dict[str, object]:

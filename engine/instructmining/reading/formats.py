@@ -223,6 +223,10 @@ class FieldOptions:
             InputError: they are or do not.
         """
         format_name(self.format)
+        check_type("map", self.map, Mapping, wanted="a dict of roles and fields: {'prompt': 'query'}", error=InputError)
+        kinds = (frozenset, set, list, tuple)
+        check_type("ignore", self.ignore, kinds, wanted="names of fields: {'topic'}", error=InputError)
+        object.__setattr__(self, "ignore", frozenset(self.ignore))
         if self.map and self.format is not None:
             raise InputError("--map says what the fields are, and so does --format; give one of them")
         for role in self.map:

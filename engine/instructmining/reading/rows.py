@@ -1,4 +1,4 @@
-"""Files and tables to rows: the reader of each kind, chosen by suffix; streaming, never the whole file."""
+"""Files and tables to rows: the reader of each kind, chosen by name and first bytes; never the whole file."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Protocol, TypeAlias
 
 from instructmining.arguments import shown
 from instructmining.errors import InputError
-from instructmining.reading.arrow import TABLES, Table, TableRows, is_table
-from instructmining.reading.compression import PACKED
+from instructmining.reading.arrow import Table, TableRows, is_table
+from instructmining.reading.compression import STANDARD_INPUT, file_size
 from instructmining.reading.delimited import DelimitedRows
 from instructmining.reading.jsonl import JsonRows
+from instructmining.reading.kinds import HEAD_BYTES, Kind, kind_by_name, table_by_head
 from instructmining.reading.objects import Object, ObjectRows, is_objects
+from instructmining.reading.options import ReadOptions
+from instructmining.reading.standard_input import StandardInput
 from instructmining.records import RowOrReject
 
-MAX_ROW_BYTES = 64 * 2**20
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_OTHERS = frozenset({".xlsx", ".xls", ".ods", ".orc", ".avro", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".lz4", ".7z"})
+_DEFAULT = ReadOptions()
 
 Whole: TypeAlias = str | Path | Table | Iterator[Object]
 Source: TypeAlias = Whole | Sequence[Object]
@@ -28,20 +29,23 @@ class RowReader(Protocol):
     """Rows of one source in order, bad ones as rejects; counts what it passed."""
 
     path: str  # how messages and positions call the source
-    blank: int  # blank lines skipped so far
     bytes_total: int | None  # size of the source, None where it is not known
 
     @property
+    def blank(self) -> int:
+        """Blank lines skipped so far."""
+
+    @property
     def once(self) -> bool:
-        """Whether the rows can be asked for only once."""
+        """Whether the rows can be asked for only once, as those of a pipe."""
 
     @property
     def rows_total(self) -> int | None:
         """Rows of the source; None where only reading it would tell."""
 
     @property
-    def bytes_read(self) -> int:
-        """Bytes of the source that are done with; all of them once it is read to the end or left."""
+    def bytes_read(self) -> float:
+        """Bytes of the source up to the end of the row met last; all of them once it is read to the end or left."""
 
     def pass_over(self) -> None:
         """Count the source as read; its rows are not asked for."""
@@ -53,36 +57,34 @@ class RowReader(Protocol):
         """Yield each row, or the reject that stands for it."""
 
 
-def open_rows(source: Source, *, max_row_bytes: int = MAX_ROW_BYTES) -> RowReader:
-    """The reader for a source; a file is opened when the rows are asked for.
+def open_rows(source: Source, options: ReadOptions = _DEFAULT) -> RowReader:
+    """The reader for a source; the rows of a file are read when they are asked for.
+
+    What the first bytes of a file are sure to be (Parquet, Arrow, gzip, zstd) it is, whatever its suffix says.
 
     Args:
-        source: a path, "-" for JSON lines on standard input, a table in memory, or rows as dicts.
-        max_row_bytes: a longer row is a reject, of which the first bytes are kept.
+        source: the path of a file, "-" for standard input, a table in memory, or rows as dicts.
+        options: how rows are read.
 
     Raises:
         InputError: there is no such file, it cannot be read, or nothing here reads its kind.
     """
     if not isinstance(source, (str, Path)):
         if is_table(source):
-            return TableRows(source, max_row_bytes=max_row_bytes)
+            return TableRows(source, max_row_bytes=options.max_row_bytes)
         if is_objects(source) or isinstance(source, Iterator):
-            return ObjectRows(source, max_row_bytes=max_row_bytes)
+            return ObjectRows(source, max_row_bytes=options.max_row_bytes)
         raise InputError(_no_source(source))
     path = str(source)
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    packed = bool(suffixes) and suffixes[-1] in PACKED
-    kind = suffixes[-2] if packed and len(suffixes) > 1 else suffixes[-1] if suffixes else ""
-    if kind in _OTHERS or (packed and kind in TABLES):
-        raise InputError(
-            f"{path}: {''.join(suffixes[-2:]) if packed else kind} is not read by this version; wanted JSON, JSON "
-            "lines, CSV (each also .gz or .zst), Parquet or Arrow"
-        )
-    if kind in TABLES:
-        return TableRows(path, max_row_bytes=max_row_bytes)
-    if kind in _DELIMITERS:
-        return DelimitedRows(path, delimiter=_DELIMITERS[kind], max_row_bytes=max_row_bytes)
-    return JsonRows(path, max_row_bytes=max_row_bytes)
+    if path == STANDARD_INPUT:
+        return StandardInput(options)
+    name = kind_by_name(path)
+    kind = _table_inside(path) or name.kind or ("json" if options.delimiter is None else "delimited")
+    if kind in {"parquet", "arrow"}:
+        return TableRows(path, max_row_bytes=options.max_row_bytes, kind=kind)
+    if kind == "delimited":
+        return DelimitedRows(path, options, delimiter=options.delimiter or name.delimiter)
+    return JsonRows(path, options)
 
 
 def _no_source(source: object) -> str:
@@ -93,3 +95,18 @@ def _no_source(source: object) -> str:
         f"{said}: wanted an object with __arrow_c_stream__, as pandas, Polars and pyarrow have it, one split of "
         "datasets, or a list of dicts; a lazy frame must be collected before"
     )
+
+
+def _table_inside(path: str) -> Kind | None:
+    """Parquet or Arrow, where a file begins like one; a pipe is not looked into.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
+    if not file_size(path) or not Path(path).is_file():
+        return None
+    try:
+        with Path(path).open("rb") as file:
+            return table_by_head(file.read(HEAD_BYTES))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error

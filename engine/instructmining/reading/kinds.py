@@ -1,0 +1,82 @@
+"""Which kind of file something is: by its name, and by its first bytes where these are sure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from instructmining.errors import InputError
+
+Kind: TypeAlias = Literal["json", "delimited", "parquet", "arrow"]
+Packing: TypeAlias = Literal["gzip", "zstd"]
+
+PARQUET = (".parquet", ".pq")
+PACKED = (".gz", ".zst")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+HEAD_BYTES = 8  # that tell a packing or a table
+
+_JSON = (".json", ".jsonl", ".ndjson")
+_ARROW = (".arrow", ".feather", ".ipc")
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(_JSON, "json"),
+    **dict.fromkeys(DELIMITERS, "delimited"),
+    **dict.fromkeys(PARQUET, "parquet"),
+    **dict.fromkeys(_ARROW, "arrow"),
+}
+_OTHERS = frozenset({".xlsx", ".xls", ".ods", ".orc", ".avro", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".lz4", ".7z"})
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_TABLES: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
+
+
+@dataclass(frozen=True, slots=True)
+class NamedKind:
+    """What a file's name says.
+
+    Attributes:
+        kind: None where the suffix is not known.
+        suffix: in lower case, that of the compression left out.
+        packing: None where the name says nothing of a compression.
+    """
+
+    kind: Kind | None
+    suffix: str
+    packing: Packing | None
+
+    @property
+    def delimiter(self) -> str:
+        """Between two fields, where the file is delimited text."""
+        return DELIMITERS.get(self.suffix, ",")
+
+
+def kind_by_name(path: str) -> NamedKind:
+    """What the name says.
+
+    Raises:
+        InputError: a kind that nothing here reads.
+    """
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    packing: Packing | None = None
+    if suffixes and suffixes[-1] in PACKED:
+        packing = "gzip" if suffixes[-1] == ".gz" else "zstd"
+    at = -1 if packing is None else -2
+    suffix = suffixes[at] if len(suffixes) >= -at else ""
+    kind = _KINDS.get(suffix)
+    if suffix in _OTHERS or (packing and kind in {"parquet", "arrow"}):
+        raise InputError(
+            f"{path}: {''.join(suffixes[at:])} is not read by this version; wanted JSON, JSON lines, CSV (each also "
+            ".gz or .zst), Parquet or Arrow"
+        )
+    return NamedKind(kind, suffix, packing)
+
+
+def packing_by_head(head: bytes) -> Packing | None:
+    """The compression that the first bytes are of."""
+    if head.startswith(_GZIP):
+        return "gzip"
+    return "zstd" if head.startswith(_ZSTD) else None
+
+
+def table_by_head(head: bytes) -> Kind | None:
+    """Parquet or Arrow, where the first bytes are those of either."""
+    return next((kind for magic, kind in _TABLES.items() if head.startswith(magic)), None)

@@ -1,0 +1,56 @@
+"""How rows are read, beside what the name and the first bytes of a file say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from types import NoneType
+
+from instructmining.arguments import check_type
+from instructmining.errors import InputError
+
+MAX_ROW_BYTES = 64 * 2**20
+_TABS = ("tab", r"\t")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What holds for all files of an input.
+
+    Attributes:
+        max_row_bytes: a longer row is a reject, of which the first bytes are kept; uncompressed.
+        delimiter: between the fields of delimited text, one character, or "tab"; None takes that of the suffix. Files
+            without a known suffix are delimited text where it is given.
+        encoding: of delimited text, a name that Python knows; None is UTF-8.
+    """
+
+    max_row_bytes: int = MAX_ROW_BYTES
+    delimiter: str | None = None
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            InputError: the delimiter is not one character, or the encoding is not known.
+        """
+        check = partial(check_type, error=InputError)
+        check("max_row_bytes", self.max_row_bytes, int, wanted="a number of bytes")
+        check("delimiter", self.delimiter, (str, NoneType), wanted="one character, or None")
+        check("encoding", self.encoding, (str, NoneType), wanted="a name such as latin-1, or None")
+        if self.delimiter in _TABS:
+            object.__setattr__(self, "delimiter", "\t")
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n\0'):
+            raise InputError(f"delimiter {self.delimiter!r}: wanted one character, such as ; or |, or tab")
+        if self.encoding is not None:
+            _check_encoding(self.encoding)
+
+
+def _check_encoding(name: str) -> None:
+    problem = f"encoding {name!r} is not known; wanted a name such as latin-1, cp1252 or utf-16"
+    try:
+        newline = "\n".encode(name)
+    except (LookupError, ValueError) as error:
+        raise InputError(problem) from error
+    if newline.strip(b"\0\xff\xfe\xef\xbb\xbf") != b"\n":
+        raise InputError(f"encoding {name!r} is not read by this version; convert the file to UTF-8")

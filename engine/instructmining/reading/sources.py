@@ -1,0 +1,192 @@
+"""Folders and patterns to files: what is rows in them, in one order, and what was left out."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from instructmining.errors import InputError, OutputError
+from instructmining.reading.compression import STANDARD_INPUT
+from instructmining.reading.kinds import kind_by_name
+
+# What datasets' save_to_disk writes beside the rows, and what its map and filter leave there.
+_METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
+_STATE = "state.json"
+_DATASET_INFO = "dataset_info.json"
+_CACHED = "cache-*.arrow"
+# What score and select put beside OUT.
+_OUT = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+_BESIDE_OUT = (".rejects.jsonl", ".run.json", ".selection.json", ".partial")
+_NAMED = 5  # names in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Files and folders that lie in an input folder, or fit an input's pattern, and are not read."""
+
+    where: str  # the folder or the pattern, as it was given
+    names: tuple[str, ...]  # below it, hidden ones and those of unknown kinds, in order
+
+    def __str__(self) -> str:
+        """One line that names the first few."""
+        many = len(self.names)
+        return f"{self.where}: {many:,} {'entry is' if many == 1 else 'entries are'} not read: {_named(self.names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of an input."""
+
+    paths: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+
+def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
+    """Each folder and pattern of an input as the files of rows in it, in the order of the bytes of their paths.
+
+    A folder is looked through with all below it; links to folders are not followed. Of a pattern in which nothing but
+    stars stands for the name, files of unknown kinds are left out as in a folder; other patterns name what they fit.
+
+    Args:
+        inputs: files, folders, patterns such as ``data/**/*.jsonl``, or "-".
+        out: OUT of a run that reads them.
+
+    Raises:
+        InputError: a folder or pattern has no file of rows in it, or what a run wrote beside its OUT.
+        OutputError: OUT would lie among the files.
+    """
+    paths: list[str] = []
+    skipped = []
+    for one in map(str, inputs):
+        if one == STANDARD_INPUT or (not Path(one).is_dir() and (os.path.lexists(one) or not glob.has_magic(one))):
+            paths.append(one)
+            continue
+        found = _Found(one)
+        found.take()
+        if out is not None and out != "-":
+            found.check_out(out)
+        paths += found.in_order()
+        if found.skipped:
+            skipped.append(Skipped(one, tuple(sorted(found.skipped, key=os.fsencode))))
+    return Files(tuple(paths), tuple(skipped))
+
+
+@dataclass
+class _Found:
+    """What a folder or a pattern holds."""
+
+    where: str
+    files: set[str] = field(default_factory=set)
+    folders: list[str] = field(default_factory=list)
+    skipped: set[str] = field(default_factory=set)
+
+    def take(self) -> None:
+        if Path(self.where).is_dir():
+            self._take_folder(self.where)
+            return
+        names_a_kind = Path(self.where).name.strip("*") != ""
+        for path in glob.glob(self.where, recursive=True):  # noqa: PTH207 - a path's own glob loses how it was given
+            if Path(path).is_dir():
+                if "**" not in Path(self.where).parts:
+                    self._take_folder(path)
+            else:
+                self._take_file(path, known=not names_a_kind)
+
+    def in_order(self) -> list[str]:
+        if not self.files:
+            what = "the folder holds no file of rows" if Path(self.where).is_dir() else "no file of rows fits"
+            found = f"found {_named(self.skipped)}; " if self.skipped else ""
+            raise InputError(f"{self.where}: {what}; {found}wanted JSON, JSON lines, CSV, TSV, Parquet or Arrow")
+        return sorted(self.files, key=os.fsencode)
+
+    def check_out(self, out: str) -> None:
+        target = Path(out).absolute()
+        for folder in self.folders:
+            if target.is_relative_to(Path(folder).absolute()) or target.resolve().is_relative_to(
+                Path(folder).resolve()
+            ):
+                raise OutputError(f"{out}: lies in the input {folder}; give -o a file outside of it")
+        pattern = Path(self.where).absolute().parts
+        for path in (target, *(Path(f"{target}{end}") for end in _BESIDE_OUT)):
+            if not Path(self.where).is_dir() and _fits(path.parts, pattern):
+                raise OutputError(f"{out}: {path.name} would fit the input {self.where!r}; give -o another place")
+
+    def _take_folder(self, folder: str) -> None:
+        self.folders.append(folder)
+        for parent, folders, names in os.walk(folder, onerror=_refuse):
+            for name in list(folders):
+                path = str(Path(parent) / name)
+                _check_not_ours(path)
+                if name.startswith(".") or Path(path).is_symlink():
+                    folders.remove(name)
+                    self.skipped.add(f"{_below(path, folder)}/")
+            for name in names:
+                self._take_file(str(Path(parent) / name), known=True, folder=folder)
+
+    def _take_file(self, path: str, *, known: bool, folder: str | None = None) -> None:
+        _check_not_ours(path)
+        name = Path(path).name
+        if _is_metadata(path):
+            return
+        if known and (name.startswith(".") or not _is_known(path)):
+            self.skipped.add(_below(path, folder) if folder is not None else path)
+        else:
+            self.files.add(path)
+
+
+def _is_known(path: str) -> bool:
+    """Whether the name says that a file holds rows."""
+    try:
+        known = kind_by_name(path).kind is not None
+    except InputError:
+        return False
+    beside = Path(path).with_name(_STATE)
+    return known and not (fnmatchcase(Path(path).name, _CACHED) and beside.exists())
+
+
+def _is_metadata(path: str) -> bool:
+    """Whether a file tells of a data set and holds no rows of it."""
+    name = Path(path).name
+    return name in _METADATA or (name == _STATE and Path(path).with_name(_DATASET_INFO).exists())
+
+
+def _check_not_ours(path: str) -> None:
+    """Refuse what a run wrote beside its OUT.
+
+    Raises:
+        InputError: the path is of that.
+    """
+    for end in _BESIDE_OUT:
+        out = path.removesuffix(end)
+        if out != path and out.endswith(_OUT):
+            raise InputError(
+                f"{path}: is what a run wrote beside {out}, no data; move the run's files out of the input's folder"
+            )
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename}: {error.strerror}") from error
+
+
+def _below(path: str, folder: str) -> str:
+    return str(Path(path).relative_to(folder))
+
+
+def _named(names: Iterable[str]) -> str:
+    """The first few names and how many there are more."""
+    every = sorted(names, key=os.fsencode)
+    more = f" and {len(every) - _NAMED:,} more" if len(every) > _NAMED else ""
+    return f"{', '.join(every[:_NAMED])}{more}"
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path fits a pattern, both in parts."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[begin:], pattern[1:]) for begin in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])

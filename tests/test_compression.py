@@ -1,0 +1,141 @@
+"""What progress is drawn from: how much of a file was read, asked for while another thread reads it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from pyarrow import feather
+
+from instructmining.reading.examples import read_examples
+from instructmining.reading.rows import open_rows
+
+ROWS = 5000
+ROW = {"instruction": "Name a colour that is not green.", "output": "Blue, red and yellow are others."}
+
+
+def csv_text() -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows([ROW.keys(), *[ROW.values()] * ROWS])
+    return text.getvalue().encode()
+
+
+def table(write: Callable[[pa.Table, io.BytesIO], None]) -> bytes:
+    sink = io.BytesIO()
+    write(pa.Table.from_pylist([ROW] * ROWS), sink)
+    return sink.getvalue()
+
+
+def stream(rows: pa.Table, sink: io.BytesIO) -> None:
+    with pa.ipc.new_stream(sink, rows.schema) as file:
+        file.write_table(rows, max_chunksize=700)
+
+
+LINES = (orjson.dumps(ROW) + b"\n") * ROWS
+CONTENTS: dict[str, Callable[[], bytes]] = {
+    "rows.jsonl": lambda: LINES,
+    "rows.jsonl.gz": lambda: gzip.compress(LINES),
+    "rows.jsonl.zst": lambda: zstandard.compress(LINES),
+    "rows.json": lambda: orjson.dumps([ROW] * ROWS),
+    "pretty.json": lambda: orjson.dumps([ROW] * ROWS, option=orjson.OPT_INDENT_2),
+    "rows.json.gz": lambda: gzip.compress(orjson.dumps({"data": [ROW] * ROWS})),
+    "rows.csv": csv_text,
+    "rows.csv.gz": lambda: gzip.compress(csv_text()),
+    "rows.parquet": lambda: table(pq.write_table),
+    "rows.feather": lambda: table(lambda rows, sink: feather.write_feather(rows, sink, chunksize=700)),
+    "rows.arrow": lambda: table(stream),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_the_share_read_is_that_of_the_rows_counted_at_any_moment(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(CONTENTS[name]())
+    reader = read_examples(path)
+    shares = []
+    for met, _ in enumerate(reader, 1):
+        shares.append(reader.share_read or 0.0)
+        if met % 100 == 0:
+            assert reader.rows_expected == pytest.approx(ROWS, rel=0.02), met
+            assert reader.rows / shares[-1] == pytest.approx(ROWS, rel=0.02)
+    assert shares == sorted(shares)
+    assert (len(shares), reader.share_read, reader.rows_expected) == (ROWS, 1.0, ROWS)
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_rows_from_a_position_on_are_estimated_as_those_of_the_whole(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(CONTENTS[name]())
+    (first, *_) = read_examples(path).windows(1000)
+    reader = read_examples(path)
+    assert first.end is not None
+    reader.begin_after(first.end)
+    next(iter(reader))
+    assert reader.rows == 1001
+    assert reader.rows_expected == pytest.approx(ROWS, rel=0.02)
+
+
+def test_several_files_are_one_share(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("rows.jsonl", "rows.jsonl.gz", "rows.csv")]
+    for path in paths:
+        path.write_bytes(CONTENTS[path.name]())
+    reader = read_examples(paths)
+    shares = [reader.share_read or 0.0 for _ in reader]
+    assert shares == sorted(shares)
+    assert reader.share_read == 1.0
+
+
+def test_noise_whose_compression_changes_has_a_share_that_never_falls(tmp_path: Path) -> None:
+    noise = (b'{"instruction":"%x","output":"b"}\n' % pow(3, 999 + n, 2 ** (40 + n % 800)) for n in range(20_000))
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b"".join(noise) + LINES + b'{"instruction":"a","output":"b"}\n' * 9000, 1))
+    reader = read_examples(path)
+    shares = [reader.share_read or 0.0 for _ in reader]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.01
+    assert shares[-2] < reader.share_read == 1.0
+
+
+@pytest.fixture
+def busy_threads() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("busy_threads")
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_the_share_may_be_asked_for_while_another_thread_closes_the_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    content = LINES[: 30 * len(LINES) // ROWS]
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    for _ in range(300):
+        reader = read_examples(path)
+        reading = threading.Thread(target=lambda source=reader: list(source))  # type: ignore[misc]
+        reading.start()
+        while reading.is_alive():
+            assert 0.0 <= (reader.share_read or 0.0) <= 1.0
+        reading.join()
+        assert reader.share_read == 1.0
+
+
+def test_a_file_that_is_left_alone_is_read_and_one_that_is_begun_is_read_so_far(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(LINES)
+    reader = open_rows(str(path))
+    rows = iter(reader)
+    next(rows)
+    assert reader.bytes_read == len(LINES) // ROWS
+    reader.pass_over()
+    assert reader.bytes_read == len(LINES)
