@@ -449,7 +449,7 @@ def test_an_extra_that_would_replace_another_file_is_an_output_error(tmp_path: P
 
 
 def test_standard_input_cannot_be_selected_from(out: Path) -> None:
-    with pytest.raises(InputError, match="standard input cannot be read twice"):
+    with pytest.raises(InputError, match="standard input and pipes cannot be read twice"):
         select("-", out, Choice(top=1))
 
 

@@ -66,6 +66,7 @@ def bench(
     Reading, tokenizing and the models run as in score, with its batch sizes; nothing is written. Exit code 3: rows were
     rejected.
     """
+    from instructmining.reading.compression import is_pipe
     from instructmining.reading.examples import ExampleReader, read_examples
     from instructmining.scorer import Scorer
     from instructmining.throughput import measure_throughput
@@ -73,8 +74,8 @@ def bench(
     from instructmining_cli.calibrations import choose_budgets
     from instructmining_cli.demo_bundle import demo_bundle, naming_another
 
-    if "-" in inputs:
-        raise typer.BadParameter("bench reads its input several times, which standard input does not allow; give files")
+    if any(is_pipe(path) for path in inputs):
+        raise typer.BadParameter("bench reads its input several times, which a pipe does not allow; give files")
     fields = field_options(format=format, mapping=map, ignore=ignore)
     options = reading_options(delimiter=delimiter, encoding=encoding)
     inputs, _ = expanded(inputs, say=_say)

@@ -15,6 +15,7 @@ from instructmining import __version__
 from instructmining.batches import Batching
 from instructmining.budgets import one_budget
 from instructmining.cache import cache_folder
+from instructmining.reading.compression import is_pipe
 from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FieldOptions
 from instructmining.reading.options import ReadOptions
@@ -48,7 +49,11 @@ def choose_budgets(
     if kept is not None:
         scorer.batching = kept
         return "measured before"
-    if "-" in inputs or limit is not None or sum(Path(path).stat().st_size for path in inputs) < _WORTH_BYTES:
+    if (
+        any(map(is_pipe, inputs))
+        or limit is not None
+        or sum(Path(path).stat().st_size for path in inputs) < _WORTH_BYTES
+    ):
         return "usual"
     say("finding the fastest batch size on this device, once")
     examples = read_examples(inputs, fields=fields, options=options, on_reject=_pass)

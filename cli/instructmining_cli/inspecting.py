@@ -138,7 +138,7 @@ def inspect_inputs(
 def _look(path: str, fields: FieldOptions, prefix: str, most: int) -> tuple[FileFacts, list[Example]]:
     rejects: list[Reject] = []
     reader = read_examples(path, fields=fields, limit=most, prefix=prefix, on_reject=rejects.append)
-    earlier = () if path == "-" else sorted(reader.earlier_columns(reader.first_rows()))
+    earlier = sorted(reader.earlier_columns(reader.first_rows()))
     examples = list(reader)
     share = reader.share_read
     rows = float(reader.rows) if reader.rows < most or not share else max(reader.rows, reader.rows / share)

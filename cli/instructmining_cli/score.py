@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
@@ -265,13 +264,14 @@ def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions)
     """
     from instructmining.corpus import Neighbourhood
     from instructmining.errors import RuleError
+    from instructmining.reading.compression import is_pipe
     from instructmining.reading.examples import first_fields
 
     try:
         meant = Neighbourhood(*around, options if around[-1] is not None else None)
     except RuleError as error:
         raise typer.BadParameter(str(error)) from error
-    if meant.pool is not None and all(Path(path).is_file() for path in inputs):  # of pipes the scorer sees the window
+    if meant.pool is not None and not any(is_pipe(path) for path in inputs):  # of pipes the scorer sees the window
         meant.check_pool(first_fields(inputs, options=options))
     return meant
 

@@ -19,6 +19,7 @@ from instructmining.errors import InputError, RuleError, SelectionError
 from instructmining.indicators import roles_of
 from instructmining.names import no_such
 from instructmining.reading.arrow import read_once
+from instructmining.reading.compression import is_pipe
 from instructmining.reading.rows import Source, open_rows
 from instructmining.records import PAIR_COLUMNS, SCORE_COLUMNS, SIDES, Side, SourceRow
 from instructmining.rules import Rule
@@ -63,8 +64,8 @@ class ScoredRows:
         """
         if read_once(source):
             raise SelectionError("what can be read once cannot be looked at again; give a file, or a table in memory")
-        if isinstance(source, str) and source == "-":
-            raise InputError("standard input cannot be read twice; give a file")
+        if isinstance(source, str) and is_pipe(source):
+            raise InputError("standard input and pipes cannot be read twice; give a file")
         check_type("prefix", prefix, str, wanted="text", error=SelectionError)
         self.path = Path(source) if isinstance(source, (str, Path)) else None
         self.name = open_rows(source).path

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from instructmining.errors import InputError, OutputError
+from instructmining.reading.compression import is_pipe
 from instructmining.reading.kinds import PACKED, PARQUET
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import RowReader, open_rows
@@ -38,7 +39,7 @@ def room_needed(
     Returns:
         None where it cannot be known.
     """
-    if "-" in inputs:
+    if any(map(is_pipe, inputs)):
         return None
     try:
         readers = [open_rows(path, options) for path in inputs]

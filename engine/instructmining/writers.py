@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from instructmining.errors import OutputError, ResumeError
 from instructmining.journal import STATE, WRITTEN, Journal, close_quietly, opened_at, sync_folder, write_whole
 from instructmining.parquet import Kind, ParquetLines, write_parquet
+from instructmining.reading.compression import is_pipe
 from instructmining.records import SCORE_COLUMNS, Example, Reject, ScoredRow, Turn
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -139,7 +140,7 @@ class RunWriter:
         self._taken_over = False  # what another run left is there, and stays where this one is refused
         self.journal: Journal | None = None  # of the run; there once it has begun, or was begun before
         self._prefix = prefix
-        self._resumable = "-" not in inputs
+        self._resumable = not any(map(is_pipe, inputs))
         self._final = None if out == "-" else Path(out)
         self._open: list[BinaryIO] = []
         if self._final is None:
@@ -148,7 +149,7 @@ class RunWriter:
             self._rows, self._rejects = sys.stdout.buffer, sys.stderr.buffer
             return
         if resume and not self._resumable:
-            raise OutputError("standard input cannot be read again, so the run cannot be resumed; give files")
+            raise OutputError("standard input and pipes cannot be read again, so the run cannot be resumed; give files")
         if not out.endswith(SUFFIXES):
             raise OutputError(f"{out}: wanted a name ending in {', '.join(SUFFIXES)}, or - for standard output")
         if any(Path(name).exists() and self._final.exists() and self._final.samefile(name) for name in inputs):

@@ -56,7 +56,7 @@ class FileRows(ABC):
         """
         self.path = path
         self.blank = 0
-        self.bytes_total = None if path == STANDARD_INPUT else file_size(path)
+        self.bytes_total = None if is_pipe(path) else file_size(path)
         self.begin: tuple[int, int] | None = None
         self.parsed = 0
         self._max_row_bytes = options.max_row_bytes
@@ -65,7 +65,7 @@ class FileRows(ABC):
     @property
     def once(self) -> bool:
         """Whether it is a pipe, whose rows can be asked for only once."""
-        return not Path(self.path).is_file()
+        return is_pipe(self.path)
 
     @property
     def bytes_read(self) -> float:
@@ -185,6 +185,11 @@ def opened(path: str) -> Iterator[ByteSource]:
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from error
         yield source
+
+
+def is_pipe(path: str) -> bool:
+    """Whether what a path names can be read only once: standard input, or a pipe as a shell's ``<(…)`` makes it."""
+    return path == STANDARD_INPUT or (Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir())
 
 
 def file_size(path: str) -> int:

@@ -13,6 +13,7 @@ from typing import cast
 
 from instructmining.arguments import check_call, check_type
 from instructmining.errors import InputError, RowError
+from instructmining.reading.compression import is_pipe
 from instructmining.reading.formats import FieldOptions, FieldRole, FormatName, Shape
 from instructmining.reading.objects import is_objects
 from instructmining.reading.options import ReadOptions
@@ -373,12 +374,12 @@ def _sum(sizes: Iterable[int | None]) -> int | None:
 
 
 def input_digest(path: str) -> dict[str, object]:
-    """What tells a file from another: its path as given, size and SHA-256; of standard input the path alone.
+    """What tells a file from another: its path as given, size and SHA-256; of a pipe the path alone.
 
     Raises:
         InputError: it cannot be read.
     """
-    if path == "-":
+    if is_pipe(path):
         return {"path": path}
     try:
         with Path(path).open("rb") as file:

@@ -9,13 +9,13 @@ from typing import Protocol, TypeAlias
 from instructmining.arguments import shown
 from instructmining.errors import InputError
 from instructmining.reading.arrow import Table, TableRows, is_table
-from instructmining.reading.compression import STANDARD_INPUT, file_size
+from instructmining.reading.compression import file_size, is_pipe
 from instructmining.reading.delimited import DelimitedRows
 from instructmining.reading.jsonl import JsonRows
 from instructmining.reading.kinds import HEAD_BYTES, Kind, kind_by_name, table_by_head
 from instructmining.reading.objects import Object, ObjectRows, is_objects
 from instructmining.reading.options import ReadOptions
-from instructmining.reading.standard_input import StandardInput
+from instructmining.reading.pipes import PipeRows
 from instructmining.records import RowOrReject
 
 _DEFAULT = ReadOptions()
@@ -76,8 +76,8 @@ def open_rows(source: Source, options: ReadOptions = _DEFAULT) -> RowReader:
             return ObjectRows(source, max_row_bytes=options.max_row_bytes)
         raise InputError(_no_source(source))
     path = str(source)
-    if path == STANDARD_INPUT:
-        return StandardInput(options)
+    if is_pipe(path):
+        return PipeRows(path, options)
     name = kind_by_name(path)
     kind = _table_inside(path) or name.kind or ("json" if options.delimiter is None else "delimited")
     if kind in {"parquet", "arrow"}:
@@ -98,12 +98,12 @@ def _no_source(source: object) -> str:
 
 
 def _table_inside(path: str) -> Kind | None:
-    """Parquet or Arrow, where a file begins like one; a pipe is not looked into.
+    """Parquet or Arrow, where a file begins like one.
 
     Raises:
         InputError: there is no such file, or it cannot be read.
     """
-    if not file_size(path) or not Path(path).is_file():
+    if not file_size(path):
         return None
     try:
         with Path(path).open("rb") as file:

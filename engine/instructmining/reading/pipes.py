@@ -1,4 +1,4 @@
-"""Standard input to rows: of any kind and compression that files have, found by its first bytes."""
+"""Standard input and other pipes to rows: of any kind and compression that files have, found by its first bytes."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _JSON = (b"{", b"[")
 _DELIMITERS = (b",", b"\t", b";", b"|")  # of a header; which of them is read unasked is less
 
 
-class StandardInput:
-    """Rows of standard input in order, bad ones as rejects.
+class PipeRows:
+    """Rows of standard input, or of another pipe, in order, bad ones as rejects.
 
     It is a table where it begins like Parquet or Arrow, delimited text where its first line begins with no bracket and
     has a delimiter in it, or where one is asked for, else JSON.
 
     Attributes:
-        path: "-".
+        path: "-", or as it was given.
         bytes_total: None, since nothing says it.
         rows_total: None.
         bytes_read: 0.
         once: true.
     """
 
-    path = STANDARD_INPUT
     bytes_total: int | None = None
     rows_total: int | None = None
     bytes_read = 0.0
     once = True
 
-    def __init__(self, options: ReadOptions) -> None:
+    def __init__(self, path: str, options: ReadOptions) -> None:
         """Nothing is read before the rows are asked for."""
+        self.path = path
         self._options = options
         self._rows: FileRows | None = None
 
@@ -59,7 +59,8 @@ class StandardInput:
         Raises:
             InputError: always.
         """
-        raise InputError("standard input cannot be read again from the middle; give a file")
+        what = "standard input" if self.path == STANDARD_INPUT else f"{self.path}: a pipe"
+        raise InputError(f"{what} cannot be read again from the middle; give a file")
 
     def __iter__(self) -> Iterator[RowOrReject]:
         """Yield each row, or the reject that stands for it.
