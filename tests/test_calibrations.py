@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from instructmining import Scorer
+from instructmining import ReadOptions, Scorer
 from instructmining_cli import calibrations
 
 
@@ -28,7 +28,9 @@ def rows(tmp_path: Path) -> Path:
 def calibrated(bundle: Path, rows: Path, *, limit: int | None = None) -> tuple[dict[str, int], list[str]]:
     said: list[str] = []
     with Scorer.open(bundle, indicators=["perplexity", "knn_6"], device="cpu") as scorer:
-        calibrations.choose_budgets(scorer, [str(rows)], None, given=None, limit=limit, say=said.append)
+        options = ReadOptions()
+        inputs = [str(rows)]
+        calibrations.choose_budgets(scorer, inputs, None, given=None, limit=limit, options=options, say=said.append)
         return dict(scorer.batching.budget_tokens), said
 
 

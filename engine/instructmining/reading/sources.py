@@ -91,6 +91,7 @@ class _Found:
         names_a_kind = Path(self.where).name.strip("*") != ""
         for path in glob.glob(self.where, recursive=True):  # noqa: PTH207 - a path's own glob loses how it was given
             if Path(path).is_dir():
+                _check_not_ours(path)
                 if "**" not in Path(self.where).parts:
                     self._take_folder(path)
             else:
