@@ -172,9 +172,7 @@ def score(
             **asdict(options),
             "max_tokens": max_tokens,
         }
-        run = Run(
-            scorer, inputs, out, asked | settings | {"budget_from": origin}, around, reader=reader, options=options
-        )
+        run = Run(scorer, inputs, out, asked | settings, around, reader=reader, options=options)
         neighbours = {"knn": asdict(around), "knn_against": [input_digest(path) for path in others]}
         identity = identity_of(scorer, inputs, settings | neighbours, origin)
         if writer.identity is not None:

@@ -85,8 +85,6 @@ class ExampleReader:
         """
         self.rows, self.rejected, self.blank = position.rows, position.rejected, position.blank
         self.formats = {path: cast(FormatName, name) for path, name in position.formats.items()}
-        for reader in self._readers[: position.file]:
-            reader.pass_over()
         self._readers[position.file].begin_at(position.line, position.offset)
         self._begin = position
 

@@ -107,9 +107,7 @@ class _Found:
     def check_out(self, out: str) -> None:
         target = Path(out).absolute()
         for folder in self.folders:
-            if target.is_relative_to(Path(folder).absolute()) or target.resolve().is_relative_to(
-                Path(folder).resolve()
-            ):
+            if target.resolve().is_relative_to(Path(folder).resolve()):
                 raise OutputError(f"{out}: lies in the input {folder}; give -o a file outside of it")
         pattern = Path(self.where).absolute().parts
         for path in (target, *(Path(f"{target}{end}") for end in _BESIDE_OUT)):
