@@ -7,9 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from instructmining import Scorer
+from instructmining import ReadOptions, Scorer
 from instructmining.reading.formats import FieldOptions
-from instructmining.reading.options import ReadOptions
 from instructmining_cli import calibrations
 
 
@@ -30,9 +29,9 @@ def rows(tmp_path: Path) -> Path:
 def calibrated(bundle: Path, rows: Path, *, limit: int | None = None) -> tuple[dict[str, int], list[str]]:
     said: list[str] = []
     with Scorer.open(bundle, indicators=["perplexity", "knn_6"], device="cpu") as scorer:
-        calibrations.choose_budgets(
-            scorer, [str(rows)], FieldOptions(), given=None, limit=limit, options=ReadOptions(), say=said.append
-        )
+        fields, options = FieldOptions(), ReadOptions()
+        inputs = [str(rows)]
+        calibrations.choose_budgets(scorer, inputs, fields, given=None, limit=limit, options=options, say=said.append)
         return dict(scorer.batching.budget_tokens), said
 
 

@@ -160,12 +160,13 @@ def test_what_a_run_wrote_beside_its_out_is_refused_by_name(here: Path, source: 
         expand([source])
 
 
-def test_the_folder_of_a_run_that_was_cut_is_refused_by_name(here: Path) -> None:
+@pytest.mark.parametrize("source", ["data", "data/*", "data/**", "data/**/*"])
+def test_the_folder_of_a_run_that_was_cut_is_refused_by_name(here: Path, source: str) -> None:
     write(here, "data/a.jsonl", "data/scored.jsonl.partial/rows")
     with pytest.raises(
         InputError, match=r"^data/scored\.jsonl\.partial: is what a run wrote beside data/scored\.jsonl"
     ):
-        expand(["data"])
+        expand([source])
 
 
 def test_names_that_only_look_like_those_of_a_run_are_rows(here: Path) -> None:

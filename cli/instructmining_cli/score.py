@@ -193,9 +193,7 @@ def score(
             **asdict(options),
             "max_tokens": max_tokens,
         }
-        run = Run(
-            scorer, inputs, out, asked | settings | {"budget_from": origin}, around, reader=reader, options=options
-        )
+        run = Run(scorer, inputs, out, asked | settings, around, reader=reader, options=options)
         settings |= {"knn": asdict(around), "knn_against": [input_digest(path) for path in others]}
         _carry_out(run, reader, writer, identity_of(scorer, inputs, settings, origin), strict=strict)
     if run.rejected:

@@ -113,10 +113,6 @@ class TableRows:
         with closing(self._opened()) as source:
             return source.rows
 
-    def pass_over(self) -> None:
-        """Count the table as read; its rows are not asked for."""
-        self._share = 1.0
-
     def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - the row's number, which is one more
         """Begin with a row that was met before, so many rows behind the first."""
         self._begin = offset

@@ -72,10 +72,6 @@ class FileRows(ABC):
         """Bytes of the file up to the end of the row met last; of a compressed file an estimate that never falls."""
         return self._bytes_read
 
-    def pass_over(self) -> None:
-        """Count the file as read; its rows are not asked for."""
-        self._bytes_read = self.bytes_total or 0
-
     def begin_at(self, line: int, offset: int) -> None:
         """Begin with a row that was met before, at the line and the offset that it had then."""
         self.begin = (line, offset)
@@ -100,7 +96,7 @@ class FileRows(ABC):
                 yield row
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-        self.pass_over()
+        self._bytes_read = most
 
     @abstractmethod
     def rows_of(self, stream: io.BufferedReader, head: bytes) -> Iterator[RowOrReject]:

@@ -144,8 +144,6 @@ class ExampleReader:
         self.rows, self.rejected, self.blank = position.rows, position.rejected, position.blank
         self.formats = {path: self._fields.shape_named(name).name for path, name in position.formats.items()}
         self.unread = dict(position.unread)
-        for reader in self._readers[: position.file]:
-            reader.pass_over()
         at = self._readers[position.file]
         if (parser := self._known_parser(at)) is None or not parser.looks_back:
             at.begin_at(position.line, position.offset)

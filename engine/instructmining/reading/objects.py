@@ -73,9 +73,6 @@ class ObjectRows:
         """Rows; None of an iterator."""
         return len(self._objects) if isinstance(self._objects, Sequence) else None
 
-    def pass_over(self) -> None:
-        """The rows are not asked for."""
-
     def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - the row's number, which is one more
         """Begin with a row that was met before, so many rows behind the first."""
         self._begin = offset

@@ -50,9 +50,6 @@ class PipeRows:
         """Blank lines skipped so far."""
         return self._rows.blank if self._rows is not None else 0
 
-    def pass_over(self) -> None:
-        """Its rows are not asked for."""
-
     def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - as of a file
         """Refuse to begin in the middle.
 

@@ -45,10 +45,7 @@ class RowReader(Protocol):
 
     @property
     def bytes_read(self) -> float:
-        """Bytes of the source up to the end of the row met last; all of them once it is read to the end or left."""
-
-    def pass_over(self) -> None:
-        """Count the source as read; its rows are not asked for."""
+        """Bytes of the source up to the end of the row met last; all of them once it is read to the end."""
 
     def begin_at(self, line: int, offset: int) -> None:
         """Begin with a row that was met before, at the line and the offset that it had then."""

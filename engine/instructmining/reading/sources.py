@@ -91,6 +91,7 @@ class _Found:
         names_a_kind = Path(self.where).name.strip("*") != ""
         for path in glob.glob(self.where, recursive=True):  # noqa: PTH207 - a path's own glob loses how it was given
             if Path(path).is_dir():
+                _check_not_ours(path)
                 if "**" not in Path(self.where).parts:
                     self._take_folder(path)
             else:
@@ -106,9 +107,7 @@ class _Found:
     def check_out(self, out: str) -> None:
         target = Path(out).absolute()
         for folder in self.folders:
-            if target.is_relative_to(Path(folder).absolute()) or target.resolve().is_relative_to(
-                Path(folder).resolve()
-            ):
+            if target.resolve().is_relative_to(Path(folder).resolve()):
                 raise OutputError(f"{out}: lies in the input {folder}; give -o a file outside of it")
         pattern = Path(self.where).absolute().parts
         for path in (target, *(Path(f"{target}{end}") for end in _BESIDE_OUT)):
