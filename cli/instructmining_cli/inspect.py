@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,16 @@ import typer
 from instructmining_cli.device_options import DeviceName
 from instructmining_cli.field_options import Format, Ignore, Map, field_options
 from instructmining_cli.option_checks import known_indicators, known_rule
+from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.text_out import text_width
 
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
-    from instructmining_cli.inspecting import Asked, Inspection
+    from instructmining.reading.formats import FieldOptions
+    from instructmining.reading.options import ReadOptions
+    from instructmining_cli.inspecting import Inspection
+
+SAMPLE, SHOWN = 1000, 2  # rows looked at, and rows of which the texts are shown
 
 
 def inspect(
@@ -34,11 +40,13 @@ def inspect(
     map: Map = None,
     ignore: Ignore = None,
     prefix: Annotated[str, typer.Option(help="Put before the name of each added column, as for score.")] = "",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest text of a model, as for score.")] = None,
     sample: Annotated[
         int, typer.Option(min=1, help="Rows to look at in all inputs together, and at least 20 of each.")
-    ] = 1000,
-    rows: Annotated[int, typer.Option("--rows", min=0, help="Show the texts of the first N.")] = 2,
+    ] = SAMPLE,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Show the texts of the first N.")] = SHOWN,
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show what an input holds: its format and why, the fields that are read and those that are not, bad rows, lengths.
@@ -46,21 +54,60 @@ def inspect(
     And the first rows as each model would be given them, with what is scored and what is cut, and how long scoring
     should take here by the last run. No model is loaded.
     """
-    from instructmining_cli.inspecting import Asked, inspect_inputs
+    look(
+        inputs,
+        field_options(format=format, mapping=map, ignore=ignore),
+        reading_options(delimiter=delimiter, encoding=encoding),
+        Wanted(bundle, rule, indicators, device, prefix, max_tokens),
+        sample=sample,
+        shown=rows,
+        json=json,
+    )
 
-    fields = field_options(format=format, mapping=map, ignore=ignore)
-    asked = Asked(opened_bundle(bundle, max_tokens), rule, indicators)
-    found = inspect_inputs(inputs, fields, asked, sample=sample, shown=rows, prefix=prefix)
-    print_inspection(found, asked, device, json=json)
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a run would be, by the options of ``score``."""
+
+    bundle: str | None
+    rule: str | None
+    indicators: str | None
+    device: str
+    prefix: str
+    max_tokens: int | None
 
 
-def print_inspection(found: Inspection, asked: Asked, device: str, *, json: bool = False) -> None:
-    """Print what was found, with how long scoring should take."""
+def look(
+    inputs: list[str],
+    fields: FieldOptions,
+    options: ReadOptions,
+    wanted: Wanted,
+    *,
+    sample: int = SAMPLE,
+    shown: int = SHOWN,
+    json: bool = False,
+) -> None:
+    """Look at inputs and print what is there.
+
+    Args:
+        inputs: files, folders, patterns.
+        fields: how the fields of rows are read.
+        options: how rows are read.
+        wanted: the run that is meant.
+        sample: rows looked at.
+        shown: rows of which the texts are printed.
+        json: print it as JSON.
+    """
     import orjson
 
     from instructmining_cli.inspect_report import as_json, report
+    from instructmining_cli.inspecting import Asked, inspect_inputs
 
-    expected_s, said = _expected(found, asked.bundle, device)
+    files, _ = expanded(inputs, say=lambda line: typer.echo(line, err=True))
+    bundle = _opened(wanted.bundle, wanted.max_tokens)
+    asked = Asked(bundle, wanted.rule, wanted.indicators, wanted.prefix)
+    found = inspect_inputs(files, fields, options, asked, sample=sample, shown=shown)
+    expected_s, said = _expected(found, bundle, wanted.device)
     if json:
         typer.echo(orjson.dumps(as_json(found, expected_s=expected_s), option=orjson.OPT_INDENT_2).decode())
         return
@@ -68,7 +115,7 @@ def print_inspection(found: Inspection, asked: Asked, device: str, *, json: bool
         typer.echo(line)
 
 
-def opened_bundle(bundle: str | None, max_tokens: int | None) -> Bundle | None:
+def _opened(bundle: str | None, max_tokens: int | None) -> Bundle | None:
     """The bundle that is named, or the demo's where it is built; its graphs are not loaded."""
     from instructmining.bundle import Bundle
     from instructmining.cache import cached_demo_bundle

@@ -13,6 +13,7 @@ from instructmining.bundle import Bundle
 from instructmining.plans import Plan, indicator_names, plan
 from instructmining.reading.examples import ExampleReader, read_examples
 from instructmining.reading.formats import FieldOptions, FormatName
+from instructmining.reading.options import ReadOptions
 from instructmining.records import Example, InputWindow, Reject, Tokens
 from instructmining.rules import Rule
 from instructmining.tokens import TextEncoder
@@ -96,20 +97,21 @@ class Asked:
     bundle: Bundle | None  # None: no tokenizer is at hand
     rule: str | None = None
     indicators: str | None = None
+    prefix: str = ""  # before the names of its columns
 
 
 def inspect_inputs(
-    inputs: Sequence[str], fields: FieldOptions, asked: Asked, *, sample: int, shown: int, prefix: str = ""
+    inputs: Sequence[str], fields: FieldOptions, options: ReadOptions, asked: Asked, *, sample: int, shown: int
 ) -> Inspection:
     """Look at the first rows of every input.
 
     Args:
         inputs: files, or "-".
         fields: how the fields of rows are read.
+        options: how rows are read.
         asked: what would be computed of them.
         sample: rows looked at in all inputs together, at least 20 of each.
         shown: rows of which the texts are kept.
-        prefix: what ``score`` puts before the names of its columns.
 
     Raises:
         InputError: an input cannot be read, or its rows are in no known format.
@@ -119,7 +121,7 @@ def inspect_inputs(
     files: list[FileFacts] = []
     examples: list[Example] = []
     for path in inputs:
-        facts, taken = _look(path, fields, prefix, max(20, sample // len(inputs)))
+        facts, taken = _look(path, fields, options, asked.prefix, max(20, sample // len(inputs)))
         files.append(facts)
         examples += taken
     if asked.bundle is None or not examples:
@@ -135,18 +137,19 @@ def inspect_inputs(
     )
 
 
-def _look(path: str, fields: FieldOptions, prefix: str, most: int) -> tuple[FileFacts, list[Example]]:
+def _look(
+    path: str, fields: FieldOptions, options: ReadOptions, prefix: str, most: int
+) -> tuple[FileFacts, list[Example]]:
     rejects: list[Reject] = []
-    reader = read_examples(path, fields=fields, limit=most, prefix=prefix, on_reject=rejects.append)
+    reader = read_examples(path, fields=fields, options=options, limit=most, prefix=prefix, on_reject=rejects.append)
     earlier = sorted(reader.earlier_columns(reader.first_rows()))
     examples = list(reader)
-    share = reader.share_read
-    rows = float(reader.rows) if reader.rows < most or not share else max(reader.rows, reader.rows / share)
+    estimate = reader.rows_expected if reader.rows == most else None
     facts = FileFacts(
         path,
         next(iter(reader.formats.values()), None),
         _by_role(reader),
-        rows,
+        max(reader.rows, estimate or 0.0),
         reader.rows,
         reader.rejected,
         next(iter(reader.unread.values()), {}),

@@ -25,6 +25,7 @@ from instructmining.runstats import Statistics, Work
 from instructmining.scorer import Scorer
 from instructmining.space import room_left, room_needed
 from instructmining.tables.few_tokens import rows_on_few_tokens, said_of_few_tokens
+from instructmining_cli.speeds import keep_speed
 from instructmining_cli.wording import duration, rows_of
 
 _TEXTS = {
@@ -311,6 +312,24 @@ class Run:
             "search": self.around.search,
             "approximation": asdict(approximation) if approximation else None,
         }
+
+    def keep_speed(self) -> None:
+        """Remember how fast the models were, for who asks how long a run will take."""
+        if self.from_before != FromBefore():
+            return
+        busy: Counter[str] = Counter()
+        for stage, seconds in self.statistics.seconds.items():
+            kind, _, rest = stage.partition(":")
+            if kind == "model":
+                busy[rest.partition(":")[0]] += seconds  # type: ignore[assignment]
+        keep_speed(
+            self.scorer.bundle,
+            str(self.settings["device"]),
+            ", ".join(map(str, self.scorer.devices)),
+            tokens=self.statistics.tokens,
+            busy_s=busy,
+            elapsed_s=time.perf_counter() - self._begin - self.statistics.seconds["neighbours"],
+        )
 
     def say_result(self) -> None:
         """The closing words."""

@@ -19,6 +19,7 @@ from instructmining_cli.device_options import (
     acceleration,
 )
 from instructmining_cli.field_options import Format, Ignore, Map, StrictFields, field_options
+from instructmining_cli.inspect import Wanted, look
 from instructmining_cli.option_checks import known_indicators, known_rule
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
 
@@ -45,11 +46,11 @@ def score(
         ),
     ],
     out: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-o", "--out", help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output."
         ),
-    ],
+    ] = None,
     bundle: Annotated[
         str | None,
         typer.Option(help="Bundle folder; by default the demo bundle, built when its parts are installed."),
@@ -105,6 +106,9 @@ def score(
         bool, typer.Option("--recompute", help="Of rows that were scored before, compute all columns again.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what inspect shows of the input, and write nothing.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was cut, from OUT.partial; without one, begin.")
     ] = False,
@@ -134,7 +138,12 @@ def score(
         raise typer.BadParameter("--resume goes on with what is there, --overwrite begins anew; give one of them")
     fields = field_options(format=format, mapping=map, ignore=ignore, strict_fields=strict_fields)
     options = reading_options(delimiter=delimiter, encoding=encoding, max_row_bytes=max_row_bytes)
-    inputs, not_read = expanded(inputs, out=out, say=_say)
+    if dry_run:
+        look(inputs, fields, options, Wanted(bundle, rule, indicators, device, prefix, max_tokens))
+        return
+    if out is None:
+        raise typer.BadParameter("give -o OUT, or - for standard output")
+    inputs, skipped = expanded(inputs, out=out, say=_say)
     others, _ = expanded([knn_against] if knn_against else [], out=out, say=_say)
     around = _neighbourhood((knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against), inputs, options)
     check_open_files()
@@ -177,7 +186,7 @@ def score(
             "cuda_graphs": cuda_graphs,
             "tensorrt": str(tensorrt) if tensorrt else None,
             "gpu_memory_gib": gpu_memory,
-            "not_read": not_read,
+            "skipped_files": skipped,
             "budget_from": origin,
         }
         settings: dict[str, object] = {
@@ -225,6 +234,7 @@ def _carry_out(
             _score(run, reader, writer, strict=strict)
         run.check_counts()
         writer.finish(run.as_json() | {"identity": identity})
+        run.keep_speed()
         run.say_result()
     finally:
         if writer.resumable:
