@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from instructmining import Example, Rule
 from instructmining.columns import part, predict, row_columns, rows_of
 from instructmining.indicators import INDICATORS
-from instructmining.records import Column, LikelihoodSums, Measurements, Reject, ScoredWindow
+from instructmining.records import Column, EarlierScores, LikelihoodSums, Measurements, Reject, ScoredWindow
 
 EXAMPLES = [Example.of(f"question {number}", "an answer") for number in range(3)]
 
@@ -110,3 +110,78 @@ def test_a_row_without_a_token_to_score_is_not_rejected() -> None:
 
 def test_rows_without_columns_are_still_rows() -> None:
     assert [(row.example, row.columns) for row in rows_of(window(), [])] == [(example, {}) for example in EXAMPLES]
+
+
+# Pairs
+
+PAIR = Example.pair("question", "yes", "no")
+
+
+def test_a_pair_is_one_row_with_both_sides_and_their_margin() -> None:
+    examples = [EXAMPLES[0], *PAIR.sides, EXAMPLES[1]]
+    columns = {
+        "output_length": Column(values(4, 5, 3, 9), whole=True),
+        "mtld": Column(values(1, 2, np.nan, 4), {2: "no word"}),
+    }
+    scored = ScoredWindow(examples, [(), ("reward",), ("embedding", "reward"), ()], columns)
+    assert (len(scored), scored.rows) == (4, 3)
+    first, pair, last = rows_of(scored, ["output_length", "mtld"])
+    assert (first.columns, last.columns) == ({"output_length": 4, "mtld": 1.0}, {"output_length": 9, "mtld": 4.0})
+    assert list(pair.columns.items()) == [
+        ("chosen.output_length", 5),
+        ("rejected.output_length", 3),
+        ("margin.output_length", 2),
+        ("chosen.mtld", 2.0),
+        ("rejected.mtld", None),
+        ("margin.mtld", None),
+    ]
+    assert isinstance(pair.columns["margin.output_length"], int)
+    assert pair.notes == {"rejected.mtld": "no word", "margin.mtld": "rejected.mtld is null"}
+    assert pair.truncated == ("reward", "embedding")
+    assert pair.example == PAIR
+
+
+def test_each_side_has_its_prediction() -> None:
+    scored = ScoredWindow(list(PAIR.sides), [(), ()], {"reward": Column(values(1.0, 3.0))})
+    predict(scored, Rule("mine", 1.0, {"reward": 2.0}))
+    (pair,) = rows_of(scored, ["reward", "predicted_log_loss"])
+    assert [pair.columns[f"{part}.predicted_log_loss"] for part in ("chosen", "rejected", "margin")] == [3.0, 7.0, -4.0]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_pair_with_a_bad_output_on_one_side_is_one_reject(side: int) -> None:
+    reward = values(0.5, 1.0, 2.0, 0.25)
+    reward[1 + side] = np.nan
+    measured = Measurements(
+        [EXAMPLES[0], *PAIR.sides, EXAMPLES[1]],
+        reward=reward,
+        truncated=[[], [], [], []],
+        places=[0, 1, 1, 2],
+    )
+    scored, _ = row_columns(measured, [INDICATORS["reward"]])
+    assert scored.examples == EXAMPLES[:2]
+    assert scored.columns["reward"].values.tolist() == [0.5, 0.25]
+    (reject,) = scored.rejects
+    assert reject.example == PAIR
+
+
+# Scores that were there before
+
+
+def test_a_row_keeps_the_columns_that_it_had_in_the_order_of_all_columns() -> None:
+    earlier = EarlierScores({"reward": 1.5, "mtld": None, "ifd": 2.0}, {"mtld": "no word"}, ("reward",))
+    example = Example(EXAMPLES[0].turns, scores=earlier)
+    columns = {"perplexity": Column(values(3.0)), "ifd": Column(values(np.nan), {0: "one token"})}
+    (row,) = rows_of(ScoredWindow([example], [("embedding",)], columns), ["perplexity", "ifd"])
+    assert list(row.columns.items()) == [("reward", 1.5), ("perplexity", 3.0), ("mtld", None), ("ifd", None)]
+    assert row.notes == {"mtld": "no word", "ifd": "one token"}
+    assert row.truncated == ("reward", "embedding")
+
+
+def test_a_rule_reads_the_columns_that_a_row_had() -> None:
+    earlier = EarlierScores({"chosen.mtld": 1.0, "rejected.mtld": None}, {}, ())
+    sides = Example(PAIR.turns, rejected=PAIR.rejected, scores=earlier).sides
+    scored = ScoredWindow(list(sides), [(), ()], {"reward": Column(values(1.0, 3.0))})
+    predict(scored, Rule("mine", 0.0, {"reward": 1.0, "mtld": 1.0}))
+    assert scored.columns["predicted_log_loss"].values[0] == 2.0
+    assert np.isnan(scored.columns["predicted_log_loss"].values[1])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from instructmining import Statistics
 from instructmining import corpus as corpus_module
-from instructmining.corpus import Neighbourhood, NeighbourSearch, Pools, pools_of
+from instructmining.corpus import Neighbourhood, NeighbourSearch, Pools, pools_of, siblings_of
 from instructmining.devices import Device
 from instructmining.errors import DeviceError, InstructMiningError, RuleError
 from instructmining.indicators import CorpusIndicator
@@ -214,3 +214,76 @@ def test_a_run_that_goes_on_knows_what_its_approximate_search_was_worth(tmp_path
     again = search.columns(points, second, lambda: None, kept=tmp_path / "neighbours")
     assert first.approximation == second.approximation is not None
     np.testing.assert_array_equal(found["knn_6"].values, again["knn_6"].values)
+
+
+# Pairs
+
+
+def sides(pairs: int, singles: int) -> list[Example]:
+    """So many pairs, and examples that are none behind them."""
+    both = [side for n in range(pairs) for side in Example.pair(f"question {n}", "yes", "no").sides]
+    return [*both, *(Example.of(f"question {n}", "maybe") for n in range(singles))]
+
+
+def without_siblings(points: NDArray[np.float32], siblings: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+    distances = np.linalg.norm(points[:, None].astype(np.float64) - points[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    with_sibling = np.flatnonzero(siblings >= 0)
+    distances[with_sibling, siblings[with_sibling]] = np.inf
+    return np.sort(distances, axis=1)[:, k - 1]
+
+
+def test_the_sides_of_a_pair_know_each_other() -> None:
+    assert siblings_of(sides(2, 1)).tolist() == [1, 0, 3, 2, -1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pairs=st.integers(1, 12),
+    singles=st.integers(0, 5),
+    near=st.sampled_from([0.0, 1e-7, 1e-3, 1.0]),
+    copies=st.integers(0, 4),
+    seed=st.integers(0, 99),
+)
+def test_the_other_side_is_no_neighbour_however_near_it_is(
+    pairs: int, singles: int, near: float, copies: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(2 * pairs + singles, 8)).astype(np.float32)
+    points[1 : 2 * pairs : 2] = points[: 2 * pairs : 2] + near * points[1 : 2 * pairs : 2]
+    points[:copies] = points[0]  # more rows that are the same
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    siblings = siblings_of(sides(pairs, singles))
+    indicators = [KNN_1, CorpusIndicator("knn_2", ("embedding",), k=2), KNN_6]
+    search = NeighbourSearch(indicators, Neighbourhood(), CPU)
+    columns = search.columns(points, Statistics(), lambda: None, siblings=siblings)
+    others = len(points) - 1 - (siblings >= 0)
+    for indicator in indicators:
+        found = columns[indicator.column]
+        enough = others >= indicator.k
+        assert np.isnan(found.values[~enough]).all()
+        assert set(found.notes) == set(np.flatnonzero(~enough).tolist())
+        if enough.any():
+            wanted = without_siblings(points, siblings, indicator.k)
+            np.testing.assert_allclose(found.values[enough], wanted[enough], rtol=0, atol=1e-6)
+
+
+def test_the_sides_of_a_pair_are_apart_in_their_pool_too() -> None:
+    points = unit_vectors(12)
+    siblings = siblings_of(sides(5, 2))
+    of = np.array([0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 1])
+    search = NeighbourSearch([KNN_1], Neighbourhood(pool="a"), CPU)
+    columns = search.columns(points, Statistics(), lambda: None, pools=Pools(of, ["0", "1"], {}), siblings=siblings)
+    distances = np.linalg.norm(points[:, None].astype(np.float64) - points[None], axis=2)
+    apart = (of[:, None] != of) | np.eye(12, dtype=bool) | (siblings[:, None] == np.arange(12))
+    wanted = np.where(apart, np.inf, distances).min(axis=1)
+    np.testing.assert_allclose(columns["knn_1"].values, wanted, rtol=0, atol=1e-7)
+
+
+def test_rows_of_another_file_are_neighbours_of_both_sides() -> None:
+    points, others = unit_vectors(4), unit_vectors(9)[4:]
+    search = NeighbourSearch([KNN_1], Neighbourhood(against="x"), CPU)
+    siblings = siblings_of(sides(2, 0))
+    columns = search.columns(points, Statistics(), lambda: None, siblings=siblings, against=others)
+    wanted = np.linalg.norm(points[:, None].astype(np.float64) - others[None], axis=2).min(axis=1)
+    np.testing.assert_allclose(columns["knn_1"].values, wanted, rtol=0, atol=1e-7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import orjson
@@ -48,7 +49,10 @@ class ScoreFields:
         return replace(row, raw=without(row.raw, fields, self.names), fields=own), scores
 
     def _reasons(self, value: object) -> dict[str, str]:
-        notes = orjson.loads(value) if isinstance(value, str) and value.startswith("{") else value  # as in some tables
+        notes = value
+        if isinstance(value, str):  # as in tables that have no type for objects
+            with suppress(orjson.JSONDecodeError):
+                notes = orjson.loads(value)
         if not isinstance(notes, dict):
             raise RowError(f"field '{self._notes}' is {notes!r}, wanted an object of columns and reasons")
         return {self._columns.get(str(name), str(name)): str(reason) for name, reason in notes.items()}
