@@ -310,9 +310,8 @@ def _check_fields(named: Iterable[str], rows: Sequence[SourceRow]) -> None:
     Raises:
         InputError: no row has one of them.
     """
-    there = set(chain.from_iterable(row.fields for row in rows))
+    there = list(dict.fromkeys(chain.from_iterable(row.fields for row in rows)))
     for name in named:
         if rows and name not in there:
-            raise InputError(
-                f"{rows[0].source}: --map: {no_such('field', name, there)} (in the first {len(rows)} rows)"
-            )
+            where = f"the first {len(rows)} rows" if len(rows) > 1 else "the first row"
+            raise InputError(f"{rows[0].source}: --map: in {where} is {no_such('field', name, there)}")
