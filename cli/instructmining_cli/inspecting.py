@@ -161,9 +161,8 @@ def _look(
 
 def _by_role(reader: ExampleReader) -> dict[str, dict[str, int]]:
     roles: dict[str, dict[str, int]] = {}
-    for taken in reader.taken.values():
-        for (role, name), rows in taken.items():
-            roles.setdefault(role, {})[name] = rows
+    for (role, name), rows in reader.taken.items():
+        roles.setdefault(role, {})[name] = rows
     return roles
 
 

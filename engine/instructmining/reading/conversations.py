@@ -29,6 +29,7 @@ SPEAKERS: Mapping[str, TurnRole] = {
 }
 _CALLS = ("tool_calls", "function_call")
 _PAIR: tuple[tuple[str, TurnRole], ...] = (("input", "user"), ("output", "assistant"))
+_PART_KEYS = ("text", "value")
 _ALTERNATING: tuple[TurnRole, TurnRole] = ("user", "assistant")
 # Anthropic's HH and the sets made like it; OpenAssistant-Guanaco.
 _TRANSCRIPTS = (
@@ -106,13 +107,13 @@ def turn_list(value: object, field: str, keys: TurnKeys, unread: Unread) -> list
         return _alternating(items, field)
     turns: list[Turn] = []
     for number, item in enumerate(items):
-        where = f"'{field}'[{number}]"
+        place = _Place(field, number)
         if not isinstance(item, dict):
-            raise RowError(f"{where} is {kind_of(item)}, wanted an object")
-        if is_turn(item, keys) or not any(key in item for key, _ in _PAIR):
-            turns.append(turn(item, where, field, keys, unread))
+            raise RowError(f"{place} is {kind_of(item)}, wanted an object")
+        if _PAIR[0][0] in item and not is_turn(item, keys):
+            turns += _pair(item, place, unread)
         else:
-            turns += _pair(item, where, field, unread)
+            turns.append(turn(item, place, keys, unread))
     return turns
 
 
@@ -139,29 +140,48 @@ def is_turn(value: object, keys: TurnKeys) -> bool:
     return isinstance(value, dict) and any(key in value for key in keys.role)
 
 
-def turn(item: Mapping[str, object], where: str, field: str, keys: TurnKeys, unread: Unread) -> Turn:
-    """One turn; an assistant's calls of tools are text, their compact JSON, after its content if it has one.
+class _Place:
+    """Where a turn stands, in words once they are wanted."""
+
+    __slots__ = ("field", "number")
+
+    def __init__(self, field: str, number: int | None = None) -> None:
+        self.field = field
+        self.number = number
+
+    def __str__(self) -> str:
+        return f"'{self.field}'" if self.number is None else f"'{self.field}'[{self.number}]"
+
+
+def one_turn(value: Mapping[str, object], field: str, keys: TurnKeys, unread: Unread) -> Turn:
+    """The turn that a field holds.
 
     Raises:
         RowError: its role or its content is missing, unknown or no text.
     """
+    return turn(value, _Place(field), keys, unread)
+
+
+def turn(item: Mapping[str, object], place: _Place, keys: TurnKeys, unread: Unread) -> Turn:
+    """One turn; an assistant's calls of tools are text, their compact JSON, after its content if it has one."""
     role_key, content_key = _first(item, keys.role), _first(item, keys.content)
     if role_key is None:
-        raise RowError(f"{where} has no field '{keys.role[0]}'")
+        raise RowError(f"{place} has no field '{keys.role[0]}'")
     role = item[role_key]
     known = SPEAKERS.get(role.lower()) if isinstance(role, str) else None
     if known is None:
-        raise RowError(f"{where} has the unknown role {role!r}; known: {', '.join(SPEAKERS)}")
+        raise RowError(f"{place} has the unknown role {role!r}; known: {', '.join(SPEAKERS)}")
+    content = item[content_key] if content_key is not None else None
+    if len(item) == 2 and isinstance(content, str):
+        return Turn(known, content)
     calls = [orjson.dumps(item[key]).decode() for key in _CALLS if item.get(key)]
     if content_key is None and not calls:
-        raise RowError(f"{where} has no field '{keys.content[0]}'")
-    content = item[content_key] if content_key is not None else None
-    texts = [] if calls and content is None else [_content(content, where, f"{field}[].{content_key}", unread)]
-    if len(item) > 2:
-        for key, value in item.items():
-            if key not in (role_key, content_key, *_CALLS):
-                unread.look(f"{field}[].{key}", value)
-    return Turn(known, "\n".join([text for text in texts if text] + calls) if calls else texts[0])
+        raise RowError(f"{place} has no field '{keys.content[0]}'")
+    text = "" if calls and content is None else _content(content, place, content_key or "", unread)
+    for key, value in item.items():
+        if key not in (role_key, content_key, *_CALLS):
+            unread.look(f"{place.field}[].{key}", value)
+    return Turn(known, "\n".join([text, *calls] if text else calls) if calls else text)
 
 
 def transcript(text: str) -> list[Turn] | None:
@@ -178,23 +198,23 @@ def transcript(text: str) -> list[Turn] | None:
     return None
 
 
-def _content(value: object, where: str, name: str, unread: Unread) -> str:
+def _content(value: object, place: _Place, key: str, unread: Unread) -> str:
     """A text, or a list of text parts as OpenAI and LLaMA-Factory write them."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
-        raise RowError(f"{where} holds {kind_of(value)}, wanted text")
+        raise RowError(f"{place} holds {kind_of(value)}, wanted text")
     texts = []
     for part in value:
-        key = _first(part, ("text", "value")) if isinstance(part, dict) else None
-        text = part[key] if isinstance(part, dict) and key is not None else part
+        text_key = _first(part, _PART_KEYS) if isinstance(part, dict) else None
+        text = part[text_key] if isinstance(part, dict) and text_key is not None else part
         if not isinstance(text, str) or (isinstance(part, dict) and part.get("type", "text") != "text"):
-            raise RowError(f"{where} holds a part that is not text")
+            raise RowError(f"{place} holds a part that is not text")
         texts.append(text)
-        if isinstance(part, dict):
+        if isinstance(part, dict) and len(part) > 1:
             for other, more in part.items():
-                if other not in {key, "type"}:
-                    unread.look(f"{name}[].{other}", more)
+                if other not in {text_key, "type"}:
+                    unread.look(f"{place.field}[].{key}[].{other}", more)
     return "".join(texts)
 
 
@@ -205,16 +225,16 @@ def _alternating(texts: Sequence[object], field: str) -> list[Turn]:
     return [Turn(_ALTERNATING[number % 2], str(text)) for number, text in enumerate(texts)]
 
 
-def _pair(item: Mapping[str, object], where: str, field: str, unread: Unread) -> list[Turn]:
+def _pair(item: Mapping[str, object], place: _Place, unread: Unread) -> list[Turn]:
     turns = []
     for key, role in _PAIR:
         if not isinstance(text := item.get(key), str):
             problem = f"holds {kind_of(text)} in '{key}', wanted text" if key in item else f"has no field '{key}'"
-            raise RowError(f"{where} {problem}")
+            raise RowError(f"{place} {problem}")
         turns.append(Turn(role, text))
     for key, value in item.items():
         if key not in dict(_PAIR):
-            unread.look(f"{field}[].{key}", value)
+            unread.look(f"{place.field}[].{key}", value)
     return turns
 
 
@@ -230,5 +250,11 @@ def _from_json(text: str) -> object:
 
 def _first(fields: Mapping[str, object], names: Sequence[str]) -> str | None:
     """The first of the names that holds something, else the first that is there."""
-    there = [name for name in names if name in fields]
-    return next((name for name in there if fields[name] not in (None, "")), there[0] if there else None)
+    there = None
+    for name in names:
+        if name in fields:
+            value = fields[name]
+            if value is not None and value != "":
+                return name
+            there = there or name
+    return there

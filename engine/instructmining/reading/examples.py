@@ -37,7 +37,6 @@ class ExampleReader:
         blank: blank lines skipped so far.
         formats: the format of each file, as it was detected or given.
         unread: of each file the fields that hold text and are not read, with the rows that have it.
-        taken: of each file the roles and the fields that take them, with the rows that have it; not kept for a resume.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class ExampleReader:
         self.blank = 0
         self.formats: dict[str, FormatName] = {}
         self.unread: dict[str, Mapping[str, int]] = {}
-        self.taken: dict[str, Mapping[tuple[FieldRole, str], int]] = {}
         self._readers = readers
         self._begun: dict[int, Iterator[RowOrReject]] = {}  # of what can be read once, and was looked into
         self._begin: Position | None = None
@@ -94,6 +92,11 @@ class ExampleReader:
     @property
     def _bytes_total(self) -> int | None:
         return _sum(reader.bytes_total for reader in self._readers)
+
+    @property
+    def taken(self) -> Mapping[tuple[FieldRole, str], int]:
+        """The roles and the fields that take them in the file read last, with the rows that have them."""
+        return self._parser.taken if self._parser is not None else {}
 
     def first_rows(self) -> list[list[SourceRow]]:
         """The first good rows of each source, before they are read; as many as show a format.
@@ -231,7 +234,6 @@ class ExampleReader:
         parser = RowParser(self._fields.shape_named(self.formats[reader.path]), self._fields)
         parser.unread.update(self.unread.get(reader.path, {}))
         self.unread[reader.path] = parser.unread
-        self.taken[reader.path] = parser.taken
         return parser
 
     def _detected(self, reader: RowReader, good: Sequence[SourceRow]) -> RowParser:

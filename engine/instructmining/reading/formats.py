@@ -7,7 +7,7 @@ the fields of a row go that take a role in the conversation; whatever else holds
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal, TypeAlias
@@ -102,6 +102,13 @@ class Shape:
                 if role != winner:
                     del taken[role]
         return taken
+
+    def is_plain(self, names: Collection[str], ignored: frozenset[str] = frozenset()) -> bool:
+        """Whether which field takes which role follows from their names alone, whatever they hold."""
+        by_role = [[name for name in own if name in names and name not in ignored] for own in self.fields.values()]
+        there = [name for own in by_role for name in own]
+        rivals = [role for role, own in zip(self.fields, by_role, strict=True) if own and role in self.either]
+        return all(len(own) < 2 for own in by_role) and len(set(there)) == len(there) and len(rivals) < 2
 
     def has(self, fields: Fields, ignored: frozenset[str] = frozenset()) -> bool:
         """Whether a row has the shape."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from instructmining.errors import InputError, RowError
@@ -15,12 +15,14 @@ from instructmining.reading.conversations import (
     history,
     is_turn,
     kind_of,
+    one_turn,
     transcript,
-    turn,
     turn_list,
 )
 from instructmining.reading.formats import SHAPES, FieldOptions, FieldRole, FormatName, Shape
 from instructmining.records import Example, SourceRow, Turn
+
+_MOST_ASSIGNMENTS = 1000  # kept for rows of other fields
 
 
 def parse(row: SourceRow, name: FormatName) -> Example:
@@ -38,7 +40,6 @@ class RowParser:
     Attributes:
         shape: of the rows.
         unread: how many rows hold text in a field that takes no role, by field; ``messages[].name`` is a key of turns.
-        taken: how many rows have a field that takes a role, by role and field.
     """
 
     def __init__(self, shape: Shape, options: FieldOptions | None = None) -> None:
@@ -50,7 +51,8 @@ class RowParser:
         """
         self.shape = shape
         self.unread: Counter[str] = Counter()
-        self.taken: Counter[tuple[FieldRole, str]] = Counter()
+        self._taken: Counter[tuple[FieldRole, str]] = Counter()
+        self._assignments: dict[tuple[str, ...], _Assignment] = {}  # by the names of a row's fields
         self._options = options or FieldOptions()
         self._threads = _Threads() if "message" in shape.needs else None
 
@@ -76,8 +78,11 @@ class RowParser:
         else:
             example = Example((*_before(parsed), *_response(parsed)), row)
         _check_response(example, self.shape)
-        self._count_unread(parsed, example, row)
-        self.taken.update(parsed.taken.items())
+        if parsed.assignment.others or parsed.unread:
+            self._count_unread(parsed, example, row)
+        parsed.assignment.rows += 1
+        if not parsed.assignment.is_kept:
+            self._taken.update(parsed.taken.items())
         return example
 
     def pass_over(self, row: SourceRow) -> None:
@@ -86,17 +91,31 @@ class RowParser:
             with suppress(RowError):
                 self._threads.turns(self._parsed(row))
 
+    @property
+    def taken(self) -> Counter[tuple[FieldRole, str]]:
+        """How many rows have a field that takes a role, by role and field."""
+        counts: Counter[tuple[FieldRole, str]] = Counter(self._taken)
+        for assignment in self._assignments.values():
+            counts.update(dict.fromkeys(assignment.taken.items(), assignment.rows))
+        return counts
+
     def _parsed(self, row: SourceRow) -> _Parsed:
-        taken = self.shape.assigned(row.fields, self._options.ignore)
-        return _Parsed(self.shape, row.fields, taken, Unread())
+        fields, ignored = row.fields, self._options.ignore
+        names = tuple(fields)
+        known = self._assignments.get(names)
+        if known is None:
+            taken = self.shape.assigned(fields, ignored)
+            others = tuple(name for name in names if name not in taken.values())
+            is_kept = self.shape.is_plain(names, ignored) and len(self._assignments) < _MOST_ASSIGNMENTS
+            known = _Assignment(taken, others, is_kept)
+            if is_kept:
+                self._assignments[names] = known
+        return _Parsed(self.shape, fields, known.taken, known)
 
     def _count_unread(self, parsed: _Parsed, example: Example, row: SourceRow) -> None:
         unread, fields = parsed.unread, row.fields
-        if len(fields) > len(parsed.taken):
-            taken = set(parsed.taken.values())
-            for name, value in fields.items():
-                if name not in taken:
-                    unread.look(name, value)
+        for name in parsed.assignment.others:
+            unread.look(name, fields[name])
         unread -= self._options.ignore
         if not unread:
             return
@@ -110,14 +129,25 @@ class RowParser:
         self.unread.update(names)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class _Assignment:
+    """Which of a row's fields takes which role, where their names alone decide it."""
+
+    taken: Mapping[FieldRole, str]
+    others: tuple[str, ...]  # fields that take none
+    is_kept: bool  # for all rows of the same fields
+    rows: int = 0  # good ones that have these fields
+
+
+@dataclass(slots=True)
 class _Parsed:
     """The fields of a row, and which of them takes which role."""
 
     shape: Shape
     fields: Mapping[str, object]
     taken: Mapping[FieldRole, str]
-    unread: Unread
+    assignment: _Assignment
+    unread: Unread = field(default_factory=Unread)  # what holds text and is not read, so far
 
     def has(self, role: FieldRole) -> bool:
         """Whether a role is taken, or must be."""
@@ -212,7 +242,7 @@ def _turns(name: str, value: object, role: Literal["user", "assistant"], parsed:
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         return turn_list(value, name, keys, unread)
     if isinstance(value, dict) and is_turn(value, keys):
-        return [turn(value, f"'{name}'", name, keys, unread)]
+        return [one_turn(value, name, keys, unread)]
     if not isinstance(value, str):
         raise RowError(f"field '{name}' is {kind_of(value)}, wanted text")
     return [Turn(role, value)]
