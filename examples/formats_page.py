@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from instructmining import read_examples
+from instructmining import FieldOptions, read_examples
 from instructmining.reading.conversations import SPEAKERS
 from instructmining.reading.formats import MAP_KEYS, MAP_ROLES, SHAPES
 
@@ -111,7 +111,7 @@ def _samples() -> Iterator[str]:
     yield "## One row of each\n"
     for name, title in TITLES.items():
         (path,) = FILES.glob(f"{name}.json*")
-        reader = read_examples(path, on_reject=lambda _: None)
+        reader = read_examples(path, fields=FieldOptions(unread="count"), on_reject=lambda _: None)
         *_, example = reader
         yield f"### {title}\n"
         yield f"`examples/formats/{path.name}`, format `{reader.formats[str(path)]}`:\n"

@@ -287,3 +287,21 @@ def test_rows_of_another_file_are_neighbours_of_both_sides() -> None:
     columns = search.columns(points, Statistics(), lambda: None, siblings=siblings, against=others)
     wanted = np.linalg.norm(points[:, None].astype(np.float64) - others[None], axis=2).min(axis=1)
     np.testing.assert_allclose(columns["knn_1"].values, wanted, rtol=0, atol=1e-7)
+
+
+def test_a_side_whose_prompt_is_empty_does_not_disturb_the_neighbours_of_the_others() -> None:
+    pair = Example.pair("question", "yes", "no")
+    lone = Example(pair.turns, rejected=Example.of("", "no").turns)
+    examples = [*sides(3, 0), *lone.sides, *lone.sides]
+    points = unit_vectors(len(examples))
+    settings = Neighbourhood(text="prompt")
+    search = NeighbourSearch([KNN_1], settings, CPU)
+    pools = pools_of(examples, settings)
+    siblings = siblings_of(examples)
+    columns = search.columns(points, Statistics(), lambda: None, pools=pools, siblings=siblings)
+    among = np.array([0, 1, 2, 3, 4, 5, 6, 8])
+    distances = np.linalg.norm(points[:, None].astype(np.float64) - points[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    distances[np.arange(len(points)), siblings] = np.inf
+    np.testing.assert_allclose(columns["knn_1"].values[among], distances[np.ix_(among, among)].min(axis=1), atol=1e-7)
+    assert set(columns["knn_1"].notes) == {7, 9}

@@ -153,7 +153,9 @@ def test_a_format_shows_in_its_fields(fields: dict[str, object], name: FormatNam
 
 
 def test_the_first_row_with_a_known_format_decides() -> None:
-    assert detect([row({"text": "?"}), row({"messages": []}), row({"instruction": "", "output": ""})]) == "messages"
+    assert detect([row({"text": "?"}), row({"messages": [1]}), row({"instruction": "", "output": ""})]) == "messages"
+    assert detect([row({"messages": None, "prompt": "a", "completion": "b"})]) == "prompt_response"
+    assert detect([row({"messages": None})]) == "messages"
 
 
 def test_an_unknown_format_is_an_error_that_lists_the_fields_found_and_the_formats() -> None:
@@ -162,7 +164,7 @@ def test_an_unknown_format_is_an_error_that_lists_the_fields_found_and_the_forma
     message = str(caught.value)
     assert message.startswith("rows.jsonl: no known format in the first 2 rows; fields found: label, prompt, title; ")
     assert all(name in message for name in FORMATS)
-    assert "--format" in message
+    assert "--map" in message
 
 
 def test_rows_without_fields_have_no_format() -> None:
@@ -210,7 +212,7 @@ TURN_A = {"role": "user", "content": "a"}
         (
             "messages",
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
-            "'messages'[0] holds a part that is not text",
+            "'messages'[0] holds a part that is not text (image_url)",
         ),
         ("messages", {"messages": [{"role": "user", "content": [7]}]}, "'messages'[0] holds a part that is not text"),
         ("messages", {"messages": []}, "no response (format messages)"),

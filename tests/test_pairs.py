@@ -91,7 +91,7 @@ def test_a_column_that_pairs_do_not_have_is_said_with_those_that_they_have(
     assert run("select", scored, "-o", tmp_path / "best.jsonl", "--top", "3") == 1
     said = capsys.readouterr().err
     assert "no column 'predicted_log_loss'" in said
-    assert "did you mean" in said
+    assert "the rows are preference pairs; name chosen.predicted_log_loss" in said
 
 
 def test_another_rule_predicts_both_sides(small_bundle: Path, scored: Path, run: Run, tmp_path: Path) -> None:
@@ -120,22 +120,32 @@ def test_what_has_no_term_on_one_side_has_no_prediction_there(scored: Path, tmp_
     }
 
 
-def test_pairs_and_other_rows_may_stand_in_one_run(
-    run: Run, small_bundle: Path, write_rows: Callable[..., Path], tmp_path: Path
+def test_pairs_and_other_rows_do_not_stand_in_one_run(
+    run: Run,
+    small_bundle: Path,
+    write_rows: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     first = write_rows(*pairs(5))
-    second = write_rows({"prompt": "a", "response": "b c", "n": 5}, name="others.jsonl")
-    options = ["--bundle", small_bundle, "--device", "cpu", "--indicators", "mtld,knn_1", "--rule", "paper-v1"]
-    for suffix in (".jsonl", ".parquet"):
-        out = tmp_path / f"out{suffix}"
-        assert run("score", first, second, "-o", out, *options) == 0
-        rows = lines(out) if suffix == ".jsonl" else pq.read_table(out).to_pylist()
-        assert [row["n"] for row in rows] == [0, 1, 2, 3, 4, 5]
-        assert all(row["chosen.mtld"] is not None and row.get("mtld") is None for row in rows[:5])
-        assert rows[5]["mtld"] is not None
-        assert rows[5].get("chosen.mtld") is None
-    assert rescore(tmp_path / "out.jsonl", tmp_path / "re.jsonl", "paper-v1").rows == 6
-    assert (tmp_path / "re.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
+    second = write_rows({"prompt": "a", "response": "b c"}, name="others.jsonl")
+    out = tmp_path / "out.jsonl"
+    assert run("score", first, second, "-o", out, "--bundle", small_bundle, "--indicators", "mtld") == 1
+    assert f"{first} holds preference pairs and {second} does not" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_another_rule_tells_pairs_from_other_rows_of_a_table(small_bundle: Path, tmp_path: Path) -> None:
+    """Such a table is somebody's own: columns of both kinds, those of the other kind null."""
+    with Scorer.open(small_bundle, indicators="mtld", device="cpu") as scorer:
+        table = to_arrow(scorer.score([Example.pair("a", "b c d", "e f"), Example.of("a", "b c d")]))
+    pq.write_table(table, tmp_path / "both.parquet")
+    rule = Rule("mine", 1.0, {"mtld": 2.0})
+    assert rescore(tmp_path / "both.parquet", tmp_path / "out.jsonl", rule).without_value == 0
+    pair, plain = lines(tmp_path / "out.jsonl")
+    assert pair["chosen.predicted_log_loss"] == plain["predicted_log_loss"]
+    assert pair["margin.predicted_log_loss"] == 2.0 * float(str(pair["margin.mtld"]))
+    assert "predicted_log_loss" not in pair
 
 
 def test_tables_take_pairs(small_bundle: Path, scored: Path) -> None:

@@ -275,7 +275,7 @@ def test_fields_that_are_ignored_take_no_role_and_are_not_named() -> None:
 
 
 def test_strict_fields_stop_at_the_first_text_that_is_not_read() -> None:
-    parser = RowParser(SHAPES["alpaca"], FieldOptions(strict=True, ignore=frozenset({"id"})))
+    parser = RowParser(SHAPES["alpaca"], FieldOptions(unread="error", ignore=frozenset({"id"})))
     parser.example(row({"instruction": "a", "output": "b", "id": "d", "topic": ""}))
     with pytest.raises(InputError, match=r"rows\.jsonl, line 1: text that is not read, in topic .*--ignore topic"):
         parser.example(row({"instruction": "a", "output": "b", "id": "d", "topic": "c"}))
@@ -365,3 +365,124 @@ def test_reading_messages_goes_on_in_the_middle_of_a_tree(tmp_path: Path) -> Non
         assert window.end is not None
         again.begin_after(window.end)
         assert list(again.windows(1)) == windows[number + 1 :]
+
+
+# What owners mean
+
+
+def test_a_response_that_holds_the_whole_conversation_does_not_double_the_prompt() -> None:
+    asked, answered = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    wanted = (Turn("user", "a"), Turn("assistant", "b"))
+    assert parse(row({"prompt": "a", "completion": [asked, answered]}), "prompt_response").turns == wanted
+    with pytest.raises(RowError, match="is a whole conversation, and the row's prompt is no part of it"):
+        parse(row({"prompt": "c", "completion": [asked, answered]}), "prompt_response")
+
+
+def test_sides_may_be_json_texts_of_turns_or_transcripts_that_begin_with_the_prompt() -> None:
+    wanted = (Turn("user", "a"), Turn("assistant", "b")), (Turn("user", "a"), Turn("assistant", "c"))
+    as_json = {
+        side: json.dumps([{"role": "user", "content": "a"}, {"role": "assistant", "content": text}])
+        for side, text in (("chosen", "b"), ("rejected", "c"))
+    }
+    as_transcript = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+    for fields in (
+        {"prompt": "a", **as_json},
+        {"prompt": None, **as_json},
+        {"prompt": "\n\nHuman: a\n\nAssistant:", **as_transcript},
+    ):
+        example = parse(row(fields), "preference")
+        assert (example.turns, example.rejected) == wanted
+    chosen = parse(row({"prompt": "a", "chosen": '[{"role": "nobody"}]', "rejected": "[1]"}), "preference")
+    assert chosen.rejected == (Turn("user", "a"), Turn("assistant", "[1]"))
+
+
+def test_a_conversation_up_to_the_chosen_response_does_not_double_it() -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    example = parse(row({"messages": turns, "chosen": "b", "rejected": "c"}), "preference")
+    assert example.turns == (Turn("user", "a"), Turn("assistant", "b"))
+    assert example.rejected == (Turn("user", "a"), Turn("assistant", "c"))
+
+
+def test_a_transcript_may_be_the_prompt_of_a_response() -> None:
+    prompt = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
+    turns = parse(row({"prompt": prompt, "response": "d"}), "prompt_response").turns
+    assert [turn.text for turn in turns] == ["a", "b", "c", "d"]
+    alpaca = {"instruction": prompt, "output": "d"}
+    assert parse(row(alpaca), "alpaca").turns[0] == Turn("user", prompt)  # as it was always read
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Below is an instruction.\n\n### Instruction:\na\n\n### Response:\nb",
+        "<|im_start|>user\na<|im_end|>",
+        "<s>[INST] a [/INST] b</s>",
+        "User: a\nAssistant: b",
+        "<start_of_turn>user\na",
+    ],
+)
+def test_a_text_that_a_template_made_is_said(text: str) -> None:
+    parser = RowParser(SHAPES["text"])
+    assert parser.example(row({"text": text})).response_texts == [text]
+    assert sum(parser.templated.values()) == 1
+    parser.example(row({"text": "A plain text, question: none."}))
+    assert sum(parser.templated.values()) == 1
+
+
+def test_what_a_list_or_turns_repeat_of_the_conversation_is_no_loss() -> None:
+    asked, chosen, other = (
+        {"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"), ("assistant", "c"))
+    )
+    fields = {"prompt": "a", "chosen": [asked, chosen], "rejected": [asked, other], "messages": [asked, chosen]}
+    parser = RowParser(SHAPES["preference"])
+    parser.example(row({**fields, "generations": ["b", "c"]}))
+    assert not parser.unread
+    parser.example(row({**fields, "messages": [asked, {**chosen, "name": "d"}]}))
+    assert parser.unread == {"messages": 1}
+
+
+def test_fields_inside_of_others_are_mapped_by_their_path() -> None:
+    options = FieldOptions(map={"prompt": "question", "response": "answers.text.0"})
+    first = row({"question": "a", "answers": {"text": ["b"], "start": [3]}})
+    parser = RowParser(options.shape_of([first]), options)
+    assert parser.example(first).turns == (Turn("user", "a"), Turn("assistant", "b"))
+    assert not parser.unread
+    parser.example(row({"question": "a", "answers": {"text": ["b", "c"]}}))
+    assert parser.unread == {"answers": 1}
+    with pytest.raises(InputError, match=r"no field 'answers\.txt'"):
+        FieldOptions(map={"response": "answers.txt"}).shape_of([first])
+
+
+def test_calls_of_tools_that_are_nested_too_deeply_reject_the_row() -> None:
+    call: object = "x"
+    for _ in range(400):
+        call = [call]
+    fields = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": call}]}
+    with pytest.raises(RowError, match="nested too deeply"):
+        parse(SourceRow("rows.jsonl", 1, 0, b"", fields), "messages")
+
+
+def test_an_empty_parent_is_none_and_trees_may_be_mixed_where_nothing_names_them() -> None:
+    parser = RowParser(SHAPES["oasst"])
+    rows = [
+        {"message_id": "a1", "parent_id": "", "role": "prompter", "text": "p"},
+        {"message_id": "b1", "parent_id": "", "role": "prompter", "text": "q"},
+        {"message_id": "a2", "parent_id": "a1", "role": "assistant", "text": "r"},
+    ]
+    for fields in rows[:2]:
+        with pytest.raises(RowError, match="a prompt"):
+            parser.example(row(fields))
+    assert parser.example(row(rows[2])).turns == (Turn("user", "p"), Turn("assistant", "r"))
+
+
+def test_python_is_warned_of_text_that_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(orjson.dumps({"prompt": "a", "response": "b", "topic": "c"}) + b"\n")
+    list(read_examples(path))
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: text that is not read, in rows: topic (1)"]
+    caplog.clear()
+    list(read_examples(path, fields=FieldOptions(unread="count")))
+    list(read_examples(path, fields=FieldOptions(ignore=frozenset({"topic"}))))
+    assert not caplog.records
+    with pytest.raises(InputError, match="--ignore topic"):
+        list(read_examples(path, fields=FieldOptions(unread="error")))

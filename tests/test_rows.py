@@ -102,10 +102,10 @@ def test_an_offset_points_at_the_row_in_the_file_behind_a_byte_order_mark(tmp_pa
     [
         (b'{"a":', "invalid JSON: unexpected end of data"),
         (b'{"a":1} {"b":2}', "invalid JSON: unexpected content after document"),
-        (b'{"a":NaN}', "invalid JSON: unexpected character"),
+        (b'{"a":NaN}', "invalid JSON: NaN or Infinity, which JSON does not have; write null"),
         (b'{"a":"caf\xe9"}', "not UTF-8: byte 0xe9 at byte 9 of the row"),
         (b"[1]", "row is a list, wanted an object"),
-        (b'"text"', "row is a text, wanted an object"),
+        (b'"text"', "row is text, wanted an object"),
         (b"true", "row is true or false, wanted an object"),
         (b"null", "row is null, wanted an object"),
         (b"-1.5", "row is a number, wanted an object"),

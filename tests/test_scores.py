@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
-from instructmining import read_examples
+from instructmining import Example, read_examples
 from instructmining.errors import RowError
 from instructmining.reading.scores import ScoreFields, lacking
 from instructmining.records import EarlierScores, SourceRow
@@ -62,18 +63,23 @@ def test_scores_that_are_none_reject_the_row(fields: dict[str, object], problem:
 
 
 def test_a_pair_has_a_column_where_both_sides_have_it() -> None:
-    fields = {"chosen.reward": 1.0, "rejected.reward": None, "margin.reward": None, "chosen.mtld": 2.0, "ifd": 1.0}
+    columns = {"chosen.reward": 1.0, "rejected.reward": None, "margin.reward": None, "chosen.mtld": 2.0, "ifd": 1.0}
+    fields = {"truncated": [], "score_notes": {}, **columns}
+    earlier = EarlierScores(columns, {}, ())
     assert ScoreFields("").columns_of(fields) == {"reward", "ifd"}
-    scores = EarlierScores(fields, {}, ())
-    assert lacking(scores, ["ifd", "mtld", "reward"]) == ["mtld"]
-    assert lacking(None, ["mtld"]) == ["mtld"]
+    assert ScoreFields("s_").columns_of(fields) == set()
+    pair = replace(Example.pair("a", "b", "c"), scores=earlier)
+    assert lacking(pair, ["mtld", "reward"]) == ["mtld"]
+    plain = replace(Example.of("a", "b"), scores=earlier)
+    assert lacking(plain, ["ifd", "reward"]) == ["reward"]
+    assert lacking(Example.of("a", "b"), ["mtld"]) == ["mtld"]
 
 
 def test_examples_of_scored_rows_have_their_scores_beside_them(tmp_path: Path) -> None:
     path = tmp_path / "scored.jsonl"
     path.write_bytes(orjson.dumps({**OWN, **ADDED}) + b"\n" + orjson.dumps(OWN) + b"\n")
     reader = read_examples(path)
-    assert reader.earlier_columns(reader.first_rows()) == {"reward", "mtld"}
+    assert reader.look() == {"reward", "mtld"}
     first, second = reader
     assert first.scores is not None
     assert first.scores.columns == {"reward": 1.5, "mtld": None}

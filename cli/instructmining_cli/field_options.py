@@ -61,7 +61,9 @@ def field_options(
             raise typer.BadParameter(f"--map: {role!r} is given twice")
         pairs[role] = field
     try:
-        return FieldOptions(format_name(format), pairs, frozenset(_split(ignore)), strict_fields)
+        return FieldOptions(
+            format_name(format), pairs, frozenset(_split(ignore)), "error" if strict_fields else "count"
+        )
     except InputError as error:
         raise typer.BadParameter(str(error)) from error
 

@@ -75,6 +75,8 @@ class Wanted:
     device: str
     prefix: str
     max_tokens: int | None
+    recompute: bool = False
+    limit: int | None = None
 
 
 def look(
@@ -105,7 +107,7 @@ def look(
 
     files, _ = expanded(inputs, say=lambda line: typer.echo(line, err=True))
     bundle = _opened(wanted.bundle, wanted.max_tokens)
-    asked = Asked(bundle, wanted.rule, wanted.indicators, wanted.prefix)
+    asked = Asked(bundle, wanted.rule, wanted.indicators, wanted.prefix, recompute=wanted.recompute, limit=wanted.limit)
     found = inspect_inputs(files, fields, options, asked, sample=sample, shown=shown)
     expected_s, said = _expected(found, bundle, wanted.device)
     if json:
@@ -133,6 +135,8 @@ def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[fl
 
     if bundle is None:
         return None, "no bundle is at hand"
+    if not found.lengths:
+        return None, "no row could be read"
     looked_at = sum(file.looked_at for file in found.files)
     tokens: dict[str, float] = {}
     for name, of in found.lengths.items():

@@ -106,13 +106,17 @@ def _file(file: FileFacts) -> Iterator[str]:
     if taken:
         yield f"  read: {'; '.join(taken)}"
     if file.unread:
-        yield f"  not read: {', '.join(f'{name} ({rows:,})' for name, rows in file.unread.items())}"
+        yield f"  not read: {', '.join(f'{name or chr(39) * 2} ({rows:,})' for name, rows in file.unread.items())}"
+    for mark, rows in file.templated.items():
+        yield f"  {rows_of(rows)} hold {mark!r}, as templates write it; all of the text is scored as the response"
     if file.earlier:
         yield f"  scored before with: {', '.join(file.earlier)}; these are kept"
     if file.rejected:
         yield f"  rejected: {rows_of(file.rejected)} of {file.looked_at:,}"
         for reject in file.rejects:
             yield f"    line {reject.line}: {reject.reason}"
+        if more := file.rejected - len(file.rejects):
+            yield f"    and {more:,} more"
 
 
 def _counted(rows: int, found: Inspection) -> str:
@@ -141,7 +145,10 @@ def _quantile(of: Lengths, share: int) -> float:
 def _row(number: int, row: SeenRow) -> Iterator[str]:
     place = f" (line {row.example.row.line})" if row.example.row else ""
     side = f", {row.example.side}" if row.example.side else ""
-    yield f"example {number}{place}{side}, {_OPEN}scored{_CLOSE}:"
+    marked = f", {_OPEN}scored{_CLOSE}" if row.texts else ""
+    yield f"example {number}{place}{side}{marked}:"
+    if not row.texts:
+        yield from (f"  {turn.role}: {_shortened(turn.text)}" for turn in row.example.turns)
     for text in row.texts:
         cut = f", {text.cut:,} more are cut" if text.cut else ""
         yield f"  {text.label}, {text.tokens:,} tokens{cut}:"
@@ -150,7 +157,11 @@ def _row(number: int, row: SeenRow) -> Iterator[str]:
 
 def _shown(text: SeenText) -> str:
     whole = "".join(f"{_OPEN}{part}{_CLOSE}" if scored else part for part, scored in text.segments)
-    line = whole.replace("\n", "⏎")
+    return _shortened(whole)
+
+
+def _shortened(text: str) -> str:
+    line = text.replace("\n", "⏎")
     if len(line) <= _MOST_SHOWN:
         return line
     half = _MOST_SHOWN // 2

@@ -14,10 +14,11 @@ from instructmining.plans import Plan, indicator_names, plan
 from instructmining.reading.examples import ExampleReader, read_examples
 from instructmining.reading.formats import FieldOptions, FormatName
 from instructmining.reading.options import ReadOptions
-from instructmining.records import Example, InputWindow, Reject, Tokens
+from instructmining.records import COLUMNS, PREDICTION, SCORE_COLUMNS, Example, InputWindow, Reject, Tokens
 from instructmining.rules import Rule
 from instructmining.tokens import TextEncoder
 from instructmining.windows import Window, WindowBuilder
+from instructmining.writers import added_names
 
 _LENGTHS = ("input_length", "output_length")
 _NO_LIMIT = 1 << 40  # tokens
@@ -36,6 +37,7 @@ class FileFacts:
     unread: Mapping[str, int]  # field → rows looked at
     earlier: Sequence[str]  # columns that the rows were scored with before
     rejects: Sequence[Reject] = ()  # the first of them
+    templated: Mapping[str, int] = field(default_factory=dict)  # mark of a template in a text alone → rows
 
     @property
     def is_whole(self) -> bool:
@@ -98,6 +100,8 @@ class Asked:
     rule: str | None = None
     indicators: str | None = None
     prefix: str = ""  # before the names of its columns
+    recompute: bool = False  # columns that the rows have already
+    limit: int | None = None  # rows that would be taken
 
 
 def inspect_inputs(
@@ -120,13 +124,20 @@ def inspect_inputs(
     """
     files: list[FileFacts] = []
     examples: list[Example] = []
+    left = asked.limit
     for path in inputs:
-        facts, taken = _look(path, fields, options, asked.prefix, max(20, sample // len(inputs)))
+        most = max(20, sample // len(inputs))
+        facts, taken = _look(path, fields, options, asked, most if left is None else min(most, left))
+        if left is not None:
+            facts = replace(facts, rows=min(facts.rows, left))
+            left -= round(facts.rows)
         files.append(facts)
         examples += taken
+        if left == 0:
+            break
     if asked.bundle is None or not examples:
         return Inspection(files)
-    kept = set.intersection(*(set(file.earlier) for file in files))
+    kept = set() if asked.recompute else set.intersection(*(set(file.earlier) for file in files))
     work = _plan(asked.bundle, asked, kept)
     window, whole = (_window(work_, asked.bundle, examples) for work_ in (work, _unlimited(work)))
     return Inspection(
@@ -138,11 +149,20 @@ def inspect_inputs(
 
 
 def _look(
-    path: str, fields: FieldOptions, options: ReadOptions, prefix: str, most: int
+    path: str, fields: FieldOptions, options: ReadOptions, asked: Asked, most: int
 ) -> tuple[FileFacts, list[Example]]:
     rejects: list[Reject] = []
-    reader = read_examples(path, fields=fields, options=options, limit=most, prefix=prefix, on_reject=rejects.append)
-    earlier = sorted(reader.earlier_columns(reader.first_rows()))
+    reader = read_examples(
+        path,
+        fields=fields,
+        options=options,
+        limit=most,
+        columns=added_names(SCORE_COLUMNS, asked.prefix),
+        prefix=asked.prefix,
+        on_reject=rejects.append,
+    )
+    there = reader.look()
+    earlier = [] if asked.recompute else [column for column in COLUMNS if column in there and column != PREDICTION]
     examples = list(reader)
     estimate = reader.rows_expected if reader.rows == most else None
     facts = FileFacts(
@@ -155,6 +175,7 @@ def _look(
         next(iter(reader.unread.values()), {}),
         earlier,
         rejects[:3],
+        reader.templated,
     )
     return facts, examples
 

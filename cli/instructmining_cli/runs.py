@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
@@ -33,6 +35,7 @@ _TEXTS = {
     "prompt": "turns that are not the assistant's, joined by newlines",
     "response": "the assistant's turns, joined by newlines",
 }
+_FEW_TOKENS = ("output_length", "perplexity", "ifd")  # what is looked at of a row
 _PREDICTIONS = frozenset((PREDICTION, *PAIR_COLUMNS[PREDICTION]))
 _WORTH_A_WORD_S = 5.0
 _WORTH_A_WORD_BYTES = 2**30
@@ -93,7 +96,7 @@ class Run:
         self.windows_written += 1
         self.rows_written += len(rows)
         self.rows_quarantined += len(window.rejects)
-        self.few_tokens.update(rows_on_few_tokens({name: of.values for name, of in window.columns.items()}))
+        self.few_tokens.update(_rows_on_few_tokens(rows))
         if window.rejects and not self.reject_reason:
             self.reject_reason = window.rejects[0].reason
         for row in rows:
@@ -216,7 +219,7 @@ class Run:
         for path, counts in self._unread().items():
             new = {name: rows for name, rows in counts.items() if (path, name) not in self._said_unread}
             if new:
-                listed = ", ".join(f"{name}, {rows_of(rows)}" for name, rows in new.items())
+                listed = ", ".join(f"{name or '(no name)'}, {rows_of(rows)}" for name, rows in new.items())
                 self.say(f"{path}: not read: {listed}{f' {until}' if until else ''}")
                 self._said_unread |= {(path, name) for name in new}
 
@@ -348,6 +351,11 @@ class Run:
         for line in said_of_few_tokens(self.few_tokens):
             self.say(line)
         self.say_unread()
+        for mark, rows in (self.reader.templated if self.reader else {}).items():
+            self.say(
+                f"caution: the text of {rows_of(rows)} holds {mark!r}, as templates write it; all of it is scored as "
+                "the response"
+            )
         if not self.rows_written and not self.rejected:
             self.say("the input holds no rows")
 
@@ -373,6 +381,15 @@ class Run:
         rows = counts.rows_computed - counts.before.rows
         tokens = counts.tokens.total() - counts.before.tokens
         return f"{rows / elapsed:,.1f} rows/s, {tokens / elapsed:,.0f} tokens/s"
+
+
+def _rows_on_few_tokens(rows: Sequence[ScoredRow]) -> dict[str, int]:
+    names = dict.fromkeys(name for row in rows for name in row.columns if name.endswith(_FEW_TOKENS))
+    values = {
+        name: np.array([math.nan if (value := row.columns.get(name)) is None else value for row in rows], dtype=float)
+        for name in names
+    }
+    return rows_on_few_tokens(values)
 
 
 def _size(count: int) -> str:

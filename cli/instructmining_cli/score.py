@@ -31,6 +31,7 @@ _Neighbours: TypeAlias = tuple[_Search, _Metric, _Text, str | None, str | None] 
 if TYPE_CHECKING:
     from instructmining.corpus import Neighbourhood
     from instructmining.reading.examples import ExampleReader
+    from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
     from instructmining.writers import RunWriter
     from instructmining_cli.runs import Run
@@ -130,7 +131,7 @@ def score(
     from instructmining.writers import RunWriter, added_names
     from instructmining_cli.calibrations import choose_budgets
     from instructmining_cli.demo_bundle import demo_bundle, naming_another
-    from instructmining_cli.earlier_scores import EarlierScores
+    from instructmining_cli.kept_columns import KeptColumns, neighbours_as_json
     from instructmining_cli.resuming import identity_of, kept_budgets
     from instructmining_cli.runs import Run
 
@@ -139,13 +140,14 @@ def score(
     fields = field_options(format=format, mapping=map, ignore=ignore, strict_fields=strict_fields)
     options = reading_options(delimiter=delimiter, encoding=encoding, max_row_bytes=max_row_bytes)
     if dry_run:
-        look(inputs, fields, options, Wanted(bundle, rule, indicators, device, prefix, max_tokens))
+        look(inputs, fields, options, Wanted(bundle, rule, indicators, device, prefix, max_tokens, recompute, limit))
         return
     if out is None:
         raise typer.BadParameter("give -o OUT, or - for standard output")
     inputs, skipped = expanded(inputs, out=out, say=_say)
     others, _ = expanded([knn_against] if knn_against else [], out=out, say=_say)
-    around = _neighbourhood((knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against), inputs, options)
+    neighbours = (knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
+    around = _neighbourhood(neighbours, inputs, options, fields)
     check_open_files()
     with ExitStack() as stack:
         writer = stack.enter_context(RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs))
@@ -157,22 +159,23 @@ def score(
             columns=added_names(SCORE_COLUMNS, prefix),  # select takes them all for ours
             prefix=prefix,
         )
-        earlier = EarlierScores(reader, inputs, recompute=recompute)
-        indicators, rule = earlier.asked(indicators, rule)
+        kept = KeptColumns(reader, inputs, around, recompute=recompute, limit=limit)
+        opened = Bundle.open(bundle or demo_bundle(_say)).limited(max_tokens)
+        indicators, rule = kept.asked(indicators, rule, opened.default_rule)
         with naming_another():
             scorer = stack.enter_context(
                 Scorer.open(
-                    Bundle.open(bundle or demo_bundle(_say)).limited(max_tokens),
+                    opened,
                     rule=rule,
                     indicators=indicators,
                     device=device,
                     batches_at_once=batches_at_once,
                     acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
                     knn=around,
-                    kept=earlier.kept,
+                    kept=kept.names,
                 )
             )
-        earlier.say(scorer, _say)
+        kept.say(scorer, _say)
         origin = kept_budgets(writer.identity, scorer, given=budget_tokens) or choose_budgets(
             scorer, inputs, fields, given=budget_tokens, limit=limit, options=options, say=_say
         )
@@ -195,7 +198,7 @@ def score(
             "ignore": sorted(fields.ignore),
             "strict_fields": strict_fields,
             "recompute": recompute,
-            "kept": sorted(earlier.kept),
+            "kept": sorted(kept.names),
             "prefix": prefix,
             "limit": limit,
             "strict": strict,
@@ -203,7 +206,7 @@ def score(
             "max_tokens": max_tokens,
         }
         run = Run(scorer, inputs, out, asked | settings, around, reader=reader, options=options)
-        settings |= {"knn": asdict(around), "knn_against": [input_digest(path) for path in others]}
+        settings |= {"knn": neighbours_as_json(around), "knn_against": [input_digest(path) for path in others]}
         _carry_out(run, reader, writer, identity_of(scorer, inputs, settings, origin), strict=strict)
     if run.rejected:
         raise typer.Exit(3)
@@ -262,8 +265,8 @@ def _score(run: Run, reader: ExampleReader, writer: RunWriter, *, strict: bool) 
                     writer.commit(run.mark(window.end))
 
 
-def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions) -> Neighbourhood:
-    """What the options of the neighbours mean, with the pools' field looked for in the first rows.
+def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions, fields: FieldOptions) -> Neighbourhood:
+    """What the options of the neighbours mean, with what they name looked for in the first rows.
 
     Raises:
         BadParameter: they do not go together.
@@ -273,12 +276,15 @@ def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions)
     from instructmining.corpus import Neighbourhood
     from instructmining.errors import RuleError
     from instructmining.reading.compression import is_pipe
-    from instructmining.reading.examples import first_fields
+    from instructmining.reading.examples import first_fields, read_examples
 
+    against = around[-1]
     try:
-        meant = Neighbourhood(*around, options if around[-1] is not None else None)
+        meant = Neighbourhood(*around, *((options, fields) if against is not None else ()))
     except RuleError as error:
         raise typer.BadParameter(str(error)) from error
+    if against is not None and not is_pipe(against):
+        read_examples(against, options=options, fields=fields).look()
     if meant.pool is not None and not any(is_pipe(path) for path in inputs):  # of pipes the scorer sees the window
         meant.check_pool(first_fields(inputs, options=options))
     return meant

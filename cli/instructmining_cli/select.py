@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from instructmining_cli.device_options import DeviceName
-from instructmining_cli.option_checks import known_format
+from instructmining_cli.field_options import Format, Map, field_options
 from instructmining_cli.text_out import OUT_HELP
 
 if TYPE_CHECKING:
@@ -71,10 +71,8 @@ def select(
         str | None, typer.Option(help="Bundle with the embedding role for --distinct; by default the demo bundle.")
     ] = None,
     device: DeviceName = "auto",
-    format: Annotated[
-        str | None,
-        typer.Option(callback=known_format, help="Of the rows, for --distinct; by default detected in each row."),
-    ] = None,
+    format: Format = None,
+    map: Map = None,
     by: Annotated[str, typer.Option(help="Column to order by, ascending.")] = "predicted_log_loss",
     descending: Annotated[
         bool, typer.Option("--descending", help="Largest first, for columns where more is better, as reward.")
@@ -109,6 +107,7 @@ def select(
 
     if descending and max_loss is not None:
         raise typer.BadParameter("--max-loss keeps the smallest values and does not go with --descending")
+    fields = field_options(format=format, mapping=map)
     with ExitStack() as stack:
         encoder = None if distinct is None else Encoder(bundle, device, stack)
         try:
@@ -122,7 +121,7 @@ def select(
                 quotas=_quotas(quota or []),
                 distinct=None
                 if distinct is None or encoder is None
-                else Distinct(distinct, encoder, format, encoder.said),
+                else Distinct(distinct, encoder, fields=fields, encoder=encoder.said),
             )
         except SelectionError as error:
             raise typer.BadParameter(str(error)) from error

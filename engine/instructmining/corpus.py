@@ -28,6 +28,7 @@ from instructmining.journal import write_whole
 from instructmining.names import no_such
 from instructmining.neighbours import estimate_seconds, neighbour_distances
 from instructmining.plans import DocumentText
+from instructmining.reading.formats import FieldOptions
 from instructmining.reading.options import ReadOptions
 from instructmining.records import Approximation, Column, Example
 from instructmining.runstats import Statistics
@@ -51,6 +52,7 @@ class Neighbourhood:
     pool: str | None = None  # a field of the rows: neighbours are those that are equal in it; None: all rows of the run
     against: str | None = None  # a file or folder of rows that are the neighbours in place of those of the run
     against_options: ReadOptions | None = None  # how these are read
+    against_fields: FieldOptions | None = None  # likewise their fields
 
     def __post_init__(self) -> None:
         """Check that the parts go together.
@@ -165,7 +167,7 @@ class NeighbourSearch:
             counts: takes the time expected, how far it is, and what an approximate search is worth.
             report: called when these have changed.
             pools: where not all rows are neighbours of each other.
-            siblings: (rows,) for each row another one of its pool that is no neighbour of it, −1 where there is none.
+            siblings: (rows,) for each row another one that is no neighbour of it, −1 where there is none.
             against: float32 (others, size) of the rows that are the neighbours in place of these.
             kept: a path beside which distances are kept for a run that is resumed, and taken from where they are there.
         """
@@ -271,8 +273,9 @@ def _parts(rows: int, pools: Pools | None) -> list[tuple[str | None, NDArray[np.
 
 
 def _places_in(rows: NDArray[np.int64], siblings: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where among ascending rows their siblings stand, −1 for a row without one."""
-    return np.where(siblings < 0, -1, np.searchsorted(rows, siblings))
+    """Where among ascending rows their siblings stand, −1 for a row that has none among them."""
+    places = np.minimum(np.searchsorted(rows, siblings), len(rows) - 1)
+    return np.where(rows[places] == siblings, places, -1)
 
 
 def _without_siblings(

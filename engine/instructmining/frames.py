@@ -14,9 +14,10 @@ from instructmining.reading.arrow import IN_MEMORY, BatchedDataset, Table
 from instructmining.reading.arrow_values import first_line
 from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FormatName
-from instructmining.records import ScoredRow
+from instructmining.reading.objects import is_objects
+from instructmining.records import SCORE_COLUMNS, ScoredRow
 from instructmining.scorer import OnReject, Scorer
-from instructmining.writers import added_fields, known_kinds, splice
+from instructmining.writers import added_fields, added_names, known_kinds, splice
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +32,8 @@ def score_table(
     on_reject: OnReject | None = None,
 ) -> pa.Table:
     """Score a table in memory; its own columns keep their types, the scores stand behind them.
+
+    Scores that it had from before stay where they are not computed now.
 
     The result goes into pandas by ``to_pandas()``, into Polars by ``polars.from_arrow``, into ``datasets`` by
     ``Dataset``. ``score_notes`` is text with JSON in it, as in a Parquet file.
@@ -59,17 +62,18 @@ def score_table(
     check_type("prefix", prefix, str, wanted="text", error=InputError)
     check_call("on_reject", on_reject, error=InputError)
     whole = _whole(table)
-    names = [f"{prefix}{name}" for name in (*scorer.columns, "truncated", "score_notes")]
-    examples = read_examples(whole, format=format, columns=names, on_reject=on_reject)
+    ours = added_names(SCORE_COLUMNS, prefix)
+    examples = read_examples(whole, format=format, columns=ours, prefix=prefix, on_reject=on_reject)
     kept = []
     added = []
     for row in scorer.score(examples, on_reject=on_reject):
         assert row.example.row is not None
         kept.append(row.example.row.offset)
         added.append(added_fields(row, prefix))
+    names = list(dict.fromkeys(name for row in added for name in row)) or added_names(scorer.columns, prefix)
     known = {name: kind for name, kind in known_kinds(prefix).items() if name in names}
     scores = table_of(added, schema_of(added or [dict.fromkeys(names)], known))
-    result = _rows(whole, kept)
+    result = _rows(whole.drop_columns([name for name in whole.column_names if name in ours]), kept)
     for field, column in zip(scores.schema, scores.columns, strict=True):
         result = result.append_column(field, column)
     return result
@@ -114,6 +118,6 @@ def _whole(table: Table) -> pa.Table:
     try:
         if isinstance(table, BatchedDataset):
             return pa.concat_tables(table.with_format("arrow").iter(batch_size=1 << 16))
-        return pa.table(table)
+        return pa.Table.from_pylist(list(table)) if is_objects(table) else pa.table(table)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InputError(f"{IN_MEMORY}: cannot be read: {first_line(error)}") from error

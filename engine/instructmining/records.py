@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -112,7 +112,7 @@ class Example:
     def sides(self) -> tuple[Example, ...]:
         """The example, or the two sides of a pair, chosen first."""
         if self.rejected is None:
-            return (self,)
+            return (self if self.side is None else replace(self, side=None),)
         return (
             Example(self.turns, self.row, scores=self.scores, side="chosen"),
             Example(self.rejected, self.row, scores=self.scores, side="rejected"),

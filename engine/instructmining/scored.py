@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from instructmining.names import no_such
 from instructmining.reading.arrow import read_once
 from instructmining.reading.compression import is_pipe
 from instructmining.reading.rows import Source, open_rows
-from instructmining.records import PAIR_COLUMNS, SCORE_COLUMNS, SIDES, Side, SourceRow
+from instructmining.records import COLUMNS, MARGIN, PAIR_COLUMNS, SCORE_COLUMNS, SIDES, Side, SourceRow
 from instructmining.rules import Rule
 from instructmining.writers import added_names
 
@@ -76,6 +76,9 @@ class ScoredRows:
         there = [field.removeprefix(prefix) for field in self.fields if field.startswith(prefix)]
         self.columns = tuple(name for name in there if name in _COLUMNS)
         self._added = frozenset(added_names(SCORE_COLUMNS, prefix))
+        self._side_fields = frozenset(f"{prefix}{name}" for names in PAIR_COLUMNS.values() for name in names)
+        self._plain_fields = [name for name in self.fields if name in {f"{prefix}{name}" for name in COLUMNS}]
+        self._is_of_pairs = not self._plain_fields
         self.names = tuple(name.removeprefix(prefix) if name in self._added else name for name in self.fields)
 
     def rows(self) -> Iterator[SourceRow]:
@@ -126,11 +129,21 @@ class ScoredRows:
         while taken := list(islice(rows, BLOCK_ROWS)):
             yield taken
 
-    def sides(self, row: SourceRow, column: str) -> tuple[Side | None, ...]:
-        """The sides of which a row has a column: both of a preference pair, else None alone."""
-        name = f"{self.prefix}{column}"
-        paired = name not in row.fields and f"{self.prefix}{PAIR_COLUMNS[column][0]}" in row.fields
-        return SIDES if paired else (None,)
+    def sides(self, row: SourceRow) -> tuple[Side | None, ...]:
+        """The sides that have columns in a row: both of a preference pair, else None alone.
+
+        In a table that holds other rows too, a pair has their columns as nulls.
+        """
+        fields = row.fields
+        of_sides = [name for name in self._side_fields if name in fields]
+        if not of_sides:
+            return (None,)
+        plain = any(fields.get(name) is not None for name in self._plain_fields)
+        return (
+            SIDES
+            if not plain and (self._is_of_pairs or any(fields[name] is not None for name in of_sides))
+            else (None,)
+        )
 
     def side_numbers(self, rows: Sequence[SourceRow], sides: Sequence[Side | None], column: str) -> NDArray[np.float64]:
         """A column of each row's side, float64 (rows,), NaN where it is null.
@@ -225,9 +238,17 @@ class ScoredRows:
         return np.array([_number(row, name) for row in rows], dtype=np.float64)
 
 
+def no_column(name: str, there: Collection[str]) -> str:
+    """What is said of a column that is not there, with what the rows of pairs have in its place."""
+    of_pairs = [f"{part}.{name}" for part in (*SIDES, MARGIN)]
+    if all(other in there for other in of_pairs):
+        return f"no column {name!r}: the rows are preference pairs; name {', '.join(of_pairs[:-1])} or {of_pairs[-1]}"
+    return no_such("column", name, there)
+
+
 def _number(row: SourceRow, name: str) -> float:
     if name not in row.fields:
-        raise SelectionError(f"{row.source}, line {row.line}: {no_such('column', name, row.fields)}")
+        raise SelectionError(f"{row.source}, line {row.line}: {no_column(name, row.fields)}")
     value = row.fields[name]
     if value is None:
         return math.nan

@@ -119,6 +119,7 @@ class Scorer:
         check_type("batching", batching, (Batching, NoneType), wanted="a Batching or None", error=DeviceError)
         check_type("acceleration", acceleration, (Acceleration, NoneType), wanted="an Acceleration", error=DeviceError)
         check_type("knn", knn, (Neighbourhood, NoneType), wanted="a Neighbourhood or None", error=RuleError)
+        check_type("kept", kept, (set, frozenset, list, tuple), wanted="names of columns", error=RuleError)
         chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(demo_folder() if bundle is None else bundle)
         if chosen is None and indicators is None:
@@ -477,14 +478,19 @@ class Scorer:
         self, stack: ExitStack, report: OnProgress, counts: Statistics, journal: Journal | None
     ) -> NDArray[np.float32] | None:
         """The embeddings of the rows of another file that are the neighbours, on disk; None where there is none."""
-        if self._others is None or self._neighbours is None or self._neighbours.settings.against is None:
+        settings = self._neighbours.settings if self._neighbours is not None else None
+        if self._others is None or settings is None or settings.against is None:
             return None
         mark = journal.marks.get(OTHERS) if journal is not None else None
         folder = journal.folder if journal is not None else Path(stack.enter_context(TemporaryDirectory()))
         rows, size = (mark["rows"], mark["size"]) if mark else (0, 0)
         vectors = stack.enter_context(Vectors(folder / "others.f32", rows, size))
-        options = self._neighbours.settings.against_options or ReadOptions()
-        reader = read_examples(self._neighbours.settings.against, options=options, on_reject=lambda _: None)
+        reader = read_examples(
+            settings.against,
+            options=settings.against_options or ReadOptions(),
+            fields=settings.against_fields,
+            on_reject=lambda _: None,
+        )
         if mark is not None and mark["end"] is not None:
             reader.begin_after(Position(**mark["end"]))
 

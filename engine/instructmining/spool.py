@@ -7,7 +7,7 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -201,7 +201,8 @@ def _packed(window: ScoredWindow) -> tuple[bytes, bytes]:
         "examples": [example(of) for of in window.examples],
         "truncated": window.truncated,
         "rejects": [reject(of) for of in window.rejects],
-        "end": None if window.end is None else asdict(window.end),
+        # The reader's formats and counts stand in the journal once, not in each window.
+        "end": None if window.end is None else asdict(replace(window.end, formats={}, unread={})),
         "columns": [[name, list(column.notes.items()), column.whole] for name, column in window.columns.items()],
     }
     body += [column.values.astype(np.float64).tobytes() for column in window.columns.values()]

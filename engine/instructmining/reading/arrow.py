@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -90,6 +90,8 @@ class TableRows:
         self._max_row_bytes = max_row_bytes
         self._begin = 0
         self._share = 0.0  # of the table that is done with
+
+    left_out: Sequence[str] = ()
 
     @property
     def once(self) -> bool:

@@ -38,6 +38,7 @@ class FileRows(ABC):
         blank: blank lines skipped so far.
         bytes_total: size of the file, None for standard input.
         rows_total: None, since nothing in such a file says it.
+        left_out: names of what a document holds beside its rows, so far.
         begin: line and offset of the row to begin with, None for the first.
         parsed: uncompressed bytes of the file up to the end of the row met last.
     """
@@ -59,6 +60,7 @@ class FileRows(ABC):
         self.bytes_total = None if is_pipe(path) else file_size(path)
         self.begin: tuple[int, int] | None = None
         self.parsed = 0
+        self.left_out: list[str] = []
         self._max_row_bytes = options.max_row_bytes
         self._bytes_read = 0.0
 

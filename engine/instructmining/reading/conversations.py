@@ -21,6 +21,8 @@ SPEAKERS: Mapping[str, TurnRole] = {
     "gpt": "assistant",
     "chatgpt": "assistant",
     "bot": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
     "model": "assistant",
     "function_call": "assistant",
     "tool": "tool",
@@ -35,6 +37,13 @@ _ALTERNATING: tuple[TurnRole, TurnRole] = ("user", "assistant")
 _TRANSCRIPTS = (
     re.compile(r"(?:\A|\n\n)(Human|Assistant):[ ]?"),
     re.compile(r"\n*### ?(Human|Assistant|System):[ ]?"),
+)
+
+# What templates put around the turns of a text: Alpaca's, ChatML, Llama 2 and 3, Gemma, Vicuna and plain names.
+_TEMPLATES = re.compile(
+    r"^### (?:Instruction|Response|Input|User|Assistant)\b:?|<\|im_start\|>|\[/?INST\]|<\|start_header_id\|>"
+    r"|<start_of_turn>|<\|(?:user|assistant|prompter)\|>|^(?:USER|ASSISTANT|User|Assistant|Q|A|Question|Answer):",
+    re.MULTILINE,
 )
 
 
@@ -168,13 +177,13 @@ def turn(item: Mapping[str, object], place: _Place, keys: TurnKeys, unread: Unre
     if role_key is None:
         raise RowError(f"{place} has no field '{keys.role[0]}'")
     role = item[role_key]
-    known = SPEAKERS.get(role.lower()) if isinstance(role, str) else None
+    known = SPEAKERS.get(role.strip().lower()) if isinstance(role, str) else None
     if known is None:
         raise RowError(f"{place} has the unknown role {role!r}; known: {', '.join(SPEAKERS)}")
     content = item[content_key] if content_key is not None else None
     if len(item) == 2 and isinstance(content, str):
         return Turn(known, content)
-    calls = [orjson.dumps(item[key]).decode() for key in _CALLS if item.get(key)]
+    calls = [_compact(item[key], place) for key in _CALLS if item.get(key)]
     if content_key is None and not calls:
         raise RowError(f"{place} has no field '{keys.content[0]}'")
     text = "" if calls and content is None else _content(content, place, content_key or "", unread)
@@ -182,6 +191,19 @@ def turn(item: Mapping[str, object], place: _Place, keys: TurnKeys, unread: Unre
         if key not in (role_key, content_key, *_CALLS):
             unread.look(f"{place.field}[].{key}", value)
     return Turn(known, "\n".join([text, *calls] if text else calls) if calls else text)
+
+
+def _compact(value: object, place: _Place) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:
+        raise RowError(f"{place} holds calls of tools that are nested too deeply") from error
+
+
+def template_in(text: str) -> str | None:
+    """What shows that a text was made by a template, as ``### Response:``; None where nothing does."""
+    found = _TEMPLATES.search(text)
+    return None if found is None else found.group().strip()
 
 
 def transcript(text: str) -> list[Turn] | None:
@@ -209,7 +231,8 @@ def _content(value: object, place: _Place, key: str, unread: Unread) -> str:
         text_key = _first(part, _PART_KEYS) if isinstance(part, dict) else None
         text = part[text_key] if isinstance(part, dict) and text_key is not None else part
         if not isinstance(text, str) or (isinstance(part, dict) and part.get("type", "text") != "text"):
-            raise RowError(f"{place} holds a part that is not text")
+            kind = part.get("type") if isinstance(part, dict) else None
+            raise RowError(f"{place} holds a part that is not text{f' ({kind})' if isinstance(kind, str) else ''}")
         texts.append(text)
         if isinstance(part, dict) and len(part) > 1:
             for other, more in part.items():
@@ -246,6 +269,20 @@ def _from_json(text: str) -> object:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         return text
+
+
+def json_turns(value: object, keys: TurnKeys) -> list[object] | None:
+    """The list of turns whose JSON a text is, None where it is anything else."""
+    items = _from_json(value) if isinstance(value, str) else None
+    return items if isinstance(items, list) and items and all(_is_whole(item, keys) for item in items) else None
+
+
+def _is_whole(item: object, keys: TurnKeys) -> bool:
+    """Whether a value is an object with a known role and a content."""
+    if not isinstance(item, dict):
+        return False
+    role = _first(item, keys.role)
+    return role is not None and str(item[role]).strip().lower() in SPEAKERS and _first(item, keys.content) is not None
 
 
 def _first(fields: Mapping[str, object], names: Sequence[str]) -> str | None:

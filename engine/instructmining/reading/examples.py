@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import cast
 
 from instructmining.arguments import check_call, check_type
 from instructmining.errors import InputError, RowError
+from instructmining.names import no_such
 from instructmining.reading.compression import is_pipe
 from instructmining.reading.formats import FieldOptions, FieldRole, FormatName, Shape
 from instructmining.reading.objects import is_objects
@@ -21,8 +23,9 @@ from instructmining.reading.parsing import RowParser
 from instructmining.reading.rows import RowReader, Source, Sources, open_rows
 from instructmining.reading.scores import ScoreFields, lacking
 from instructmining.reading.sources import expand
-from instructmining.records import Example, InputWindow, Position, Reject, RowOrReject, SourceRow
+from instructmining.records import EarlierScores, Example, InputWindow, Position, Reject, RowOrReject, SourceRow
 
+OF_DOCUMENT = " of the document"  # behind the name of what a document holds beside its rows
 DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused
 _USUAL = ReadOptions()
 _log = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ class ExampleReader:
         rejected: bad rows among them.
         blank: blank lines skipped so far.
         formats: the format of each file, as it was detected or given.
+        ignored_in_vain: what is to be said of fields that are ignored and that no row looked at has.
         unread: of each file the fields that hold text and are not read, with the rows that have it.
     """
 
@@ -55,6 +59,7 @@ class ExampleReader:
         self.blank = 0
         self.formats: dict[str, FormatName] = {}
         self.unread: dict[str, Mapping[str, int]] = {}
+        self.ignored_in_vain: list[str] = []
         self._readers = readers
         self._begun: dict[int, Iterator[RowOrReject]] = {}  # of what can be read once, and was looked into
         self._begin: Position | None = None
@@ -98,41 +103,43 @@ class ExampleReader:
         """The roles and the fields that take them in the file read last, with the rows that have them."""
         return self._parser.taken if self._parser is not None else {}
 
-    def first_rows(self) -> list[list[SourceRow]]:
-        """The first good rows of each source, before they are read; as many as show a format.
+    @property
+    def templated(self) -> Mapping[str, int]:
+        """Marks of templates in texts that are all taken for the response, in the file read last, with the rows."""
+        return self._parser.templated if self._parser is not None else {}
+
+    def look(self) -> frozenset[str]:
+        """Look at the first rows of every source, before they are read, and prove that each will be.
+
+        Returns:
+            The columns that the rows of every source were scored with before; a source without a row says nothing.
 
         Raises:
-            InputError: a source cannot be opened.
+            InputError: a source cannot be opened, its rows are in no known format, lack a field that was named or have
+                one that a column would hide; or some are preference pairs and others not, whose columns differ.
         """
-        return [self._first_rows(file, reader) for file, reader in enumerate(self._readers)]
-
-    def check(self, first: Sequence[Sequence[SourceRow]]) -> None:
-        """Prove that every source will be read, before hours are spent on those before it.
-
-        Args:
-            first: the first rows of each, as :meth:`first_rows` gives them.
-
-        Raises:
-            InputError: rows are in no known format, lack a field that was named, or have a field that a column would
-                hide.
-        """
-        for rows in first:
-            if rows:
-                self._shape_of(rows)
-
-    def earlier_columns(self, first: Sequence[Sequence[SourceRow]]) -> frozenset[str]:
-        """The columns that the rows of every source were scored with before.
-
-        Args:
-            first: the first rows of each, as :meth:`first_rows` gives them; a source without a row says nothing.
-        """
-        scores = self._scores
-        found = [
-            scores.columns_of(row.fields) if scores.are_in(row.fields) else frozenset[str]()
-            for rows in first
-            for row in rows[:1]
+        earlier: frozenset[str] | None = None
+        pairs: dict[bool, str] = {}
+        names: set[str] = set()
+        for file, reader in enumerate(self._readers):
+            first = self._first_rows(file, reader)
+            if not first:
+                continue
+            names.update(*(row.fields for row in first))
+            pairs[self._shape_of(first).is_of_pairs] = reader.path
+            found = self._scores.columns_of(first[0].fields)
+            earlier = found if earlier is None else earlier & found
+        if len(pairs) > 1:
+            raise InputError(
+                f"{pairs[True]} holds preference pairs and {pairs[False]} does not: they get other columns; score them "
+                "apart"
+            )
+        self.ignored_in_vain = [
+            no_such("field", name, sorted(names))
+            for name in sorted(self._fields.ignore)
+            if names and name not in names and "[]" not in name and not name.endswith(OF_DOCUMENT)
         ]
-        return frozenset.intersection(*found) if found else frozenset()
+        return earlier or frozenset()
 
     def keep(self, columns: Iterable[str]) -> None:
         """Refuse rows that lack one of these columns, which were computed before and will not be computed again."""
@@ -193,6 +200,8 @@ class ExampleReader:
         if self._begin is not None and file == self._begin.file:
             self._parser = self._known_parser(reader)
             self._skip((row for row, _, _ in rows), self._begin)
+            if self._parser is not None and self._parser.looks_back:  # the blank lines before are met again
+                blank_before -= reader.blank
             self._seen = (self.rows, before + reader.bytes_read)
         else:
             first = list(islice(rows, self._detection_rows))
@@ -203,19 +212,36 @@ class ExampleReader:
             self._seen = (self.rows, bytes_read)
             self._at = (file, row.line, row.offset, self.blank)
             item = self._item(row, reader)
+            if reader.left_out:
+                self._name_left_out(reader)
             if isinstance(item, Reject):
                 self.rejected += 1
             yield item
             if self.rows == self._limit:
                 return
         self.blank = blank_before + reader.blank
+        self._name_left_out(reader)
+        if self._fields.unread == "warn" and self._parser is not None and self._parser.unread:
+            named = ", ".join(f"{name} ({rows:,})" for name, rows in self._parser.unread.items())
+            _log.warning("%s: text that is not read, in rows: %s", reader.path, named)
         self._seen = (self.rows, before + (reader.bytes_total or 0))
+
+    def _name_left_out(self, reader: RowReader) -> None:
+        """Count what a document holds beside its rows as not read, once.
+
+        Raises:
+            InputError: it is to be an error.
+        """
+        if self._parser is not None:
+            for name in reader.left_out:
+                self._parser.leave_out(f"{name}{OF_DOCUMENT}", reader.path)
 
     def _skip(self, rows: Iterator[RowOrReject], position: Position) -> None:
         """Pass over the rows up to a position: one, or all where they are read with those before them."""
         for row in rows:
             if self._parser is not None and isinstance(row, SourceRow):
-                self._parser.pass_over(row)
+                with suppress(RowError):
+                    self._parser.pass_over(self._own(row)[0])
             if (row.line, row.offset) == (position.line, position.offset):
                 return
 
@@ -278,17 +304,28 @@ class ExampleReader:
         Raises:
             RowError: it holds none, or cannot take or lacks a column.
         """
-        own, scores = self._scores.taken_off(row) if self._scores.are_in(row.fields) else (row, None)
-        if not self._taken.isdisjoint(own.fields):
-            hidden = self._taken & own.fields.keys()
-            raise RowError(f"field {min(hidden)!r} is also a column of ours; --prefix names the columns otherwise")
-        if self._kept and (missing := lacking(scores, self._kept)):
+        own, scores = self._own(row)
+        example = parser.example(own)
+        if scores is not None:
+            example = replace(example, scores=scores)
+        if self._kept and (missing := lacking(example, self._kept)):
             raise RowError(
                 f"the row was not scored with {', '.join(missing)}, as the first rows were; --recompute computes all "
                 "columns again"
             )
-        example = parser.example(own)
-        return example if scores is None else replace(example, scores=scores)
+        return example
+
+    def _own(self, row: SourceRow) -> tuple[SourceRow, EarlierScores | None]:
+        """The row without the scores that it had, and these.
+
+        Raises:
+            RowError: a field is also a column.
+        """
+        own, scores = self._scores.taken_off(row) if self._scores.are_in(row.fields) else (row, None)
+        if not self._taken.isdisjoint(own.fields):
+            hidden = self._taken & own.fields.keys()
+            raise RowError(f"field {min(hidden)!r} is also a column of ours; --prefix names the columns otherwise")
+        return own, scores
 
 
 def read_examples(
@@ -325,6 +362,7 @@ def read_examples(
         RowError: while reading, at the first bad row, when nobody takes rejects.
     """
     check_type("limit", limit, (int, NoneType), wanted="a number of rows or None", error=InputError)
+    check_type("prefix", prefix, str, wanted="text", error=InputError)
     check_type("columns", columns, (list, tuple), wanted="a list of names", error=InputError)
     check_type("fields", fields, (FieldOptions, NoneType), wanted="FieldOptions or None", error=InputError)
     check_type("options", options, ReadOptions, wanted="ReadOptions", error=InputError)

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
-from instructmining.arguments import check_type
+from instructmining.arguments import check_type, shown
 from instructmining.errors import InputError
 from instructmining.names import no_such
 from instructmining.reading.conversations import TurnKeys
@@ -45,6 +45,7 @@ FieldRole: TypeAlias = Literal[
     "parent",
     "tree",
 ]
+Unread: TypeAlias = Literal["warn", "error", "count"]
 Fields: TypeAlias = Mapping[str, object]
 Names: TypeAlias = tuple[str, ...]
 
@@ -115,6 +116,11 @@ class Shape:
         taken = self.assigned(fields, ignored)
         return all(role in taken for role in self.needs)
 
+    @property
+    def is_of_pairs(self) -> bool:
+        """Whether its rows are preference pairs."""
+        return "chosen" in self.needs
+
     def described(self) -> str:
         """The name and the fields that a row must have, for messages."""
         wanted = (self.fields[role] for role in self.needs)
@@ -167,6 +173,18 @@ SHAPES: Mapping[str, Shape] = {
             {"system": _SYSTEM, "messages": ("messages",)},
         ),
         Shape(
+            "prompt_response",
+            "a prompt, perhaps with a context, and a response, each a text or a list of turns",
+            ("prompt", "response"),
+            {
+                "system": _SYSTEM,
+                "history": ("history",),
+                "prompt": _PROMPT,
+                "context": _CONTEXT,
+                "response": _RESPONSE,
+            },
+        ),
+        Shape(
             "capybara",
             "a list of exchanges with `input` and `output`",
             ("messages",),
@@ -191,18 +209,6 @@ SHAPES: Mapping[str, Shape] = {
             },
         ),
         Shape(
-            "prompt_response",
-            "a prompt, perhaps with a context, and a response, each a text or a list of turns",
-            ("prompt", "response"),
-            {
-                "system": _SYSTEM,
-                "history": ("history",),
-                "prompt": _PROMPT,
-                "context": _CONTEXT,
-                "response": _RESPONSE,
-            },
-        ),
-        Shape(
             "text",
             "one text: a transcript with its speakers' names (`Human:`, `Assistant:`), else all of it the response",
             ("text",),
@@ -221,7 +227,7 @@ class FieldOptions:
     format: FormatName | None = None  # of all files
     map: Mapping[str, str] = field(default_factory=dict)  # role or key of a turn → field; in place of a format
     ignore: frozenset[str] = frozenset()  # fields that are not read; of keys inside turns as ``messages[].name``
-    strict: bool = False  # whether text that is not read, and not ignored, is an error
+    unread: Unread = "warn"  # what text that is not read and not ignored gets: a warning, an error, or a count alone
 
     def __post_init__(self) -> None:
         """Check that the parts are known and go together.
@@ -230,9 +236,14 @@ class FieldOptions:
             InputError: they are or do not.
         """
         format_name(self.format)
+        if self.unread not in get_args(Unread):
+            raise InputError(f"unread: {no_such('way', str(self.unread), get_args(Unread))}")
         check_type("map", self.map, Mapping, wanted="a dict of roles and fields: {'prompt': 'query'}", error=InputError)
         kinds = (frozenset, set, list, tuple)
         check_type("ignore", self.ignore, kinds, wanted="names of fields: {'topic'}", error=InputError)
+        names = [*self.map, *self.map.values(), *self.ignore]
+        if wrong := [name for name in names if not isinstance(name, str)]:
+            raise InputError(f"map and ignore name fields: {shown(wrong[0])}, wanted text")
         object.__setattr__(self, "ignore", frozenset(self.ignore))
         if self.map and self.format is not None:
             raise InputError("--map says what the fields are, and so does --format; give one of them")
@@ -247,6 +258,8 @@ class FieldOptions:
             raise InputError("--map: no response; name 'response', 'messages', or 'chosen' and 'rejected'")
         if twice := [name for name, count in Counter(self.map[role] for role in roles).items() if count > 1]:
             raise InputError(f"--map: the field {twice[0]!r} is given more than one role")
+        if both := sorted(self.ignore.intersection(self.map.values())):
+            raise InputError(f"--ignore leaves out {both[0]!r}, and --map reads it; give one of them")
 
     def shape_of(self, rows: Sequence[SourceRow]) -> Shape:
         """The shape of a file, by its first rows.
@@ -271,6 +284,24 @@ class FieldOptions:
         return Shape("mapped", "fields as --map names them", needs, fields, keys)
 
 
+def has_path(fields: Fields, path: str) -> bool:
+    """Whether there is something at a path of names and numbers with dots between, as ``answers.text.0``."""
+    return value_at(fields, path) is not None
+
+
+def value_at(fields: object, path: str) -> object:
+    """What stands at a path; None where nothing does."""
+    value = fields
+    for part in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
+
+
 def format_name(name: str | None) -> FormatName | None:
     """The format of that name; None stays None.
 
@@ -292,16 +323,26 @@ def detect(rows: Sequence[SourceRow], ignored: frozenset[str] = frozenset()) -> 
     Raises:
         InputError: none has; the message lists the fields found and the formats known.
     """
-    for shapes in ([shape for shape in SHAPES.values() if shape.name != _LAST], [SHAPES[_LAST]]):
+    first = [shape for shape in SHAPES.values() if shape.name != _LAST]
+    for shapes, filled in ((first, True), (first, False), ([SHAPES[_LAST]], False)):
         for row in rows:
+            fields = {name: value for name, value in row.fields.items() if not filled or value not in (None, [])}
             for shape in shapes:
-                if shape.has(row.fields, ignored):
+                if shape.has(fields, ignored):
                     return shape.name
     where = rows[0].source if rows else "input"
     known = ", ".join(shape.described() for shape in SHAPES.values())
     raise InputError(
-        f"{where}: no known format in the first {len(rows)} rows; fields found: {field_names(rows)}; known: {known}; "
-        "say which fields are meant, as in --map prompt=FIELD,response=FIELD, or give --format"
+        f"{where}: no known format in the first {'row' if len(rows) == 1 else f'{len(rows)} rows'}; fields found: "
+        f"{field_names(rows)}; known: {known}; say which fields are meant, as in --map prompt=FIELD,response=FIELD or, "
+        "of a list of turns, --map messages=FIELD; fields inside of others have dots: response=answer.text"
+    )
+
+
+def is_a_row(names: Collection[str]) -> bool:
+    """Whether an object with these fields has a shape, whatever else it holds."""
+    return any(
+        all(any(name in names for name in shape.fields[role]) for role in shape.needs) for shape in SHAPES.values()
     )
 
 
@@ -319,6 +360,6 @@ def _check_fields(named: Iterable[str], rows: Sequence[SourceRow]) -> None:
     """
     there = list(dict.fromkeys(chain.from_iterable(row.fields for row in rows)))
     for name in named:
-        if rows and name not in there:
+        if rows and name not in there and not any(has_path(row.fields, name) for row in rows):
             where = f"the first {len(rows)} rows" if len(rows) > 1 else "the first row"
             raise InputError(f"{rows[0].source}: --map: in {where} is {no_such('field', name, there)}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import orjson
 
 from instructmining.errors import InputError
 from instructmining.reading.compression import BOM, DAMAGE, FileRows
+from instructmining.reading.conversations import kind_of
 from instructmining.reading.options import ReadOptions
 from instructmining.records import Reject, RowOrReject, SourceRow
 
@@ -25,6 +28,11 @@ _NEWLINES = re.compile(rb"[\r\n]\s*")
 _DATA = b'"data"'
 _ENCODINGS = frozenset({"utf-8", "utf-8-sig", "ascii"})
 _OBJECT = re.compile(rb"\s*\{")
+_COLON = re.compile(rb"\s*:")
+
+
+def _never(_: Collection[str]) -> bool:
+    return False
 
 
 class JsonRows(FileRows):
@@ -33,13 +41,19 @@ class JsonRows(FileRows):
     Which of them it is shows in the first bytes.
     """
 
-    def __init__(self, path: str, options: ReadOptions) -> None:
+    def __init__(self, path: str, options: ReadOptions, *, is_row: Callable[[Collection[str]], bool] = _never) -> None:
         """Name a file, as :class:`FileRows` does.
+
+        Args:
+            path: a file.
+            options: of all files.
+            is_row: whether an object with these fields is a row itself, whatever its ``data`` are.
 
         Raises:
             InputError: there is no such file, it cannot be read, or another encoding than UTF-8 is asked for.
         """
         super().__init__(path, options)
+        self._is_row = is_row
         if options.encoding is not None and codecs.lookup(options.encoding).name not in _ENCODINGS:
             raise InputError(
                 f"{path}: JSON is read as UTF-8 only; --encoding {options.encoding} is of CSV and TSV; convert the file"
@@ -49,9 +63,11 @@ class JsonRows(FileRows):
         """See :meth:`FileRows.rows_of`."""
         start = head.removeprefix(BOM).lstrip()[:1]
         line, offset = self.begin or (1, 0)
-        array = array_of_document(head) if start == b"{" else None
-        if array is not None:
-            yield from self._values(_Values(stream, self._max_row_bytes, array=array), offset)
+        document = document_of(head) if start == b"{" else None
+        if document is not None and not self._is_row(document.names):
+            self.left_out = list(document.names)
+            values = _Values(stream, self._max_row_bytes, document=document, left_out=self.left_out)
+            yield from self._values(values, offset)
         elif start == b"[" or (start == b"{" and ".json" in Path(self.path).suffixes):
             yield from self._values(_Values(stream, self._max_row_bytes), offset)
         else:
@@ -106,7 +122,7 @@ class JsonRows(FileRows):
         except orjson.JSONDecodeError as error:
             return self._reject(line, offset, _why_not_json(text, error), text)
         if not isinstance(fields, dict):
-            return self._reject(line, offset, f"row is {_json_type(fields)}, wanted an object", text)
+            return self._reject(line, offset, f"row is {kind_of(fields)}, wanted an object", text)
         if b"\n" in text or b"\r" in text:
             text = _NEWLINES.sub(b" ", text)  # never inside a string: JSON has no bare newline there
         return SourceRow(self.path, line, offset, text, fields)
@@ -132,13 +148,21 @@ class _Values:
     Only brackets and strings are looked at here, so that a row keeps its bytes and a bad row costs no other.
     """
 
-    def __init__(self, stream: io.BufferedReader, max_row_bytes: int, *, array: int | None = None) -> None:
+    def __init__(
+        self,
+        stream: io.BufferedReader,
+        max_row_bytes: int,
+        *,
+        document: Document | None = None,
+        left_out: list[str] | None = None,
+    ) -> None:
         """Begin at the beginning of a file.
 
         Args:
             stream: the file.
             max_row_bytes: a longer row is a problem.
-            array: where the array of a document begins; what is before and behind it in the document is no row.
+            document: whose rows are wanted; what is before and behind them in it is no row.
+            left_out: takes the names of the members of the document behind its rows.
         """
         self._stream = stream
         self._max_row_bytes = max_row_bytes
@@ -151,9 +175,11 @@ class _Values:
         self._start = 0  # where the open value begins, if there is one
         self._in_array = False
         self._problem = ""  # what ended the reading early
-        self._before = array or 0  # bytes of the document before its array
-        self._in_document = array is not None
+        self._before = document.array if document is not None else 0  # bytes of the document before its array
+        self._in_document = document is not None
+        self._left_out = left_out if left_out is not None else []
         self._behind = 0  # brackets of the document that are open behind its array
+        self._last_text = b""  # that was met there
 
     def __iter__(self) -> Iterator[_Piece]:
         if self._before:
@@ -226,7 +252,11 @@ class _Values:
             yield self._piece(match.start(), self._cursor, "row is a text, wanted an object")
 
     def _pass(self, match: re.Match[bytes]) -> None:
-        """Go past what a document has behind its array."""
+        """Go past what a document has behind its array; what a colon follows is a member's name."""
+        symbol, gap = match.group(), self._buffer[self._cursor : match.start()]
+        if self._behind == 1 and gap.lstrip().startswith(b":"):
+            self._left_out.append(_name(self._last_text))
+        self._last_text = symbol
         self._cursor = match.end()
         self._behind += (match.group() in (b"[", b"{")) - (match.group() in (b"]", b"}"))
 
@@ -269,29 +299,49 @@ class _Values:
         return _Piece(self._line, self._offset + begin, self._offset + end, self._buffer[begin:end], problem)
 
 
-def array_of_document(head: bytes) -> int | None:
-    """Where the array of rows begins in a document ``{"data": [{row}, ...]}``; None where there is no such document.
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An object whose ``data`` are rows."""
+
+    array: int  # byte at which their array begins
+    names: tuple[str, ...]  # of the members before it
+
+
+def document_of(head: bytes) -> Document | None:
+    """The document ``{"data": [{row}, ...]}`` that a file begins with; None where it begins with anything else.
 
     An object that something follows is a row, whatever it holds, and so is one whose ``data`` are no objects.
 
     Args:
         head: the first bytes of a file, which begin with an object.
     """
-    depth, key, found = 0, 0, None
+    depth, key, found = 0, None, None
+    names: list[str] = []
     for match in _STRUCTURE.finditer(head):
         symbol = match.group()
-        if symbol == _DATA and depth == 1:
-            key = match.end()
+        if depth == 1 and symbol.startswith(b'"') and _COLON.match(head, match.end()):
+            key = match
+            if found is None and symbol != _DATA and len(symbol) > 1:
+                names.append(_name(symbol))
         elif symbol in (b"[", b"{"):
-            is_data = symbol == b"[" and depth == 1 and key and head[key : match.start()].strip() == b":"
+            is_data = symbol == b"[" and depth == 1 and key is not None and key.group() == _DATA
             if is_data and found is None and _OBJECT.match(head, match.end()):
                 found = match.start()
             depth += 1
         elif symbol in (b"]", b"}"):
             depth -= 1
             if depth == 0:
-                return found if not head[match.end() :].strip() else None
-    return found
+                found = found if not head[match.end() :].strip() else None
+                break
+    return None if found is None else Document(found, tuple(names))
+
+
+def _name(symbol: bytes) -> str:
+    """The name that a member's key holds."""
+    try:
+        return str(orjson.loads(symbol))
+    except orjson.JSONDecodeError:
+        return symbol.strip(b'"').decode("utf-8", "replace")
 
 
 def _skip_line(stream: io.BufferedReader) -> int:
@@ -308,9 +358,7 @@ def _why_not_json(text: bytes, error: orjson.JSONDecodeError) -> str:
         text.decode("utf-8")
     except UnicodeDecodeError as problem:
         return f"not UTF-8: byte 0x{text[problem.start]:02x} at byte {problem.start} of the row"
+    with suppress(ValueError, RecursionError):
+        json.loads(text)
+        return "invalid JSON: NaN or Infinity, which JSON does not have; write null"
     return f"invalid JSON: {error.msg}"
-
-
-def _json_type(value: object) -> str:
-    names: dict[type, str] = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

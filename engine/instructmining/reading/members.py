@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import orjson
@@ -41,6 +42,13 @@ def members(raw: bytes) -> Iterator[Member]:
         depth += symbol in (b"{", b"[")
 
 
+def _names_twice(rest: bytes, names: Collection[str]) -> bool:
+    """Whether an object still has fields of these names, once the last of each is gone."""
+    if not any(orjson.dumps(name) in rest for name in names):  # no nested ones either
+        return False
+    return any(member.name in names for member in members(rest))
+
+
 def without(raw: bytes, fields: Mapping[str, object], names: Collection[str]) -> bytes:
     """An object's bytes without some of its fields; those of the others stay as they are.
 
@@ -51,8 +59,10 @@ def without(raw: bytes, fields: Mapping[str, object], names: Collection[str]) ->
     """
     # As score wrote it, a row ends in its columns and nothing but these: bytes that open with a comma and close with
     # the row's own bracket can only be its last members.
-    end = b"," + orjson.dumps({name: value for name, value in fields.items() if name in names})[1:]
-    if raw.endswith(end):
-        return raw[: -len(end)] + b"}"
+    with suppress(orjson.JSONEncodeError):  # a value may be nested deeper than can be written
+        end = b"," + orjson.dumps({name: value for name, value in fields.items() if name in names})[1:]
+        rest = raw[: -len(end)] + b"}"
+        if raw.endswith(end) and not _names_twice(rest, [name for name in fields if name in names]):
+            return rest
     kept = [raw[member.key : member.value[1]] for member in members(raw) if member.name not in names]
     return b"{" + b",".join(kept) + b"}"

@@ -63,6 +63,8 @@ class ObjectRows:
             for number, item in enumerate(objects):
                 _check(number, item)
 
+    left_out: Sequence[str] = ()
+
     @property
     def once(self) -> bool:
         """Whether it is an iterator, which is gone when it was read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,17 +11,22 @@ from typing import Literal
 from instructmining.errors import InputError, RowError
 from instructmining.reading.conversations import (
     SPEAKERS,
+    TurnKeys,
     Unread,
     history,
+    holds_text,
     is_turn,
+    json_turns,
     kind_of,
     one_turn,
+    template_in,
     transcript,
     turn_list,
 )
-from instructmining.reading.formats import SHAPES, FieldOptions, FieldRole, FormatName, Shape
-from instructmining.records import Example, SourceRow, Turn
+from instructmining.reading.formats import SHAPES, FieldOptions, FieldRole, FormatName, Shape, value_at
+from instructmining.records import SIDES, Example, SourceRow, Turn
 
+_MOST_MESSAGES = 100_000  # remembered, where nothing says which tree a message is of
 _MOST_ASSIGNMENTS = 1000  # kept for rows of other fields
 
 
@@ -39,6 +44,7 @@ class RowParser:
 
     Attributes:
         shape: of the rows.
+        templated: how many texts that are all taken for the response hold such a mark of a template.
         unread: how many rows hold text in a field that takes no role, by field; ``messages[].name`` is a key of turns.
     """
 
@@ -51,7 +57,9 @@ class RowParser:
         """
         self.shape = shape
         self.unread: Counter[str] = Counter()
+        self.templated: Counter[str] = Counter()
         self._taken: Counter[tuple[FieldRole, str]] = Counter()
+        self._paths = [name for names in shape.fields.values() for name in names if "." in name]
         self._assignments: dict[tuple[str, ...], _Assignment] = {}  # by the names of a row's fields
         self._options = options or FieldOptions()
         self._threads = _Threads() if "message" in shape.needs else None
@@ -71,12 +79,12 @@ class RowParser:
         parsed = self._parsed(row)
         if self._threads is not None:
             example = Example(self._threads.turns(parsed), row)
-        elif "chosen" in self.shape.needs:
+        elif self.shape.is_of_pairs:
             example = _pair(parsed, row)
         elif "text" in self.shape.needs:
-            example = Example(_of_text(parsed.text("text")), row)
+            example = Example(self._of_text(parsed.text("text")), row)
         else:
-            example = Example((*_before(parsed), *_response(parsed)), row)
+            example = Example(_conversation(parsed), row)
         _check_response(example, self.shape)
         if parsed.assignment.others or parsed.unread:
             self._count_unread(parsed, example, row)
@@ -84,6 +92,15 @@ class RowParser:
         if not parsed.assignment.is_kept:
             self._taken.update(parsed.taken.items())
         return example
+
+    def _of_text(self, text: str) -> tuple[Turn, ...]:
+        """A transcript's turns, or all of the text as a response to nothing."""
+        turns = transcript(text)
+        if turns is not None:
+            return tuple(turns)
+        if (mark := template_in(text)) is not None:
+            self.templated[mark] += 1
+        return (Turn("user", ""), Turn("assistant", text))
 
     def pass_over(self, row: SourceRow) -> None:
         """Take note of a row that is done and that rows after it may be read with."""
@@ -99,8 +116,23 @@ class RowParser:
             counts.update(dict.fromkeys(assignment.taken.items(), assignment.rows))
         return counts
 
+    def leave_out(self, name: str, source: str) -> None:
+        """Count what stands outside of all rows as not read.
+
+        Raises:
+            InputError: it is to be an error.
+        """
+        if name in self._options.ignore or name in self.unread:
+            return
+        if self._options.unread == "error":
+            raise InputError(f"{source}: what is not read: {name}; --ignore '{name}' leaves it out")
+        self.unread[name] = 1
+
     def _parsed(self, row: SourceRow) -> _Parsed:
         fields, ignored = row.fields, self._options.ignore
+        if self._paths:
+            inner = {path: value_at(fields, path) for path in self._paths if path not in fields}
+            fields = {**fields, **{path: value for path, value in inner.items() if value is not None}}
         names = tuple(fields)
         known = self._assignments.get(names)
         if known is None:
@@ -113,20 +145,38 @@ class RowParser:
         return _Parsed(self.shape, fields, known.taken, known)
 
     def _count_unread(self, parsed: _Parsed, example: Example, row: SourceRow) -> None:
-        unread, fields = parsed.unread, row.fields
+        unread, fields = parsed.unread, parsed.fields
         for name in parsed.assignment.others:
             unread.look(name, fields[name])
         unread -= self._options.ignore
         if not unread:
             return
         said = {turn.text for turn in (*example.turns, *(example.rejected or ()))}
-        names = sorted(name for name in unread if not (isinstance(text := fields.get(name), str) and text in said))
-        if names and self._options.strict:
+        names = sorted(name for name in unread if not _is_said(fields.get(name), said, self.shape.keys))
+        if names and self._options.unread == "error":
             raise InputError(
                 f"{row.source}, line {row.line}: text that is not read, in {', '.join(names)} (format "
                 f"{self.shape.name}); --ignore {','.join(names)} leaves it out"
             )
         self.unread.update(names)
+
+
+def _is_said(value: object, said: Collection[str], keys: TurnKeys) -> bool:
+    """Whether a field that takes no role holds nothing but texts of the conversation: itself, in a list or in turns."""
+    if isinstance(value, str):
+        return value in said
+    if isinstance(value, dict):  # of which a part may be mapped
+        return all(_is_said(inner, said, keys) for inner in value.values() if holds_text(inner))
+    if not isinstance(value, list):
+        return False
+    for item in value:
+        if is_turn(item, keys):
+            others = {key: more for key, more in item.items() if key not in keys.role}
+            if not all(more in said if isinstance(more, str) else not holds_text(more) for more in others.values()):
+                return False
+        elif not (isinstance(item, str) and item in said):
+            return False
+    return bool(value)
 
 
 @dataclass(slots=True)
@@ -150,8 +200,8 @@ class _Parsed:
     unread: Unread = field(default_factory=Unread)  # what holds text and is not read, so far
 
     def has(self, role: FieldRole) -> bool:
-        """Whether a role is taken, or must be."""
-        return role in self.taken or role in self.shape.needs
+        """Whether a role is taken by more than null, or must be taken."""
+        return role in self.shape.needs or (role in self.taken and self.fields[self.taken[role]] is not None)
 
     def value(self, role: FieldRole) -> tuple[str, object]:
         """The field that takes a role, and what it holds.
@@ -190,9 +240,9 @@ def _before(parsed: _Parsed) -> list[Turn]:
     """All turns before the response; where a list of turns holds the response too, all turns."""
     keys, unread = parsed.shape.keys, parsed.unread
     turns: list[Turn] = []
-    if "history" in parsed.taken:
+    if parsed.has("history"):
         name, value = parsed.value("history")
-        turns += history(value, name, keys, unread) if value is not None else []
+        turns += history(value, name, keys, unread)
     if parsed.has("messages"):
         name, value = parsed.value("messages")
         turns += turn_list(value, name, keys, unread)
@@ -210,7 +260,8 @@ def _prompt(parsed: _Parsed) -> list[Turn]:
     """The prompt's turns, the context on a line of its own below the last of them."""
     name, value = parsed.value("prompt")
     context = parsed.text_or_none("context")
-    if isinstance(value, str) and parsed.has("chosen") and (turns := transcript(value)) is not None:
+    turns = transcript(value) if isinstance(value, str) and parsed.shape.name != "alpaca" else None
+    if turns is not None:
         if not turns[-1].text.strip():  # it ends with the name of the speaker who is to answer
             del turns[-1]
     else:
@@ -222,10 +273,11 @@ def _prompt(parsed: _Parsed) -> list[Turn]:
     return [*turns, Turn("user", context)]
 
 
-def _response(parsed: _Parsed) -> list[Turn]:
-    """The turns of the response; none where they stand among all turns."""
+def _conversation(parsed: _Parsed) -> tuple[Turn, ...]:
+    """All turns; the response stands in a field of its own or among them."""
+    before = _before(parsed)
     if not parsed.has("response"):
-        return []
+        return tuple(before)
     names = parsed.shape.fields["response"]
     name = parsed.taken.get("response", names[0])
     if name not in parsed.fields and len(names) == 1:
@@ -233,7 +285,23 @@ def _response(parsed: _Parsed) -> list[Turn]:
     name, value = parsed.value("response")
     if value is None:
         raise RowError(f"no response: field '{name}' is null")
-    return _turns(name, value, "assistant", parsed)
+    return _joined(before, _turns(name, value, "assistant", parsed), name)
+
+
+def _joined(before: Sequence[Turn], turns: Sequence[Turn], name: str) -> tuple[Turn, ...]:
+    """A prompt's turns and those of a response, which may be the whole conversation.
+
+    Raises:
+        RowError: it is one, and the prompt is no part of it.
+    """
+    if next((turn.role for turn in turns if turn.role != "system"), None) == "assistant":
+        if before and turns[0] == before[-1]:  # the last turns of what is before are the response already
+            return tuple(before)
+        return (*before, *turns)
+    apart = [turn for turn in before if turn.text.strip() and turn not in turns]
+    if any(turn.role != "system" for turn in apart):
+        raise RowError(f"field '{name}' is a whole conversation, and the row's prompt is no part of it")
+    return (*apart, *turns)
 
 
 def _turns(name: str, value: object, role: Literal["user", "assistant"], parsed: _Parsed) -> list[Turn]:
@@ -260,23 +328,26 @@ def _side(parsed: _Parsed, role: Literal["chosen", "rejected"], before: Sequence
     name, value = parsed.value(role)
     if value is None:
         raise RowError(f"no {role} response: field '{name}' is null")
-    turns = transcript(value) if isinstance(value, str) and not before else None
-    if turns is None:
-        turns = _turns(name, value, "assistant", parsed)
-    if next((turn.role for turn in turns if turn.role != "system"), None) == "assistant":
-        if all(turn.role == "system" for turn in before):
-            raise RowError(f"no prompt (format {parsed.shape.name})")
-        return (*before, *turns)
-    apart = [turn for turn in before if turn.text.strip() and turn not in turns]
-    if any(turn.role != "system" for turn in apart):
-        raise RowError(f"field '{name}' is a whole conversation, and the row's prompt is no part of it")
-    return (*apart, *turns)
+    turns = transcript(value) if isinstance(value, str) else None
+    if turns is None or any(turn not in turns for turn in before if turn.role != "system"):
+        listed = json_turns(value, parsed.shape.keys)
+        turns = _turns(name, value if listed is None else listed, "assistant", parsed)
+    if before and before[-1].role == "assistant":  # a conversation up to one of the two responses
+        before = before[:-1] if before[-1].text in {turn.text for turn in _responses(parsed)} else before
+    joined = _joined(before, turns, name)
+    if all(turn.role != "user" for turn in joined):
+        raise RowError(f"no prompt (format {parsed.shape.name})")
+    return joined
 
 
-def _of_text(text: str) -> tuple[Turn, ...]:
-    """A transcript's turns, or all of the text as a response to nothing."""
-    turns = transcript(text)
-    return tuple(turns) if turns is not None else (Turn("user", ""), Turn("assistant", text))
+def _responses(parsed: _Parsed) -> list[Turn]:
+    """The last turn of each side, where they can be read."""
+    last = []
+    for role in SIDES:
+        name, value = parsed.value(role)
+        with suppress(RowError):
+            last += _turns(name, value, "assistant", parsed)[-1:]
+    return last
 
 
 def _check_response(example: Example, shape: Shape) -> None:
@@ -315,12 +386,18 @@ class _Threads:
         if role is None:
             raise RowError(f"field '{parsed.taken['speaker']}' is the unknown role {speaker!r}")
         message, parent, tree = parsed.text("message"), parsed.text_or_none("parent"), parsed.text_or_none("tree")
-        if tree != self._tree or (tree is None and parent is None):
-            self._tree, self._threads = tree, {}
-        if parent is not None and parent not in self._threads:
-            raise RowError(f"answers the message {parent!r}, which is not before it in the file")
-        turns = (*(self._threads[parent] if parent is not None else ()), Turn(role, text))
+        if tree is not None and tree != self._tree:
+            self._threads = {}
+        self._tree = tree
+        if parent and parent not in self._threads:
+            raise RowError(
+                f"answers the message {parent!r}, which is not before it in its tree (a scored file lacks the prompts: "
+                "score the file that it was made of)"
+            )
+        turns = (*(self._threads[parent] if parent else ()), Turn(role, text))
         self._threads[message] = turns
+        if len(self._threads) > _MOST_MESSAGES:
+            del self._threads[next(iter(self._threads))]
         if role != "assistant":
             raise RowError("a prompt, which is read with the responses to it; it has none of its own to score")
         return turns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +11,7 @@ from instructmining.errors import InputError
 from instructmining.reading.arrow import TableRows
 from instructmining.reading.compression import BOM, DAMAGE, STANDARD_INPUT, ByteSource, FileRows, opened
 from instructmining.reading.delimited import DelimitedRows
+from instructmining.reading.formats import is_a_row
 from instructmining.reading.jsonl import JsonRows
 from instructmining.reading.kinds import Kind, table_by_head
 from instructmining.reading.options import ReadOptions
@@ -50,6 +51,11 @@ class PipeRows:
         """Blank lines skipped so far."""
         return self._rows.blank if self._rows is not None else 0
 
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Names of what a document holds beside its rows, so far."""
+        return self._rows.left_out if self._rows is not None else ()
+
     def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - as of a file
         """Refuse to begin in the middle.
 
@@ -79,7 +85,7 @@ class PipeRows:
         header = begin.partition(b"\n")[0]
         delimiter = self._options.delimiter
         if delimiter is None and (begin.startswith(_JSON) or not any(usual in header for usual in _DELIMITERS)):
-            return JsonRows(self.path, self._options)
+            return JsonRows(self.path, self._options, is_row=is_a_row)
         usual = "\t" if header.count(b"\t") > header.count(b",") else ","
         return DelimitedRows(self.path, self._options, delimiter=delimiter or usual)
 

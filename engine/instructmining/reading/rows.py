@@ -11,6 +11,7 @@ from instructmining.errors import InputError
 from instructmining.reading.arrow import Table, TableRows, is_table
 from instructmining.reading.compression import file_size, is_pipe
 from instructmining.reading.delimited import DelimitedRows
+from instructmining.reading.formats import is_a_row
 from instructmining.reading.jsonl import JsonRows
 from instructmining.reading.kinds import HEAD_BYTES, Kind, kind_by_name, table_by_head
 from instructmining.reading.objects import Object, ObjectRows, is_objects
@@ -34,6 +35,10 @@ class RowReader(Protocol):
     @property
     def blank(self) -> int:
         """Blank lines skipped so far."""
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Names of what a document holds beside its rows, so far."""
 
     @property
     def once(self) -> bool:
@@ -81,7 +86,7 @@ def open_rows(source: Source, options: ReadOptions = _DEFAULT) -> RowReader:
         return TableRows(path, max_row_bytes=options.max_row_bytes, kind=kind)
     if kind == "delimited":
         return DelimitedRows(path, options, delimiter=options.delimiter or name.delimiter)
-    return JsonRows(path, options)
+    return JsonRows(path, options, is_row=is_a_row)
 
 
 def _no_source(source: object) -> str:

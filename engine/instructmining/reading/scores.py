@@ -10,7 +10,16 @@ import orjson
 
 from instructmining.errors import RowError
 from instructmining.reading.members import without
-from instructmining.records import COLUMNS, PAIR_COLUMNS, SCORE_COLUMNS, SIDES, ColumnValue, EarlierScores, SourceRow
+from instructmining.records import (
+    COLUMNS,
+    PAIR_COLUMNS,
+    SCORE_COLUMNS,
+    SIDES,
+    ColumnValue,
+    EarlierScores,
+    Example,
+    SourceRow,
+)
 
 
 class ScoreFields:
@@ -31,7 +40,9 @@ class ScoreFields:
         return self._notes in fields and self._truncated in fields
 
     def columns_of(self, fields: Mapping[str, object]) -> frozenset[str]:
-        """The columns that a scored row has, of a pair those that both of its sides have."""
+        """The columns that a row was scored with, of a pair those that both of its sides have."""
+        if not self.are_in(fields):
+            return frozenset()
         there = {self._columns[name] for name in fields if name in self._columns}
         of_pairs = {column for column in COLUMNS if there.issuperset(PAIR_COLUMNS[column][: len(SIDES)])}
         return frozenset((there & set(COLUMNS)) | of_pairs)
@@ -43,35 +54,45 @@ class ScoreFields:
             RowError: a column is no number, or the notes are no object.
         """
         fields = row.fields
-        columns = {column: _number(name, fields[name]) for name, column in self._columns.items() if name in fields}
+        columns = {self._columns[name]: _number(name, fields[name]) for name in fields if name in self._columns}
         scores = EarlierScores(columns, self._reasons(fields[self._notes]), self._roles(fields[self._truncated]))
         own = {name: value for name, value in fields.items() if name not in self.names}
         return replace(row, raw=without(row.raw, fields, self.names), fields=own), scores
 
     def _reasons(self, value: object) -> dict[str, str]:
-        notes = value
-        if isinstance(value, str):  # as in tables that have no type for objects
-            with suppress(orjson.JSONDecodeError):
-                notes = orjson.loads(value)
+        notes = _parsed(value)
         if not isinstance(notes, dict):
             raise RowError(f"field '{self._notes}' is {notes!r}, wanted an object of columns and reasons")
         return {self._columns.get(str(name), str(name)): str(reason) for name, reason in notes.items()}
 
     def _roles(self, value: object) -> tuple[str, ...]:
-        if not isinstance(value, list):
+        roles = _parsed(value)
+        if not isinstance(roles, list):
             raise RowError(f"field '{self._truncated}' is {value!r}, wanted a list of roles")
-        return tuple(map(str, value))
+        return tuple(map(str, roles))
 
 
-def lacking(scores: EarlierScores | None, wanted: Collection[str]) -> list[str]:
-    """The columns that are wanted and that a row does not have, of a pair on one of its sides."""
-    there: Collection[str] = scores.columns if scores is not None else ()
-    return [
-        column for column in wanted if column not in there and not all(f"{side}.{column}" in there for side in SIDES)
-    ]
+def lacking(example: Example, wanted: Collection[str]) -> list[str]:
+    """The columns that are wanted and that an example does not have from before, a pair on one of its sides."""
+    there: Collection[str] = example.scores.columns if example.scores is not None else ()
+    if example.rejected is None:
+        return [column for column in wanted if column not in there]
+    return [column for column in wanted if not all(f"{side}.{column}" in there for side in SIDES)]
+
+
+def _parsed(value: object) -> object:
+    """What a text holds in a table that has no type for objects or lists."""
+    if isinstance(value, str):
+        with suppress(orjson.JSONDecodeError):
+            return orjson.loads(value)
+    return value
 
 
 def _number(name: str, value: object) -> ColumnValue:
-    if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+    """A column's value; in delimited text it is text, and null is none."""
+    number = value
+    if isinstance(value, str):
+        number = None if not value else _parsed(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float, type(None))):
         raise RowError(f"column {name!r} is {str(value)[:60]!r}, wanted a number")
-    return value
+    return number

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from instructmining.errors import InputError, OutputError
-from instructmining.reading.compression import STANDARD_INPUT
+from instructmining.reading.compression import STANDARD_INPUT, is_pipe
 from instructmining.reading.kinds import kind_by_name
 
 # What datasets' save_to_disk writes beside the rows, and what its map and filter leave there.
@@ -61,6 +62,8 @@ def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
     """
     paths: list[str] = []
     skipped = []
+    if twice := [one for one, count in Counter(map(str, inputs)).items() if count > 1 and is_pipe(one)]:
+        raise InputError(f"{twice[0]}: is given twice, and can be read once")
     for one in map(str, inputs):
         if one == STANDARD_INPUT or (not Path(one).is_dir() and (os.path.lexists(one) or not glob.has_magic(one))):
             paths.append(one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
+from types import NoneType
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from instructmining.arguments import check_type, shown
 from instructmining.errors import SelectionError
-from instructmining.reading.formats import FormatName, format_name
+from instructmining.reading.formats import FieldOptions, format_name
 from instructmining.records import Example
 
 BLOCK = 512  # vectors that are compared at a time
@@ -36,6 +37,7 @@ class Distinct:
     distance: float  # Euclidean between unit vectors, 0..2; of two rows that are closer one is kept
     embedder: Embedder
     format: str | None = None  # of the rows; by default that of each row
+    fields: FieldOptions | None = None  # how the rows' fields are read, in place of a format
     encoder: Mapping[str, object] = field(default_factory=dict)  # what the selection file says of the embedder
 
     def __post_init__(self) -> None:
@@ -45,6 +47,7 @@ class Distinct:
             SelectionError: the distance is no number or out of range, or the embedder is none.
             InputError: the format is not known.
         """
+        check_type("fields", self.fields, (FieldOptions, NoneType), wanted="FieldOptions or None", error=SelectionError)
         check_type("distance", self.distance, Real, wanted="a number, 0..2", error=SelectionError)
         if not callable(getattr(self.embedder, "embeddings", None)):
             raise SelectionError(f"embedder is {shown(self.embedder)}, wanted a Scorer, or another with embeddings")
@@ -53,9 +56,9 @@ class Distinct:
         format_name(self.format)
 
     @property
-    def row_format(self) -> FormatName | None:
-        """The format that was given."""
-        return format_name(self.format)
+    def field_options(self) -> FieldOptions:
+        """How the fields of a row are read."""
+        return self.fields or FieldOptions(format_name(self.format))
 
 
 class KeptVectors:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from instructmining.errors import SelectionError
 from instructmining.names import no_such
 from instructmining.records import SourceRow
-from instructmining.scored import ScoredRows
+from instructmining.scored import ScoredRows, no_column
 from instructmining.selection.choices import Choice
 
 LENGTHS = ("input_length", "output_length")
@@ -127,7 +127,7 @@ class Columns:
         if np.isnan(self.values).all():
             raise SelectionError(f"{name}: no row has a number in column {self._source.field(by)!r}")
         for column in sorted(self._missing):
-            raise SelectionError(f"{name}: {no_such('column', column, self._source.names)}")
+            raise SelectionError(f"{name}: {no_column(column, self._source.names)}")
         for group in self._choice.quotas:
             if group not in self._numbers:
                 missing = no_such("group", group, self._numbers)

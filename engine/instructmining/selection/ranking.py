@@ -12,8 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import InputError, RowError, SelectionError
-from instructmining.reading.formats import detect
-from instructmining.reading.parsing import parse
+from instructmining.reading.parsing import RowParser
 from instructmining.records import Example, SourceRow
 from instructmining.scored import BLOCK_ROWS, ScoredRows
 from instructmining.selection.choices import Choice
@@ -136,12 +135,13 @@ def _examples(
     source: ScoredRows, order: NDArray[np.int64], wanted: int, distinct: Distinct
 ) -> Generator[Example, None, None]:
     """In the order given. The file is read for somewhat more rows than are wanted, then for twice as many each time."""
+    options = distinct.field_options
     begin, size = 0, wanted + wanted // 4 + BLOCK
     while begin < len(order):
         for line, raw in in_order(source, order[begin : begin + size], lambda row: row.raw):
             row = SourceRow(source.name, line, 0, raw, orjson.loads(raw))
             try:
-                yield parse(row, distinct.row_format or detect([row]))
+                yield RowParser(options.shape_of([row]), options).example(row)
             except (RowError, InputError) as error:
                 raise RowError(f"{source.name}, line {line}: {error} (its text is wanted for distinct)") from error
         begin, size = begin + size, 2 * size

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from instructmining.errors import SelectionError
 from instructmining.reading.rows import Source
-from instructmining.records import PREDICTION, SourceRow
+from instructmining.records import MARGIN, PREDICTION, SourceRow
 from instructmining.rules import OutOfRange, Rule
 from instructmining.scored import ScoredRows
 from instructmining.tables.columnstore import ColumnStore
@@ -121,7 +121,8 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
             truncated=dict(sorted(truncation.roles.items())),
             pearson=_by_name(source.columns, found.pearson),
             spearman=_by_name(source.columns, found.spearman),
-            inflation=inflation(store, indicators),
+            # A margin is the difference of two others, which would all be called collinear.
+            inflation=inflation(store, [name for name in indicators if not name.startswith(f"{MARGIN}.")]),
             predicted=_predicted(store, chosen) if store.rows else None,
             few_tokens=dict(few_tokens),
         )

@@ -104,8 +104,7 @@ class _Predicted:
 
 def _predictions(source: ScoredRows, rows: Sequence[SourceRow], rule: Rule) -> list[_Predicted]:
     """The predictions of rows."""
-    first = next(iter(rule.terms))
-    placed = [(row, side) for row in rows for side in source.sides(row, first)]
+    placed = [(row, side) for row in rows for side in source.sides(row)]
     owners, sides = [row for row, _ in placed], [side for _, side in placed]
     columns = {term: source.side_numbers(owners, sides, term) for term in rule.terms}
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite has no value, as when it is scored

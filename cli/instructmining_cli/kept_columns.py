@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import orjson
 
+from instructmining.corpus import Neighbourhood
 from instructmining.errors import RuleError
 from instructmining.reading.examples import ExampleReader
-from instructmining.records import COLUMNS, PREDICTION
+from instructmining.records import COLUMNS, KNN_COLUMNS, PREDICTION
 from instructmining.rules import PRESETS
 from instructmining.scorer import Scorer
 
@@ -24,60 +25,71 @@ class _EarlierRun:
     bundle_name: str
     rule: str | None  # digest
     rule_id: str
+    around: object  # the settings of its neighbours
 
 
-class EarlierScores:
+class KeptColumns:
     """The columns that all inputs were scored with before; none where one was not.
 
     Attributes:
-        kept: those that are not computed again.
+        names: those that are not computed again.
     """
 
-    def __init__(self, reader: ExampleReader, inputs: Sequence[str], *, recompute: bool) -> None:
+    def __init__(
+        self, reader: ExampleReader, inputs: Sequence[str], around: Neighbourhood, *, recompute: bool, limit: int | None
+    ) -> None:
         """Look at the first rows of all inputs; from now on the reader refuses rows that lack what is kept.
 
         Args:
             reader: of the inputs.
             inputs: as they were given.
+            around: the neighbours that are meant; distances to others are not kept.
             recompute: whether all columns are computed again.
+            limit: rows that are taken.
 
         Raises:
             InputError: an input cannot be read, or its rows are in no known format.
         """
-        first = reader.first_rows()
-        reader.check(first)
-        there = reader.earlier_columns(first)
+        there = reader.look()
+        self._ignored_in_vain = reader.ignored_in_vain
+        self._runs = [_earlier_run(path) for path in inputs] if there else []
+        same_neighbours = limit is None and [run.around for run in self._runs] == [neighbours_as_json(around)]
+        corpus = frozenset() if same_neighbours else frozenset(KNN_COLUMNS.values())
         self._columns = [column for column in COLUMNS if column in there and column != PREDICTION]
         self._predicted = PREDICTION in there
         self._recompute = recompute
-        self._runs = [_earlier_run(path) for path in inputs] if self._columns or self._predicted else []
-        self.kept = frozenset() if recompute else frozenset(self._columns)
-        reader.keep(self.kept)
+        self.names = frozenset() if recompute else frozenset(self._columns) - corpus
+        reader.keep(self.names)
 
-    def asked(self, indicators: str | None, rule: str | None) -> tuple[str | None, str | None]:
+    def asked(
+        self, indicators: str | None, rule: str | None, default_rule: str | None
+    ) -> tuple[str | None, str | None]:
         """The indicators and the rule to compute: with what is computed again.
 
         Raises:
             RuleError: predictions are computed again, and by which rule is not known.
         """
-        if not self._recompute or not self._columns or (indicators is None and rule is None):
+        if not self._recompute or not self._columns:
             return indicators, rule
+        if rule is None and indicators is None:
+            rule = default_rule
         if rule is None and self._predicted:
             ids = {run.rule_id for run in self._runs}
             rule = ids.pop() if len(ids) == 1 else None
             if rule not in PRESETS:
-                raise RuleError(
-                    "the rows have predictions, which --recompute computes again: give their rule by --rule"
-                )
+                raise RuleError("the rows have predictions: --recompute wants their rule too; give --rule")
         if indicators is not None and indicators.strip() == "all":
             return indicators, rule
         return ",".join([*([indicators] if indicators else []), *self._columns]), rule
 
     def say(self, scorer: Scorer, say: Callable[[str], None]) -> None:
-        """Say which columns are kept, and where another bundle or rule computed them."""
+        """Say which columns are kept, where another bundle or rule computed them, and what is ignored in vain."""
+        for missing in self._ignored_in_vain:
+            say(f"caution: --ignore: in the first rows is {missing}")
         runs = self._runs
-        if self.kept:
-            say(f"kept as they are: {', '.join(self._columns)} (--recompute computes them again)")
+        if self.names:
+            names = ", ".join(column for column in self._columns if column in self.names)
+            say(f"kept as they are: {names} (--recompute computes them again)")
             bundles = sorted({run.bundle_name for run in runs if run.bundle not in {None, scorer.bundle.digest}})
             if bundles:
                 say(f"caution: they were computed with the bundle {', '.join(bundles)}, which is not this one")
@@ -98,4 +110,14 @@ def _earlier_run(path: str) -> _EarlierRun:
         run = {}
     found = [run.get(name) if isinstance(run, dict) else None for name in ("bundle", "rule")]
     bundle, rule = (value if isinstance(value, dict) else {} for value in found)
-    return _EarlierRun(path, bundle.get("digest"), repr(bundle.get("name")), rule.get("digest"), str(rule.get("id")))
+    identity = run.get("identity") if isinstance(run, dict) else None
+    around = identity.get("knn") if isinstance(identity, dict) else None
+    return _EarlierRun(
+        path, bundle.get("digest"), repr(bundle.get("name")), rule.get("digest"), str(rule.get("id")), around
+    )
+
+
+def neighbours_as_json(around: Neighbourhood) -> dict[str, object]:
+    """The settings of the neighbours as the run file has them; how another file's rows are read stands elsewhere."""
+    named: dict[str, object] = asdict(replace(around, against_options=None, against_fields=None))
+    return {name: value for name, value in named.items() if not name.startswith("against_")}
