@@ -66,7 +66,7 @@ def score(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> Callab
         (b'{"instruction": "a", "output": " \\n\\t\\u3000"}', "the response is empty"),
         (b'{"instruction": "a", "output": ["b"]}', "field 'output' is a list, wanted text"),
         (b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}', "is missing"),
-        (b'"text"', "row is a text, wanted an object"),
+        (b'"text"', "row is text, wanted an object"),
         (b"null", "row is null, wanted an object"),
         (b"{}", "is missing"),
     ],

@@ -261,3 +261,20 @@ def test_standard_input_has_no_positions_to_go_on_from() -> None:
     reader = read_examples("-")
     with pytest.raises(InputError, match="standard input cannot be read again"):
         reader.begin_after(Position(0, 1, 0, 1, 0, 0, {}))
+
+
+def test_a_position_among_messages_counts_each_blank_line_and_each_reject_once(tmp_path: Path) -> None:
+    path = tmp_path / "messages.jsonl"
+    rows = []
+    for number in range(30):
+        row = {"message_id": f"m{number}", "parent_id": f"m{number - 1}" if number else None, "text": "a"}
+        rows.append({**row, "role": ("prompter", "assistant")[number % 2], **({"reward": 1} if number == 24 else {})})
+    path.write_bytes(b"\n\n".join(orjson.dumps(row) for row in rows) + b"\n")
+    options = {"columns": ["reward"], "on_reject": lambda _: None}
+    windows = every(read_examples(path, **options), 1)  # type: ignore[arg-type]
+    for number, window in enumerate(windows):
+        again = read_examples(path, **options)  # type: ignore[arg-type]
+        assert window.end is not None
+        again.begin_after(window.end)
+        assert every(again, 1) == windows[number + 1 :]
+        assert (again.blank, again.rejected) == (29, 18)

@@ -86,7 +86,7 @@ def test_a_row_without_an_example_raises_its_number_or_goes_to_who_takes_rejects
 
 
 def test_rows_in_no_known_format_are_an_input_error(scorer: Scorer) -> None:
-    with pytest.raises(InputError, match="rows: no known format in the first 1 rows; fields found: a"):
+    with pytest.raises(InputError, match="rows: no known format in the first row; fields found: a"):
         list(scorer.score([{"a": 1}]))
 
 

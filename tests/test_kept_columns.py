@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import orjson
+import pandas as pd
 import pytest
+
+from instructmining import Scorer, score_table
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ROWS = EXAMPLES / "alpaca.json"
@@ -112,3 +115,63 @@ def test_scored_and_other_files_together_keep_nothing(score: Callable[..., bytes
     scored, plain = both.splitlines()[:8], both.splitlines()[8:]
     assert all("reward" in orjson.loads(line) for line in scored)  # what a row has it keeps
     assert not any("reward" in orjson.loads(line) for line in plain)
+
+
+def test_recompute_alone_computes_all_that_is_there_and_the_bundles_own_rule(
+    score: Callable[..., bytes], tmp_path: Path
+) -> None:
+    first = tmp_path / "first.jsonl"
+    score(ROWS, first, "--indicators", "mtld,reward")
+    rows = [orjson.loads(line) | {"mtld": -99.0} for line in first.read_bytes().splitlines()]
+    first.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    anew = score(first, tmp_path / "anew.jsonl", "--recompute")
+    wanted = score(ROWS, tmp_path / "whole.jsonl", "--rule", "paper-v1", "--indicators", "mtld")
+    assert list(map(orjson.loads, anew.splitlines())) == list(map(orjson.loads, wanted.splitlines()))
+
+
+def test_distances_to_other_neighbours_are_not_kept(score: Callable[..., bytes], tmp_path: Path) -> None:
+    first = tmp_path / "first.jsonl"
+    score(ROWS, first, "--indicators", "knn_1")
+    twice = score(first, tmp_path / "twice.jsonl", first, "--indicators", "knn_1,mtld")
+    assert {orjson.loads(line)["knn_1"] for line in twice.splitlines()} == {0.0}
+    cosine = score(first, tmp_path / "cosine.jsonl", "--indicators", "knn_1", "--knn-metric", "cosine")
+    assert cosine == score(ROWS, tmp_path / "wanted.jsonl", "--indicators", "knn_1", "--knn-metric", "cosine")
+    kept = score(first, tmp_path / "kept.jsonl", "--indicators", "knn_1,mtld")
+    assert [orjson.loads(line)["knn_1"] for line in kept.splitlines()] == [
+        orjson.loads(line)["knn_1"] for line in first.read_bytes().splitlines()
+    ]
+
+
+def test_a_plain_row_does_not_take_the_columns_of_a_pair(
+    run: Run, score: Callable[..., bytes], small_bundle: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first.jsonl"
+    score(PAIRS, first, "--indicators", "reward")
+    out = ["-o", tmp_path / "out.jsonl", "--bundle", small_bundle, "--indicators", "reward,mtld"]
+    options = ["--map", "prompt=prompt,response=chosen", "--ignore", "rejected"]
+    assert run("score", first, *out, *options) == 3
+    (reject,) = Path(f"{tmp_path / 'out.jsonl'}.rejects.jsonl").read_bytes().splitlines()
+    assert "was not scored with reward" in orjson.loads(reject)["reason"]
+
+
+def test_scores_that_went_through_csv_are_kept(score: Callable[..., bytes], tmp_path: Path) -> None:
+    first = tmp_path / "first.jsonl"
+    score(ROWS, first, "--indicators", "reward,mtld")
+    table = pd.DataFrame([orjson.loads(line) for line in first.read_bytes().splitlines()])
+    for name in ("truncated", "score_notes"):
+        table[name] = [orjson.dumps(value).decode() for value in table[name]]
+    table.to_csv(tmp_path / "first.csv", index=False)
+    found = score(tmp_path / "first.csv", tmp_path / "out.jsonl", "--indicators", "reward,mtld,output_length")
+    wanted = score(first, tmp_path / "wanted.jsonl", "--indicators", "reward,mtld,output_length")
+    for one, other in zip(found.splitlines(), wanted.splitlines(), strict=True):
+        assert orjson.loads(one)["reward"] == orjson.loads(other)["reward"]
+
+
+def test_tables_that_were_scored_get_no_column_twice(small_bundle: Path) -> None:
+    rows = [{"prompt": "a", "response": "b c"}, {"prompt": "d", "response": "e"}]
+    with Scorer.open(small_bundle, indicators="mtld", device="cpu") as scorer:
+        once = score_table(scorer, rows)
+    with Scorer.open(small_bundle, indicators="reward", device="cpu") as scorer:
+        both = score_table(scorer, once)
+    assert both.column_names == ["prompt", "response", "reward", "mtld", "truncated", "score_notes"]
+    assert both.column("mtld").equals(once.column("mtld"))

@@ -50,7 +50,7 @@ def test_a_dict_without_an_example_is_a_reject_with_its_number() -> None:
 
 
 def test_rows_in_no_known_format_are_an_input_error() -> None:
-    with pytest.raises(InputError, match="rows: no known format in the first 1 rows; fields found: a"):
+    with pytest.raises(InputError, match="rows: no known format in the first row; fields found: a"):
         list(read_examples([{"a": 1}]))
 
 

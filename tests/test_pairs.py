@@ -212,3 +212,9 @@ def test_every_column_has_its_names_for_pairs() -> None:
         "rejected.predicted_log_loss",
         "margin.predicted_log_loss",
     )
+
+
+def test_sides_that_are_given_alone_are_examples(small_bundle: Path) -> None:
+    given = [side for n in range(4) for side in Example.pair(f"a {n}", "b c", "d").sides if side.side == "chosen"]
+    with Scorer.open(small_bundle, indicators="mtld", device="cpu") as scorer:
+        assert [row.columns for row in scorer.score(given)] == [{"mtld": 2.0}] * 4

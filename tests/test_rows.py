@@ -508,3 +508,18 @@ def test_a_pipe_is_read_once_from_its_first_byte(tmp_path: Path) -> None:
     rows = list(open_rows(str(path)))
     writing.join()
     assert good(rows) == [{"a": 1}, {"a": 2}]
+
+
+def test_what_a_document_holds_beside_its_rows_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_bytes(b'{"a": [{"x": "y"}], "data": [{"prompt": "p", "response": "r"}], "b": {"c": ["d"]}, "e":"f"}')
+    reader = open_rows(str(path))
+    assert [row.raw for row in reader] == [b'{"prompt": "p", "response": "r"}']
+    assert list(reader.left_out) == ["a", "b", "e"]
+
+
+def test_an_object_that_is_a_row_itself_is_no_document_whatever_its_data_are(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = b'{"prompt": "p", "response": "r", "data": [{"prompt": "q", "response": "s"}]}'
+    path.write_bytes(row)
+    assert [one.raw for one in open_rows(str(path))] == [row]

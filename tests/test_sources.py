@@ -219,7 +219,7 @@ def test_a_folder_is_scored_and_what_is_left_out_is_said(
     assert [row["output"] for row in rows] == ["a.jsonl", "b.jsonl"]
     settings = json.loads(Path("out.jsonl.run.json").read_bytes())["settings"]
     assert settings["inputs"] == ["data/a.jsonl", "data/b.jsonl"]
-    assert settings["not_read"] == ["data: 1 entry is not read: README.md"]
+    assert settings["skipped_files"] == ["data: 1 entry is not read: README.md"]
     assert run(*base, "--resume") == 0
     write(here / "data", "c.jsonl")
     assert run(*base, "--resume") == 1
@@ -233,3 +233,8 @@ def test_a_folder_is_not_scored_into_itself(
     assert run("score", "data", "-o", "data/out.jsonl", "--bundle", small_bundle, "--indicators", "mtld") == 1
     assert "data/out.jsonl: lies in the input data; give -o a file outside of it" in capsys.readouterr().err
     assert [path.name for path in (here / "data").iterdir()] == ["a.jsonl"]
+
+
+def test_a_pipe_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="-: is given twice, and can be read once"):
+        expand(["-", "-"])
