@@ -34,6 +34,7 @@ is). perplexity says how little a language model expected the response, mtld
 how varied its words are.
 
 Next, on your own file (JSON lines, JSON, CSV, Parquet):
+  .venv/bin/instructmining inspect YOUR_FILE
   .venv/bin/instructmining score YOUR_FILE -o scored.jsonl --rule paper-v1
   .venv/bin/instructmining select scored.jsonl -o best.jsonl --fraction 0.25"""
 
