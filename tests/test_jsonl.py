@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining.reading import jsonl
+from instructmining.reading import json_array
 from instructmining.reading.examples import read_examples
 from instructmining.reading.options import MAX_ROW_BYTES, ReadOptions
 from instructmining.reading.rows import open_rows
@@ -46,7 +46,7 @@ def test_the_objects_of_the_array_are_the_rows_with_their_own_bytes_and_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, suffix: str, packed: str, chunk: int
 ) -> None:
     content = DOCUMENTS[name]
-    monkeypatch.setattr(jsonl, "_CHUNK", chunk)
+    monkeypatch.setattr(json_array, "_CHUNK", chunk)
     rows = read(tmp_path / f"rows{suffix}{packed}", PACK[packed](content))
     assert fields(rows) == [{"a": 1}, {"a": [{"b": 2}]}]
     for row in rows:
@@ -88,7 +88,7 @@ def test_other_objects_with_data_are_rows_of_their_own(
 def test_a_bad_row_of_a_document_costs_no_other(tmp_path: Path) -> None:
     content = b'{"data":[{"a":1},{"a" 2},"text",{"a":"' + b"x" * 90 + b'"},{"a":3}],"n":1}'
     rows = read(tmp_path / "rows.json", content, max_row_bytes=50)
-    reasons = ["row is a text, wanted an object", "row is longer than 50 bytes"]
+    reasons = ["row is text, wanted an object", "row is longer than 50 bytes"]
     assert [row for row in fields(rows) if isinstance(row, dict)] == [{"a": 1}, {"a": 3}]
     assert [row.reason for row in rows if isinstance(row, Reject)][1:] == reasons
 
@@ -154,6 +154,6 @@ def test_any_document_gives_its_rows(
 ) -> None:
     content = orjson.dumps({**before, "data": rows, **behind}, option=orjson.OPT_INDENT_2 if pretty else 0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsonl, "_CHUNK", chunk)
+        patch.setattr(json_array, "_CHUNK", chunk)
         found = read(tmp_path_factory.mktemp("document") / "rows.json", content)
     assert fields(found) == rows

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining.errors import InputError
-from instructmining.reading import jsonl
+from instructmining.reading import json_array
 from instructmining.reading.options import MAX_ROW_BYTES, ReadOptions
 from instructmining.reading.rows import open_rows
 from instructmining.records import Reject, RowOrReject, SourceRow
@@ -139,7 +139,7 @@ def test_a_line_of_just_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Pat
 
 
 def test_a_line_over_the_limit_is_skipped_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonl, "_CHUNK", 7)
+    monkeypatch.setattr(json_array, "_CHUNK", 7)
     rows = read(tmp_path / "rows.jsonl", b'{"a":"' + b"x" * 500 + b'"}\n{"a":1}\n', max_row_bytes=20)
     assert len(rejects(rows)) == 1
     assert good(rows) == [{"a": 1}]
@@ -187,7 +187,7 @@ def test_brackets_and_escaped_quotes_within_strings_are_text(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("chunk", [4, 5, 8, 13])
 def test_a_string_cut_by_a_chunk_is_one_string(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(jsonl, "_CHUNK", chunk)
+    monkeypatch.setattr(json_array, "_CHUNK", chunk)
     values: list[dict[str, object]] = [{"a": '\\"]}' * 20}, {"b": "é\\" * 9, "c": [{"d": "}"}]}]
     rows = read(tmp_path / "rows.json", orjson.dumps(values))
     assert rejects(rows) == []
@@ -254,7 +254,7 @@ def test_a_closing_bracket_too_many_is_one_reject(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chunk", [8, 1 << 20], ids=["small chunks", "one chunk"])
 def test_an_array_row_over_the_limit_is_a_reject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(jsonl, "_CHUNK", chunk)
+    monkeypatch.setattr(json_array, "_CHUNK", chunk)
     long = b'{"a":"' + b"x" * 100 + b'"}'
     rows = read(tmp_path / "rows.json", b'[{"a":1},' + long + b',{"a":2}]', max_row_bytes=50)
     assert rows[0].raw == b'{"a":1}'
@@ -266,7 +266,7 @@ def test_an_array_row_over_the_limit_is_a_reject(tmp_path: Path, monkeypatch: py
 
 
 def test_an_array_longer_than_a_row_may_be_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonl, "_CHUNK", 8)
+    monkeypatch.setattr(json_array, "_CHUNK", 8)
     rows = read(tmp_path / "rows.json", b"[" + b",\n".join([b'{"a":1}'] * 100) + b"]", max_row_bytes=20)
     assert rejects(rows) == []
     assert len(rows) == 100
@@ -320,7 +320,7 @@ def test_any_array_of_objects_with_any_whitespace_reads_back_equal(
 ) -> None:
     content = spaced(values, data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsonl, "_CHUNK", chunk)
+        patch.setattr(json_array, "_CHUNK", chunk)
         rows = read(tmp_path_factory.mktemp("array") / "rows.json", content)
     assert rejects(rows) == []
     assert good(rows) == values
