@@ -8,9 +8,8 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
 
@@ -27,6 +26,8 @@ DAMAGE = (EOFError, zlib.error, zstandard.ZstdError)  # of compressed data; the 
 STANDARD_INPUT = "-"
 _CHUNK = 1 << 20
 _PACKED = 1 << 16  # compressed bytes taken at a time
+_CUT = "the compressed file is cut"
+_SKIPPABLE = b"\x2a\x4d\x18"  # of a zstd frame's magic number, behind its first byte
 _GZIP = 31  # zlib's window bits for the gzip format
 
 
@@ -145,7 +146,7 @@ class ByteSource:
         self._path = path
         plain: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, raw), _CHUNK)
         packing = packing_by_head(plain.peek(HEAD_BYTES)[:HEAD_BYTES]) or kind_by_name(path).packing
-        self._packed = None if packing is None else _Decompressed(plain, _FRAMES[packing])
+        self._packed = None if packing is None else _Decompressed(plain, _PIECES[packing])
         self.stream: io.BufferedReader = plain
         if self._packed is not None:
             self.stream = io.BufferedReader(cast(io.RawIOBase, self._packed), _CHUNK)
@@ -205,40 +206,25 @@ def file_size(path: str) -> int:
         raise InputError(f"{path}: {error.strerror}") from error
 
 
-class _Frame(Protocol):
-    """One compressed frame, as zlib and zstandard read it."""
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    @property
-    def eof(self) -> bool: ...
-
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-_FRAMES: dict[Packing, Callable[[], _Frame]] = {
-    "gzip": partial(zlib.decompressobj, wbits=_GZIP),
-    "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
-}
-
-
 class _Decompressed(io.RawIOBase):
     """Compressed frames one after the other; a cut one raises once all before the cut was given.
+
+    However much a few bytes become, they are given a bounded piece at a time.
 
     Attributes:
         taken: compressed bytes that were decompressed so far.
         given: bytes that they became.
     """
 
-    def __init__(self, raw: io.BufferedReader, start: Callable[[], _Frame]) -> None:
-        self.taken = 0
+    def __init__(self, raw: io.BufferedReader, pieces: Callable[[_Packed], Iterator[bytes]]) -> None:
         self.given = 0
-        self._raw = raw
-        self._start = start
-        self._frame: _Frame | None = None
-        self._packed = b""
+        self._packed = _Packed(raw)
+        self._pieces = _together(pieces(self._packed))
         self._plain = memoryview(b"")
+
+    @property
+    def taken(self) -> int:
+        return self._packed.taken
 
     def readable(self) -> bool:
         return True
@@ -250,19 +236,115 @@ class _Decompressed(io.RawIOBase):
             EOFError: the file ends inside a frame.
         """
         while not self._plain:
-            packed = self._packed or self._raw.read(_PACKED)
-            if not packed:
-                if self._frame is not None:
-                    raise EOFError("the compressed file is cut")
+            piece = next(self._pieces, None)
+            if piece is None:
                 return 0
-            self._frame = self._frame or self._start()
-            self._plain = memoryview(self._frame.decompress(packed))
-            self._packed = b""
-            if self._frame.eof:
-                self._packed, self._frame = self._frame.unused_data, None
-            self.taken += len(packed) - len(self._packed)
-            self.given += len(self._plain)
+            self._plain = memoryview(piece)
+            self.given += len(piece)
         view = memoryview(target)
         size = min(len(view), len(self._plain))
         view[:size], self._plain = self._plain[:size], self._plain[size:]
         return size
+
+
+def _together(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Small pieces joined, so that where each stands in the file can be told from those before it."""
+    waiting: list[bytes] = []
+    size = 0
+    try:
+        for piece in pieces:
+            waiting.append(piece)
+            size += len(piece)
+            if size >= _CHUNK:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+    except DAMAGE:
+        yield b"".join(waiting)
+        raise
+    yield b"".join(waiting)
+
+
+class _Packed:
+    """Compressed bytes, counted as they are taken."""
+
+    def __init__(self, raw: io.BufferedReader) -> None:
+        self.taken = 0
+        self._raw = raw
+
+    def some_of(self, most: int) -> bytes:
+        """At most so many bytes; none at the end."""
+        part = self._raw.read(most)
+        self.taken += len(part)
+        return part
+
+    def exactly(self, size: int) -> bytes:
+        """So many bytes.
+
+        Raises:
+            EOFError: the file ends before.
+        """
+        part = self._raw.read(size)
+        self.taken += len(part)
+        if len(part) < size:
+            raise EOFError(_CUT)
+        return part
+
+
+def _gzip(packed: _Packed) -> Iterator[bytes]:
+    """Members of gzip, and nothing of zeros that pad a file behind them.
+
+    Raises:
+        EOFError: the file ends inside a member.
+        zlib.error: it is damaged.
+    """
+    waiting = packed.some_of(_PACKED)
+    while waiting:
+        member = zlib.decompressobj(wbits=_GZIP)
+        while not member.eof:
+            plain = member.decompress(waiting, _CHUNK)
+            waiting = member.unconsumed_tail
+            if plain:
+                yield plain
+            if not waiting and not member.eof:
+                waiting = packed.some_of(_PACKED)
+                if not waiting:
+                    raise EOFError(_CUT)
+        waiting = member.unused_data or packed.some_of(_PACKED)
+        while waiting and not waiting.strip(b"\0"):
+            waiting = packed.some_of(_PACKED)
+
+
+def _zstd(packed: _Packed) -> Iterator[bytes]:
+    """Frames of zstd (RFC 8878), decompressed block by block: a block becomes at most 128 KiB.
+
+    Raises:
+        EOFError: the file ends inside a frame.
+        zstandard.ZstdError: it is damaged.
+    """
+    while first := packed.some_of(1):
+        magic = first + packed.exactly(3)
+        if magic[1:] == _SKIPPABLE and magic[0] & 0xF0 == 0x50:
+            left = int.from_bytes(packed.exactly(4), "little")
+            while left:
+                left -= len(packed.exactly(min(left, _CHUNK)))
+            continue
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        head = packed.exactly(1)
+        sizes = head[0]
+        is_single = sizes >> 5 & 1
+        content_size = (is_single, 2, 4, 8)[sizes >> 6]
+        rest = packed.exactly((1 - is_single) + (0, 1, 2, 4)[sizes & 3] + content_size)
+        yield frame.decompress(magic + head + rest)
+        is_last = False
+        while not is_last:
+            block = packed.exactly(3)
+            number = int.from_bytes(block, "little")
+            is_last, is_repeated, size = bool(number & 1), number >> 1 & 3 == 1, number >> 3
+            yield frame.decompress(block + packed.exactly(1 if is_repeated else size))
+        if sizes >> 2 & 1:
+            yield frame.decompress(packed.exactly(4))
+        if not frame.eof:
+            raise EOFError(_CUT)
+
+
+_PIECES: dict[Packing, Callable[[_Packed], Iterator[bytes]]] = {"gzip": _gzip, "zstd": _zstd}
