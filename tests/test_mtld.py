@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lexicalrichness import LexicalRichness
 
+import instructmining.indicators.mtld as mtld_module
 from instructmining.indicators import INDICATORS, RowIndicator
 from instructmining.indicators.mtld import mtld
 from instructmining.records import Example, Measurements, Turn
@@ -89,3 +91,13 @@ def test_the_column_reads_the_responses_joined_by_newlines_and_notes_those_witho
     assert math.isnan(column.values[1])
     assert column.values[2] == 2.0
     assert column.notes == {1: "the response has no word"}
+
+
+def test_a_long_text_has_the_value_that_its_words_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    words = rng.choice(["Cat", "dog", "3", "ΟΔΟΣ"], 900)
+    text = " ".join(f"{word}{'.,-!'[number % 4]}" for number, word in enumerate(words))
+    whole = mtld(text)
+    monkeypatch.setattr(mtld_module, "_LONG", 100)
+    monkeypatch.setattr(mtld_module, "_PART", 30)
+    assert mtld(text) == whole

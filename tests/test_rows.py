@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -523,3 +524,69 @@ def test_an_object_that_is_a_row_itself_is_no_document_whatever_its_data_are(tmp
     row = b'{"prompt": "p", "response": "r", "data": [{"prompt": "q", "response": "s"}]}'
     path.write_bytes(row)
     assert [one.raw for one in open_rows(str(path))] == [row]
+
+
+# However large
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize("packing", [".zst", ".gz"])
+def test_a_few_bytes_that_become_many_take_little_memory(tmp_path: Path, suffix: str, packing: str) -> None:
+    path = tmp_path / f"bomb{suffix}{packing}"
+    plain = b'{"instruction": "a", "output": "' + b"a" * (64 << 20)
+    path.write_bytes(zstandard.ZstdCompressor(level=19).compress(plain) if packing == ".zst" else gzip.compress(plain))
+    del plain
+    tracemalloc.start()
+    (reject,) = open_rows(str(path), ReadOptions(max_row_bytes=1 << 20))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(reject, Reject)
+    assert peak < 16 << 20
+
+
+def test_a_row_of_an_array_costs_the_same_in_any_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte is looked at once: what is searched grows as the rows do, not as their square."""
+    text = b"\\n" * 20_000 + b"x" * 40_000
+    path = tmp_path / "rows.json"
+    path.write_bytes(b'[{"a":"' + text + b'"},{"a":1}]')
+    monkeypatch.setattr(json_array, "_CHUNK", 64)
+    looked_at = []
+    scan = json_array.JsonValues._scan
+
+    def counted(values: json_array.JsonValues) -> Iterator[json_array.Piece]:
+        before = values._cursor
+        yield from scan(values)
+        looked_at.append(values._cursor - before)
+
+    monkeypatch.setattr(json_array.JsonValues, "_scan", counted)
+    first, _ = open_rows(str(path))
+    assert isinstance(first, SourceRow)
+    assert len(first.raw) == len(text) + 8
+    assert sum(looked_at) <= path.stat().st_size
+
+
+def test_a_row_of_an_array_that_is_too_long_costs_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_bytes(b'[{"a":1},{"a":"' + b"x" * (3 << 20) + b'"},{"a":2}]')
+    first, reject, last = open_rows(str(path), ReadOptions(max_row_bytes=1 << 20))
+    assert isinstance(reject, Reject)
+    assert (len(reject.raw), reject.reason) == (1000, "row is longer than 1048576 bytes")
+    assert [row.raw for row in (first, last)] == [b'{"a":1}', b'{"a":2}']
+
+
+def test_zeros_behind_the_last_member_of_gzip_are_no_data(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a":1}\n') + gzip.compress(b'{"a":2}\n') + bytes(70_000))
+    assert [row.raw for row in open_rows(str(path))] == [b'{"a":1}', b'{"a":2}']
+
+
+def test_frames_of_zstd_of_every_kind_are_read(tmp_path: Path) -> None:
+    rows = b"".join(b'{"a":%d}\n' % number for number in range(50_000))
+    skippable = b"\x53\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"hello"
+    frames = [
+        zstandard.ZstdCompressor(level=level, write_checksum=checksum, write_content_size=size).compress(rows)
+        for level, checksum, size in ((1, True, True), (19, False, False), (-5, True, False))
+    ]
+    path = tmp_path / "rows.jsonl.zst"
+    path.write_bytes(skippable.join([b"", *frames]))
+    assert sum(isinstance(row, SourceRow) for row in open_rows(str(path))) == 150_000

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from instructmining import tokens as tokens_module
 from instructmining.bundle import Pieces, Template
-from instructmining.errors import BundleError
+from instructmining.errors import BundleError, RowError
 from instructmining.prompts import conversation, document
 from instructmining.records import Example, Run, Special, Tokens, Turn
 from instructmining.tokens import MIN_PROMPT_TOKENS, TextEncoder, alone
@@ -408,3 +409,28 @@ def test_a_text_of_one_token_or_none_has_nothing_to_score(ids: list[int]) -> Non
     assert tokens.ids.tolist() == ids
     assert tokens.scored.tolist() == []
     assert tokens.scored.dtype == np.int64
+
+
+# Long texts
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_long_text_in_parts_has_the_tokens_of_the_whole(
+    bpe: Trained, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    letters = ["cat", "the", "é", "\n", "  ", "12", "'s", "!", " ", "\t", "雪", "a"]
+    text = " ".join("".join(rng.choice(letters, 3)) for _ in range(400))
+    (whole,) = bpe.encoder.plain([text])
+    monkeypatch.setattr(tokens_module, "_PART", 64)
+    (in_parts,) = TextEncoder(bpe.path).plain([text])
+    assert in_parts.tolist() == whole.tolist()
+
+
+def test_a_piece_that_is_too_long_for_the_tokenizer_is_refused(bpe: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_module, "MOST_PIECE", 100)
+    monkeypatch.setattr(tokens_module, "_PART", 20)
+    bpe.encoder.check_length(["cat " * 100])
+    bpe.encoder.check_length(["c" * 90])
+    with pytest.raises(RowError, match="200 characters without a space are more than the 100 that the tokenizer"):
+        bpe.encoder.check_length(["a", "\n" * 200])

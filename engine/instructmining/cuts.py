@@ -7,7 +7,7 @@ words up) can so be asked once for each distinct piece; what it answers is its o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias, cast
 
 import orjson
@@ -54,6 +54,36 @@ def cutter(tokenizer: Tokenizer) -> Cutter | None:
         return cut
     find = re.compile("|".join(re.escape(token.content) for token in added)).search
     return lambda text: [text] if find(text) else cut(text)
+
+
+# Between these all cutters may cut, whatever else the text holds: a word's end and a space before the next.
+_SAFE = re.compile("(?<=[!-~])(?= )")
+
+
+def parts(text: str, size: int) -> Iterator[str]:
+    """A text in parts of about so many characters, cut where every cutter may cut; longer where no such place is."""
+    begin = 0
+    while len(text) - begin > size:
+        found = _SAFE.search(text, begin + size)
+        if found is None:
+            break
+        yield text[begin : found.start()]
+        begin = found.start()
+    yield text[begin:]
+
+
+def takes_parts(tokenizer: Tokenizer) -> bool:
+    """Whether :func:`parts` of a text, tokenized each alone, give the tokens of the whole.
+
+    The tokenizer has a cutter then, and no token of its own with a space in it.
+    """
+    added = tokenizer.get_added_tokens_decoder().values()
+    return cutter(tokenizer) is not None and not any(" " in token.content for token in added if not token.special)
+
+
+def longest_part(text: str, size: int) -> int:
+    """Characters of the longest of a text's parts."""
+    return max(map(len, parts(text, size)))
 
 
 def joins(head: str, text: str) -> bool:

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from instructmining.cuts import Cutter, cutter, joins
-from instructmining.errors import BundleError
+from instructmining.cuts import Cutter, cutter, joins, longest_part, parts, takes_parts
+from instructmining.errors import BundleError, RowError
 from instructmining.records import Part, Run, Special, Tokens
 
 MIN_PROMPT_TOKENS = 256  # what a long response leaves of its prompt; from the original reward model's code
 Known: TypeAlias = dict[str, bytes]  # text → its ids, the bytes of int64
 _BYTES = 8  # of an id
+MOST_PIECE = 1_000_000  # characters that a tokenizer is given at once; it takes some 200 bytes for each
+_PART = 1 << 17  # characters of a longer text that are tokenized at a time
 _SHORT = 48  # characters of a piece that is remembered
 _MET = 1 << 18  # pieces remembered, some 50 MB; then it begins anew
 
@@ -51,6 +53,25 @@ class TextEncoder:
         self._heads: dict[str, bytes] = {}
         self._specials: dict[str, bytes] = {}
         self._path = path
+
+    def check_length(self, texts: Sequence[str]) -> None:
+        """Prove that no text has a piece that is too long for the tokenizer.
+
+        Args:
+            texts: of one row.
+
+        Raises:
+            RowError: one has.
+        """
+        whole = sum(map(len, texts))
+        if whole <= MOST_PIECE:
+            return
+        longest = whole if not takes_parts(self._tokenizer) else max(longest_part(text, _PART // 2) for text in texts)
+        if longest > MOST_PIECE:
+            what = "characters without a space" if longest < whole or self._cut is not None else "characters"
+            raise RowError(
+                f"{longest:,} {what} are more than the {MOST_PIECE:,} that the tokenizer can be given at once"
+            )
 
     def special(self, token: str) -> int:
         """The id of a template's special token.
@@ -192,6 +213,7 @@ class _Pieces:
     def __init__(self, tokenizer: Tokenizer, cut: Cutter | None) -> None:
         self._tokenizer = tokenizer
         self._cut = cut
+        self._takes_parts = cut is not None and takes_parts(tokenizer)
         self._met: dict[str, bytes] = {}
 
     def encode(self, texts: Iterable[str], known: Known) -> None:
@@ -203,6 +225,11 @@ class _Pieces:
         waiting: dict[str, list[str]] = {}
         for text in texts:
             if text in known or text in waiting:
+                continue
+            if self._takes_parts and len(text) > _PART:
+                known[text] = self._in_parts(text)
+                met = self._met
+                find = met.__getitem__
                 continue
             pieces = [text] if cut is None else cut(text)
             try:
@@ -218,6 +245,18 @@ class _Pieces:
             (met if len(piece) <= _SHORT else long)[piece] = _as_bytes(encoding.ids)
         for text, pieces in waiting.items():
             known[text] = b"".join([met[piece] if piece in met else long[piece] for piece in pieces])
+
+    def _in_parts(self, text: str) -> bytes:
+        """The ids of a long text, of which the tokenizer holds a part at a time."""
+        ids = bytearray()
+        for part in parts(text, _PART // 2):
+            if len(part) > _PART:  # no place to cut: it goes whole, as far as check_length lets it
+                ids += _as_bytes(self._tokenizer.encode_batch_fast([part], add_special_tokens=False)[0].ids)
+                continue
+            of_part: Known = {}
+            self.encode([part], of_part)
+            ids += of_part[part]
+        return bytes(ids)
 
     def with_offsets(self, runs: Sequence[Run]) -> list[_Encoded]:
         """Runs whose responses have to be looked for among their tokens."""

@@ -109,8 +109,7 @@ class WindowBuilder:
             prompt_tokens = _count(plain(self._length_tokenizer, texts_of), prompt_owners, len(examples))
         return Window(examples, streams, prompt_tokens, response_tokens, places, rejects, taken.end)
 
-    @staticmethod
-    def _render(example: Example, streams: Sequence[Stream]) -> list[list[Part]]:
+    def _render(self, example: Example, streams: Sequence[Stream]) -> list[list[Part]]:
         """The example as the texts of streams.
 
         Raises:
@@ -120,6 +119,9 @@ class WindowBuilder:
             raise RowError(f"the {f'{example.side} ' if example.side else ''}response is empty")
         if example.row is None:  # what came from a file is Unicode
             _check_unicode(example)
+        texts = [turn.text for turn in example.turns]
+        for encoder in self._encoders.values():
+            encoder.check_length(texts)
         return [_render(example, stream) for stream in streams]
 
 

@@ -8,35 +8,54 @@ Source:
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
+from instructmining.cuts import parts
 from instructmining.indicators.base import RowIndicator
 from instructmining.records import Column, Measurements
 
 _THRESHOLD = 0.72
+_LONG = 1 << 20  # characters of a text whose words are not all held
+_PART = 1 << 17  # of these, that are looked at at a time
 _DROPPED = dict.fromkeys(f"{string.digits}–—-")
 _WORDS = str.maketrans(dict.fromkeys(string.punctuation, " ") | _DROPPED)
 
 
 def mtld(text: str) -> float:
     """MTLD of a text; NaN where it has no word."""
-    words = text.lower().translate(_WORDS).split()
+    words: Sequence[Hashable] = _words(text) if len(text) <= _LONG else _hashes(text)
     if not words:
         return float("nan")
     count = len(words)
     return (count / _factors(words, words) + count / _factors(reversed(words), words)) / 2
 
 
-def _factors(walk: Iterable[str], words: Sequence[str]) -> float:
+def _words(text: str) -> list[str]:
+    return text.lower().translate(_WORDS).split()
+
+
+def _hashes(text: str) -> array[int]:
+    """The words of a long text as 64-bit numbers: two of a million words are one with a probability of 3e-8.
+
+    The words themselves would take ten times the text's memory.
+    """
+    found = array("q")
+    for part in parts(text, _PART):
+        found.extend(map(hash, _words(part)))
+    return found
+
+
+def _factors(walk: Iterable[Hashable], words: Sequence[Hashable]) -> float:
     """Stretches whose share of distinct words falls to the threshold, the last one counted in part.
 
     A word that is new to its stretch raises the share: it is looked at behind a repeated one alone. Of d distinct
     words and r repeated ones, d / (d + r) is at most 0.72 where 7 d is at most 18 r.
     """
     whole = repeated = 0
-    seen: set[str] = set()
+    seen: set[Hashable] = set()
     add = seen.add
     for word in walk:
         if word not in seen:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from types import NoneType
-from typing import cast
+from typing import TypeVar, cast
 
 from instructmining.arguments import check_call, check_type
 from instructmining.errors import InputError, RowError
@@ -26,9 +26,13 @@ from instructmining.reading.sources import expand
 from instructmining.records import EarlierScores, Example, InputWindow, Position, Reject, RowOrReject, SourceRow
 
 OF_DOCUMENT = " of the document"  # behind the name of what a document holds beside its rows
+WINDOW_BYTES = 8 << 20  # of the rows of a window; those of usual rows have less
 DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused
 _USUAL = ReadOptions()
 _log = logging.getLogger(__name__)
+
+
+Item = TypeVar("Item", bound="Example | Reject")
 
 
 class ExampleReader:
@@ -177,8 +181,7 @@ class ExampleReader:
         Raises:
             InputError: as when the examples are asked for.
         """
-        items = self._items()
-        while taken := list(islice(items, rows)):
+        for taken in _filled(self._items(), rows):
             file, line, offset, blank = self._at
             unread = {path: dict(counts) for path, counts in self.unread.items() if counts}
             counts = (self.rows, self.rejected, blank)
@@ -427,10 +430,29 @@ def input_digest(path: str) -> dict[str, object]:
         raise InputError(f"{path}: {error.strerror}") from error
 
 
+def _filled(items: Iterable[Item], rows: int) -> Iterator[list[Item]]:
+    """Items so many together, or as many as have so many bytes; one that is longer stands alone."""
+    taken: list[Item] = []
+    size = 0
+    for item in items:
+        taken.append(item)
+        size += _bytes_of(item)
+        if len(taken) == rows or size >= WINDOW_BYTES:
+            yield taken
+            taken, size = [], 0
+    if taken:
+        yield taken
+
+
+def _bytes_of(item: Example | Reject) -> int:
+    if isinstance(item, Reject):
+        return len(item.raw)
+    return len(item.row.raw) if item.row is not None else sum(len(turn.text) for turn in item.turns)
+
+
 def windows_of(examples: Iterable[Example], rows: int) -> Iterator[InputWindow]:
     """Examples from anywhere, so many together."""
-    source = iter(examples)
-    while taken := list(islice(source, rows)):
+    for taken in _filled(examples, rows):
         yield InputWindow(taken)
 
 
