@@ -22,6 +22,7 @@ from instructmining_cli.field_options import Format, Ignore, Map, StrictFields, 
 from instructmining_cli.inspect import Wanted, look
 from instructmining_cli.option_checks import known_indicators, known_rule
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.stopping import stopping
 
 _Search: TypeAlias = Literal["exact", "approx"]
 _Metric: TypeAlias = Literal["euclidean", "cosine"]
@@ -228,7 +229,8 @@ def _carry_out(
     if writer.journal is not None:
         restore(writer.journal, run, reader)
     writer.begin(identity)
-    try:
+    kept = f"what is done is kept in {run.out}.partial; --resume goes on"
+    with stopping().noting(lambda: kept if writer.resumable else None, say=_say):
         with run.display():
             run.say_room()
             _score(run, reader, writer, strict=strict)
@@ -236,9 +238,6 @@ def _carry_out(
         writer.finish(run.as_json() | {"identity": identity})
         run.keep_speed()
         run.say_result()
-    finally:
-        if writer.resumable:
-            _say(f"what is done is kept in {run.out}.partial; --resume goes on")
 
 
 def _score(run: Run, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
