@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Annotated
 
 import typer
@@ -78,7 +77,8 @@ def run() -> int:
     except BrokenPipeError:
         code = _READER_GONE
     except OSError as error:
-        typer.echo(f"error: {error}" if error.filename else f"error: {_without_file(error)}", err=True)
+        # The engine names the file of its errors; what has no file is the stream that we write to.
+        typer.echo(f"error: {error if error.filename else f'standard output: {error.strerror}'}", err=True)
         code = 1
     except Exception as error:
         if not _is_usage_error(error):
@@ -86,15 +86,6 @@ def run() -> int:
         error.show()  # type: ignore[attr-defined]
         code = 2
     return int(code or 0)
-
-
-def _without_file(error: OSError) -> str:
-    """An error of a stream; of standard output where that takes no more."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return f"standard output: {error.strerror}"
-    return str(error)
 
 
 def _is_usage_error(error: Exception) -> bool:

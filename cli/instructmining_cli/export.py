@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from instructmining.errors import ExportError
+from instructmining.names import no_such
 
 if TYPE_CHECKING:
     from instructmining.bundle import RoleName
@@ -47,7 +48,7 @@ def export(
     given = {"reward": reward, "perplexity": perplexity, "embedding": embedding, "unieval": unieval}
     models: dict[RoleName, str] = {role: model for role in ROLES if (model := given[role]) is not None}
     if precision not in PRECISIONS:
-        raise typer.BadParameter(f"precision {precision!r}; wanted one of {', '.join(PRECISIONS)}")
+        raise typer.BadParameter(f"--precision: {no_such('precision', precision, PRECISIONS)}")
     default_rule = None
     if preset == "demo":
         if models or only or revision:
@@ -84,11 +85,11 @@ def _chosen(
     from instructmining_export.presets import PRESETS
 
     if preset is not None and preset not in PRESETS:
-        raise typer.BadParameter(f"unknown preset {preset!r}; known: demo, {', '.join(PRESETS)}")
+        raise typer.BadParameter(f"--preset: {no_such('preset', preset, ['demo', *PRESETS])}")
     found = PRESETS[preset] if preset is not None else None
     chosen = {**(found.models if found else {}), **models}
     if only is not None and only not in chosen:
-        raise typer.BadParameter(f"--only {only!r}; the roles given are {', '.join(chosen) or 'none'}")
+        raise typer.BadParameter(f"--only: {no_such('model given for the role', only, chosen)}")
     if not chosen:
         raise typer.BadParameter("nothing to export; give --preset, or a model for a role such as --reward")
     return {role: model for role, model in chosen.items() if only in {None, role}}, found.rule if found else None

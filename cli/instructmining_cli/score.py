@@ -20,7 +20,7 @@ from instructmining_cli.device_options import (
 )
 from instructmining_cli.field_options import Format, Ignore, Map, StrictFields, field_options
 from instructmining_cli.inspect import Wanted, look
-from instructmining_cli.option_checks import known_indicators, known_rule
+from instructmining_cli.option_checks import known_indicators, known_rule, rows_out
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.stopping import stopping
 
@@ -49,7 +49,10 @@ def score(
     out: Annotated[
         str | None,
         typer.Option(
-            "-o", "--out", help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output."
+            "-o",
+            "--out",
+            callback=rows_out,
+            help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output.",
         ),
     ] = None,
     bundle: Annotated[
@@ -144,6 +147,8 @@ def score(
         return
     if out is None:
         raise typer.BadParameter("give -o OUT, or - for standard output")
+    if resume:
+        _check_resumable(inputs, out)
     inputs, skipped = expanded(inputs, out=out, say=_say)
     others, _ = expanded([knn_against] if knn_against else [], out=out, say=_say)
     around = _neighbourhood((knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against), inputs, options)
@@ -281,6 +286,18 @@ def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions)
     if meant.pool is not None and not any(is_pipe(path) for path in inputs):  # of pipes the scorer sees the window
         meant.check_pool(first_fields(inputs, options=options))
     return meant
+
+
+def _check_resumable(inputs: list[str], out: str) -> None:
+    """Raises BadParameter where a run cannot be gone on with."""
+    from instructmining.reading.compression import is_pipe
+
+    if out == "-":
+        raise typer.BadParameter("--resume: standard output cannot be resumed; give -o a file")
+    if any(map(is_pipe, inputs)):
+        raise typer.BadParameter(
+            "--resume: standard input and pipes cannot be read again, so the run cannot be resumed; give files"
+        )
 
 
 def _say(text: str) -> None:
