@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from instructmining.errors import ExportError
-from instructmining.names import no_such
 
 if TYPE_CHECKING:
     from instructmining.bundle import RoleName
@@ -43,6 +42,7 @@ def export(
     paper-v1, paper-v3: the models of the paper's rules, from the hub.
     """
     from instructmining.bundle import PRECISIONS, ROLES
+    from instructmining.names import no_such
 
     # Everything that a slip of the hand gets wrong is looked at before PyTorch is loaded, which takes seconds.
     given = {"reward": reward, "perplexity": perplexity, "embedding": embedding, "unieval": unieval}
@@ -82,6 +82,7 @@ def _chosen(
     models: dict[RoleName, str], preset: str | None, only: str | None
 ) -> tuple[dict[RoleName, str], str | None]:
     """The models to export, a preset's with those given in their place; and the preset's rule."""
+    from instructmining.names import no_such
     from instructmining_export.presets import PRESETS
 
     if preset is not None and preset not in PRESETS:
