@@ -183,12 +183,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def call(*arguments: str | Path) -> int:
         monkeypatch.setattr(sys, "argv", ["instructmining", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with pytest.raises(SystemExit) as ended:
                 main()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(-1)
         return int(ended.value.code or 0)
 
     return call

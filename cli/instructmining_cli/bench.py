@@ -80,6 +80,7 @@ def bench(
     options = reading_options(delimiter=delimiter, encoding=encoding)
     inputs, _ = expanded(inputs, say=_say)
     _check(json, inputs, overwrite=overwrite)
+    read_examples(inputs, fields=fields, options=options)  # which finds a file that is missing before models are loaded
     folder = bundle or demo_bundle(_say)
     accelerated = acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory)
     with naming_another():

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from instructmining_cli.option_checks import rows_out
 from instructmining_cli.text_out import Out, Overwrite, check_text, put_text, text_width
 
 
@@ -16,8 +17,12 @@ def compare(
     ],
     format: Annotated[Literal["text", "json"], typer.Option(help="How it is shown.")] = "text",
     out: Out = None,
-    left: Annotated[str | None, typer.Option(help="Write the rows of A that are not in B to this .jsonl.")] = None,
-    entered: Annotated[str | None, typer.Option(help="Write the rows of B that are not in A to this .jsonl.")] = None,
+    left: Annotated[
+        str | None, typer.Option(callback=rows_out, help="Write the rows of A that are not in B to this .jsonl.")
+    ] = None,
+    entered: Annotated[
+        str | None, typer.Option(callback=rows_out, help="Write the rows of B that are not in A to this .jsonl.")
+    ] = None,
     prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
     overwrite: Overwrite = False,
 ) -> None:

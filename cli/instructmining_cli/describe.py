@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from instructmining_cli.option_checks import named_rule
 from instructmining_cli.text_out import Out, Overwrite, check_text, put_text, text_width
 
 
@@ -19,7 +20,10 @@ def describe(
     prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
     rule: Annotated[
         str | None,
-        typer.Option(help="Predict each set's loss by it; by default the mean of the rows' own predictions is shown."),
+        typer.Option(
+            callback=named_rule,
+            help="Predict each set's loss by it; by default the mean of the rows' own predictions is shown.",
+        ),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from instructmining_cli.option_checks import known_device
+
 
 def doctor(
     bundle: Annotated[
@@ -14,7 +16,10 @@ def doctor(
         typer.Option(help="Also check this bundle: every digest, and its graphs against their reference values."),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Where the bundle's graphs are run: auto, cpu, cuda, cuda:N or cuda:0,1.")
+        str,
+        typer.Option(
+            callback=known_device, help="Where the bundle's graphs are run: auto, cpu, cuda, cuda:N or cuda:0,1."
+        ),
     ] = "auto",
 ) -> None:
     """Print versions, the devices as measured, and what is missing; with --bundle, prove its numbers on a device."""

@@ -42,12 +42,13 @@ def export(
     paper-v1, paper-v3: the models of the paper's rules, from the hub.
     """
     from instructmining.bundle import PRECISIONS, ROLES
+    from instructmining.names import no_such
 
     # Everything that a slip of the hand gets wrong is looked at before PyTorch is loaded, which takes seconds.
     given = {"reward": reward, "perplexity": perplexity, "embedding": embedding, "unieval": unieval}
     models: dict[RoleName, str] = {role: model for role in ROLES if (model := given[role]) is not None}
     if precision not in PRECISIONS:
-        raise typer.BadParameter(f"precision {precision!r}; wanted one of {', '.join(PRECISIONS)}")
+        raise typer.BadParameter(f"--precision: {no_such('precision', precision, PRECISIONS)}")
     default_rule = None
     if preset == "demo":
         if models or only or revision:
@@ -81,14 +82,15 @@ def _chosen(
     models: dict[RoleName, str], preset: str | None, only: str | None
 ) -> tuple[dict[RoleName, str], str | None]:
     """The models to export, a preset's with those given in their place; and the preset's rule."""
+    from instructmining.names import no_such
     from instructmining_export.presets import PRESETS
 
     if preset is not None and preset not in PRESETS:
-        raise typer.BadParameter(f"unknown preset {preset!r}; known: demo, {', '.join(PRESETS)}")
+        raise typer.BadParameter(f"--preset: {no_such('preset', preset, ['demo', *PRESETS])}")
     found = PRESETS[preset] if preset is not None else None
     chosen = {**(found.models if found else {}), **models}
     if only is not None and only not in chosen:
-        raise typer.BadParameter(f"--only {only!r}; the roles given are {', '.join(chosen) or 'none'}")
+        raise typer.BadParameter(f"--only: {no_such('model given for the role', only, chosen)}")
     if not chosen:
         raise typer.BadParameter("nothing to export; give --preset, or a model for a role such as --reward")
     return {role: model for role, model in chosen.items() if only in {None, role}}, found.rule if found else None

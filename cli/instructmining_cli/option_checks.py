@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import typer
 
 _ALWAYS_KNOWN = frozenset({"auto", "cpu", "cuda"})
@@ -60,15 +63,97 @@ def known_indicators(names: str | None) -> str | None:
     return names
 
 
+def named_rule(name: str | None) -> str | None:
+    """The name of a preset or of a file that may be a rule, or None.
+
+    Raises:
+        BadParameter: it is no preset and no file, and has neither a folder nor ``.json`` that would name a file.
+    """
+    if name is None or Path(name).exists() or Path(name).name != name or name.endswith(".json"):
+        return name
+    from instructmining.names import no_such
+    from instructmining.rules import PRESETS
+
+    if name not in PRESETS:
+        raise typer.BadParameter(f"{no_such('rule', name, PRESETS)}; or give a JSON file")
+    return name
+
+
 def known_rule(name: str | None) -> str | None:
     """The name or the file of a rule whose terms can be computed, or None.
 
     Raises:
-        RuleError: it cannot be read, or a term is no indicator: the file is wrong, not the usage.
+        BadParameter: there is no rule of that name.
+        RuleError: its file cannot be read, or a term is no indicator: the file is wrong, not the usage.
     """
-    if name is not None:
+    if named_rule(name) is not None:
         from instructmining.plans import check_columns
         from instructmining.rules import Rule
 
-        check_columns(Rule.load(name), [])
+        check_columns(Rule.load(str(name)), [])
     return name
+
+
+def rows_out(name: str | None) -> str | None:
+    """The name of a file that rows are written to, "-", or None.
+
+    Raises:
+        BadParameter: its suffix does not say how.
+    """
+    if name is None or name == "-":
+        return name
+    from instructmining.writers import SUFFIXES
+
+    if not name.endswith(SUFFIXES):
+        raise typer.BadParameter(f"{name}: wanted a name ending in {', '.join(SUFFIXES)}")
+    return name
+
+
+def conditions(texts: list[str] | None) -> list[str] | None:
+    """Conditions on rows, or None.
+
+    Raises:
+        BadParameter: one cannot be read.
+    """
+    from instructmining.errors import SelectionError
+    from instructmining.selection.conditions import Condition
+
+    try:
+        for text in texts or ():
+            Condition.parse(text)
+    except SelectionError as error:
+        raise typer.BadParameter(str(error)) from error
+    return texts
+
+
+def a_share(value: float | None) -> float | None:
+    """A part of all, or None.
+
+    Raises:
+        BadParameter: it is none, or more than all.
+    """
+    if value is not None and not 0 < value <= 1:
+        raise typer.BadParameter(f"{value}: wanted more than 0 and at most 1")
+    return value
+
+
+def a_distance(value: float | None) -> float | None:
+    """A distance between unit vectors, or None.
+
+    Raises:
+        BadParameter: none of them are so far apart, or all are.
+    """
+    if value is not None and not 0 < value <= 2:
+        raise typer.BadParameter(f"{value}: wanted more than 0 and at most 2, a distance between unit vectors")
+    return value
+
+
+def a_number(value: float | None) -> float | None:
+    """A number, or None.
+
+    Raises:
+        BadParameter: it is NaN.
+    """
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan: wanted a number")
+    return value

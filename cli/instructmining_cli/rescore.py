@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from instructmining_cli.option_checks import named_rule, rows_out
 from instructmining_cli.text_out import OUT_HELP
 
 
 def rescore(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
-    out: Annotated[str, typer.Option("-o", "--out", help=OUT_HELP)],
-    rule: Annotated[str, typer.Option(help="paper-v1, paper-v3 or a JSON file.")],
+    out: Annotated[str, typer.Option("-o", "--out", callback=rows_out, help=OUT_HELP)],
+    rule: Annotated[str, typer.Option(callback=named_rule, help="paper-v1, paper-v3 or a JSON file.")],
     prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:

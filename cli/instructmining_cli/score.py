@@ -20,8 +20,9 @@ from instructmining_cli.device_options import (
 )
 from instructmining_cli.field_options import Format, Ignore, Map, StrictFields, field_options
 from instructmining_cli.inspect import Wanted, look
-from instructmining_cli.option_checks import known_indicators, known_rule
+from instructmining_cli.option_checks import known_indicators, known_rule, rows_out
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.stopping import stopping
 
 _Search: TypeAlias = Literal["exact", "approx"]
 _Metric: TypeAlias = Literal["euclidean", "cosine"]
@@ -49,7 +50,10 @@ def score(
     out: Annotated[
         str | None,
         typer.Option(
-            "-o", "--out", help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output."
+            "-o",
+            "--out",
+            callback=rows_out,
+            help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output.",
         ),
     ] = None,
     bundle: Annotated[
@@ -144,6 +148,8 @@ def score(
         return
     if out is None:
         raise typer.BadParameter("give -o OUT, or - for standard output")
+    if resume:
+        _check_resumable(inputs, out)
     inputs, skipped = expanded(inputs, out=out, say=_say)
     others, _ = expanded([knn_against] if knn_against else [], out=out, say=_say)
     neighbours = (knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
@@ -231,7 +237,8 @@ def _carry_out(
     if writer.journal is not None:
         restore(writer.journal, run, reader)
     writer.begin(identity)
-    try:
+    kept = f"what is done is kept in {run.out}.partial; --resume goes on"
+    with stopping().noting(lambda: kept if writer.resumable else None, say=_say):
         with run.display():
             run.say_room()
             _score(run, reader, writer, strict=strict)
@@ -239,9 +246,6 @@ def _carry_out(
         writer.finish(run.as_json() | {"identity": identity})
         run.keep_speed()
         run.say_result()
-    finally:
-        if writer.resumable:
-            _say(f"what is done is kept in {run.out}.partial; --resume goes on")
 
 
 def _score(run: Run, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
@@ -288,6 +292,18 @@ def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions,
     if meant.pool is not None and not any(is_pipe(path) for path in inputs):  # of pipes the scorer sees the window
         meant.check_pool(first_fields(inputs, options=options))
     return meant
+
+
+def _check_resumable(inputs: list[str], out: str) -> None:
+    """Raises BadParameter where a run cannot be gone on with."""
+    from instructmining.reading.compression import is_pipe
+
+    if out == "-":
+        raise typer.BadParameter("--resume: standard output cannot be resumed; give -o a file")
+    if any(map(is_pipe, inputs)):
+        raise typer.BadParameter(
+            "--resume: standard input and pipes cannot be read again, so the run cannot be resumed; give files"
+        )
 
 
 def _say(text: str) -> None:

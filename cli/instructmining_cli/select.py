@@ -10,6 +10,14 @@ import typer
 
 from instructmining_cli.device_options import DeviceName
 from instructmining_cli.field_options import Format, Map, field_options
+from instructmining_cli.option_checks import (
+    a_distance,
+    a_number,
+    a_share,
+    conditions,
+    named_rule,
+    rows_out,
+)
 from instructmining_cli.text_out import OUT_HELP
 
 if TYPE_CHECKING:
@@ -25,11 +33,13 @@ if TYPE_CHECKING:
 
 def select(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
-    out: Annotated[str, typer.Option("-o", "--out", help=OUT_HELP)],
+    out: Annotated[str, typer.Option("-o", "--out", callback=rows_out, help=OUT_HELP)],
     top: Annotated[int | None, typer.Option(min=1, help="Keep N rows; with --group-by N of each group.")] = None,
     fraction: Annotated[
         float | None,
-        typer.Option(help="Keep this share of the candidates (of each group), 0..1, to the nearest row."),
+        typer.Option(
+            callback=a_share, help="Keep this share of the candidates (of each group), 0..1, to the nearest row."
+        ),
     ] = None,
     tokens: Annotated[
         int | None,
@@ -37,11 +47,14 @@ def select(
             min=1, help="Keep rows in order up to the first that would exceed this many tokens, all together."
         ),
     ] = None,
-    max_loss: Annotated[float | None, typer.Option(help="Keep rows whose value is at most this.")] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(callback=a_number, help="Keep rows whose value is at most this.")
+    ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
             metavar="CONDITION",
+            callback=conditions,
             help="Take rows that fulfil NAME OP VALUE on any column or field, as 'perplexity<=30' or "
             "'category==open qa'; OP one of <, <=, >, >=, ==, !=, for text == and !=. Each row is compared by its own "
             'type: a number with the number, text with the exact characters; "7" in quotes is text. Null never does. '
@@ -63,6 +76,7 @@ def select(
         float | None,
         typer.Option(
             metavar="DISTANCE",
+            callback=a_distance,
             help="Leave out a row whose embedding is closer than this to that of a better row that is kept; Euclidean "
             "between unit vectors, 0..2. The next row takes its place.",
         ),
@@ -79,15 +93,25 @@ def select(
     ] = False,
     explain: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write a JSON line for each row: kept or why not, and each term's part."),
+        typer.Option(
+            metavar="FILE",
+            callback=rows_out,
+            help="Write a JSON line for each row: kept or why not, and each term's part.",
+        ),
     ] = None,
     rule: Annotated[
         str | None,
-        typer.Option(help="Whose terms --explain shows; by default the one that SCORED.run.json names."),
+        typer.Option(
+            callback=named_rule, help="Whose terms --explain shows; by default the one that SCORED.run.json names."
+        ),
     ] = None,
     random_baseline: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write as many rows at random, from all that have a value, to compare with."),
+        typer.Option(
+            metavar="FILE",
+            callback=rows_out,
+            help="Write as many rows at random, from all that have a value, to compare with.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of --random-baseline.")] = 0,
     prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",

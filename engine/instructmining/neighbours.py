@@ -102,10 +102,13 @@ def _distances_to(
 
     done = 0
     with ThreadPoolExecutor(threads, "instructmining-neighbours") as pool:
-        for rows in pool.map(block, range(0, len(queries), _QUERIES)):
-            done += rows
-            if progress is not None:
-                progress(done, len(queries))
+        try:
+            for rows in pool.map(block, range(0, len(queries), _QUERIES)):
+                done += rows
+                if progress is not None:
+                    progress(done, len(queries))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # where it was broken off, blocks that are not begun
     return exact.distances
 
 

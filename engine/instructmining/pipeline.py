@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 from typing import Generic, TypeVar
+
+from instructmining.waiting import LOOK_S, called_off_by, check_wanted
 
 Item = TypeVar("Item")
 
@@ -15,7 +17,8 @@ Item = TypeVar("Item")
 def ahead(source: Iterable[Item], *, name: str, depth: int = 1) -> Iterator[Iterator[Item]]:
     """Run an iterator in a thread, at most ``depth`` items ahead of who takes them.
 
-    Leaving the block stops the thread once its item is done, and closes the source there.
+    Leaving the block stops the thread once its item is done, or at once where it waits for bytes or for a thread of its
+    own, and closes the source there.
 
     Args:
         source: taken in the thread alone; what it raises is raised where the item is taken.
@@ -38,7 +41,7 @@ class _Queue(Generic[Item]):
         self._depth = depth
         self._waiting: deque[Item] = deque()
         self._changed = Condition()
-        self._stopped = False  # nobody takes any more
+        self._stopped = Event()  # nobody takes any more
         self._ended = False  # nothing more comes
         self._error: BaseException | None = None
 
@@ -46,26 +49,31 @@ class _Queue(Generic[Item]):
         """The thread's work."""
         error: BaseException | None = None
         try:
-            for item in self._source:
-                with self._changed:
-                    self._waiting.append(item)
-                    self._changed.notify_all()
-                    self._changed.wait_for(lambda: self._stopped or len(self._waiting) < self._depth)
-                    if self._stopped:
-                        break
-            close = getattr(self._source, "close", None)
-            if close is not None:
-                close()
+            with called_off_by(self._stopped):
+                self._fill()
         except BaseException as problem:  # whatever it is, it belongs to who takes the items
             error = problem
         with self._changed:
             self._error, self._ended = error, True
             self._changed.notify_all()
 
+    def _fill(self) -> None:
+        for item in self._source:
+            with self._changed:
+                self._waiting.append(item)
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._stopped.is_set() or len(self._waiting) < self._depth)
+                if self._stopped.is_set():
+                    break
+        close = getattr(self._source, "close", None)
+        if close is not None:
+            close()
+
     def items(self) -> Iterator[Item]:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._ended)
+                while not self._changed.wait_for(lambda: self._waiting or self._ended, LOOK_S):
+                    check_wanted()
                 if not self._waiting:
                     if self._error is not None:
                         raise self._error
@@ -76,5 +84,5 @@ class _Queue(Generic[Item]):
 
     def stop(self) -> None:
         with self._changed:
-            self._stopped = True
+            self._stopped.set()
             self._changed.notify_all()

@@ -360,6 +360,8 @@ class RunWriter:
     def _put(self, stream: BinaryIO, line: bytes) -> None:
         try:
             stream.write(line)
+        except BrokenPipeError:  # whoever read standard output went away, which is no error of ours
+            raise
         except OSError as error:
             raise OutputError(f"{self._final or 'standard output'}: {error.strerror}") from error
 

@@ -17,6 +17,7 @@ from instructmining.errors import InputError
 from instructmining.reading.kinds import HEAD_BYTES, Packing, kind_by_name, packing_by_head
 from instructmining.reading.options import ReadOptions
 from instructmining.records import RowOrReject
+from instructmining.waiting import wait_for_bytes
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -177,10 +178,12 @@ def opened(path: str) -> Iterator[ByteSource]:
     Raises:
         InputError: the file cannot be opened or read.
     """
+    if path == STANDARD_INPUT and sys.stdin is None:
+        raise InputError("standard input is closed; give a file, or a pipe to read from")
     with ExitStack() as stack:
         try:
             raw = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(Path(path).open("rb"))
-            source = ByteSource(path, raw)
+            source = ByteSource(path, cast(BinaryIO, _Pipe(raw)) if is_pipe(path) else raw)
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from error
         yield source
@@ -204,6 +207,25 @@ def file_size(path: str) -> int:
         return file.stat().st_size
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
+
+
+class _Pipe(io.RawIOBase):
+    """What a pipe gives, as it comes; a thread that waits for more can be called off."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        try:
+            self._number: int | None = file.fileno()
+        except OSError:  # bytes of memory that stand for standard input
+            self._number = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: WriteableBuffer, /) -> int:
+        if self._number is not None:
+            wait_for_bytes(self._number)
+        return cast(io.BufferedReader, self._file).readinto1(target)
 
 
 class _Decompressed(io.RawIOBase):

@@ -1,0 +1,92 @@
+"""The commands, and their errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from instructmining import __version__
+from instructmining.errors import InstructMiningError
+from instructmining_cli.bench import bench
+from instructmining_cli.compare import compare
+from instructmining_cli.describe import describe
+from instructmining_cli.doctor import doctor
+from instructmining_cli.export import export
+from instructmining_cli.fit import fit
+from instructmining_cli.inspect import inspect
+from instructmining_cli.rescore import rescore
+from instructmining_cli.score import score
+from instructmining_cli.select import select
+
+app = typer.Typer(
+    name="instructmining",
+    help="Score instruction-tuning data and keep the best: the InstructMining indicators and rule on ONNX Runtime.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"instructmining {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(score)
+app.command()(inspect)
+app.command()(select)
+app.command()(describe)
+app.command()(compare)
+app.command()(rescore)
+app.command()(fit)
+app.command()(export)
+app.command()(bench)
+app.command()(doctor)
+
+
+_READER_GONE = 141  # what a shell shows of a command that SIGPIPE ended
+
+
+def run() -> int:
+    """Run the command of this process's arguments; the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        code = app(prog_name=app.info.name, standalone_mode=False)
+    except InstructMiningError as error:
+        typer.echo(f"error: {error}", err=True)
+        code = 1
+    except typer.Exit as error:
+        code = error.exit_code
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        code = _READER_GONE  # the command framework's own answer to it
+    except BrokenPipeError:
+        code = _READER_GONE
+    except OSError as error:
+        # The engine names the file of its errors; what has no file is the stream that we write to.
+        typer.echo(f"error: {error if error.filename else f'standard output: {error.strerror}'}", err=True)
+        code = 1
+    except Exception as error:
+        if not _is_usage_error(error):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        code = 2
+    return int(code or 0)
+
+
+def _is_usage_error(error: Exception) -> bool:
+    return hasattr(error, "show") and hasattr(error, "exit_code")

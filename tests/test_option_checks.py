@@ -1,0 +1,167 @@
+"""Wrong values of options: exit code 2, the option named, before anything is read or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from instructmining_cli.app import app
+
+ALPACA = Path(__file__).parent.parent / "examples" / "alpaca.json"
+
+# Of each option that has wrong values one of them, by its name alone or with the command's.
+WRONG = {
+    "--batches-at-once": "0",
+    "--bootstrap": "-1",
+    "--budget-tokens": "0",
+    "--choose": "al",
+    "--delimiter": "ab",
+    "--device": "gpu",
+    "--distinct": "2.5",
+    "--encoding": "utf-88",
+    "--entered": "entered.txt",
+    "--explain": "why.txt",
+    "--format": "alpacca",
+    "--fraction": "1.5",
+    "--gpu-memory": "nan",
+    "--indicators": "perplexty",
+    "--knn": "aprox",
+    "--knn-metric": "cosin",
+    "--knn-text": "promt",
+    "--left": "left.csv",
+    "--limit": "0",
+    "--map": "prompt",
+    "--max-loss": "nan",
+    "--max-row-bytes": "1",
+    "--max-tokens": "15",
+    "--only": "rewrd",
+    "--plot": "plot.png",
+    "--precision": "fp33",
+    "--preset": "dmo",
+    "--quota": "science",
+    "--random-baseline": "random.txt",
+    "--rounds": "0",
+    "--rows": "-1",
+    "--rule": "paper_v1",
+    "--sample": "0",
+    "--seed": "-1",
+    "--tokens": "0",
+    "--top": "0",
+    "--where": "perplexity",
+    "score --out": "out.txt",
+    "select --out": "out.txt",
+    "rescore --out": "out.txt",
+}
+# Text of any kind, or a name of something in a file or on the disk: that it is not there is an error, not wrong usage.
+FREE = {
+    *("--bundle", "--tensorrt", "--knn-against", "--json"),  # files and folders
+    *("describe --out", "compare --out", "fit --out", "export --out"),
+    *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
+    *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
+    *("--prefix", "--id", "--reward-model"),
+}
+NEEDED = {
+    "score": [str(ALPACA), "-o", "out.jsonl"],
+    "inspect": [str(ALPACA)],
+    "select": ["scored.jsonl", "-o", "out.jsonl"],
+    "describe": ["scored.jsonl"],
+    "compare": ["scored.jsonl", "other.jsonl"],
+    "rescore": ["scored.jsonl", "-o", "out.jsonl", "--rule", "paper-v1"],
+    "fit": ["runs.csv", "-o", "rule.json"],
+    "export": ["-o", "bundle"],
+    "bench": [str(ALPACA)],
+    "doctor": [],
+}
+NEAR = {
+    "--rule": "'paper-v1'",
+    "--indicators": "'perplexity'",
+    "--format": "'alpaca'",
+    "--preset": "'demo'",
+    "--precision": "'fp32'",
+}
+
+
+def options() -> list[tuple[str, str]]:
+    """Every option of every command that takes a value."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    return [
+        (command, option.opts[-1])
+        for command, made in commands.items()
+        for option in made.params
+        if option.opts[-1].startswith("--") and not option.is_flag
+    ]
+
+
+def test_each_option_of_each_command_has_a_wrong_value_or_is_free() -> None:
+    known = WRONG.keys() | FREE
+    assert not [pair for pair in options() if not {pair[1], " ".join(pair)} & known]
+    names = {name for pair in options() for name in (pair[1], " ".join(pair))}
+    assert not known - names
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [pair for pair in options() if {pair[1], " ".join(pair)} & WRONG.keys()]
+)
+def test_a_wrong_value_is_wrong_usage_and_names_the_option(
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: str,
+    option: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    value = WRONG.get(option) or WRONG[f"{command} {option}"]
+    assert run(command, *NEEDED[command], option, value) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert option in said
+    if option in NEAR and (command, option) not in {("describe", "--format"), ("compare", "--format")}:
+        assert NEAR[option] in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [command for command in NEEDED if command not in {"export", "doctor"}])
+def test_an_input_that_is_missing_is_an_error_of_one_line(
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    more = ["--top", "3"] if command == "select" else []
+    arguments = [argument.replace(str(ALPACA), "not-there.jsonl") for argument in NEEDED[command]]
+    assert run(command, *arguments, *more) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: ")
+    assert "No such file" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--resume", "--overwrite"), "--resume"),
+        (("--resume", "-o", "-"), "--resume"),
+        (("--map", "prompt=a", "--format", "alpaca"), "--map"),
+        (("--indicator", "mtld"), "--indicators"),
+    ],
+)
+def test_options_that_do_not_go_together_or_do_not_exist_are_wrong_usage(
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("score", *NEEDED["score"], *arguments) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_rule_file_that_is_missing_is_an_error(run: Callable[..., int], tmp_path: Path) -> None:
+    for name in (tmp_path / "mine", "mine.json"):
+        assert run("score", ALPACA, "-o", tmp_path / "out.jsonl", "--rule", name) == 1
