@@ -31,6 +31,7 @@ from instructmining.names import no_such
 from instructmining.neighbours import estimate_seconds, neighbour_distances
 from instructmining.plans import DocumentText
 from instructmining.reading.options import ReadOptions
+from instructmining.reading.values import dumps
 from instructmining.records import Approximation, Column, Example
 from instructmining.runstats import Statistics
 from instructmining.sessions import ProductSession, TopKSession
@@ -117,7 +118,7 @@ def pools_of(examples: Iterable[Example], settings: Neighbourhood) -> Pools | No
             reasons[row] = "the prompt is empty"
         elif settings.pool is not None and value is None:
             reasons[row] = f"the row has no field {settings.pool!r} to find its pool by"
-        name = None if settings.pool is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+        name = None if settings.pool is None else dumps(value, sort_keys=True).decode()
         of.append(-1 if row in reasons else numbers.setdefault(name, len(numbers)))
     return Pools(np.array(of, dtype=np.int64), list(numbers), reasons)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import orjson
-
 from instructmining.arguments import check_call, check_type
 from instructmining.errors import InputError
 from instructmining.parquet import schema_of, table_of
@@ -14,6 +12,7 @@ from instructmining.reading.arrow import IN_MEMORY, BatchedDataset, Table
 from instructmining.reading.arrow_values import first_line
 from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FormatName
+from instructmining.reading.values import loads
 from instructmining.records import ScoredRow
 from instructmining.scorer import OnReject, Scorer
 from instructmining.writers import added_fields, known_kinds, splice
@@ -94,7 +93,7 @@ def to_arrow(rows: Iterable[ScoredRow], *, prefix: str = "") -> pa.Table:
     values = []
     for number, row in enumerate(rows):
         check_type(f"row {number + 1}", row, ScoredRow, wanted="a ScoredRow of scorer.score", error=InputError)
-        values.append(orjson.loads(splice(row, prefix)))
+        values.append(loads(splice(row, prefix)))
     return table_of(values, schema_of(values, known_kinds(prefix)))
 
 

@@ -143,7 +143,7 @@ class ByteSource:
         self._path = path
         plain: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, raw), _CHUNK)
         packing = packing_by_head(plain.peek(HEAD_BYTES)[:HEAD_BYTES]) or kind_by_name(path).packing
-        self._packed = None if packing is None else _Decompressed(plain, _FRAMES[packing])
+        self._packed = None if packing is None else _Decompressed(plain, _FRAMES[packing], padded=packing == "gzip")
         self.stream: io.BufferedReader = plain
         if self._packed is not None:
             self.stream = io.BufferedReader(cast(io.RawIOBase, self._packed), _CHUNK)
@@ -229,11 +229,12 @@ class _Decompressed(io.RawIOBase):
         given: bytes that they became.
     """
 
-    def __init__(self, raw: io.BufferedReader, start: Callable[[], _Frame]) -> None:
+    def __init__(self, raw: io.BufferedReader, start: Callable[[], _Frame], *, padded: bool) -> None:
         self.taken = 0
         self.given = 0
         self._raw = raw
         self._start = start
+        self._padded = padded  # whether zero bytes may follow a frame, as tapes and block devices leave them
         self._frame: _Frame | None = None
         self._packed = b""
         self._plain = memoryview(b"")
@@ -253,6 +254,12 @@ class _Decompressed(io.RawIOBase):
                 if self._frame is not None:
                     raise EOFError("the compressed file is cut")
                 return 0
+            if self._padded and self._frame is None and self.given:
+                self.taken += len(packed)
+                self._packed = packed = packed.lstrip(b"\0")
+                self.taken -= len(packed)
+                if not packed:
+                    continue
             self._frame = self._frame or self._start()
             self._plain = memoryview(self._frame.decompress(packed))
             self._packed = b""

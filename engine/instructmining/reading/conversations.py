@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import orjson
 
 from instructmining.errors import RowError
+from instructmining.reading.values import dumps
 from instructmining.records import Turn, TurnRole
 
 SPEAKERS: Mapping[str, TurnRole] = {
@@ -174,7 +175,7 @@ def turn(item: Mapping[str, object], place: _Place, keys: TurnKeys, unread: Unre
     content = item[content_key] if content_key is not None else None
     if len(item) == 2 and isinstance(content, str):
         return Turn(known, content)
-    calls = [orjson.dumps(item[key]).decode() for key in _CALLS if item.get(key)]
+    calls = [dumps(item[key]).decode() for key in _CALLS if item.get(key)]
     if content_key is None and not calls:
         raise RowError(f"{place} has no field '{keys.content[0]}'")
     text = "" if calls and content is None else _content(content, place, content_key or "", unread)

@@ -14,6 +14,7 @@ import orjson
 from instructmining.errors import InputError
 from instructmining.reading.compression import BOM, DAMAGE, FileRows
 from instructmining.reading.options import ReadOptions
+from instructmining.reading.values import loads
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 _CHUNK = 1 << 20
@@ -102,7 +103,7 @@ class JsonRows(FileRows):
 
     def _parse(self, line: int, offset: int, text: bytes) -> RowOrReject:
         try:
-            fields = orjson.loads(text)
+            fields = loads(text)
         except orjson.JSONDecodeError as error:
             return self._reject(line, offset, _why_not_json(text, error), text)
         if not isinstance(fields, dict):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import orjson
 
+from instructmining.reading.values import dumps
+
 # A string, a bracket, or what separates members; all else is numbers, words and spaces.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
 
@@ -51,7 +53,7 @@ def without(raw: bytes, fields: Mapping[str, object], names: Collection[str]) ->
     """
     # As score wrote it, a row ends in its columns and nothing but these: bytes that open with a comma and close with
     # the row's own bracket can only be its last members.
-    end = b"," + orjson.dumps({name: value for name, value in fields.items() if name in names})[1:]
+    end = b"," + dumps({name: value for name, value in fields.items() if name in names})[1:]
     if raw.endswith(end):
         return raw[: -len(end)] + b"}"
     kept = [raw[member.key : member.value[1]] for member in members(raw) if member.name not in names]

@@ -10,12 +10,12 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
-import orjson
 
 from instructmining.errors import SelectionError
 from instructmining.linefiles import line_file
 from instructmining.reading.examples import input_digest
 from instructmining.reading.rows import Source
+from instructmining.reading.values import loads
 from instructmining.records import PREDICTION, SourceRow
 from instructmining.rules import Rule
 from instructmining.scored import ScoredRows
@@ -141,7 +141,7 @@ def select(  # noqa: PLR0913 - what Choice says may be said here by itself
         lines = (line for _, line in in_order(source, ranking.kept, content))
         rows: tuple[Mapping[str, object], ...] = ()
         if out is None:
-            rows = tuple(map(orjson.loads, lines))
+            rows = tuple(map(loads, lines))
         elif str(out) != "-":
             files.write(out, lines)
         nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []

@@ -8,12 +8,12 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import InputError, RowError, SelectionError
 from instructmining.reading.formats import detect
 from instructmining.reading.parsing import parse
+from instructmining.reading.values import loads
 from instructmining.records import Example, SourceRow
 from instructmining.scored import BLOCK_ROWS, ScoredRows
 from instructmining.selection.choices import Choice
@@ -139,7 +139,7 @@ def _examples(
     begin, size = 0, wanted + wanted // 4 + BLOCK
     while begin < len(order):
         for line, raw in in_order(source, order[begin : begin + size], lambda row: row.raw):
-            row = SourceRow(source.name, line, 0, raw, orjson.loads(raw))
+            row = SourceRow(source.name, line, 0, raw, loads(raw))
             try:
                 yield parse(row, distinct.row_format or detect([row]))
             except (RowError, InputError) as error:
