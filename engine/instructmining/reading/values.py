@@ -52,6 +52,15 @@ def utf8(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def all_utf8(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """A JSON value with every text in it as :func:`utf8` has it, for files that name others."""
+    if isinstance(value, str):
+        return utf8(value)
+    if isinstance(value, dict):
+        return {all_utf8(name): all_utf8(inner) for name, inner in value.items()}
+    return [all_utf8(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
 def _has_beyond(value: object) -> bool:
     """Whether there is a float as large as an integer beyond 64 bits."""
     waiting: list[Any] = [(value,)]

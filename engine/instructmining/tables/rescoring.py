@@ -18,7 +18,7 @@ from instructmining.linefiles import line_file, row_file
 from instructmining.reading.examples import input_digest
 from instructmining.reading.members import members
 from instructmining.reading.rows import Source
-from instructmining.reading.values import dumps
+from instructmining.reading.values import all_utf8, dumps
 from instructmining.records import PAIR_COLUMNS, PREDICTION, SourceRow, pair_columns
 from instructmining.rules import Rule
 from instructmining.scored import ScoredRows
@@ -74,7 +74,7 @@ def rescore(
                 "python": platform.python_version(),
                 **{package: version(package) for package in ("instructmining", "numpy", "orjson")},
             },
-            "scored": None if source.path is None else input_digest(source.name),
+            "scored": None if source.path is None else input_digest(str(source.path)),
             "rule": {"id": chosen.id, "digest": chosen.digest, "reward_model": chosen.reward_model},
             "bundle": bundle,
             "caution": caution,
@@ -82,7 +82,7 @@ def rescore(
             "counts": {"rows_in": rows, "rows_out": rows, "null": {PREDICTION: without_value}},
             "seconds": {"total": round(time.perf_counter() - began, 3)},
         }
-        return orjson.dumps(run, option=orjson.OPT_INDENT_2) + b"\n"
+        return orjson.dumps(all_utf8(run), option=orjson.OPT_INDENT_2) + b"\n"
 
     with line_file(target, prefix=prefix, run=run_file) as stream:
         edit = _Edit(prefix)
