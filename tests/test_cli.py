@@ -18,7 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from instructmining import writers
 from instructmining.devices import cuda_problem
+from instructmining.errors import OutputError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -574,3 +576,75 @@ def test_values_over_few_tokens_are_said_at_the_end(
     assert "perplexity over fewer than 3 tokens: 1 row; prefer the median" in capsys.readouterr().err
     assert run("score", rows, *arguments, "--indicators", "perplexity", "--overwrite") == 0
     assert "fewer than 3 tokens" not in capsys.readouterr().err
+
+
+# Numbers and names that few tools hold
+
+
+@pytest.mark.parametrize("name", ["scored.jsonl", "scored.parquet"])
+def test_large_integers_and_deep_fields_pass_through_every_command(
+    run: Callable[..., int], tmp_path: Path, name: str
+) -> None:
+    rows, scored, kept = tmp_path / "rows.jsonl", tmp_path / name, tmp_path / "kept.jsonl"
+    deep = "[" * 600 + "]" * 600
+    own = [f'{{"instruction":"a","output":"b c","id":{2**70 + number},"deep":{deep}' for number in range(3)]
+    rows.write_text("".join(f"{row}}}\n" for row in own))
+    assert run("score", rows, "-o", scored, "--indicators", "mtld,output_length") == 0
+    again = tmp_path / "again.jsonl"
+    assert run("score", scored, "-o", again, "--indicators", "mtld") == 0
+    assert run("describe", scored) == 0
+    assert run("compare", scored, again) == 0
+    arguments = ("--group-by", "id", "--top", "1", "--by", "mtld", "--where", f"id!={2**70}")
+    assert run("select", scored, "-o", kept, *arguments) == 0
+    assert kept.read_text() == "".join(f"{row}}}\n" for row in own[1:])
+    rule = tmp_path / "rule.json"
+    rule.write_text('{"intercept":1,"terms":{"mtld":1}}')
+    assert run("rescore", scored, "-o", tmp_path / "rescored.jsonl", "--rule", rule) == 0
+    assert (tmp_path / "rescored.jsonl").read_text().startswith(own[0])
+
+
+def test_a_file_whose_name_is_not_utf8_is_read_and_written(
+    run: Callable[..., int], tmp_path: Path, small_bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    latin = os.fsdecode(b"caf\xe9")
+    folder = tmp_path / latin
+    folder.mkdir()
+    rows, scored = folder / f"{latin}.jsonl", tmp_path / f"{latin}.jsonl"
+    rows.write_text('{"instruction":"a","output":"b c"}\nbad\n{"instruction":"a","output":"d"}\n')
+    neighbours = ("--bundle", small_bundle, "--indicators", "mtld,knn_1")
+    assert run("score", rows, "-o", scored, *neighbours, "--knn-against", rows) == 3
+    assert run("score", rows, "-o", scored, *neighbours, "--knn-against", rows, "--resume") == 0  # it was finished
+    assert json.loads(Path(f"{scored}.rejects.jsonl").read_text())["source"].endswith(r"caf\xe9/caf\xe9.jsonl")
+    inputs = json.loads(Path(f"{scored}.run.json").read_text())["settings"]["inputs"]
+    assert inputs[0].endswith(r"caf\xe9/caf\xe9.jsonl")
+    assert run("score", folder, "-o", tmp_path / "folder.jsonl", "--indicators", "mtld") == 3
+    assert run("describe", scored) == 0
+    assert run("compare", scored, tmp_path / "folder.jsonl") == 0
+    assert run("select", scored, "-o", folder / "kept.jsonl", "--top", "1", "--by", "mtld") == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_rows_that_do_not_go_into_a_table_are_kept_and_named(
+    run: Callable[..., int],
+    write_rows: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OutputError("the rows do not go into Parquet: why; write .jsonl")
+
+    monkeypatch.setattr(writers, "write_parquet", refuse)
+    rows = write_rows({"instruction": "a", "output": "b"})
+    assert run("score", rows, "-o", tmp_path / "out.parquet", "--indicators", "mtld") == 1
+    kept = tmp_path / "out.parquet.partial" / "rows"
+    assert f"the rows are kept as JSON lines, {kept}" in capsys.readouterr().err.replace("\n", " ")
+    assert json.loads(kept.read_text())["mtld"] == 1
+
+
+def test_an_earlier_score_that_is_a_large_integer_is_kept(
+    run: Callable[..., int], write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    scored = write_rows({"instruction": "a", "output": "b", "mtld": 2**70 + 1, "truncated": [], "score_notes": {}})
+    assert run("score", scored, "-o", tmp_path / "out.jsonl", "--indicators", "mtld,output_length") == 0
+    assert f'"mtld":{2**70 + 1}' in (tmp_path / "out.jsonl").read_text()

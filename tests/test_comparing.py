@@ -156,3 +156,21 @@ def test_the_command_shows_text_and_json_and_writes_the_rows(
     found = json.loads(capsys.readouterr().out)
     assert found["columns"]["reward"]["ks"] == compare(first, second).columns["reward"].ks
     assert run("compare", first, second, "--left", "x.jsonl", "--entered", "x.jsonl") == 2
+
+
+@pytest.mark.parametrize("number", [2**53, 2**64, 2**70])
+def test_integers_that_differ_by_one_are_different_rows(tmp_path: Path, number: int) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    first.write_bytes(line(number, 1.0) + line(number + 1, 1.0))
+    second.write_bytes(line(number, 1.0) + line(number + 2, 1.0))
+    found = compare(first, second)
+    assert (found.common, found.left, found.entered) == (1, 1, 1)
+
+
+def test_rows_nested_as_deep_as_they_are_read_are_compared(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    deep = b'{"deep":' + b"[" * 400 + b"]" * 400 + b","
+    first.write_bytes(deep + line(1, 1.0)[1:])
+    second.write_bytes(deep + line(1, 1.0)[1:] + line(1, 1.0))
+    found = compare(first, second)
+    assert (found.common, found.left, found.entered) == (1, 0, 1)

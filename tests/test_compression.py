@@ -19,6 +19,7 @@ from pyarrow import feather
 
 from instructmining.reading.examples import read_examples
 from instructmining.reading.rows import open_rows
+from instructmining.records import Reject
 
 ROWS = 5000
 ROW = {"instruction": "Name a colour that is not green.", "output": "Blue, red and yellow are others."}
@@ -139,3 +140,20 @@ def test_a_file_that_is_begun_is_read_up_to_the_end_of_its_last_row(tmp_path: Pa
     assert reader.bytes_read == len(LINES) // ROWS
     assert len(list(rows)) == ROWS - 1
     assert reader.bytes_read == len(LINES)
+
+
+@pytest.mark.parametrize("padding", [1, 511, 300_000])
+@pytest.mark.parametrize("members", [1, 2])
+def test_zero_bytes_behind_gzip_are_no_part_of_it(tmp_path: Path, padding: int, members: int) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes((gzip.compress(b'{"a":1}\n') + bytes(padding)) * members)
+    assert [row.raw for row in open_rows(str(path))] == [b'{"a":1}'] * members
+
+
+def test_other_bytes_behind_gzip_are_a_reject(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a":1}\n') + bytes(512) + b"rest")
+    row, rest = open_rows(str(path))
+    assert row.raw == b'{"a":1}'
+    assert isinstance(rest, Reject)
+    assert rest.reason.startswith("the rest of the file cannot be read")

@@ -105,3 +105,20 @@ def test_a_row_that_cannot_be_compared_is_named(text: str, value: object, messag
 def test_a_condition_is_written_in_one_way(text: str, wanted: str) -> None:
     assert str(Condition.parse(text)) == wanted
     assert Condition.parse(wanted) == Condition.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("id==9007199254740993", [False, True, False, False]),
+        ("id!=9007199254740993", [True, False, True, True]),
+        ("id>9007199254740992", [False, True, True, True]),
+        (f"id=={2**70}", [False, False, True, False]),
+        (f"id<{2**70 + 1}", [True, True, True, False]),
+        (f"id<={10**400}", [True, True, True, True]),
+        ("id>1.5", [True, True, True, True]),
+    ],
+)
+def test_integers_that_no_float_holds_are_told_apart(text: str, wanted: list[bool]) -> None:
+    assert passed(text, [2**53, 2**53 + 1, 2**70, 2**70 + 1]) == wanted
+    assert str(Condition.parse(text)) == text

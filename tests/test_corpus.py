@@ -136,6 +136,75 @@ def test_neighbours_are_of_the_same_pool(of: list[int]) -> None:
                 assert found == pytest.approx(np.sort(distances)[k], abs=1e-7)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    of=st.lists(st.integers(-1, 9), min_size=2, max_size=60),
+    near=st.sampled_from([0.0, 1e-9, 1e-7, 1e-3, 1.0]),
+    small=st.sampled_from([0, 5, 256]),
+    together=st.sampled_from([1, 8, 4096]),
+    paired=st.booleans(),
+)
+def test_pools_of_any_sizes_have_the_distances_of_brute_force(
+    of: list[int], near: float, small: int, together: int, paired: bool
+) -> None:
+    numbers = np.repeat(of, 2) if paired else np.array(of)
+    rng = np.random.default_rng(len(of))
+    points = unit_vectors(1) + near * rng.normal(size=(len(numbers), 16)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    siblings = np.arange(len(numbers)) ^ 1 if paired else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus_module, "_SMALL", small)
+        patch.setattr(corpus_module, "_TOGETHER", together)
+        found = NeighbourSearch([KNN_1, KNN_6], Neighbourhood(pool="source"), CPU).columns(
+            points, Statistics(), lambda: None, pools=Pools(numbers, list("abcdefghij"), {}), siblings=siblings
+        )
+    distances = np.linalg.norm(points[:, None].astype(np.float64) - points[None], axis=2)
+    row = np.arange(len(points))
+    apart = (numbers[:, None] != numbers) | (numbers < 0) | (row[:, None] == row)
+    if siblings is not None:
+        apart |= siblings[:, None] == row
+    ordered = np.sort(np.where(apart, np.inf, distances), axis=1)
+    for name, k in (("knn_1", 1), ("knn_6", 6)):
+        wanted = ordered[:, k - 1] if k <= len(row) else np.full(len(row), np.inf)
+        np.testing.assert_allclose(
+            found[name].values, np.where(np.isinf(wanted), np.nan, wanted), rtol=1e-12, atol=1e-15
+        )
+        assert set(found[name].notes) == set(np.flatnonzero(np.isinf(wanted) & (numbers >= 0)).tolist())
+
+
+def test_the_work_of_many_pools_grows_with_their_number() -> None:
+    """Neither searches nor reports are as many as the pools."""
+
+    def searched(pools: int, rows: int) -> tuple[int, int]:
+        calls: list[int] = []
+        reports: list[int] = []
+
+        def counted(points: NDArray[np.float32], *rest: object) -> NDArray[np.float64]:
+            calls.append(len(points))
+            return original(points, *rest)  # type: ignore[arg-type]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(corpus_module, "pool_distances", counted)
+            patch.setattr(corpus_module, "neighbour_distances", pytest.fail)
+            counts = Statistics()
+            NeighbourSearch([KNN_1], Neighbourhood(pool="id"), CPU).columns(
+                np.ones((pools * rows, 2), np.float32),
+                counts,
+                lambda: reports.append(counts.neighbours_done),
+                pools=Pools(np.arange(pools).repeat(rows), [str(pool) for pool in range(pools)], {}),
+            )
+        assert sum(calls) == (pools if rows > 1 else 0)
+        assert reports[-1] == pools * rows
+        return len(calls), len(reports)
+
+    original = corpus_module.pool_distances
+    assert searched(20_000, 1)[0] == 0
+    calls, reports = searched(4_000, 8)
+    assert calls == 8
+    assert reports <= 10
+    assert searched(8_000, 8)[0] == 16
+
+
 def test_the_rows_of_another_file_are_the_neighbours() -> None:
     points, others = unit_vectors(30), unit_vectors(45)[20:]
     columns = NeighbourSearch([KNN_1, KNN_6], Neighbourhood(against="others.jsonl"), CPU).columns(
@@ -181,6 +250,7 @@ def test_a_row_without_a_prompt_has_no_place_among_prompts() -> None:
 
 def test_distances_that_were_found_are_not_searched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_module, "_KEEP_S", 0.0)
+    monkeypatch.setattr(corpus_module, "_SMALL", 0)
     points, numbers = unit_vectors(60), np.arange(60) % 3
     pools = Pools(numbers, ["a", "b", "c"], {})
     searched: list[int] = []

@@ -180,3 +180,15 @@ def test_bytes_that_are_not_utf8_are_named(runs_file: Path) -> None:
 def test_faults_of_tables_in_memory_are_said(source: object, message: str) -> None:
     with pytest.raises(FittingError, match=message):
         read_runs(source)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cell", ["1e101", "-1e308"])
+def test_a_number_whose_square_is_none_is_an_error(runs_file: Path, cell: str) -> None:
+    runs_file.write_text(GOOD.replace("60", cell))
+    with pytest.raises(FittingError, match=r"line 2, column 'mtld': .*wanted a number between -1e\+100 and 1e\+100"):
+        read_runs(runs_file)
+
+
+def test_an_integer_that_no_float_holds_is_an_error() -> None:
+    with pytest.raises(FittingError, match="wanted a finite number"):
+        read_runs(COLUMNS | {"mtld": [60, 10**400, 65]})

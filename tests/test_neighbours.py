@@ -45,7 +45,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "_QUERIES", 7)
     monkeypatch.setattr(neighbours, "_POINTS", 13)
     monkeypatch.setattr(neighbours, "_ROWS", 11)
-    monkeypatch.setattr(neighbours, "_DIFFERENCES", 5)
     monkeypatch.setattr(candidates, "_TILE", 16)
 
 

@@ -453,13 +453,17 @@ def test_fields_inside_of_others_are_mapped_by_their_path() -> None:
         FieldOptions(map={"response": "answers.txt"}).shape_of([first])
 
 
-def test_calls_of_tools_that_are_nested_too_deeply_reject_the_row() -> None:
-    call: object = "x"
-    for _ in range(400):
-        call = [call]
-    fields = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": call}]}
+def test_calls_of_tools_are_written_as_deep_as_rows_are_read() -> None:
+    def nested(depth: int) -> Example:
+        call: object = "x"
+        for _ in range(depth):
+            call = [call]
+        fields = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": call}]}
+        return parse(SourceRow("rows.jsonl", 1, 0, b"", fields), "messages")
+
+    assert nested(400).response_texts == ["[" * 400 + '"x"' + "]" * 400]
     with pytest.raises(RowError, match="nested too deeply"):
-        parse(SourceRow("rows.jsonl", 1, 0, b"", fields), "messages")
+        nested(1100)
 
 
 def test_an_empty_parent_is_none_and_trees_may_be_mixed_where_nothing_names_them() -> None:

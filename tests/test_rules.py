@@ -27,6 +27,11 @@ REASONS = [
     (b'{"intercept": 1, "terms": {"reward": "2"}}', "'reward' is '2', wanted a finite number"),
     (b'{"intercept": 1, "terms": {"reward": null}}', "'reward' is None, wanted a finite number"),
     (b'{"intercept": 1, "terms": {"reward": NaN}}', "invalid JSON"),
+    (
+        b'{"intercept": 1, "terms": {"reward": 1}, "provenance": "a paper"}',
+        "'provenance' is 'a paper', wanted an object",
+    ),
+    (b'{"intercept": 1, "terms": {"reward": 1}, "provenance": ["a"]}', "'provenance' is ['a'], wanted an object, as"),
 ]
 
 

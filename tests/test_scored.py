@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instructmining import scored
+from instructmining import compare, describe, rescore, scored
 from instructmining.errors import InputError, RuleError, SelectionError
+from instructmining.reading.options import MAX_ROW_BYTES
 from instructmining.rules import Rule
 from instructmining.scored import ScoredRows
+from instructmining.selection import select
 
 Write = Callable[..., Path]
 
@@ -76,3 +78,22 @@ def test_a_bundle_that_gives_what_is_missing_is_named(write_rows: Write, small_b
         ScoredRows(path).check_terms(rule)
     with pytest.raises(RuleError, match="No bundle here has the role unieval for it"):
         ScoredRows(path).check_terms(Rule("r", 0.0, {"coherence": 1.0}), bundles=[small_bundle])
+
+
+def test_a_block_ends_at_its_bytes_too(write_rows: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scored, "BLOCK_BYTES", 50)
+    source = ScoredRows(write_rows(*[{"mtld": number, "text": "x" * 20} for number in range(5)]))
+    assert [len(block) for block in source.row_blocks()] == [2, 2, 1]
+
+
+def test_a_row_at_the_limit_of_score_is_read_with_its_columns(tmp_path: Path) -> None:
+    own = b'{"output":"%s"' % (b"x" * (MAX_ROW_BYTES - 13))
+    row = own + b',"mtld":1.5,"truncated":[],"score_notes":{}}'
+    assert len(own) + 1 == MAX_ROW_BYTES
+    path = tmp_path / "scored.jsonl"
+    path.write_bytes(row)
+    assert describe(path).rows == 1
+    assert rescore(path, tmp_path / "again.jsonl", Rule("r", 1.0, {"mtld": 2.0})).rows == 1
+    assert compare(path, tmp_path / "again.jsonl").common == 1
+    select(path, tmp_path / "kept.jsonl", top=1, by="mtld")
+    assert (tmp_path / "kept.jsonl").read_bytes() == own + b"}\n"

@@ -11,6 +11,7 @@ from instructmining.batches import Batching
 from instructmining.errors import ResumeError
 from instructmining.journal import SPOOLED, WRITTEN, Journal
 from instructmining.reading.examples import ExampleReader, input_digest
+from instructmining.reading.values import all_utf8
 from instructmining.records import Position
 from instructmining.scorer import Scorer
 from instructmining_cli.runs import Run
@@ -22,7 +23,7 @@ def identity_of(
     scorer: Scorer, inputs: Sequence[str], settings: Mapping[str, object], origin: str
 ) -> dict[str, object]:
     """All that the rows of a run depend on, and where its batch sizes came from."""
-    return {
+    identity = {
         "instructmining": __version__,
         "onnxruntime": scorer.runtime_version,
         "device": scorer.device.kind,
@@ -34,6 +35,8 @@ def identity_of(
         "batching": asdict(scorer.batching),
         _BUDGET_FROM: origin,
     }
+    found: dict[str, object] = all_utf8(identity)
+    return found
 
 
 def check_identity(kept: Mapping[str, object], identity: Mapping[str, object], out: str) -> None:

@@ -22,6 +22,7 @@ from instructmining.corpus import Neighbourhood
 from instructmining.errors import InstructMiningError
 from instructmining.reading.examples import ExampleReader
 from instructmining.reading.options import ReadOptions
+from instructmining.reading.values import all_utf8
 from instructmining.records import PAIR_COLUMNS, PREDICTION, Position, ScoredRow, ScoredWindow
 from instructmining.runstats import Statistics, Work
 from instructmining.scorer import Scorer
@@ -247,7 +248,7 @@ class Run:
         bundle, rule, statistics = self.scorer.bundle, self.scorer.rule, self.statistics
         elapsed = time.perf_counter() - self._begin
         packages = ("numpy", "orjson", "tokenizers")
-        return {
+        run = {
             "started_at": self._begun_at.isoformat(timespec="seconds"),
             "versions": {
                 "instructmining": __version__,
@@ -301,6 +302,8 @@ class Run:
                 **{stage: round(seconds, 3) for stage, seconds in statistics.seconds.items()},
             },
         }
+        said: dict[str, object] = all_utf8(run)
+        return said
 
     def _knn_as_json(self) -> dict[str, object] | None:
         if not self.scorer.searches_neighbours:

@@ -51,7 +51,7 @@ class Stopping:
         if os.name == "posix" and self._wakeup < 0:
             reader, self._wakeup = os.pipe()
             os.set_blocking(self._wakeup, False)
-            Thread(target=self._watch, args=(reader,), name="instructmining-signals", daemon=True).start()
+            Thread(target=self._watch, args=(reader,), name="signals of instructmining", daemon=True).start()
         if self._wakeup >= 0:
             signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         for number in _WORDS:

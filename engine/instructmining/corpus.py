@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from array import array
@@ -25,11 +26,13 @@ from instructmining.devices import Device, cpu_threads
 from instructmining.errors import RuleError
 from instructmining.indicators import CorpusIndicator
 from instructmining.journal import write_whole
+from instructmining.knn.pools import pool_distances
 from instructmining.names import no_such
 from instructmining.neighbours import estimate_seconds, neighbour_distances
 from instructmining.plans import DocumentText
 from instructmining.reading.formats import FieldOptions
 from instructmining.reading.options import ReadOptions
+from instructmining.reading.values import dumps
 from instructmining.records import Approximation, Column, Example
 from instructmining.runstats import Statistics
 from instructmining.sessions import ProductSession, TopKSession
@@ -38,7 +41,11 @@ Search: TypeAlias = Literal["exact", "approx"]
 Metric: TypeAlias = Literal["euclidean", "cosine"]
 _WORTH_A_WORD = 20_000  # rows; fewer are searched in seconds
 _KEEP_S = 20.0  # between two times that distances found so far are kept
+_REPORT_S = 0.1  # at least, between two reports
 _COPIED = 4096  # rows at a time
+_SMALL = 64  # rows at most of a pool that is searched together with others of its size
+_TOGETHER = 4096  # rows at most in such pools that are searched at a time
+_IN_MEMORY = 1 << 26  # bytes at most of a pool's embeddings that are gathered in memory, not on disk
 _ROUNDING = 1e-12  # relative, of a distance that is computed in float64
 
 
@@ -113,7 +120,7 @@ def pools_of(examples: Iterable[Example], settings: Neighbourhood) -> Pools | No
             reasons[row] = "the prompt is empty"
         elif settings.pool is not None and value is None:
             reasons[row] = f"the row has no field {settings.pool!r} to find its pool by"
-        name = None if settings.pool is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+        name = None if settings.pool is None else dumps(value, sort_keys=True).decode()
         of.append(-1 if row in reasons else numbers.setdefault(name, len(numbers)))
     return Pools(np.array(of, dtype=np.int64), list(numbers), reasons)
 
@@ -171,39 +178,40 @@ class NeighbourSearch:
             against: float32 (others, size) of the rows that are the neighbours in place of these.
             kept: a path beside which distances are kept for a run that is resumed, and taken from where they are there.
         """
-        columns = {indicator.column: Column(np.full(len(embeddings), np.nan)) for indicator in self._indicators}
-        parts = _parts(len(embeddings), pools)
+        report = _throttled(reported := report)
         counts.neighbours_wanted = len(embeddings)
+        of = np.zeros(len(embeddings), dtype=np.int64) if pools is None else pools.of
+        siblings = None if against is not None else siblings
+        others = _others(of, siblings, against)
+        ks = np.array([indicator.k for indicator in self._indicators])
         with counts.timed("neighbours"):
-            found = _Distances(kept, (len(embeddings), len(columns)), counts)
-            for number, (name, rows) in enumerate(parts):
-                apart = None if siblings is None or against is not None else _places_in(rows, siblings[rows])
-                others = np.full(len(rows), len(rows) - 1 if against is None else len(against))
-                if apart is not None:
-                    others -= apart >= 0
-                for indicator in self._indicators:
-                    for few in np.unique(others[others < indicator.k]).tolist():
-                        reason = _too_few(indicator.k, few, name, against=against is not None)
-                        columns[indicator.column].notes.update(dict.fromkeys(rows[others == few].tolist(), reason))
-                enough = [at for at, indicator in enumerate(self._indicators) if indicator.k <= others.max(initial=0)]
-                if enough and number >= found.parts:
-                    ks = [self._indicators[at].k for at in enough]
-                    checkpoint = kept.with_name(f"{kept.name}.{number}.npz") if kept is not None else None
-                    with _gathered(embeddings, rows) as points:
-                        search = partial(self._distances, points, counts=counts, report=report, checkpoint=checkpoint)
-                        if apart is None:
-                            distances = search(ks, against=against)
-                        else:
-                            distances = _without_siblings(points, apart, ks, search)
-                    distances[others[:, None] < np.array(ks)] = np.nan
-                    found.values[np.ix_(rows, np.array(enough))] = distances
+            found = _Distances(kept, (len(embeddings), len(ks)), counts)
+            small = 0 if self.settings.pool is None else _SMALL
+            parts = _parts(of, small=small)
+            for number, part in enumerate(parts):
+                before = counts.neighbours_done
+                wanted = np.flatnonzero(ks <= others[part].max())
+                if len(wanted) and number >= found.parts:
+                    task = _Part(part, ks[wanted].tolist(), None if siblings is None else siblings[part])
+                    if part.shape[1] <= small:
+                        distances = task.together(embeddings)
+                    else:
+                        checkpoint = kept.with_name(f"{kept.name}.{number}.npz") if kept is not None else None
+                        search = partial(self._distances, counts=counts, report=report, checkpoint=checkpoint)
+                        distances = task.alone(embeddings, partial(search, against=against))
+                    distances[others[part][..., None] < ks[wanted]] = np.nan
+                    found.values[part[..., None], wanted] = distances
                 found.keep(number + 1, counts, last=number + 1 == len(parts))
-                counts.neighbours_done = sum(len(of) for _, of in parts[: number + 1])
-        if pools is not None:
-            for column in columns.values():
-                column.notes.update(pools.reasons)
+                counts.neighbours_done = before + part.size
+                report()
+        reported()
         values = found.values if self.settings.metric == "euclidean" else found.values**2 / 2
-        return {name: Column(values[:, at], column.notes) for at, (name, column) in enumerate(columns.items())}
+        names: Sequence[str | None] = [None] if pools is None else pools.names
+        columns = {}
+        for at, indicator in enumerate(self._indicators):
+            notes = _too_few_others(indicator.k, others, of, names, against=against is not None)
+            columns[indicator.column] = Column(values[:, at], {**notes, **({} if pools is None else pools.reasons)})
+        return columns
 
     def _distances(
         self,
@@ -238,6 +246,32 @@ class NeighbourSearch:
         return neighbour_distances(points, ks, self._search, progress=progress, checkpoint=kept)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Pools of one size that are searched at a time; distances are float64 (pools, rows, ks)."""
+
+    rows: NDArray[np.int64]  # (pools, rows) of the embeddings, ascending in each pool
+    ks: Sequence[int]
+    siblings: NDArray[np.int64] | None  # (pools, rows) of the embeddings, −1 where there is none
+
+    def together(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Distances in small pools, all at once."""
+        excluded = None if self.siblings is None else self.siblings[..., None] == self.rows[:, None]
+        return pool_distances(embeddings[self.rows], self.ks, excluded)
+
+    def alone(
+        self,
+        embeddings: NDArray[np.float32],
+        search: Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """Distances in a single pool, by a search that knows no siblings."""
+        with _gathered(embeddings, self.rows[0]) as points:
+            if self.siblings is None:
+                return search(points, self.ks)[None]
+            places = _places_in(self.rows[0], self.siblings[0])
+            return _without_siblings(points, places, self.ks, partial(search, points))[None]
+
+
 class _Distances:
     """Distances as they are found, part by part, kept beside a path now and then."""
 
@@ -263,13 +297,50 @@ class _Distances:
         self._kept_at = time.monotonic()
 
 
-def _parts(rows: int, pools: Pools | None) -> list[tuple[str | None, NDArray[np.int64]]]:
-    """Rows that are neighbours of each other, with the name of their pool."""
-    if pools is None:
-        return [(None, np.arange(rows))]
-    order = np.argsort(pools.of, kind="stable")
-    begins = np.searchsorted(pools.of[order], np.arange(len(pools.names) + 1))
-    return [(name, order[begins[at] : begins[at + 1]]) for at, name in enumerate(pools.names)]
+def _throttled(report: Callable[[], None]) -> Callable[[], None]:
+    """Reports at once, then at most ten times a second."""
+    due = -math.inf
+
+    def now_and_then() -> None:
+        nonlocal due
+        if (now := time.monotonic()) >= due:
+            due = now + _REPORT_S
+            report()
+
+    return now_and_then
+
+
+def _others(
+    of: NDArray[np.int64], siblings: NDArray[np.int64] | None, against: NDArray[np.float32] | None
+) -> NDArray[np.int64]:
+    """How many neighbours each row has, (rows,); −1 for a row without a pool."""
+    if against is not None:
+        return np.where(of < 0, -1, len(against))
+    sizes = np.bincount(of[of >= 0], minlength=1)
+    others = sizes[of] - 1
+    if siblings is not None:
+        others -= siblings >= 0
+    return np.where(of < 0, -1, others)
+
+
+def _parts(of: NDArray[np.int64], *, small: int) -> list[NDArray[np.int64]]:
+    """Rows that are searched at a time, each (pools, rows): small pools of one size, or a larger one alone.
+
+    Args:
+        of: (rows,) number of each row's pool, −1 where it has none.
+        small: most rows of a small pool.
+    """
+    order = np.argsort(of, kind="stable")
+    order = order[np.searchsorted(of[order], 0) :]
+    sizes = np.bincount(of[order])
+    begins = np.cumsum(sizes) - sizes
+    parts = []
+    for size in np.unique(sizes[(sizes > 0) & (sizes <= small)]).tolist():
+        rows = order[begins[sizes == size][:, None] + np.arange(size)]
+        together = max(_TOGETHER // size, 1)
+        parts += [rows[begin : begin + together] for begin in range(0, len(rows), together)]
+    large = np.flatnonzero(sizes > small).tolist()
+    return parts + [order[None, begins[pool] : begins[pool] + sizes[pool]] for pool in large]
 
 
 def _places_in(rows: NDArray[np.int64], siblings: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -305,6 +376,20 @@ def _without_siblings(
     return np.stack(found, axis=1)
 
 
+def _too_few_others(
+    k: int, others: NDArray[np.int64], of: NDArray[np.int64], names: Sequence[str | None], *, against: bool
+) -> dict[int, str]:
+    """Why rows have no k-th neighbour, by row; nothing of rows without a pool."""
+    reasons: dict[tuple[int, int], str] = {}  # of rows of one pool one text
+    notes = {}
+    for row in np.flatnonzero((others < k) & (of >= 0)).tolist():
+        key = int(of[row]), int(others[row])
+        if key not in reasons:
+            reasons[key] = _too_few(k, key[1], names[key[0]], against=against)
+        notes[row] = reasons[key]
+    return notes
+
+
 def _too_few(k: int, others: int, pool: str | None, *, against: bool) -> str:
     if against:
         return f"{others} rows to compare with; the distance to neighbour {k} needs {k}"
@@ -314,9 +399,12 @@ def _too_few(k: int, others: int, pool: str | None, *, against: bool) -> str:
 
 @contextmanager
 def _gathered(embeddings: NDArray[np.float32], rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-    """Some of the embeddings one after the other, on disk where they are not all of them."""
+    """Some of the embeddings one after the other, on disk where they are many."""
     if len(rows) == len(embeddings):
         yield embeddings
+        return
+    if len(rows) * embeddings.itemsize * embeddings.shape[1] <= _IN_MEMORY:
+        yield embeddings[rows]
         return
     with tempfile.TemporaryFile(prefix="instructmining-") as file:
         for begin in range(0, len(rows), _COPIED):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import orjson
-
 from instructmining.arguments import check_call, check_type
 from instructmining.errors import InputError
 from instructmining.parquet import schema_of, table_of
@@ -15,6 +13,7 @@ from instructmining.reading.arrow_values import first_line
 from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FormatName
 from instructmining.reading.objects import is_objects
+from instructmining.reading.values import loads
 from instructmining.records import SCORE_COLUMNS, ScoredRow
 from instructmining.scorer import OnReject, Scorer
 from instructmining.writers import added_fields, added_names, known_kinds, splice
@@ -98,7 +97,7 @@ def to_arrow(rows: Iterable[ScoredRow], *, prefix: str = "") -> pa.Table:
     values = []
     for number, row in enumerate(rows):
         check_type(f"row {number + 1}", row, ScoredRow, wanted="a ScoredRow of scorer.score", error=InputError)
-        values.append(orjson.loads(splice(row, prefix)))
+        values.append(loads(splice(row, prefix)))
     return table_of(values, schema_of(values, known_kinds(prefix)))
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.candidates import Checkpoint, Products, Vectors, largest_products, one_tile, tiles_of
+from instructmining.knn.crowds import Compute, Crowds, OpenRows
+from instructmining.knn.float64 import smallest
 
 # (queries, points, k) → the k largest inner products of each query, descending, and their points' indices
 TopK: TypeAlias = Callable[[Vectors, Vectors, int], tuple[NDArray[np.float32], NDArray[np.int64]]]
@@ -22,9 +24,7 @@ _QUERIES = 512
 _POINTS = 16384
 _ROWS = 4096  # whose candidates are settled at a time
 _MARGIN = 4  # candidates beyond the neighbours wanted, for those that float32 cannot tell apart
-_WIDER = 8  # how many times more candidates the next search takes where the last was not certain
 _PRODUCT_ERROR = 1e-5  # of a float32 inner product of unit vectors, with room to spare
-_DIFFERENCES = 8192  # pairs whose differences are held at a time
 _OVERHEAD = 1.1  # merging and settling beside the tiles: a tenth to a fifth of 20,000 rows, less of more
 
 
@@ -40,8 +40,8 @@ def neighbour_distances(
     """Euclidean distances from each row to its k-th nearest other row, for several k by one search.
 
     Candidates come from inner products in float32; those that decide are then computed from the differences in
-    float64, because the square root of 2 − 2·cos errs by 3e-4 between near duplicates. Where a row that was left out
-    could still be nearer, within float32's error, the search is widened until none can.
+    float64, because the square root of 2 − 2·cos errs by 3e-4 between near duplicates. Rows for which one that was left
+    out could still be nearer, within float32's error, are then searched together with those near them, in float64.
 
     Args:
         points: float32 (rows, size), near unit length, in memory or mapped from a file.
@@ -55,61 +55,59 @@ def neighbour_distances(
     Returns:
         float64 (rows, ks), or (queries, ks).
     """
+    exact = _Exact(points, ks, queries)
     if queries is not None:
-        return _distances_to(points, ks, search, queries, progress)
-    rows = len(points)
-    exact = _Exact(points, ks)
-    if isinstance(search, Products):
-        wanted = min(max(ks) + _MARGIN, rows - 1)
-
-        def report(share: float) -> None:
-            if progress is not None:
-                progress(min(int(share * rows), rows - 1), rows)
-
-        found = largest_products(points, wanted, search, report=report, checkpoint=checkpoint)
-        for begin in range(0, rows, _ROWS):
-            block = np.arange(begin, min(begin + _ROWS, rows))
-            floor = found.products[block].min(axis=1)
-            open_rows = exact.settle(block, found.products[block], found.where[block], floor)
-            for part in range(0, len(open_rows), _QUERIES):
-                exact.widen(open_rows[part : part + _QUERIES], wanted * _WIDER, partial(_top_k, search))
-        if progress is not None:
-            progress(rows, rows)
+        open_rows = _among_others(exact, max(ks) + _MARGIN, search, progress)
+    elif isinstance(search, Products):
+        open_rows = _by_tiles(exact, min(max(ks) + _MARGIN, len(points) - 1), search, progress, checkpoint)
     else:
-        for begin in range(0, rows, _QUERIES):
-            block = np.arange(begin, min(begin + _QUERIES, rows))
-            exact.widen(block, max(ks) + 1 + _MARGIN, search)  # the row itself is among them
-            if progress is not None:
-                progress(int(block[-1]) + 1, rows)
+        open_rows = _by_blocks(exact, max(ks) + 1 + _MARGIN, search, 1, progress)  # the row itself is among them
+    exact.finish(open_rows, search.compute if isinstance(search, Products) else _products)
+    if progress is not None:
+        progress(len(exact.distances), len(exact.distances))
     return exact.distances
 
 
-def _distances_to(
-    points: Vectors, ks: Sequence[int], search: TopK | Products, queries: Vectors, progress: Progress | None
-) -> NDArray[np.float64]:
-    exact = _Exact(points, ks, queries)
-    wanted = max(ks) + _MARGIN
+def _by_tiles(
+    exact: _Exact, wanted: int, products: Products, progress: Progress | None, checkpoint: Checkpoint | None
+) -> list[OpenRows]:
+    rows = len(exact.distances)
+
+    def report(share: float) -> None:
+        if progress is not None:
+            progress(min(int(share * rows), rows - 1), rows)
+
+    found = largest_products(exact.points, wanted, products, report=report, checkpoint=checkpoint)
+    open_rows = []
+    for begin in range(0, rows, _ROWS):
+        block = np.arange(begin, min(begin + _ROWS, rows))
+        floor = found.products[block].min(axis=1)
+        open_rows.append(exact.settle(block, found.products[block], found.where[block], floor))
+    return open_rows
+
+
+def _among_others(exact: _Exact, wanted: int, search: TopK | Products, progress: Progress | None) -> list[OpenRows]:
     if isinstance(search, Products):
-        top_k: TopK = partial(_top_k, search)
-        threads = search.threads
-    else:
-        top_k, threads = search, 1
+        return _by_blocks(exact, wanted, partial(_top_k, search), search.threads, progress)
+    return _by_blocks(exact, wanted, search, 1, progress)
 
-    def block(begin: int) -> int:
-        rows = np.arange(begin, min(begin + _QUERIES, len(queries)))
-        exact.widen(rows, wanted, top_k)
-        return len(rows)
 
-    done = 0
+def _by_blocks(exact: _Exact, wanted: int, top_k: TopK, threads: int, progress: Progress | None) -> list[OpenRows]:
+    rows = len(exact.distances)
+
+    def block(begin: int) -> OpenRows:
+        return exact.search(np.arange(begin, min(begin + _QUERIES, rows)), wanted, top_k)
+
+    open_rows = []
     with ThreadPoolExecutor(threads, "instructmining-neighbours") as pool:
         try:
-            for rows in pool.map(block, range(0, len(queries), _QUERIES)):
-                done += rows
-                if progress is not None:
-                    progress(done, len(queries))
+            for begin, found in zip(range(0, rows, _QUERIES), pool.map(block, range(0, rows, _QUERIES)), strict=True):
+                open_rows.append(found)
+                if progress is not None and begin + _QUERIES < rows:
+                    progress(begin + _QUERIES, rows)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # where it was broken off, blocks that are not begun
-    return exact.distances
+    return open_rows
 
 
 def kth_distances(
@@ -148,8 +146,8 @@ class _Exact:
 
     def __init__(self, points: Vectors, ks: Sequence[int], queries: Vectors | None = None) -> None:
         """The distances of the points to each other, or of queries, which are other rows, to them."""
+        self.points = np.asarray(points)
         self._among = queries is None
-        self._points = np.asarray(points)
         self._queries = np.asarray(points if queries is None else queries)
         self.distances = np.empty((len(self._queries), len(ks)), dtype=np.float64)
         self._ks = tuple(ks)
@@ -157,11 +155,19 @@ class _Exact:
         self._query_squares = self._squares if queries is None else _squares(queries)
         self._shortest = float(self._squares.min())
         longest = max(float(self._squares.max()), float(self._query_squares.max(initial=0.0)))
-        self._error = _PRODUCT_ERROR * max(1.0, longest)
+        self._error = 2 * _PRODUCT_ERROR * max(1.0, longest)  # of a squared distance
+
+    def search(self, rows: NDArray[np.int64], wanted: int, top_k: TopK) -> OpenRows:
+        """Find candidates of rows and settle these; returns the rows that need more."""
+        products, where = _candidates(self._queries[rows], self.points, wanted, top_k)
+        floor = products.min(axis=1)
+        if self._among:
+            products[where == rows[:, None]] = -np.inf  # a row is not its own neighbour
+        return self.settle(rows, products, where, floor)
 
     def settle(
         self, rows: NDArray[np.int64], products: NDArray[np.float32], where: Places, floor: NDArray[np.float32]
-    ) -> NDArray[np.int64]:
+    ) -> OpenRows:
         """Set the distances of rows from their candidates; returns the rows that need more candidates.
 
         Args:
@@ -171,46 +177,36 @@ class _Exact:
             floor: (rows,) no row left out has a larger product.
         """
         squared = self._query_squares[rows][:, None] + self._squares[where] - 2 * products.astype(np.float64)
-        # Computed exactly, a squared distance changes by at most twice the products' error, and so does the k-th
-        # smallest of them: only those within twice that of it decide, and only they are computed.
-        decides = np.zeros(squared.shape, dtype=bool)
-        for kth in self._kth(squared):
-            decides |= np.abs(squared - kth[:, None]) <= 4 * self._error
-        pairs, columns = np.nonzero(decides)
-        for begin in range(0, len(pairs), _DIFFERENCES):
-            part, column = pairs[begin : begin + _DIFFERENCES], columns[begin : begin + _DIFFERENCES]
-            difference = self._points[where[part, column]].astype(np.float64) - self._queries[rows[part]]
-            squared[part, column] = np.einsum("pd,pd->p", difference, difference)
-        found = self._kth(squared)
+
+        def differences(row: NDArray[np.intp], column: NDArray[np.intp]) -> NDArray[np.float64]:
+            found: NDArray[np.float64] = self.points[where[row, column]].astype(np.float64) - self._queries[rows[row]]
+            return found
+
+        found = smallest(squared, self._error, self._ks, differences)
         self.distances[rows] = np.sqrt(np.stack(found, axis=1))
         farthest = np.max(found, axis=0)
-        nearest_left_out = self._query_squares[rows] + self._shortest - 2 * (floor.astype(np.float64) + self._error)
-        uncertain = (farthest > nearest_left_out) & (farthest > 0)
-        open_rows: NDArray[np.int64] = rows[uncertain]
-        return open_rows
+        nearest_left_out = self._query_squares[rows] + self._shortest - 2 * floor.astype(np.float64) - self._error
+        still = (farthest > nearest_left_out) & (farthest > 0)
+        return OpenRows.of(rows[still], farthest[still], squared[still], where[still], self._error)
 
-    def widen(self, rows: NDArray[np.int64], wanted: int, top_k: TopK) -> None:
-        """Set the distances of rows, among more and more candidates until they are certain."""
-        points = len(self._points)
-        while len(rows):
-            products, where = _candidates(self._queries[rows], self._points, min(wanted, points), top_k)
-            floor = products.min(axis=1) if wanted < points else np.full(len(rows), -np.inf, dtype=np.float32)
-            if self._among:
-                products[where == rows[:, None]] = -np.inf  # a row is not its own neighbour
-            rows = self.settle(rows, products, where, floor)
-            wanted *= _WIDER
-
-    def _kth(self, squared: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """The k-th smallest of each row, for each k."""
-        places = [k - 1 for k in self._ks]
-        ordered = np.partition(squared, sorted(set(places)), axis=1)
-        return [ordered[:, place] for place in places]
+    def finish(self, parts: Sequence[OpenRows], compute: Compute) -> None:
+        """Set the distances of the rows that need more candidates."""
+        open_rows = OpenRows.joined(parts)
+        crowds = Crowds(
+            self.points, self._queries, self._among, self._ks, compute, squares=self._squares, error=self._error
+        )
+        for found in crowds.search(open_rows):
+            self.distances[found.rows] = np.sqrt(found.squared)
 
 
 def _squares(points: Vectors) -> NDArray[np.float64]:
     """Squared lengths, (rows,)."""
     blocks = (points[begin : begin + _ROWS] for begin in range(0, len(points), _ROWS))
     return np.concatenate([np.empty(0), *(np.einsum("rd,rd->r", part, part, dtype=np.float64) for part in blocks)])
+
+
+def _products(queries: Vectors, points: Vectors) -> NDArray[np.float32]:
+    return queries @ points.T
 
 
 def _top_k(

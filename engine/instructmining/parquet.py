@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
-import orjson
-
 from instructmining.errors import OutputError
 from instructmining.reading.arrow_values import JSON_FIELD, first_line
+from instructmining.reading.values import dumps, loads
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MORE_FIELDS = b"instructmining:more_fields"  # in a field's metadata: it holds the fields that have none of their own
 GROUP_ROWS = 10_000
 GROUP_BYTES = 64 << 20  # of JSON; a row group ends at the first of the two
 _MOST_FIELDS = 4096  # of a row
+_MOST_COLUMNS = 1024  # of numbers or texts that an object inside a row is parted into; with more it is kept as JSON
 _MOST_KEYS = 256  # of an object inside a row; with more it is taken for a mapping, which is kept as JSON
 _DEEPEST = 16  # lists and objects inside each other
 _LEVEL = 3  # of zstd
@@ -88,7 +90,8 @@ class Shape:
             return None if item is None else pa.list_(item)
         if self._kinds == {"object"} and self._fields:
             fields = {name: shape.type() for name, shape in self._fields.items()}
-            return None if None in fields.values() else pa.struct(list(fields.items()))
+            few = None not in fields.values() and sum(map(_columns_of, fields.values())) <= _MOST_COLUMNS
+            return pa.struct(list(fields.items())) if few else None
         if self._kinds <= {"int", "float"} and self._kinds:
             return self._number()
         # Where there is no value at all, text: other tools know no column without a type.
@@ -104,9 +107,9 @@ class Shape:
         import pyarrow as pa  # noqa: PLC0415 - only where tables are written
 
         if self._kinds == {"int"}:
-            if self._largest < 2**63:
+            if self._smallest >= -(2**63) and self._largest < 2**63:
                 return pa.int64()
-            return pa.uint64() if self._smallest >= 0 else None
+            return pa.uint64() if self._smallest >= 0 and self._largest < 2**64 else None
         return pa.float64() if self._fits("number") else None
 
 
@@ -121,14 +124,14 @@ def write_parquet(lines: BinaryIO, target: BinaryIO, known: Mapping[str, Kind]) 
         known: what is known of fields beforehand, by name.
 
     Raises:
-        OutputError: there are too many fields for a table, or the values do not go into one.
+        OutputError: the values do not go into a table.
         OSError: the disk does not take it.
     """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are written
     import pyarrow.parquet as pq  # noqa: PLC0415 - only where tables are written
 
     begin = lines.tell()
-    schema = schema_of((orjson.loads(line) for line in lines), known)
+    schema = schema_of((loads(line) for line in lines), known)
     lines.seek(begin)
     try:
         with pq.ParquetWriter(target, schema, compression="zstd", compression_level=_LEVEL) as writer:
@@ -141,62 +144,67 @@ def write_parquet(lines: BinaryIO, target: BinaryIO, known: Mapping[str, Kind]) 
 def schema_of(rows: Iterable[Mapping[str, object]], known: Mapping[str, Kind]) -> pa.Schema:
     """The fields of all rows in the order in which they are met, those known last, with types that hold all values.
 
-    A field whose values have no common type, with objects that have no names or too many, or whose name is known for
-    that, is text with JSON in it, marked as such in its metadata.
-
-    Raises:
-        OutputError: there are too many fields.
+    A field whose values have no common type, with integers beyond 64 bits, with objects that have no names or too many,
+    or whose name is known for that, is text with JSON in it, marked as such in its metadata. Of rows with too many
+    fields for a table, those met last are together in one such field, ``more_fields``.
     """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are written
 
     shapes: dict[str, Shape] = {}
+    more = False
     for row in rows:
         for name, value in row.items():
             if name not in shapes:
-                if len(shapes) == _MOST_FIELDS:
-                    raise OutputError(f"the rows have more than {_MOST_FIELDS} fields, too many for Parquet")
+                if len(shapes) >= _MOST_FIELDS and name not in known:
+                    more = True
+                    continue
                 shapes[name] = Shape()
             shapes[name].add(value)
     # What was added to a row stands behind its own fields, also behind those that only later rows have.
     ordered = [name for name in shapes if name not in known] + [name for name in shapes if name in known]
+    json_field = partial(pa.field, type=pa.string(), metadata={JSON_FIELD: b"1"})
     fields = []
     for name in ordered:
         kind = shapes[name].type(known.get(name))
-        fields.append(
-            pa.field(name, kind) if kind is not None else pa.field(name, pa.string(), metadata={JSON_FIELD: b"1"})
-        )
+        fields.append(pa.field(name, kind) if kind is not None else json_field(name))
+    if more:
+        fields.append(json_field(_free_name(shapes)).with_metadata({JSON_FIELD: b"1", MORE_FIELDS: b"1"}))
     return pa.schema(fields)
 
 
 def table_of(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of that schema; a field that a row lacks is null.
-
-    Raises:
-        OutputError: a value has too many lists or objects inside each other.
-    """
+    """Rows as a table of that schema; a field that a row lacks is null."""
     import pyarrow as pa  # noqa: PLC0415 - only where tables are written
 
     columns = []
+    names = frozenset(schema.names)
     for field in schema:
-        values = [row.get(field.name) for row in rows]
+        if field.metadata and MORE_FIELDS in field.metadata:
+            values: list[object] = [{name: row[name] for name in row if name not in names} or None for row in rows]
+        else:
+            values = [row.get(field.name) for row in rows]
         if field.metadata and JSON_FIELD in field.metadata:
-            values = [None if value is None else _json(field.name, value) for value in values]
+            values = [None if value is None else dumps(value).decode() for value in values]
         columns.append(pa.array(values, field.type))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _json(name: str, value: object) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError as error:  # which reads deeper than it writes
-        raise OutputError(f"field {name!r} does not go into Parquet: {error}; write .jsonl") from error
+def _columns_of(kind: pa.DataType) -> int:
+    """Of numbers or texts."""
+    return sum(_columns_of(kind.field(at).type) for at in range(kind.num_fields)) if kind.num_fields else 1
+
+
+def _free_name(taken: Container[str]) -> str:
+    """A name for the field of further fields that no field of a row has."""
+    names = ("more_fields", *(f"more_fields_{number}" for number in range(2, _MOST_FIELDS + 3)))
+    return next(name for name in names if name not in taken)
 
 
 def _groups(lines: Iterable[bytes]) -> Iterator[list[dict[str, object]]]:
     rows: list[dict[str, object]] = []
     size = 0
     for line in lines:
-        rows.append(orjson.loads(line))
+        rows.append(loads(line))
         size += len(line)
         if len(rows) == GROUP_ROWS or size >= GROUP_BYTES:
             yield rows
@@ -227,7 +235,7 @@ class ParquetLines:
         """Write the file.
 
         Raises:
-            OutputError: there are too many fields for a table, or the values do not go into one.
+            OutputError: the values do not go into a table.
             OSError: the disk does not take it.
         """
         with self._waiting as lines:

@@ -55,6 +55,8 @@ class Rule:
         """
         check_type("rule: id", self.id, str, wanted="a name", error=RuleError)
         check_type("rule: intercept", self.intercept, Real, wanted="a number", error=RuleError)
+        wanted = 'an object, as {"source": "…"}'
+        check_type("rule: provenance", self.provenance, Mapping, wanted=wanted, error=RuleError)
         check_type("rule: terms", self.terms, Mapping, wanted="a dict of column: coefficient", error=RuleError)
         for column, coefficient in self.terms.items():
             check_type(f"rule: {column!r}", coefficient, Real, wanted="a number", error=RuleError)
@@ -91,13 +93,16 @@ class Rule:
         terms = value.get("terms")
         if not isinstance(terms, dict) or not terms:
             raise RuleError(f"{where}: 'terms' is {terms!r}, wanted an object of column: coefficient")
+        provenance = value.get("provenance") or {}
+        if not isinstance(provenance, dict):
+            raise RuleError(f'{where}: \'provenance\' is {provenance!r}, wanted an object, as {{"source": "…"}}')
         reward_model = value.get("reward_model")
         return cls(
             id=str(value.get("id") or Path(where).stem),
             intercept=_number(value.get("intercept"), f"{where}: 'intercept'"),
             terms={column: _number(coefficient, f"{where}: '{column}'") for column, coefficient in terms.items()},
             reward_model=str(reward_model) if reward_model else None,
-            provenance=value.get("provenance") or {},
+            provenance=provenance,
             digest=hashlib.sha256(content).hexdigest(),
         )
 

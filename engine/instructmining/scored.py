@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from types import NoneType
 
@@ -20,12 +19,16 @@ from instructmining.indicators import roles_of
 from instructmining.names import no_such
 from instructmining.reading.arrow import read_once
 from instructmining.reading.compression import is_pipe
+from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import Source, open_rows
+from instructmining.reading.values import dumps, loads
 from instructmining.records import COLUMNS, MARGIN, PAIR_COLUMNS, SCORE_COLUMNS, SIDES, Side, SourceRow
 from instructmining.rules import Rule
 from instructmining.writers import added_names
 
 BLOCK_ROWS = 256  # the rows' own bytes are what a block costs
+BLOCK_BYTES = 64 << 20  # of these bytes; a block ends at the first of the two
+_OPTIONS = ReadOptions(max_row_bytes=2**31 - 2)  # what score took and added its columns to is read, whatever its limit
 _COLUMNS = frozenset(SCORE_COLUMNS)
 _NUMBERS = frozenset({int, float, NoneType})
 
@@ -68,7 +71,7 @@ class ScoredRows:
             raise InputError("standard input and pipes cannot be read twice; give a file")
         check_type("prefix", prefix, str, wanted="text", error=SelectionError)
         self.path = Path(source) if isinstance(source, (str, Path)) else None
-        self.name = open_rows(source).path
+        self.name = open_rows(source, _OPTIONS).path
         self.prefix = prefix
         self._source = source
         first = next(self.rows(), None)
@@ -88,7 +91,7 @@ class ScoredRows:
             InputError: the file cannot be read.
             SelectionError: a line is not a row.
         """
-        for row in open_rows(self._source):
+        for row in open_rows(self._source, _OPTIONS):
             if not isinstance(row, SourceRow):
                 raise SelectionError(f"{self.name}, line {row.line}: {row.reason}; wanted a file that score wrote")
             yield row if self.path is not None else self._with_notes(row)
@@ -100,10 +103,10 @@ class ScoredRows:
         if not isinstance(text, str):
             return row
         try:
-            fields = {**row.fields, name: orjson.loads(text)}
+            fields = {**row.fields, name: loads(text)}
         except orjson.JSONDecodeError:
             return row
-        return replace(row, raw=orjson.dumps(fields), fields=fields)
+        return replace(row, raw=dumps(fields), fields=fields)
 
     def blocks(self, columns: Sequence[str]) -> Iterator[ScoredBlock]:
         """All rows in order, with some of their columns as numbers.
@@ -125,8 +128,15 @@ class ScoredRows:
             InputError: the file cannot be read.
             SelectionError: a line is not a row.
         """
-        rows = self.rows()
-        while taken := list(islice(rows, BLOCK_ROWS)):
+        taken: list[SourceRow] = []
+        size = 0
+        for row in self.rows():
+            taken.append(row)
+            size += len(row.raw)
+            if len(taken) == BLOCK_ROWS or size >= BLOCK_BYTES:
+                yield taken
+                taken, size = [], 0
+        if taken:
             yield taken
 
     def sides(self, row: SourceRow) -> tuple[Side | None, ...]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from instructmining.errors import OutputError
 from instructmining.journal import opened_at
+from instructmining.reading.values import loads
 from instructmining.records import Column, EarlierScores, Example, Position, Reject, ScoredWindow, Side, SourceRow, Turn
 
 _SIZES = struct.Struct("<QQ")  # of a window's head and body
@@ -230,13 +231,13 @@ def _unpacked(head: dict[str, Any], body: bytes) -> ScoredWindow:
 
     def source_row(source: str, line: int, at: int, size: int) -> SourceRow:
         raw = take(size)
-        return SourceRow(source, line, at, raw, orjson.loads(raw))
+        return SourceRow(source, line, at, raw, loads(raw))
 
     def reject(source: str, line: int, at: int, reason: str, size: int, turns: list[Any] | None) -> Reject:
         raw = take(size)
         if turns is None:
             return Reject(source, line, at, reason, raw)
-        row = SourceRow(source, line, at, raw, orjson.loads(raw)) if source else None
+        row = SourceRow(source, line, at, raw, loads(raw)) if source else None
         said = tuple(Turn(role, take(length).decode("utf-8", "surrogatepass")) for role, length in turns)
         return Reject(source, line, at, reason, raw, Example(said, row))
 

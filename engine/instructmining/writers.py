@@ -20,6 +20,7 @@ from instructmining.errors import OutputError, ResumeError
 from instructmining.journal import STATE, WRITTEN, Journal, close_quietly, opened_at, sync_folder, write_whole
 from instructmining.parquet import Kind, ParquetLines, write_parquet
 from instructmining.reading.compression import is_pipe
+from instructmining.reading.values import dumps
 from instructmining.records import SCORE_COLUMNS, Example, Reject, ScoredRow, Turn
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -33,7 +34,7 @@ _WHOLE = (".zst", ".parquet")  # of which OUT is made at the end, from the rows 
 
 def splice(row: ScoredRow, prefix: str = "") -> bytes:
     """The row as it was read, with the columns behind its own fields; one JSON line without its newline."""
-    columns = orjson.dumps(added_fields(row, prefix))
+    columns = dumps(added_fields(row, prefix))
     source = row.example.row
     if source is None:
         return orjson.dumps(_own_fields(row.example))[:-1] + b"," + columns[1:]
@@ -336,7 +337,11 @@ class RunWriter:
         target = (self._folder / _JOINED).open("wb")
         self._open.append(target)
         with (self._folder / _ROWS).open("rb") as lines:
-            write_parquet(lines, target, known_kinds(self._prefix))
+            try:
+                write_parquet(lines, target, known_kinds(self._prefix))
+            except OutputError as error:
+                self._taken_over = True  # so that the folder stays
+                raise OutputError(f"{error}; the rows are kept as JSON lines, {self._folder / _ROWS}") from error
 
     def _put_in_place(self) -> None:
         assert self._final is not None

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from instructmining.arguments import shown
 from instructmining.errors import FittingError, InputError
 from instructmining.names import no_such
+from instructmining.reading.values import utf8
 from instructmining.records import COLUMNS, PREDICTION, known_columns
 
 LOSS = "loss"
+_LARGEST = 1e100  # of which the squares of a few can still be added
 LABELS = ("name", "run")  # a column of this name says what a run is called
 INDICATORS = tuple(column for column in COLUMNS if column != PREDICTION)
 
@@ -146,9 +148,12 @@ def _number(cell: object, where: str) -> float:
         with suppress(ValueError):
             value = float(cell)
     elif not isinstance(cell, bool) and isinstance(cell, Real):
-        value = float(cell)
+        with suppress(OverflowError):
+            value = float(cell)
     if not math.isfinite(value):
         raise FittingError(f"{where}: {cell if isinstance(cell, float) else repr(cell)}, wanted a finite number")
+    if abs(value) > _LARGEST:
+        raise FittingError(f"{where}: {value:g}, wanted a number between -{_LARGEST:g} and {_LARGEST:g}")
     return value
 
 
@@ -199,6 +204,7 @@ def _from_arrow(stream: ArrowStream) -> dict[str, list[object]]:
 
 
 def _from_csv(path: Path) -> _Table:
+    name = utf8(path.name)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -206,7 +212,7 @@ def _from_csv(path: Path) -> _Table:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FittingError(f"{path.name}: not UTF-8: byte {content[error.start]:#04x} at byte {error.start}") from error
+        raise FittingError(f"{name}: not UTF-8: byte {content[error.start]:#04x} at byte {error.start}") from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[list[str]] = []
     places: list[str] = []
@@ -216,16 +222,16 @@ def _from_csv(path: Path) -> _Table:
                 rows.append(cells)
                 places.append(f"line {reader.line_num}")
     except csv.Error as error:
-        raise FittingError(f"{path.name}, line {reader.line_num}: no CSV: {error}") from error
+        raise FittingError(f"{name}, line {reader.line_num}: no CSV: {error}") from error
     if not rows:
-        raise FittingError(f"{path.name}: is empty; wanted a header line and a line a run")
+        raise FittingError(f"{name}: is empty; wanted a header line and a line a run")
     names = [cell.strip() for cell in rows[0]]
-    _check_names(path.name, names)
+    _check_names(name, names)
     for cells, place in zip(rows[1:], places[1:], strict=True):
         if len(cells) != len(names):
-            raise FittingError(f"{path.name}, {place}: {len(cells)} cells, the header has {len(names)}")
+            raise FittingError(f"{name}, {place}: {len(cells)} cells, the header has {len(names)}")
     columns = {name: [cells[at] for cells in rows[1:]] for at, name in enumerate(names)}
-    return _Table(path.name, columns, places[1:], hashlib.sha256(content).hexdigest())
+    return _Table(name, columns, places[1:], hashlib.sha256(content).hexdigest())
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from instructmining.errors import InputError
 from instructmining.reading.arrow_values import JsonRow, NoJson, RowMaker, first_line
 from instructmining.reading.compression import file_size
 from instructmining.reading.kinds import Kind
+from instructmining.reading.values import utf8
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class TableRows:
         Raises:
             InputError: there is no such file.
         """
-        self.path = name or (source if isinstance(source, str) else IN_MEMORY)
+        self.path = name or (utf8(source) if isinstance(source, str) else IN_MEMORY)
         self.blank = 0
         self.bytes_total = file_size(source) if isinstance(source, str) else None
         self._source = source

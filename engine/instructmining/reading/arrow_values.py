@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import orjson
 
+from instructmining.reading.values import dumps, loads
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -65,8 +67,8 @@ class RowMaker:
         try:
             batch.validate(full=True)  # offsets and UTF-8, which nobody has looked at so far
             fields = list(_by_row(self._columns, batch))
-            raw = [orjson.dumps(row, default=written) for row in fields]
-            rows = list(zip(fields if self._plain else map(orjson.loads, raw), raw, strict=True))
+            raw = [dumps(row, default=written) for row in fields]
+            rows = list(zip(fields if self._plain else map(loads, raw), raw, strict=True))
         except _no_json():
             rows = [self._alone(batch.slice(number, 1)) for number in range(batch.num_rows)]
         yield from rows
@@ -80,10 +82,10 @@ class RowMaker:
             try:
                 single.validate(full=True)
                 (value,) = column.values(single.column(0))
-                fields[column.name] = orjson.loads(orjson.dumps(value, default=written))
+                fields[column.name] = loads(dumps(value, default=written))
             except _no_json() as error:
                 reasons.append(f"column {column.name!r}: {first_line(error)}")
-        raw = orjson.dumps(fields)
+        raw = dumps(fields)
         return NoJson("; ".join(reasons), raw) if reasons else (fields, raw)
 
 
@@ -235,7 +237,7 @@ def _parsed(text: object) -> object:
     """What a JSON text holds; another tool may have put something else there, which stays."""
     if isinstance(text, str):
         with suppress(orjson.JSONDecodeError):
-            return orjson.loads(text)
+            return loads(text)
     return text
 
 

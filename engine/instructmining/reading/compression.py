@@ -16,6 +16,7 @@ import zstandard
 from instructmining.errors import InputError
 from instructmining.reading.kinds import HEAD_BYTES, Packing, kind_by_name, packing_by_head
 from instructmining.reading.options import ReadOptions
+from instructmining.reading.values import utf8
 from instructmining.records import RowOrReject
 from instructmining.waiting import wait_for_bytes
 
@@ -36,7 +37,7 @@ class FileRows(ABC):
     """Rows of one file in order, bad ones as rejects, read from front to back; counts what it passed.
 
     Attributes:
-        path: as it was given.
+        path: how messages and positions call it: as it was given, in UTF-8.
         blank: blank lines skipped so far.
         bytes_total: size of the file, None for standard input.
         rows_total: None, since nothing in such a file says it.
@@ -57,7 +58,8 @@ class FileRows(ABC):
         Raises:
             InputError: there is no such file, or it cannot be read.
         """
-        self.path = path
+        self.path = utf8(path)
+        self._file = path
         self.blank = 0
         self.bytes_total = None if is_pipe(path) else file_size(path)
         self.begin: tuple[int, int] | None = None
@@ -69,7 +71,7 @@ class FileRows(ABC):
     @property
     def once(self) -> bool:
         """Whether it is a pipe, whose rows can be asked for only once."""
-        return is_pipe(self.path)
+        return is_pipe(self._file)
 
     @property
     def bytes_read(self) -> float:
@@ -87,7 +89,7 @@ class FileRows(ABC):
             InputError: the file cannot be opened, the disk gives an error anywhere in it, or compressed data is damaged
                 before the first row. Damage behind that is a reject: it is the same each time the file is read.
         """
-        with opened(self.path) as source:
+        with opened(self._file) as source:
             yield from self.rows_from(source)
 
     def rows_from(self, source: ByteSource) -> Iterator[RowOrReject]:
@@ -313,7 +315,7 @@ class _Packed:
 
 
 def _gzip(packed: _Packed) -> Iterator[bytes]:
-    """Members of gzip, and nothing of zeros that pad a file behind them.
+    """Members of gzip, and nothing of the zeros that pad what is behind each.
 
     Raises:
         EOFError: the file ends inside a member.
@@ -332,7 +334,7 @@ def _gzip(packed: _Packed) -> Iterator[bytes]:
                 if not waiting:
                     raise EOFError(_CUT)
         waiting = member.unused_data or packed.some_of(_PACKED)
-        while waiting and not waiting.strip(b"\0"):
+        while waiting and not (waiting := waiting.lstrip(b"\0")):
             waiting = packed.some_of(_PACKED)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import orjson
 
 from instructmining.errors import RowError
+from instructmining.reading.values import dumps
 from instructmining.records import Turn, TurnRole
 
 SPEAKERS: Mapping[str, TurnRole] = {
@@ -195,8 +196,8 @@ def turn(item: Mapping[str, object], place: _Place, keys: TurnKeys, unread: Unre
 
 def _compact(value: object, place: _Place) -> str:
     try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError as error:
+        return dumps(value).decode()
+    except TypeError as error:
         raise RowError(f"{place} holds calls of tools that are nested too deeply") from error
 
 

@@ -23,6 +23,7 @@ from instructmining.reading.parsing import RowParser
 from instructmining.reading.rows import RowReader, Source, Sources, open_rows
 from instructmining.reading.scores import ScoreFields, lacking
 from instructmining.reading.sources import expand
+from instructmining.reading.values import utf8
 from instructmining.records import EarlierScores, Example, InputWindow, Position, Reject, RowOrReject, SourceRow
 
 OF_DOCUMENT = " of the document"  # behind the name of what a document holds beside its rows
@@ -421,11 +422,11 @@ def input_digest(path: str) -> dict[str, object]:
         InputError: it cannot be read.
     """
     if is_pipe(path):
-        return {"path": path}
+        return {"path": utf8(path)}
     try:
         with Path(path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return {"path": path, "bytes": file.tell(), "sha256": digest}
+            return {"path": utf8(path), "bytes": file.tell(), "sha256": digest}
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 

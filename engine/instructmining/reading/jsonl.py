@@ -17,6 +17,7 @@ from instructmining.reading.compression import BOM, DAMAGE, FileRows
 from instructmining.reading.conversations import kind_of
 from instructmining.reading.json_array import KEPT, JsonValues, document_of
 from instructmining.reading.options import ReadOptions
+from instructmining.reading.values import loads
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 _CHUNK = 1 << 20
@@ -111,7 +112,7 @@ class JsonRows(FileRows):
 
     def _parse(self, line: int, offset: int, text: bytes) -> RowOrReject:
         try:
-            fields = orjson.loads(text)
+            fields = loads(text)
         except orjson.JSONDecodeError as error:
             return self._reject(line, offset, _why_not_json(text, error), text)
         if not isinstance(fields, dict):

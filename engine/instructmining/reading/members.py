@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import orjson
 
+from instructmining.reading.values import dumps
+
 # A string, a bracket, or what separates members; all else is numbers, words and spaces.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
 
@@ -59,8 +61,8 @@ def without(raw: bytes, fields: Mapping[str, object], names: Collection[str]) ->
     """
     # As score wrote it, a row ends in its columns and nothing but these: bytes that open with a comma and close with
     # the row's own bracket can only be its last members.
-    with suppress(orjson.JSONEncodeError):  # a value may be nested deeper than can be written
-        end = b"," + orjson.dumps({name: value for name, value in fields.items() if name in names})[1:]
+    with suppress(TypeError):  # a value may be nested deeper than can be written
+        end = b"," + dumps({name: value for name, value in fields.items() if name in names})[1:]
         rest = raw[: -len(end)] + b"}"
         if raw.endswith(end) and not _names_twice(rest, [name for name in fields if name in names]):
             return rest

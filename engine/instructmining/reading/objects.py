@@ -16,6 +16,7 @@ import orjson
 from instructmining.arguments import shown
 from instructmining.errors import InputError
 from instructmining.reading.arrow_values import first_line, written
+from instructmining.reading.values import dumps, loads
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 OBJECTS = "rows"  # how messages call rows in memory
@@ -91,11 +92,11 @@ class ObjectRows:
 
     def _made(self, number: int, item: Object) -> RowOrReject:
         try:
-            raw = orjson.dumps(dict(item), default=_other)
+            raw = dumps(dict(item), default=_other)
             if len(raw) <= self._max_row_bytes:
-                return SourceRow(self.path, number + 1, number, raw, orjson.loads(raw))
+                return SourceRow(self.path, number + 1, number, raw, loads(raw))
             reason = f"row is longer than {self._max_row_bytes} bytes"
-        except TypeError:
+        except (TypeError, orjson.JSONDecodeError):
             raw, reason = _by_field(item)
         return Reject(self.path, number + 1, number, reason, raw[:_KEPT])
 
@@ -111,10 +112,10 @@ def _by_field(item: Object) -> tuple[bytes, str]:
     reasons = []
     for name, value in item.items():
         try:
-            held |= orjson.loads(orjson.dumps({name: value}, default=_other))
-        except TypeError as error:  # orjson's error, its cause that of the value
+            held |= loads(dumps({name: value}, default=_other))
+        except (TypeError, orjson.JSONDecodeError) as error:  # orjson's error, its cause that of the value
             reasons.append(f"field {name!r}: {first_line(error.__cause__ or error)}")
-    return orjson.dumps(held), "; ".join(reasons)
+    return dumps(held), "; ".join(reasons)
 
 
 def _other(value: object) -> object:

@@ -15,6 +15,7 @@ from instructmining.reading.formats import is_a_row
 from instructmining.reading.jsonl import JsonRows
 from instructmining.reading.kinds import Kind, table_by_head
 from instructmining.reading.options import ReadOptions
+from instructmining.reading.values import utf8
 from instructmining.records import RowOrReject
 
 _JSON = (b"{", b"[")
@@ -42,7 +43,8 @@ class PipeRows:
 
     def __init__(self, path: str, options: ReadOptions) -> None:
         """Nothing is read before the rows are asked for."""
-        self.path = path
+        self.path = utf8(path)
+        self._pipe = path
         self._options = options
         self._rows: FileRows | None = None
 
@@ -71,7 +73,7 @@ class PipeRows:
         Raises:
             InputError: it cannot be read, or is damaged before the first row.
         """
-        with opened(self.path) as source:
+        with opened(self._pipe) as source:
             head = source.head()
             table = table_by_head(head)
             if table is not None:
@@ -85,9 +87,9 @@ class PipeRows:
         header = begin.partition(b"\n")[0]
         delimiter = self._options.delimiter
         if delimiter is None and (begin.startswith(_JSON) or not any(usual in header for usual in _DELIMITERS)):
-            return JsonRows(self.path, self._options, is_row=is_a_row)
+            return JsonRows(self._pipe, self._options, is_row=is_a_row)
         usual = "\t" if header.count(b"\t") > header.count(b",") else ","
-        return DelimitedRows(self.path, self._options, delimiter=delimiter or usual)
+        return DelimitedRows(self._pipe, self._options, delimiter=delimiter or usual)
 
     def _table(self, source: ByteSource, kind: Kind) -> Iterator[RowOrReject]:
         """A table's rows lie anywhere in it, so it is kept in a temporary file meanwhile."""

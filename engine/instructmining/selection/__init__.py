@@ -10,12 +10,12 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
-import orjson
 
 from instructmining.errors import SelectionError
 from instructmining.linefiles import line_file
 from instructmining.reading.examples import input_digest
 from instructmining.reading.rows import Source
+from instructmining.reading.values import all_utf8, loads
 from instructmining.records import PREDICTION, SourceRow
 from instructmining.rules import Rule
 from instructmining.scored import ScoredRows
@@ -141,17 +141,17 @@ def select(  # noqa: PLR0913 - what Choice says may be said here by itself
         lines = (line for _, line in in_order(source, ranking.kept, content))
         rows: tuple[Mapping[str, object], ...] = ()
         if out is None:
-            rows = tuple(map(orjson.loads, lines))
+            rows = tuple(map(loads, lines))
         elif str(out) != "-":
             files.write(out, lines)
         nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []
         remarks = (*nothing, *([remark] if remark else []), *_short_of_quota(ranking, choice))
         found = _selection(ranking, choice, source.field(by), remarks, rows)
         settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
-        digest = input_digest(source.name) if source.path is not None else None
+        digest = input_digest(str(source.path)) if source.path is not None else None
         said = {"instructmining": version("instructmining"), "scored": digest}
         if out is not None and str(out) != "-":
-            files.describe(out, said | _as_json(found, ranking, choice, settings, extras, rule))
+            files.describe(out, all_utf8(said | _as_json(found, ranking, choice, settings, extras, rule)))
         files.put_in_place()
         if out is not None and str(out) == "-":
             with line_file(None) as stream:

@@ -28,8 +28,10 @@ _COMPARISONS: Mapping[str, _Compare] = {
 }
 _OF_TEXT = frozenset({"==", "!="})
 _FORM = re.compile(r"\s*([^<>=!]+?)\s*(<=|>=|==|!=|<|>)\s*(\S.*?)\s*", re.DOTALL)
+_WHOLE = re.compile(r"[+-]?[0-9]+")
 _QUOTED = re.compile(r"([\"'])(.*)\1", re.DOTALL)
 _NUMBERS = frozenset({int, float, type(None)})
+_EXACT = 2**53  # integers up to that are floats too
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Condition:
     column: str  # without prefix where it is one of ours
     comparison: str
     text: str  # the value as it was written, without quotes
-    number: float | None  # the value where it is a number: not in quotes, and finite
+    number: int | float | None  # the value where it is a number: not in quotes, and finite
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -89,7 +91,7 @@ class Condition:
             SelectionError: a row has text where numbers are compared by size, or a list or an object.
         """
         values = [row.fields.get(field) for row in rows]
-        if self.number is not None and set(map(type, values)) <= _NUMBERS:
+        if self.number is not None and abs(self.number) <= _EXACT and _are_floats(values):
             numbers = np.array(values, dtype=np.float64)  # of None it makes NaN
             passed: NDArray[np.bool_] = _COMPARISONS[self.comparison](numbers, self.number) & ~np.isnan(numbers)
             return passed
@@ -112,14 +114,22 @@ class Condition:
         )
 
 
-def _finite(text: str) -> float | None:
-    """The number that a text is; None where it is none or infinite."""
+def _are_floats(values: Sequence[object]) -> bool:
+    """Whether they are numbers that a float holds, or None."""
+    kinds = set(map(type, values))
+    if not kinds <= _NUMBERS:
+        return False
+    return int not in kinds or all(-_EXACT <= value <= _EXACT for value in values if type(value) is int)
+
+
+def _finite(text: str) -> int | float | None:
+    """The number that a text is, an integer of any size as it is; None where it is none or infinite."""
     try:
-        number = float(text)
+        number = int(text) if _WHOLE.fullmatch(text) else float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) and "_" not in text else None
+    return number if (isinstance(number, int) or math.isfinite(number)) and "_" not in text else None
 
 
 def _written(number: float) -> str:
-    return str(int(number) if number.is_integer() and abs(number) < 2**53 else number)
+    return str(int(number) if isinstance(number, float) and number.is_integer() and abs(number) < _EXACT else number)

@@ -11,6 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import RuleError, SelectionError
+from instructmining.reading.values import dumps
 from instructmining.records import PREDICTION, SourceRow
 from instructmining.rules import Rule
 from instructmining.scored import ScoredBlock, ScoredRows
@@ -78,7 +79,7 @@ class Explainer:
                 if self.ranking.groups is not None:
                     line["group"] = self._group(number)
                 line["reason"] = self._reason(row, number, int(ranks[number]))
-                yield orjson.dumps(line | terms_of_row)
+                yield dumps(line | terms_of_row)
                 number += 1
 
     def _contributions(self, block: ScoredBlock) -> Iterator[dict[str, object]]:

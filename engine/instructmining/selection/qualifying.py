@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import SelectionError
 from instructmining.names import no_such
+from instructmining.reading.values import dumps
 from instructmining.records import SourceRow
 from instructmining.scored import ScoredRows, no_column
 from instructmining.selection.choices import Choice
@@ -145,4 +145,4 @@ def _group_name(row: SourceRow, field: str) -> str:
         return value
     if isinstance(value, (dict, list)):
         raise SelectionError(f"{row.source}, line {row.line}: column {field!r} is not a single value to group by")
-    return orjson.dumps(value).decode()
+    return dumps(value).decode()

@@ -8,11 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import InputError, RowError, SelectionError
 from instructmining.reading.parsing import RowParser
+from instructmining.reading.values import loads
 from instructmining.records import Example, SourceRow
 from instructmining.scored import BLOCK_ROWS, ScoredRows
 from instructmining.selection.choices import Choice
@@ -139,7 +139,7 @@ def _examples(
     begin, size = 0, wanted + wanted // 4 + BLOCK
     while begin < len(order):
         for line, raw in in_order(source, order[begin : begin + size], lambda row: row.raw):
-            row = SourceRow(source.name, line, 0, raw, orjson.loads(raw))
+            row = SourceRow(source.name, line, 0, raw, loads(raw))
             try:
                 yield RowParser(options.shape_of([row]), options).example(row)
             except (RowError, InputError) as error:

@@ -11,13 +11,13 @@ from pathlib import Path
 from types import NoneType
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from instructmining.arguments import check_type
 from instructmining.errors import SelectionError
 from instructmining.linefiles import check_out, line_file
 from instructmining.reading.rows import Source
+from instructmining.reading.values import dumps
 from instructmining.scored import ScoredRows
 from instructmining.tables.columnstore import ColumnStore
 from instructmining.tables.distances import distances
@@ -133,7 +133,7 @@ def _read(source: ScoredRows, store: ColumnStore) -> NDArray[np.uint64]:
     digests = []
     for block in source.blocks(store.names):
         store.add(block.columns)
-        contents = (orjson.dumps(source.own_fields(row), option=orjson.OPT_SORT_KEYS) for row in block.rows)
+        contents = (dumps(source.own_fields(row), sort_keys=True) for row in block.rows)
         digests.append(b"".join([hashlib.blake2b(content, digest_size=8).digest() for content in contents]))
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 

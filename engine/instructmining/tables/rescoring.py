@@ -18,6 +18,7 @@ from instructmining.linefiles import line_file, row_file
 from instructmining.reading.examples import input_digest
 from instructmining.reading.members import members
 from instructmining.reading.rows import Source
+from instructmining.reading.values import all_utf8, dumps
 from instructmining.records import PAIR_COLUMNS, PREDICTION, SourceRow, pair_columns
 from instructmining.rules import Rule
 from instructmining.scored import ScoredRows
@@ -73,7 +74,7 @@ def rescore(
                 "python": platform.python_version(),
                 **{package: version(package) for package in ("instructmining", "numpy", "orjson")},
             },
-            "scored": None if source.path is None else input_digest(source.name),
+            "scored": None if source.path is None else input_digest(str(source.path)),
             "rule": {"id": chosen.id, "digest": chosen.digest, "reward_model": chosen.reward_model},
             "bundle": bundle,
             "caution": caution,
@@ -81,7 +82,7 @@ def rescore(
             "counts": {"rows_in": rows, "rows_out": rows, "null": {PREDICTION: without_value}},
             "seconds": {"total": round(time.perf_counter() - began, 3)},
         }
-        return orjson.dumps(run, option=orjson.OPT_INDENT_2) + b"\n"
+        return orjson.dumps(all_utf8(run), option=orjson.OPT_INDENT_2) + b"\n"
 
     with line_file(target, prefix=prefix, run=run_file) as stream:
         edit = _Edit(prefix)
@@ -150,13 +151,13 @@ class _Edit:
         # with the row's own bracket can only be its last members.
         last = (*values, self._truncated, self._notes)
         there = {name: row.fields[name] for name in last if name in row.fields}
-        end = b"," + orjson.dumps(there)[1:]
+        end = b"," + dumps(there)[1:]
         if not row.raw.endswith(end):
             return self._edited(row, values, notes)
         changed = values | {name: value for name, value in there.items() if name not in values}
         if notes is not None:
             changed[self._notes] = notes
-        return row.raw[: -len(end)] + b"," + orjson.dumps(changed)[1:]
+        return row.raw[: -len(end)] + b"," + dumps(changed)[1:]
 
     def _new_notes(self, row: SourceRow, reasons: Mapping[str, str]) -> dict[str, object] | None:
         """Why columns are null; None where the row has no such column and needs none."""
@@ -174,16 +175,16 @@ class _Edit:
         edits: list[tuple[int, int, bytes]] = []
         closing = raw.rindex(b"}")
         behind = [there[name].key for name in (self._truncated, self._notes) if name in there]
-        new = [orjson.dumps(name) + b":" + orjson.dumps(value) for name, value in values.items() if name not in there]
-        edits += [(*there[name].value, orjson.dumps(value)) for name, value in values.items() if name in there]
+        new = [dumps(name) + b":" + dumps(value) for name, value in values.items() if name not in there]
+        edits += [(*there[name].value, dumps(value)) for name, value in values.items() if name in there]
         if new and behind:
             edits.append((min(behind), min(behind), b",".join([*new, b""])))
         elif new:
             edits.append((closing, closing, b"," * bool(there) + b",".join(new)))
         if self._notes in there and notes != row.fields.get(self._notes):
-            edits.append((*there[self._notes].value, orjson.dumps(notes)))
+            edits.append((*there[self._notes].value, dumps(notes)))
         elif self._notes not in there and notes is not None:
-            edits.append((closing, closing, b"," + orjson.dumps({self._notes: notes})[1:-1]))
+            edits.append((closing, closing, b"," + dumps({self._notes: notes})[1:-1]))
         edits.sort(key=lambda edit: edit[0])  # stable: two at the end stay in their order
         pieces, at = [], 0
         for begin, end, text in edits:
