@@ -231,7 +231,7 @@ def test_select_never_replaces_the_scored_file_itself(
     scored = write_rows({"instruction": "a", "predicted_log_loss": 1.0})
     before = scored.read_bytes()
     assert run("select", scored, "-o", scored, "--top", "1", "--overwrite") == 1
-    assert "is the scored file itself" in capsys.readouterr().err
+    assert "which this command reads; name another output" in capsys.readouterr().err
     assert scored.read_bytes() == before
 
 

@@ -233,7 +233,7 @@ def test_an_out_that_is_an_input_is_an_output_error_even_with_overwrite(tmp_path
     path.write_bytes(b'{"a":1}\n')
     (tmp_path / "link.jsonl").symlink_to(path)
     for out in (path, tmp_path / "link.jsonl"):
-        with pytest.raises(OutputError, match="is one of the inputs"):
+        with pytest.raises(OutputError, match=r"rows\.jsonl, which this command reads; name another output"):
             RunWriter(str(out), overwrite=True, inputs=["-", str(tmp_path / "gone.jsonl"), str(path)])
     assert path.read_bytes() == b'{"a":1}\n'
     assert left(tmp_path) == ["link.jsonl", "rows.jsonl"]

@@ -148,7 +148,10 @@ def score(
     around = _neighbourhood((knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against), inputs, options)
     check_open_files()
     with ExitStack() as stack:
-        writer = stack.enter_context(RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs))
+        reads = [*others, bundle, rule]
+        writer = stack.enter_context(
+            RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs, reads=reads)
+        )
         reader = read_examples(
             inputs,
             fields=fields,

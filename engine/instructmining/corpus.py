@@ -24,7 +24,6 @@ from instructmining.candidates import Checkpoint, Products
 from instructmining.devices import Device, cpu_threads
 from instructmining.errors import RuleError
 from instructmining.indicators import CorpusIndicator
-from instructmining.journal import write_whole
 from instructmining.names import no_such
 from instructmining.neighbours import estimate_seconds, neighbour_distances
 from instructmining.plans import DocumentText
@@ -32,6 +31,7 @@ from instructmining.reading.options import ReadOptions
 from instructmining.records import Approximation, Column, Example
 from instructmining.runstats import Statistics
 from instructmining.sessions import ProductSession, TopKSession
+from instructmining.writing.atomic import write_whole
 
 Search: TypeAlias = Literal["exact", "approx"]
 Metric: TypeAlias = Literal["euclidean", "cosine"]
