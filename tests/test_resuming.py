@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import altered_bundle
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,9 +74,9 @@ def test_a_run_of_windows_without_a_text_goes_on_to_the_same_bytes(
     base = arguments(small_bundle, tmp_path / "rows.jsonl", INDICATORS[kind])
     found = cut_until(5, base, tmp_path, ".jsonl", random.Random(1))
     assert (found.kills >= 5, found.commits_met > 0) == (True, True), found
-    # Behind each commit: of a window with a text, of one without, of one before another with a text.
+    # Two windows with texts and three without follow each other: kill behind the last of the first and of the second.
     out = tmp_path / "paused.jsonl"
-    for commits in range(1, 7) if kind == "rows" else ():
+    for commits in (2, 5) if (kind, bad_rows) == ("rows", "long stretches") else ():
         assert Command((*base, "-o", str(out), "--overwrite"), pause_after=commits).run(kill_after=60) == CUT
         assert Command((*base, "-o", str(out), "--resume")).run() == 3
         assert outputs(out) == outputs(tmp_path / "whole.jsonl")
@@ -321,6 +322,24 @@ def append_row(cut: list[str], _: pytest.MonkeyPatch) -> list[str]:
 def change_version(_: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(resuming, "__version__", "99")
     return []
+
+
+def test_a_run_is_not_gone_on_with_with_other_weights_of_the_same_size(
+    run: Callable[..., int], small_bundle: Path, rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither as they are, nor with a manifest that says they are right."""
+    bundle = altered_bundle.copy(small_bundle, rows.parent)
+    cut = [*arguments(bundle, rows, INDICATORS["rows"]), "-o", str(rows.with_name("out.jsonl"))]
+    assert Command(tuple(cut), pause_after=3).run(kill_after=60) == CUT
+    weights = bundle / "perplexity" / "model.onnx.data"
+    other = bytearray(weights.read_bytes())
+    other[0] ^= 1
+    weights.write_bytes(other)
+    assert run(*cut, "--resume") == 1
+    assert "model.onnx.data: is not the file that was exported" in capsys.readouterr().err
+    altered_bundle.rewrite(bundle, "perplexity/model.onnx.data", bytes(other))
+    assert run(*cut, "--resume") == 1
+    assert "bundle was" in capsys.readouterr().err
 
 
 def give_other_bundle(cut: list[str], _: pytest.MonkeyPatch) -> list[str]:
