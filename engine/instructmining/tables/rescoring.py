@@ -63,8 +63,7 @@ def rescore(
     chosen = rule if isinstance(rule, Rule) else Rule.load(rule)
     source.check_terms(chosen)
     to_file = str(out) != "-"
-    if to_file:
-        check_row_file(out)
+    out = check_row_file(out) if to_file else "-"
     beside = Path(f"{out}.run.json")
     bundle = source.bundle
     caution = _caution(chosen, bundle)
