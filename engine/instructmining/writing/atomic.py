@@ -172,7 +172,7 @@ class Placement:
         check_apart(self._targets, reads)
         self._written: dict[Path, Path] = {}  # target → where it is
         with ExitStack() as stack:
-            for target in self._targets:
+            for target in [*wanted, *map(Path, sidecars)]:
                 stack.enter_context(claimed(target))
                 check_place(target, overwrite=overwrite or target not in wanted)
             stack.callback(self._remove)
