@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.synchronize import Event
@@ -34,15 +35,22 @@ def small_batching(kind: str, roles: list[str], *, budget_tokens: int | None = N
     return Batching(_WINDOW_ROWS, dict.fromkeys(roles, _BUDGET_TOKENS))  # type: ignore[arg-type]
 
 
-def write_rows(path: Path, rows: int, seed: int = 0) -> None:
-    """Good rows of many lengths, and every eleventh one bad, in one of the ways that are found at different stages."""
+BAD: dict[str, Callable[[int], bool]] = {
+    "some": lambda number: number % 11 == 5,
+    "long stretches": lambda number: number % (5 * _WINDOW_ROWS) >= 2 * _WINDOW_ROWS,
+    "all": lambda _: True,
+}
+
+
+def write_rows(path: Path, rows: int, seed: int = 0, *, bad_rows: str = "some") -> None:
+    """Good rows of many lengths, and bad ones, in each of the ways that are found at different stages."""
     rng = random.Random(seed)
     words = ["the", "of", "to", "and", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as"]
     bad = (b'{"instruction": "cut', b'{"instruction": "x", "output": ""}', b'{"instruction": "x"}', b"\xff\xfe", b"[1]")
     with path.open("wb") as file:
         for number in range(rows):
-            if number % 11 == 5:
-                file.write(bad[number // 11 % len(bad)] + b"\n")
+            if BAD[bad_rows](number):
+                file.write(bad[(number if bad_rows != "some" else number // 11) % len(bad)] + b"\n")
                 continue
             prompt, answer = (" ".join(rng.choices(words, k=rng.randint(1, most))) for most in (20, 60))
             row = {"instruction": f"{number} {prompt}", "input": "", "output": answer}

@@ -131,25 +131,21 @@ def test_an_input_without_rows_is_an_error_in_one_line(
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: the input holds no row that can be scored")
 
 
-def test_wrong_usage_ends_with_code_2_before_anything_runs(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_usage_ends_with_code_2_before_anything_runs(run: Callable[..., int]) -> None:
     assert run("bench") == 2
     assert run("bench", "-") == 2
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("{}\n")
-    assert run("bench", rows, "--json", rows) == 2
-    assert "is an input" in capsys.readouterr().err
-    assert rows.read_text() == "{}\n"
 
 
 def test_a_place_that_cannot_be_written_is_said_before_anything_runs(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("bench", ROWS, "--json", tmp_path / "absent" / "figures.json") == 1
-    assert "does not exist" in capsys.readouterr().err
     assert run("bench", ROWS, "--json", tmp_path) == 1
-    assert "give --json a file" in capsys.readouterr().err
+    assert "is a folder; name a file" in capsys.readouterr().err
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    assert run("bench", rows, "--json", rows, "--overwrite") == 1
+    assert "which this command reads; name another output" in capsys.readouterr().err
+    assert rows.read_text() == "{}\n"
 
 
 def test_the_table_fits_the_terminal(

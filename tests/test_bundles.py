@@ -11,7 +11,7 @@ from instructmining import Bundle
 from instructmining.bundle import RoleName
 from instructmining.errors import ExportError
 from instructmining_export import templates
-from instructmining_export.bundles import BundleWriter, RoleEntry
+from instructmining_export.bundles import BundleWriter, RoleEntry, copy_bundle
 
 CONTENT = {"graph": "model.onnx", "tokenizer": "tokenizer.json", "references": "references.json"}
 
@@ -34,7 +34,7 @@ def write(
     whole: bool = False,
     shared: str | None = None,
     fails: bool = False,
-) -> None:
+) -> Path:
     """A bundle whose files are texts; ``shared`` is the role that takes the first one's graph."""
     with BundleWriter(path, frozenset(roles), overwrite, whole) as bundle:
         for role in roles:
@@ -46,6 +46,7 @@ def write(
         if fails:
             raise ExportError("the gate says no")
         bundle.finish(default_rule="paper-v1")
+    return path
 
 
 def manifest(path: Path) -> dict[str, Any]:
@@ -149,12 +150,53 @@ def test_lengths_are_counted_by_the_perplexity_role_and_else_by_the_reward_model
     assert Bundle.open(path).length_tokenizer == "perplexity"
 
 
-def test_two_exports_at_once_do_not_mix_and_leave_nothing_else(tmp_path: Path) -> None:
+def test_of_two_exports_at_once_the_second_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bundle"
-    with BundleWriter(path, frozenset({"embedding"})) as other:
-        other.file("embedding/other").write_text("other", encoding="utf-8")
-        write(path, "reward", content="first")
+    with BundleWriter(path, frozenset({"embedding"})), pytest.raises(ExportError, match="another run writes there"):
+        write(path, "reward", content="second")
+    write(path, "reward", content="third")
     files = manifest(path)["files"]
-    assert not [name for name in files if "other" in name]
-    assert files["reward/model.onnx"] == {"bytes": 5, "sha256": hashlib.sha256(b"first").hexdigest()}
+    assert files["reward/model.onnx"] == {"bytes": 5, "sha256": hashlib.sha256(b"third").hexdigest()}
+    assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_is_not_of_the_bundle_is_not_lost_when_it_is_replaced(tmp_path: Path) -> None:
+    path = write(tmp_path / "bundle", "reward")
+    (path / "notes.txt").write_text("mine", encoding="utf-8")
+    for name, whole in (("embedding", False), ("embedding", True)):
+        with pytest.raises(ExportError, match=r"holds notes\.txt, which is not of the bundle; move it"):
+            write(path, name, overwrite=True, whole=whole)
+    with pytest.raises(ExportError, match=r"holds notes\.txt"):
+        copy_bundle(write(tmp_path / "other", "reward"), path, overwrite=True)
+    assert (path / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_copy_takes_the_place_of_a_bundle_alone(tmp_path: Path) -> None:
+    """The folder beside it may be called as it likes."""
+    bundle, out = write(tmp_path / "bundle", "reward"), tmp_path / "models"
+    out.mkdir()
+    (out / "my-finetune.safetensors").write_text("precious", encoding="utf-8")
+    (tmp_path / "models.partial").mkdir()
+    (tmp_path / "models.partial" / "half").write_text("mine", encoding="utf-8")
+    with pytest.raises(ExportError, match="exists; give --overwrite"):
+        copy_bundle(bundle, out)
+    with pytest.raises(ExportError, match="exists and is not a bundle; choose another folder"):
+        copy_bundle(bundle, out, overwrite=True)
+    with pytest.raises(ExportError, match="exists and is not a bundle; choose another folder"):
+        write(out, "reward", overwrite=True, whole=True)
+    assert [file.name for file in out.iterdir()] == ["my-finetune.safetensors"]
+    (out / "my-finetune.safetensors").unlink()
+    for _ in range(2):
+        copy_bundle(bundle, out, overwrite=True)
+        assert manifest(out) == manifest(bundle)
+    assert (tmp_path / "models.partial" / "half").exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bundle", "models", "models.partial"]
+
+
+def test_a_bundle_whose_replacement_was_killed_half_way_is_there_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "bundle", "reward")
+    path.rename(tmp_path / ".bundle.replaced.instructmining")
+    (tmp_path / ".bundle.0123abcd.instructmining").mkdir()
+    write(path, "embedding")
+    assert set(Bundle.open(path).roles) == {"embedding", "reward"}
     assert [file.name for file in tmp_path.iterdir()] == ["bundle"]

@@ -54,6 +54,17 @@ def test_a_short_input_or_a_limit_is_scored_at_once(small_bundle: Path, rows: Pa
     assert not cache.exists()
 
 
+def test_a_cache_that_cannot_be_written_costs_only_that_it_is_measured_again(
+    small_bundle: Path, rows: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrations, "_WORTH_BYTES", 1)
+    cache.parent.write_text("no folder")
+    for _ in range(2):
+        found, said = calibrated(small_bundle, rows)
+        assert found.keys() == {"perplexity", "embedding"}
+        assert len(said) == 1
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"perplexity": 77}', b'{"perplexity": 0, "embedding": "x"}'])
 def test_a_damaged_file_is_measured_again(
     content: bytes, small_bundle: Path, rows: Path, cache: Path, monkeypatch: pytest.MonkeyPatch

@@ -233,8 +233,73 @@ def test_select_never_replaces_the_scored_file_itself(
     scored = write_rows({"instruction": "a", "predicted_log_loss": 1.0})
     before = scored.read_bytes()
     assert run("select", scored, "-o", scored, "--top", "1", "--overwrite") == 1
-    assert "is the scored file itself" in capsys.readouterr().err
+    assert "which this command reads; name another output" in capsys.readouterr().err
     assert scored.read_bytes() == before
+
+
+BUNDLE = "BUNDLE"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "score r.jsonl.rejects.jsonl -o r.jsonl --bundle BUNDLE",
+        "score r.jsonl.rejects.jsonl -o r.jsonl --bundle BUNDLE --overwrite",
+        "score r.jsonl.rejects.jsonl -o ./sub/../r.jsonl --bundle BUNDLE",
+        "score hard.jsonl -o r.jsonl --bundle BUNDLE",
+        "score linked.jsonl -o r.jsonl --bundle BUNDLE",
+        "score x.jsonl -o r.jsonl --bundle BUNDLE --knn-against r.jsonl.rejects.jsonl --indicators knn_6",
+        "score x.jsonl -o r.jsonl --bundle BUNDLE --rule r.jsonl.run.json",
+        "score x.jsonl -o bundle.parquet --bundle bundle.parquet --overwrite",
+        "score out.jsonl.partial/rows.jsonl -o out.jsonl --bundle BUNDLE",
+        "select s.jsonl -o s.jsonl --top 1 --overwrite",
+        "select s.jsonl -o b.jsonl --top 1 --explain s.jsonl --overwrite",
+        "select s.jsonl -o b.jsonl --top 1 --random-baseline linked-s.jsonl --overwrite",
+        "select s.jsonl -o b.jsonl --top 1 --explain e.jsonl --rule b.jsonl.selection.json",
+        "select s.jsonl -o q.jsonl --group-by c --quota q.jsonl --overwrite",
+        "rescore s.jsonl -o s.jsonl --rule mine.json --overwrite",
+        "rescore s.jsonl -o b.jsonl --rule b.jsonl.run.json --overwrite",
+        "describe s.jsonl -o s.jsonl --overwrite",
+        "describe s.jsonl --rule mine.json -o mine.json --overwrite",
+        "describe s.jsonl -o s.jsonl.run.json --overwrite",
+        "compare s.jsonl x.jsonl -o x.jsonl --overwrite",
+        "compare s.jsonl x.jsonl --left x.jsonl --overwrite",
+        "compare s.jsonl x.jsonl --left left.jsonl -o left.jsonl",
+        "fit runs.csv -o runs.csv --overwrite",
+        "fit runs.csv -o rule.json --json runs.csv --overwrite",
+        "bench x.jsonl --json x.jsonl --overwrite",
+        "bench x.jsonl --bundle BUNDLE --json BUNDLE/manifest.json --overwrite",
+    ],
+)
+def test_no_command_writes_over_what_it_reads(
+    run: Callable[..., int],
+    small_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = b'{"instruction": "a", "output": "b", "c": "d", "predicted_log_loss": 1.0, "mtld": 1.0}\n'
+    rule = b'{"id": "mine", "intercept": 1.0, "terms": {"mtld": 1.0}, "provenance": {}}'
+    for folder in ("sub", "bundle.parquet", "out.jsonl.partial"):
+        Path(folder).mkdir()
+    for name in ("s.jsonl", "x.jsonl", "r.jsonl.rejects.jsonl", "out.jsonl.partial/rows.jsonl"):
+        Path(name).write_bytes(row)
+    for name in ("mine.json", "b.jsonl.selection.json", "r.jsonl.run.json", "b.jsonl.run.json", "s.jsonl.run.json"):
+        Path(name).write_bytes(rule)
+    Path("q.jsonl").write_bytes(b'{"d": 1}')
+    Path("runs.csv").write_bytes((EXAMPLES / "runs.csv").read_bytes())
+    Path("bundle.parquet/manifest.json").write_bytes((small_bundle / "manifest.json").read_bytes())
+    Path("hard.jsonl").hardlink_to("r.jsonl.rejects.jsonl")
+    Path("linked.jsonl").symlink_to("r.jsonl.rejects.jsonl")
+    Path("linked-s.jsonl").symlink_to("s.jsonl")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    code = run(*command.replace(BUNDLE, str(small_bundle)).split())
+    said = capsys.readouterr().err
+    assert code == 1, said
+    assert re.search(r"which this command reads|named for two outputs|is a folder; name a file", said), said
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_select_takes_the_largest_first_where_more_is_better(

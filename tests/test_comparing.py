@@ -119,7 +119,7 @@ def test_what_left_and_entered_is_written_byte_for_byte(first: Path, second: Pat
     assert gzip.decompress(entered.read_bytes()).splitlines() == second.read_bytes().splitlines()[30:]
     with pytest.raises(OutputError, match="exists; give --overwrite"):
         compare(first, second, differing=Differing(left))
-    with pytest.raises(OutputError, match="is the scored file itself"):
+    with pytest.raises(OutputError, match="which this command reads; name another output"):
         compare(first, second, differing=Differing(second, overwrite=True))
 
 

@@ -207,7 +207,7 @@ def test_a_text_goes_to_a_file_that_is_not_there_yet(
     assert run("describe", scored, "-o", out) == 1
     assert "exists; give --overwrite" in capsys.readouterr().err
     assert run("describe", scored, "-o", scored, "--overwrite") == 1
-    assert "is one of the inputs" in capsys.readouterr().err
+    assert "which this command reads; name another output" in capsys.readouterr().err
     assert run("describe", scored, "--format", "json", "-o", out, "--overwrite") == 0
     assert json.loads(out.read_text())["sets"]
 

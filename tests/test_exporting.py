@@ -180,7 +180,7 @@ def test_a_place_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     assert run("export", "-o", tmp_path / "file" / "bundle", "--embedding", bert) == 1
-    assert f"{tmp_path}/file/bundle: cannot be written: " in capsys.readouterr().err
+    assert f"{tmp_path}/file/bundle: Not a directory" in capsys.readouterr().err
 
 
 def test_what_is_wrong_at_first_sight_is_said_before_pytorch_is_loaded(tmp_path: Path) -> None:

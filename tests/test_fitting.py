@@ -483,7 +483,7 @@ def test_the_runs_file_is_never_replaced(
     runs = tmp_path / "runs.csv"
     runs.write_bytes(RUNS.read_bytes())
     assert run("fit", runs, "-o", runs, "--overwrite") == 1
-    assert "is the runs file itself" in capsys.readouterr().err
+    assert "which this command reads; name another output" in capsys.readouterr().err
     assert runs.read_bytes() == RUNS.read_bytes()
 
 
@@ -504,12 +504,18 @@ def test_wrong_usage_ends_with_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["none/rule.json", "."])
 def test_a_place_that_takes_no_file_is_refused_before_the_work(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("fit", tmp_path / "absent.csv", "-o", tmp_path / place) == 1
-    assert "absent.csv" not in capsys.readouterr().err
+    assert run("fit", tmp_path / "absent.csv", "-o", tmp_path) == 1
+    assert "is a folder; name a file" in capsys.readouterr().err
+
+
+def test_a_folder_for_the_rule_is_made(run: Callable[..., int], tmp_path: Path) -> None:
+    out = tmp_path / "new" / "rule.json"
+    assert run("fit", RUNS, "-o", out, "--bootstrap", "10") == 0
+    assert Rule.load(out).id == "rule"
+    assert [path.name for path in out.parent.iterdir()] == ["rule.json"]
 
 
 def test_faults_of_the_runs_end_with_code_1_and_no_rule(

@@ -103,7 +103,7 @@ def test_the_report_fits_the_terminal_and_names_everything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path / "cache"))  # where no run has left its speed
     monkeypatch.chdir(tmp_path)
     rows(Path("rows.jsonl"), {"prompt": "a " * 90, "response": "b " * 90, "topic": "c"}, {"prompt": "a"})
     assert run("inspect", "rows.jsonl", "--bundle", small_bundle, "--indicators", "perplexity,knn_6") == 0

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from instructmining import journal
 from instructmining.batches import batches
 from instructmining.errors import OutputError, ResumeError
-from instructmining.journal import BatchLog, Journal, sync_folder, write_whole
+from instructmining.journal import BatchLog, Journal, Outputs
 from instructmining.records import Batch, Tokens
+from instructmining.writing.atomic import is_unfinished
 
 
 def batch(*lengths: int, seed: int = 0) -> Batch:
@@ -45,9 +46,14 @@ def resumed(folder: Path) -> Journal:
     return found
 
 
+def outputs_left(log: BatchLog) -> list[Outputs]:
+    """What an earlier run left, in its order."""
+    return [outputs for _, outputs in log.matched(iter(range(len(log))))]
+
+
 def assert_holds(found: Journal, wanted: list[Batch]) -> None:
     assert len(found.batches) == len(wanted)
-    for kept, one in zip(list(found.batches.known()), wanted, strict=True):
+    for kept, one in zip(outputs_left(found.batches), wanted, strict=True):
         kept.check(one)
         for name, values in outputs_of(one).items():
             np.testing.assert_array_equal(kept.arrays[name], values)
@@ -64,7 +70,7 @@ def test_what_batches_gave_comes_back_once_in_order(tmp_path: Path) -> None:
     fill(tmp_path, BATCHES)
     with resumed(tmp_path) as found:
         assert_holds(found, BATCHES)
-        assert list(found.batches.known()) == []
+        assert outputs_left(found.batches) == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -112,7 +118,7 @@ def test_a_changed_byte_ends_the_log_before_it(tmp_path_factory: pytest.TempPath
 def test_results_of_other_rows_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, BATCHES)
     with resumed(tmp_path) as found:
-        everything = list(found.batches.known())
+        everything = outputs_left(found.batches)
     for kept, own in zip(everything, BATCHES, strict=True):
         for other in (*BATCHES, batch(3, 5, 2, seed=9)):
             if other is not own:
@@ -125,7 +131,7 @@ def test_outputs_of_any_float_are_kept_in_single_precision(tmp_path: Path) -> No
     with Journal.begin(tmp_path, {}) as made:
         made.batches.add(BATCHES[0], given)  # type: ignore[arg-type]
     with resumed(tmp_path) as found:
-        (kept,) = found.batches.known()
+        (kept,) = outputs_left(found.batches)
     assert {name: values.tolist() for name, values in kept.arrays.items()} == {
         "half": [[1.5], [2.5]],
         "double": [[0.0, 2.0], [3.0, 5.0]],
@@ -141,7 +147,7 @@ def test_results_of_the_same_tokens_in_other_rows_are_refused(tmp_path: Path) ->
     with Journal.begin(tmp_path, {}) as made:
         made.batches.add(wide, {})
     with resumed(tmp_path) as found:
-        (kept,) = found.batches.known()
+        (kept,) = outputs_left(found.batches)
     kept.check(wide)
     with pytest.raises(ResumeError, match="results of other rows than come now"):
         kept.check(narrow)
@@ -199,7 +205,7 @@ def test_marks_of_several_names_stay_beside_each_other_and_the_later_of_one_name
 
 def test_a_state_that_was_not_replaced_whole_changes_nothing(tmp_path: Path) -> None:
     fill(tmp_path, BATCHES)
-    (tmp_path / "state.json.new").write_bytes(b'{"version"')
+    (tmp_path / ".state.json.0123abcd.instructmining").write_bytes(b'{"version"')
     with resumed(tmp_path) as found:
         assert_holds(found, BATCHES)
 
@@ -255,18 +261,12 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_file_is_on_the_disk_before_its_name_and_then_its_name(tmp_path: Path, synced: list[str]) -> None:
-    write_whole(tmp_path / "file", b"new")
-    assert synced == ["file.new", tmp_path.name]
-    assert (tmp_path / "file").read_bytes() == b"new"
-
-
 def test_what_a_mark_speaks_of_is_on_the_disk_before_the_mark(tmp_path: Path, synced: list[str]) -> None:
     with Journal.begin(tmp_path, {}) as made, (tmp_path / "data").open("wb") as data:
         data.write(b"abc")
         synced.clear()
         made.commit("written", {"bytes": 3}, [data])
-    assert synced == ["data", "state.json.new", tmp_path.name]
+    assert [is_unfinished(name, "state.json") or name for name in synced] == ["data", True, tmp_path.name]
 
 
 def test_what_is_waited_for_was_given_to_the_system_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,11 +276,11 @@ def test_what_is_waited_for_was_given_to_the_system_before(tmp_path: Path, monke
         sizes[Path(f"/proc/self/fd/{file}").readlink().name] = os.fstat(file).st_size
 
     monkeypatch.setattr(journal.os, "fsync", fsync)
-    write_whole(tmp_path / "file", b"new")
     with Journal.begin(tmp_path, {}) as made, (tmp_path / "data").open("wb") as data:
         data.write(b"abcd")
         made.commit("written", {}, [data])
-    assert (sizes["file.new"], sizes["data"]) == (3, 4)
+    assert sizes["data"] == 4
+    assert all(size > 2 for name, size in sizes.items() if name != tmp_path.name)
 
 
 def test_a_mark_is_not_written_where_the_disk_lacks_what_it_speaks_of(
@@ -315,22 +315,6 @@ def test_the_batches_of_a_journal_are_synced_by_its_clock_also_behind_a_commit(
         assert synced == ["batches.1"]
 
 
-def test_a_folder_that_was_synced_is_let_go(tmp_path: Path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(3):
-        sync_folder(tmp_path)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-def test_where_folders_cannot_be_synced_they_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[int] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(journal.os, "fsync", synced.append)
-        patch.setattr(journal.os, "name", "nt")
-        sync_folder(tmp_path)
-    assert synced == []
-
-
 # A disk that takes no more
 
 
@@ -351,14 +335,6 @@ def test_a_disk_that_takes_no_commit_is_an_output_error(tmp_path: Path) -> None:
         for files in ([data], []):
             with pytest.raises(OutputError, match="No space left on device"):
                 made.commit("written", {}, files)
-
-
-@pytest.mark.usefixtures("full_disk")
-def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"old")
-    with pytest.raises(OutputError, match="file: No space left on device"):
-        write_whole(tmp_path / "file", b"new")
-    assert (tmp_path / "file").read_bytes() == b"old"
 
 
 def test_results_that_the_disk_does_not_take_are_an_output_error_and_closing_says_no_more(tmp_path: Path) -> None:

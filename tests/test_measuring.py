@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
+import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -263,14 +267,18 @@ def test_any_texts_under_any_budget_give_the_sums_of_each_row(
 
 
 def of_windows(
-    windows: Sequence[Window], session: SumSession, *, journal: Journal | None = None
-) -> Iterator[Measurements]:
+    windows: Iterable[Window],
+    session: SumSession,
+    *,
+    journal: Journal | None = None,
+    report: Callable[[], None] = lambda: None,
+) -> Generator[Measurements, None, None]:
     return measure(
         windows,
         cast(Executor, SumExecutor(session)),
         Batching(512, dict.fromkeys(ROLES, 2)),
         statistics=Statistics(),
-        report=lambda: None,
+        report=report,
         journal=journal,
     )
 
@@ -288,6 +296,65 @@ def rewards(found: Iterable[Measurements]) -> list[list[float]]:
 def test_windows_without_a_text_keep_their_place_among_the_others() -> None:
     windows = [window_of(), window_of(1, 2), window_of(), window_of(), window_of(3), window_of()]
     assert rewards(of_windows(windows, SumSession())) == [[], [2, 3], [], [], [4], []]
+
+
+@pytest.mark.parametrize("texts", [(), (1,)])
+def test_a_window_without_a_text_comes_out_before_many_more_are_made(texts: tuple[int, ...]) -> None:
+    made = taken = furthest = 0
+
+    def windows() -> Iterator[Window]:
+        nonlocal made, furthest
+        for number in range(200):
+            made += 1
+            furthest = max(furthest, made - taken)
+            yield window_of(*texts) if number == 100 else window_of()
+
+    for _ in of_windows(windows(), SumSession()):
+        taken += 1
+        time.sleep(0.001)
+    assert (made, taken) == (200, 200)
+    assert furthest <= 5
+
+
+class Killed(Exception):
+    """In place of the end of a process."""
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    texts=st.lists(st.integers(0, 3), max_size=8),
+    commits=st.sets(st.integers(1, 8)),
+    kills=st.lists(st.integers(0, 12), max_size=4),
+)
+def test_a_run_goes_on_wherever_it_is_killed_and_whichever_windows_have_no_text(
+    texts: list[int], commits: set[int], kills: list[int]
+) -> None:
+    windows = [window_of(*range(10 * number, 10 * number + count)) for number, count in enumerate(texts)]
+    whole = rewards(of_windows(windows, SumSession()))
+    found: list[list[float]] = []
+    with tempfile.TemporaryDirectory() as name:
+        journal = Journal.begin(Path(name), {})
+        for kill in [*kills, None]:
+            left = itertools.count(kill, -1) if kill is not None else itertools.repeat(1)
+
+            def work(left: Iterator[int] = left) -> None:
+                if not next(left):
+                    raise Killed
+
+            begin = journal.marks.get("written", {}).get("windows", 0)
+            del found[begin:]
+            session = SumSession()
+            with journal, contextlib.suppress(Killed):
+                for one in of_windows(windows[begin:], session, journal=journal, report=work):
+                    found += rewards([one])
+                    work()
+                    if len(found) in commits:
+                        journal.commit("written", {"windows": len(found)})
+            again = Journal.resume(Path(name))
+            assert again is not None
+            journal = again
+        journal.close()
+    assert found == whole
 
 
 def test_batches_that_an_earlier_run_kept_are_not_computed_again(tmp_path: Path) -> None:

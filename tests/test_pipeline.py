@@ -24,6 +24,21 @@ def test_items_come_in_order_from_another_thread() -> None:
     assert not threads()
 
 
+def test_a_heavy_item_is_taken_before_the_next_is_made() -> None:
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    with ahead(numbers(), name="numbers", depth=4, weight=lambda number: 4 if number >= 10 else 1) as items:
+        for number in items:
+            if number >= 10:
+                assert made[-1] <= number + 2
+    assert made == list(range(20))
+
+
 @pytest.mark.parametrize("depth", [1, 3])
 def test_the_source_is_never_further_ahead_than_asked(depth: int) -> None:
     made, taken = 0, 0

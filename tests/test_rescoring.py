@@ -259,7 +259,7 @@ def test_out_is_kept_unless_overwrite_is_given(
     out.write_bytes(b"old")
     with pytest.raises(OutputError, match="exists; give --overwrite"):
         rescore(scored, out, rule)
-    with pytest.raises(OutputError, match="is the scored file itself"):
+    with pytest.raises(OutputError, match="which this command reads; name another output"):
         rescore(scored, scored, rule, overwrite=True)
     assert run("rescore", scored, "-o", out, "--rule", rule, "--overwrite") == 0
     assert out.read_bytes() != b"old"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import altered_bundle
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,6 +64,24 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bytes(
     assert (found.kills >= 5, found.commits_met > 0) == (True, True), found
 
 
+@pytest.mark.parametrize(
+    ("kind", "bad_rows"), [("rows", "long stretches"), ("corpus", "long stretches"), ("rows", "all")]
+)
+def test_a_run_of_windows_without_a_text_goes_on_to_the_same_bytes(
+    small_bundle: Path, tmp_path: Path, kind: str, bad_rows: str
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", 5000 if bad_rows == "all" else 600, bad_rows=bad_rows)
+    base = arguments(small_bundle, tmp_path / "rows.jsonl", INDICATORS[kind])
+    found = cut_until(5, base, tmp_path, ".jsonl", random.Random(1))
+    assert (found.kills >= 5, found.commits_met > 0) == (True, True), found
+    # Two windows with texts and three without follow each other: kill behind the last of the first and of the second.
+    out = tmp_path / "paused.jsonl"
+    for commits in (2, 5) if (kind, bad_rows) == ("rows", "long stretches") else ():
+        assert Command((*base, "-o", str(out), "--overwrite"), pause_after=commits).run(kill_after=60) == CUT
+        assert Command((*base, "-o", str(out), "--resume")).run() == 3
+        assert outputs(out) == outputs(tmp_path / "whole.jsonl")
+
+
 def test_a_run_from_parquet_to_parquet_goes_on_to_the_same_bytes(small_bundle: Path, tmp_path: Path) -> None:
     """Damaged rows cannot be in it, so the bad ones are those without a response."""
     path = tmp_path / "rows.parquet"
@@ -79,11 +99,18 @@ def test_a_run_from_parquet_to_parquet_goes_on_to_the_same_bytes(small_bundle: P
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
-@pytest.mark.parametrize("kind", INDICATORS)
-def test_hundreds_of_kills_change_nothing(small_bundle: Path, tmp_path: Path, kind: str, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "suffix", "bad_rows"),
+    [
+        *itertools.product(INDICATORS, [".jsonl", ".jsonl.gz", ".jsonl.zst"], ["some"]),
+        *itertools.product(INDICATORS, [".jsonl"], ["long stretches", "all"]),
+    ],
+)
+def test_hundreds_of_kills_change_nothing(
+    small_bundle: Path, tmp_path: Path, kind: str, suffix: str, bad_rows: str
+) -> None:
     kills = int(os.environ.get("FAULT_KILLS", "240"))
-    write_rows(tmp_path / "rows.jsonl", 1500)
+    write_rows(tmp_path / "rows.jsonl", 15_000 if bad_rows == "all" else 1500, bad_rows=bad_rows)
     rng = random.Random(int(os.environ.get("FAULT_SEED", "0")))
     found = cut_until(
         -(-kills // 6),
@@ -92,7 +119,7 @@ def test_hundreds_of_kills_change_nothing(small_bundle: Path, tmp_path: Path, ki
         suffix,
         rng,
     )
-    print(f"{kind} {suffix}: {found}")  # noqa: T201 - the figures are the result
+    print(f"{kind} {suffix} {bad_rows} bad: {found}")  # noqa: T201 - the figures are the result
     assert found.from_before > 0
 
 
@@ -295,6 +322,24 @@ def append_row(cut: list[str], _: pytest.MonkeyPatch) -> list[str]:
 def change_version(_: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(resuming, "__version__", "99")
     return []
+
+
+def test_a_run_is_not_gone_on_with_with_other_weights_of_the_same_size(
+    run: Callable[..., int], small_bundle: Path, rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither as they are, nor with a manifest that says they are right."""
+    bundle = altered_bundle.copy(small_bundle, rows.parent)
+    cut = [*arguments(bundle, rows, INDICATORS["rows"]), "-o", str(rows.with_name("out.jsonl"))]
+    assert Command(tuple(cut), pause_after=3).run(kill_after=60) == CUT
+    weights = bundle / "perplexity" / "model.onnx.data"
+    other = bytearray(weights.read_bytes())
+    other[0] ^= 1
+    weights.write_bytes(other)
+    assert run(*cut, "--resume") == 1
+    assert "model.onnx.data: is not the file that was exported" in capsys.readouterr().err
+    altered_bundle.rewrite(bundle, "perplexity/model.onnx.data", bytes(other))
+    assert run(*cut, "--resume") == 1
+    assert "bundle was" in capsys.readouterr().err
 
 
 def give_other_bundle(cut: list[str], _: pytest.MonkeyPatch) -> list[str]:

@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from instructmining import Example, Rule, ScoredRow, Scorer, Statistics, Turn
 from instructmining.batches import Batching
 from instructmining.bundle import ROLES
-from instructmining.cache import demo_place
 from instructmining.corpus import Neighbourhood
+from instructmining.demo_cache import demo_place
 from instructmining.devices import cpu_threads
 from instructmining.errors import BundleError, DeviceError, InstructMiningError, RowError, RuleError
 from instructmining.records import Batch, SourceRow

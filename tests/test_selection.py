@@ -442,7 +442,7 @@ def test_a_choice_that_the_rows_cannot_answer_is_a_selection_error(
 def test_an_extra_that_would_replace_another_file_is_an_output_error(tmp_path: Path, out: Path, name: str) -> None:
     scored = scored_file(tmp_path, [0.5])
     before = scored.read_bytes()
-    with pytest.raises(OutputError, match=r"is named for two|is the scored file itself|wanted a name ending in"):
+    with pytest.raises(OutputError, match=r"is named for two|which this command reads|wanted a name ending in"):
         select(scored, out, Choice(top=1), extras=Extras(random_baseline=tmp_path / name), overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scored.jsonl"]
     assert scored.read_bytes() == before
@@ -495,10 +495,15 @@ def test_an_unknown_suffix_is_an_output_error(tmp_path: Path) -> None:
         select(scored_file(tmp_path, [0.5]), tmp_path / "best.csv", Choice(top=1))
 
 
-@pytest.mark.parametrize("parent", ["gone", "scored.jsonl"], ids=["missing folder", "a file"])
-def test_an_out_that_cannot_be_made_is_an_output_error(tmp_path: Path, parent: str) -> None:
-    with pytest.raises(OutputError, match=r"best\.jsonl: "):
-        select(scored_file(tmp_path, [0.5]), tmp_path / parent / "best.jsonl", Choice(top=1))
+def test_an_out_below_a_file_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"best\.jsonl.*: Not a directory"):
+        select(scored_file(tmp_path, [0.5]), tmp_path / "scored.jsonl" / "best.jsonl", Choice(top=1))
+
+
+def test_a_folder_for_out_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "deep" / "best.jsonl"
+    select(scored_file(tmp_path, [0.5]), out, Choice(top=1))
+    assert sorted(path.name for path in out.parent.iterdir()) == ["best.jsonl", "best.jsonl.selection.json"]
 
 
 def test_a_choice_that_fails_leaves_nothing_behind(tmp_path: Path, out: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from instructmining.errors import OutputError, ResumeError
 from instructmining.records import ColumnValue, Example, Reject, ScoredRow, SourceRow, Turn
 from instructmining.writers import RunWriter, added_names, reject_line, splice
+from instructmining.writing.atomic import Placement
 
 READ: dict[str, Callable[[bytes], bytes]] = {
     ".jsonl": lambda content: content,
@@ -233,7 +234,7 @@ def test_an_out_that_is_an_input_is_an_output_error_even_with_overwrite(tmp_path
     path.write_bytes(b'{"a":1}\n')
     (tmp_path / "link.jsonl").symlink_to(path)
     for out in (path, tmp_path / "link.jsonl"):
-        with pytest.raises(OutputError, match="is one of the inputs"):
+        with pytest.raises(OutputError, match=r"rows\.jsonl, which this command reads; name another output"):
             RunWriter(str(out), overwrite=True, inputs=["-", str(tmp_path / "gone.jsonl"), str(path)])
     assert path.read_bytes() == b'{"a":1}\n'
     assert left(tmp_path) == ["link.jsonl", "rows.jsonl"]
@@ -259,6 +260,18 @@ def test_two_runs_cannot_write_the_same_out(tmp_path: Path) -> None:
         first.write([scored(b'{"a":1}')])
         first.finish({})
     assert Path(out).read_bytes().count(b"\n") == 1
+
+
+def test_no_other_command_writes_what_a_run_writes(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with RunWriter(str(out)) as run:
+        run.begin()
+        with pytest.raises(OutputError, match="another run writes there"):
+            Placement([out], overwrite=True)
+        run.finish({})
+    with Placement([out], overwrite=True), pytest.raises(OutputError, match="another run writes there"):
+        RunWriter(str(out), overwrite=True)
+    assert left(tmp_path) == sorted(f"out.jsonl{end}" for end in ENDS)
 
 
 @pytest.mark.parametrize("name", ["out", "out.json", "out.txt.gz", "out.jsonl.bz2"])

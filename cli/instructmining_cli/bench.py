@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from instructmining_cli.field_options import Format, Ignore, Map, field_options
 from instructmining_cli.option_checks import known_indicators, known_rule
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.text_out import text_width
+
+if TYPE_CHECKING:
+    from instructmining.writing.atomic import Placement
 
 _LIMIT = {"cpu": 100, "cuda": 20_000}  # rows, where none is given: about a minute with a small model
 
@@ -70,6 +73,7 @@ def bench(
     from instructmining.reading.examples import ExampleReader, read_examples
     from instructmining.scorer import Scorer
     from instructmining.throughput import measure_throughput
+    from instructmining.writing.atomic import Placement
     from instructmining_cli.bench_report import BenchReport
     from instructmining_cli.calibrations import choose_budgets
     from instructmining_cli.demo_bundle import demo_bundle, naming_another
@@ -79,20 +83,21 @@ def bench(
     fields = field_options(format=format, mapping=map, ignore=ignore)
     options = reading_options(delimiter=delimiter, encoding=encoding)
     inputs, _ = expanded(inputs, say=_say)
-    _check(json, inputs, overwrite=overwrite)
     read_examples(inputs, fields=fields, options=options)  # which finds a file that is missing before models are loaded
-    folder = bundle or demo_bundle(_say)
     accelerated = acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory)
-    with naming_another():
-        opened = Scorer.open(
-            folder,
-            rule=rule,
-            indicators=indicators,
-            device=device,
-            batches_at_once=batches_at_once,
-            acceleration=accelerated,
-        )
-    with opened as scorer:
+    with ExitStack() as stack:
+        files = stack.enter_context(Placement([json], overwrite=overwrite, reads=[*inputs, bundle, rule]))
+        folder = bundle or demo_bundle(_say)
+        with naming_another():
+            opened = Scorer.open(
+                folder,
+                rule=rule,
+                indicators=indicators,
+                device=device,
+                batches_at_once=batches_at_once,
+                acceleration=accelerated,
+            )
+        scorer = stack.enter_context(opened)
         _say(f"device: {', '.join(str(device) for device in scorer.devices)}")
         most = limit or _LIMIT[scorer.device.kind]
         choose_budgets(scorer, inputs, fields, given=budget_tokens, limit=most, options=options, say=_say)
@@ -104,11 +109,11 @@ def bench(
 
         found = measure_throughput(scorer, read, rounds=rounds, say=_say)
         report = BenchReport(found, scorer, inputs, most, readers[-1].rows)
-    if json != "-":
-        for line in report.table(text_width(None)):
-            typer.echo(line)
-    if json is not None:
-        _write(report.as_json(), json)
+        if json != "-":
+            for line in report.table(text_width(None)):
+                typer.echo(line)
+        if json is not None:
+            _put(report.as_json(), json, files)
     if report.left_out:
         _say(f"left out: {report.left_out}")
     if found.typical.rejected:
@@ -120,42 +125,13 @@ def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def _check(json: str | None, inputs: list[str], *, overwrite: bool) -> None:
-    """Refuse a place for the figures before minutes of work.
-
-    Raises:
-        BadParameter: it is an input.
-        OutputError: it cannot be a file, or is one already.
-    """
-    from instructmining.errors import OutputError
-
-    if json in {None, "-"}:
-        return
-    file = Path(str(json))
-    if file.exists() and any(file.samefile(path) for path in inputs if Path(path).exists()):
-        raise typer.BadParameter(f"--json {json} is an input; give another file")
-    if file.is_dir():
-        raise OutputError(f"{json}: is a folder; give --json a file")
-    if file.exists() and not overwrite:
-        raise OutputError(f"{json}: exists; give --overwrite to replace it")
-    if not file.parent.is_dir():
-        raise OutputError(f"{json}: its folder {file.parent} does not exist")
-
-
-def _write(figures: dict[str, object], where: str) -> None:
+def _put(figures: dict[str, object], where: str, files: Placement) -> None:
     """Raises OutputError where the file cannot be written."""
     import orjson
-
-    from instructmining.errors import OutputError
 
     content = orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     if where == "-":
         typer.echo(content.decode(), nl=False)
         return
-    file = Path(where)
-    partial = file.with_name(f"{file.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    except OSError as error:
-        raise OutputError(f"{where}: cannot be written: {error.strerror}") from error
+    files.write(where, content)
+    files.put()

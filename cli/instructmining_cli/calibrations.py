@@ -14,7 +14,7 @@ import orjson
 from instructmining import __version__
 from instructmining.batches import Batching
 from instructmining.budgets import one_budget
-from instructmining.cache import cache_folder
+from instructmining.cache import keep, kept
 from instructmining.reading.compression import is_pipe
 from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FieldOptions
@@ -44,10 +44,10 @@ def choose_budgets(
     if given is not None:
         scorer.batching = replace(one_budget(scorer.batching, given), enough_tokens=None)
         return "given"
-    file = cache_folder() / "budgets" / f"{_key(scorer)}.json"
-    kept = _read(file, scorer.batching)
-    if kept is not None:
-        scorer.batching = kept
+    name = f"budgets/{_key(scorer)}.json"
+    before = _read(kept(name), scorer.batching)
+    if before is not None:
+        scorer.batching = before
         return "measured before"
     if (
         any(map(is_pipe, inputs))
@@ -58,10 +58,7 @@ def choose_budgets(
     say("finding the fastest batch size on this device, once")
     examples = read_examples(inputs, fields=fields, options=options, on_reject=_pass)
     found = scorer.calibrate(islice(examples, scorer.batching.window_rows))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_bytes(orjson.dumps(found.budget_tokens))
-    partial.replace(file)
+    keep(name, orjson.dumps(found.budget_tokens))
     return "measured"
 
 
@@ -73,11 +70,11 @@ def _key(scorer: Scorer) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _read(file: Path, batching: Batching) -> Batching | None:
+def _read(content: bytes | None, batching: Batching) -> Batching | None:
     """What was kept, where it is whole and for the same roles."""
     try:
-        budgets = orjson.loads(file.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+        budgets = orjson.loads(content or b"")
+    except orjson.JSONDecodeError:
         return None
     if not isinstance(budgets, dict) or budgets.keys() != batching.budget_tokens.keys():
         return None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from instructmining_cli.option_checks import rows_out
-from instructmining_cli.text_out import Out, Overwrite, check_text, put_text, text_width
+from instructmining_cli.text_out import Out, Overwrite, text_file
 
 
 def compare(
@@ -34,9 +34,8 @@ def compare(
     from instructmining.tables.comparing import compare as compare_sets
     from instructmining.tables.tables import comparison_json, comparison_text
 
-    target = check_text(out, overwrite=overwrite, sources=[first, second])
     if left is not None and left == entered:
         raise typer.BadParameter("--left and --entered are the same file")
-    found = compare_sets(first, second, prefix=prefix, differing=Differing(left, entered, overwrite))
-    text = comparison_text(found, width=text_width(target)) if format == "text" else comparison_json(found)
-    put_text(text, target)
+    with text_file(out, overwrite=overwrite, reads=[first, second], others=[left, entered]) as text:
+        found = compare_sets(first, second, prefix=prefix, differing=Differing(left, entered, overwrite))
+        text.content = comparison_text(found, width=text.width) if format == "text" else comparison_json(found)

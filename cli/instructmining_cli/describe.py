@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from instructmining_cli.option_checks import named_rule
-from instructmining_cli.text_out import Out, Overwrite, check_text, put_text, text_width
+from instructmining_cli.text_out import Out, Overwrite, text_file
 
 
 def describe(
@@ -39,16 +39,16 @@ def describe(
     if rule is not None:
         for file in scored:
             check_terms(file, rule, prefix=prefix)
-    target = check_text(out, overwrite=overwrite, sources=scored)
-    described = [describe_set(one, prefix=prefix, rule=rule) for one in scored]
-    match format:
-        case "text":
-            written = descriptions_text(described, width=text_width(target))
-        case "json":
-            written = descriptions_json(described)
-        case "csv":
-            written = descriptions_csv(described)
-    put_text(written, target)
+    reads = [*scored, *(f"{file}.run.json" for file in scored), rule]
+    with text_file(out, overwrite=overwrite, reads=reads) as text:
+        described = [describe_set(one, prefix=prefix, rule=rule) for one in scored]
+        match format:
+            case "text":
+                text.content = descriptions_text(described, width=text.width)
+            case "json":
+                text.content = descriptions_json(described)
+            case "csv":
+                text.content = descriptions_csv(described)
     for one in described:
         for term in one.predicted.extrapolated if one.predicted else ():
             typer.echo(f"caution: {one.name}: its mean {term}: the prediction extrapolates", err=True)

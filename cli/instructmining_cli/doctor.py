@@ -24,7 +24,7 @@ def doctor(
 ) -> None:
     """Print versions, the devices as measured, and what is missing; with --bundle, prove its numbers on a device."""
     from instructmining.bundle import Bundle
-    from instructmining.cache import cached_demo_bundle
+    from instructmining.demo_cache import cached_demo_bundle
     from instructmining.devices import choose_devices, choose_devices_for
     from instructmining.diagnosis import check_bundle, describe_machine
 

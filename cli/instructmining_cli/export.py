@@ -112,33 +112,16 @@ def _is_folder(model: str) -> bool:
 def _export_demo(out: Path, settings: object, *, overwrite: bool) -> None:
     """The demo bundle: a copy of the cached one, or built here where it differs from that in precision or limits."""
     from instructmining_cli.demo_bundle import demo_bundle
+    from instructmining_export.bundles import copy_bundle
     from instructmining_export.demo.preset import export_demo
     from instructmining_export.roles import Settings
 
     assert isinstance(settings, Settings)
     if settings.precision == "fp32" and settings.max_tokens is None:
-        _copy(demo_bundle(settings.report), out, overwrite=overwrite)
+        copy_bundle(demo_bundle(settings.report), out, overwrite=overwrite)
     else:
         export_demo(out, overwrite=overwrite, settings=settings)
     _say_result(out)
-
-
-def _copy(bundle: Path, out: Path, *, overwrite: bool) -> None:
-    import shutil
-
-    if out.exists() and not overwrite:
-        raise ExportError(f"{out}: exists; give --overwrite to replace it")
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(bundle, partial)
-        if out.exists():
-            shutil.rmtree(out)
-        partial.rename(out)
-    except OSError as error:
-        raise ExportError(f"{out}: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _say_result(out: Path, written: frozenset[RoleName] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,54 +52,36 @@ def fit(
     import orjson
 
     from instructmining.fitting import fit as fit_runs
-    from instructmining.journal import write_whole
+    from instructmining.writing.atomic import Placement
     from instructmining_cli.fit_report import FitReport
     from instructmining_cli.residual_plot import drawing
 
     if plot is not None and not plot.endswith(".svg"):
         raise typer.BadParameter(f"--plot {plot}: wanted a name ending in .svg")
-    files = [out, *(file for file in (plot, json) if file not in {None, "-"})]
-    _check([str(file) for file in files], runs, overwrite=overwrite)
-    found = fit_runs(
-        runs,
-        terms=None if terms is None else [term.strip() for term in terms.split(",")],
-        choose=choose,
-        bootstrap=bootstrap,
-        seed=seed,
-        rule_id=id or Path(out).stem,
-        reward_model=reward_model,
-    )
-    report = FitReport(found, text_width(None))
-    figures = orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    if plot is not None:
-        write_whole(Path(plot), drawing(found).encode())
-    if json not in {None, "-"}:
-        write_whole(Path(str(json)), figures)
-    found.rule.save(out, overwrite=overwrite)
+    if out == "-":
+        raise typer.BadParameter("-o -: the rule goes to a file, the figures where --json says; name a file")
+    named = [os.path.realpath(file) for file in (plot, json, out) if file is not None and file != "-"]
+    if len(set(named)) < len(named):
+        raise typer.BadParameter("OUT, --plot and --json are to be different files")
+    with Placement([plot, json, out], overwrite=overwrite, reads=[runs]) as files:
+        found = fit_runs(
+            runs,
+            terms=None if terms is None else [term.strip() for term in terms.split(",")],
+            choose=choose,
+            bootstrap=bootstrap,
+            seed=seed,
+            rule_id=id or Path(out).stem,
+            reward_model=reward_model,
+        )
+        report = FitReport(found, text_width(None))
+        figures = orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        if plot is not None:
+            files.write(plot, drawing(found).encode())
+        if json is not None and json != "-":
+            files.write(json, figures)
+        files.write(out, found.rule.content())
+        files.put()
     typer.echo(figures.decode() if json == "-" else report.text(), nl=json != "-")
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"rule {found.rule.id!r}: {out}", err=True)
-
-
-def _check(files: list[str], runs: str, *, overwrite: bool) -> None:
-    """Refuse places for the results before the work.
-
-    Raises:
-        BadParameter: two are the same.
-        OutputError: one is the runs file, cannot be a file, or is one already.
-    """
-    from instructmining.errors import OutputError
-
-    if len({Path(file).absolute() for file in files}) < len(files):
-        raise typer.BadParameter("OUT, --plot and --json are to be different files")
-    for name in files:
-        file = Path(name)
-        if file.exists() and Path(runs).exists() and file.samefile(runs):
-            raise OutputError(f"{name}: is the runs file itself; name another file")
-        if file.is_dir():
-            raise OutputError(f"{name}: is a folder; name a file")
-        if file.exists() and not overwrite:
-            raise OutputError(f"{name}: exists; give --overwrite to replace it")
-        if not file.parent.is_dir():
-            raise OutputError(f"{name}: its folder {file.parent} does not exist")

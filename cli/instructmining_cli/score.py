@@ -156,7 +156,10 @@ def score(
     around = _neighbourhood(neighbours, inputs, options, fields)
     check_open_files()
     with ExitStack() as stack:
-        writer = stack.enter_context(RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs))
+        reads = [*others, bundle, rule]
+        writer = stack.enter_context(
+            RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs, reads=reads)
+        )
         reader = read_examples(
             inputs,
             fields=fields,

@@ -128,10 +128,12 @@ def select(
     from instructmining.selection import select as select_rows
     from instructmining.selection.choices import Choice, Extras
     from instructmining.selection.near_duplicates import Distinct
+    from instructmining.writing.atomic import check_apart
 
     if descending and max_loss is not None:
         raise typer.BadParameter("--max-loss keeps the smallest values and does not go with --descending")
     fields = field_options(format=format, mapping=map)
+    check_apart([*_beside(out), explain, random_baseline], [bundle, *(quota or ())])
     with ExitStack() as stack:
         encoder = None if distinct is None else Encoder(bundle, device, stack)
         try:
@@ -161,6 +163,11 @@ def select(
             extras=Extras(explain=explain, rule=rule, random_baseline=random_baseline, seed=seed),
         )
     _say_result(kept, choice, f"{prefix}{by} {'down' if descending else 'up'} to", out)
+
+
+def _beside(out: str) -> list[str]:
+    """OUT and what stands beside it."""
+    return [] if out == "-" else [out, f"{out}.selection.json"]
 
 
 def _quotas(given: list[str]) -> dict[str, int]:

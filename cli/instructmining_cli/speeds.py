@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import orjson
 
 from instructmining.bundle import Bundle
-from instructmining.cache import cache_folder
+from instructmining.cache import keep, kept
 
 _WORTH_KEEPING_S = 5.0  # a shorter run is mostly its beginning
 
@@ -50,23 +48,18 @@ def keep_speed(
         return
     rates = {label: count / (elapsed_s * busy_s[label] / whole) for label, count in tokens.items() if busy_s.get(label)}
     speed = Speed(device, datetime.now(UTC).isoformat(timespec="seconds"), rates)
-    file = _file(bundle, asked)
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(orjson.dumps(asdict(speed)))
-        partial.replace(file)
+    keep(_name(bundle, asked), orjson.dumps(asdict(speed)))
 
 
 def last_speed(bundle: Bundle, asked: str) -> Speed | None:
     """Of the last run with this bundle on the device that is asked for; None where there was none."""
     try:
-        said = orjson.loads(_file(bundle, asked).read_bytes())
+        said = orjson.loads(kept(_name(bundle, asked)) or b"")
         return Speed(str(said["device"]), str(said["at"]), {str(k): float(v) for k, v in said["tokens_per_s"].items()})
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
-def _file(bundle: Bundle, asked: str) -> Path:
+def _name(bundle: Bundle, asked: str) -> str:
     key = hashlib.sha256(f"{bundle.digest}\n{asked}".encode()).hexdigest()[:32]
-    return cache_folder() / "speeds" / f"{key}.json"
+    return f"speeds/{key}.json"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -26,34 +28,38 @@ def text_width(target: Path | None) -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def check_text(out: str | None, *, overwrite: bool, sources: Sequence[str]) -> Path | None:
-    """The file that a text may be written to; None for standard output.
+@contextmanager
+def text_file(
+    out: str | None, *, overwrite: bool, reads: Sequence[str | None], others: Sequence[str | None] = ()
+) -> Iterator[TextOut]:
+    """Where a text goes that is a command's result: a file that nobody else writes meanwhile, or standard output.
+
+    Args:
+        out: the file; None or "-" for standard output.
+        overwrite: whether it may be there.
+        reads: what the command reads.
+        others: what else it writes.
 
     Raises:
-        OutputError: it is there, or is one of the sources.
+        OutputError: it is there, is read, or is one of the others; or the disk does not take it.
     """
-    from instructmining.errors import OutputError
+    from instructmining.writing.atomic import STANDARD, Placement, check_apart
 
-    if out is None or out == "-":
-        return None
-    target = Path(out)
-    if target.exists():
-        if any(Path(source).exists() and target.samefile(source) for source in sources):
-            raise OutputError(f"{out}: is one of the inputs; name another file")
-        if not overwrite:
-            raise OutputError(f"{out}: exists; give --overwrite to replace it")
-    return target
+    check_apart([out, *others], reads)
+    with Placement([out], overwrite=overwrite) as files:
+        target = None if out in STANDARD else Path(str(out))
+        text = TextOut(text_width(target))
+        yield text
+        if target is None:
+            typer.echo(text.content, nl=False)
+        else:
+            files.write(target, text.content.encode())
+            files.put()
 
 
-def put_text(text: str, target: Path | None) -> None:
-    """Write the text.
+@dataclass
+class TextOut:
+    """A text to be put out, when it is known."""
 
-    Raises:
-        OutputError: the disk does not take it.
-    """
-    from instructmining.journal import write_whole
-
-    if target is None:
-        typer.echo(text, nl=False)
-    else:
-        write_whole(target, text.encode())
+    width: int | None  # of its lines; None where nothing says it
+    content: str = ""

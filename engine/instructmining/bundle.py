@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import orjson
 
 from instructmining.arguments import check_type
+from instructmining.digests import Digests
 from instructmining.errors import BundleError, MissingRoleError
 from instructmining.records import Joint, TurnRole
 
@@ -149,7 +150,9 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
-        """Read the manifest; check every file's size and every graph's digest.
+        """Read the manifest; check the size and the digest of every file.
+
+        A file is read whole once for each state of it; see :mod:`instructmining.digests`.
 
         Raises:
             BundleError: the folder is no bundle, was written by another format version, or a file is missing, of
@@ -160,12 +163,7 @@ class Bundle:
         content = _read_manifest(folder)
         manifest = _object(orjson.loads(content), folder / MANIFEST)
         files = {name: _object(entry, folder / MANIFEST) for name, entry in _object(manifest["files"], folder).items()}
-        for name, entry in files.items():
-            file = _inside(folder, name)
-            if file.stat().st_size != entry.get("bytes"):
-                raise BundleError(f"{file}: {file.stat().st_size} bytes, the manifest says {entry.get('bytes')}")
-            if file.suffix == ".onnx":
-                _check_digest(file, entry)
+        _check_files(folder, files)
         roles = {
             (role := _role_name(name, folder)): _role(folder, role, _object(entry, folder), files)
             for name, entry in _object(manifest["roles"], folder).items()
@@ -192,7 +190,7 @@ class Bundle:
             BundleError: one differs.
         """
         for name, entry in self.files.items():
-            _check_digest(_inside(self.path, name), entry)
+            _check_digest(_inside(self.path, name), entry, _sha256)
 
     def limited(self, max_tokens: int | None) -> Bundle:
         """The same with no model given a longer text than so many tokens; None sets no limit but each role's own."""
@@ -223,6 +221,18 @@ def bundle_with(roles: Collection[str], folders: Iterable[str | Path]) -> Path |
         if {*roles} <= {*_object(manifest["roles"], folder / MANIFEST)}:
             return folder
     return None
+
+
+def foreign_files(folder: Path) -> list[str] | None:
+    """The files in a bundle's folder that its manifest, of whatever version, does not name; None where it is none."""
+    try:
+        manifest = orjson.loads((folder / MANIFEST).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict) or "roles" not in manifest:
+        return None
+    there = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir())
+    return sorted(name for name in there if name != MANIFEST and name not in manifest["files"])
 
 
 def export_command(roles: Iterable[str], out: str | Path) -> str:
@@ -319,11 +329,29 @@ def _inside(folder: Path, name: str) -> Path:
     return file
 
 
-def _check_digest(file: Path, entry: Mapping[str, object]) -> None:
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+def _check_files(folder: Path, files: Mapping[str, Mapping[str, object]]) -> None:
+    there = {name: _inside(folder, name) for name in files}
+    for name, file in there.items():
+        if file.stat().st_size != files[name].get("bytes"):
+            raise BundleError(f"{file}: {file.stat().st_size} bytes, the manifest says {files[name].get('bytes')}")
+    digests = Digests(folder)
+    for name, file in there.items():
+        _check_digest(file, files[name], digests.sha256)
+    digests.remember()
+
+
+def _check_digest(file: Path, entry: Mapping[str, object], sha256: Callable[[Path], str]) -> None:
+    try:
+        found = sha256(file)
+    except OSError as error:
+        raise BundleError(f"{file}: {error.strerror}") from error
     if found != entry.get("sha256"):
         raise BundleError(f"{file}: is not the file that was exported (sha256 {found[:12]}…); export the bundle again")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _object(value: object, where: Path) -> dict[str, object]:

@@ -1,20 +1,15 @@
-"""Where bundles and data are kept between runs, and which demo bundle is there; reads INSTRUCTMINING_CACHE."""
+"""Where bundles, data and small results are kept between runs; alone reads INSTRUCTMINING_CACHE."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import os
-from importlib.metadata import version
+from contextlib import suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from instructmining.bundle import FORMAT_VERSION, MANIFEST
-from instructmining.errors import BundleError
-
-_EXPORTER = "instructmining_export"
-_DEMO = f"demo-{version('instructmining')}-"
+from instructmining.errors import OutputError
+from instructmining.writing.atomic import write_whole
 
 
 def cache_folder() -> Path:
@@ -23,53 +18,17 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else user_cache_path("instructmining")
 
 
-def demo_place() -> Path:
-    """Where this exporter's demo bundle is, or will be once it is built."""
-    return cache_folder() / f"{_DEMO}{_digest(_exporter())[:8]}"
+def kept(name: str) -> bytes | None:
+    """What :func:`keep` kept under a name; None where nothing is, or it cannot be read."""
+    try:
+        return (cache_folder() / name).read_bytes()
+    except OSError:
+        return None
 
 
-def demo_places() -> list[Path]:
-    """Every folder of this version's demo bundles, also of other exporters and of builds that were cut."""
-    return list(cache_folder().glob(f"{_DEMO}*"))
-
-
-def cached_demo_bundle() -> Path | None:
-    """The demo bundle, if it is built.
-
-    Beside an exporter only its own counts; where none is installed, the newest of this version.
-    """
-    if _exporter() is not None:
-        place = demo_place()
-        return place if (place / MANIFEST).is_file() else None
-    built = [place for place in demo_places() if ".partial" not in place.name and (place / MANIFEST).is_file()]
-    return max(built, key=lambda place: ((place / MANIFEST).stat().st_mtime, place.name), default=None)
-
-
-def demo_folder() -> Path:
-    """The demo bundle that is there.
-
-    Raises:
-        BundleError: none is; the message names the commands that build it.
-    """
-    if (cached := cached_demo_bundle()) is not None:
-        return cached
-    raise BundleError(
-        f"no bundle was given, and the demo bundle is not in {cache_folder()}; build it once by 'instructmining export "
-        "--preset demo -o demo-bundle' or by 'instructmining score FILE -o OUT', or give the folder of a bundle"
-    )
-
-
-def _exporter() -> Path | None:
-    """The exporter's folder, found without importing it; None where it is not installed."""
-    spec = importlib.util.find_spec(_EXPORTER)
-    return Path(spec.submodule_search_locations[0]) if spec is not None and spec.submodule_search_locations else None
-
-
-def _digest(exporter: Path | None) -> str:
-    """Changes with the exporter's code and data, so that a bundle of an older exporter is not taken for the demo."""
-    digest = hashlib.sha256(f"{FORMAT_VERSION}".encode())
-    if exporter is not None:
-        for file in sorted(exporter.rglob("*")):
-            if file.suffix in {".py", ".json", ".jsonl"}:
-                digest.update(file.relative_to(exporter).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
+def keep(name: str, content: bytes) -> None:
+    """Keep something small; a cache that cannot be written costs only that it is found again."""
+    file = cache_folder() / name
+    with suppress(OSError, OutputError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, content)

@@ -21,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.journal import write_whole
+from instructmining.writing.atomic import write_whole
 
 Vectors: TypeAlias = NDArray[np.float32]  # (rows, size)
 Report: TypeAlias = Callable[[float], None]  # called with the share done, 0..1

@@ -25,7 +25,6 @@ from instructmining.candidates import Checkpoint, Products
 from instructmining.devices import Device, cpu_threads
 from instructmining.errors import RuleError
 from instructmining.indicators import CorpusIndicator
-from instructmining.journal import write_whole
 from instructmining.knn.pools import pool_distances
 from instructmining.names import no_such
 from instructmining.neighbours import estimate_seconds, neighbour_distances
@@ -36,6 +35,7 @@ from instructmining.reading.values import dumps
 from instructmining.records import Approximation, Column, Example
 from instructmining.runstats import Statistics
 from instructmining.sessions import ProductSession, TopKSession
+from instructmining.writing.atomic import write_whole
 
 Search: TypeAlias = Literal["exact", "approx"]
 Metric: TypeAlias = Literal["euclidean", "cosine"]

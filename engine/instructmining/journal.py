@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 import orjson
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from instructmining.errors import OutputError, ResumeError
 from instructmining.records import Batch
 from instructmining.runstats import Work
+from instructmining.writing.atomic import write_whole
 
 STATE = "state.json"
 OTHERS = "others"  # the mark of the embeddings of another file that are the neighbours
@@ -35,6 +36,7 @@ _VERSION = 2
 _FRAME = struct.Struct("<II")  # size and CRC-32 of a record
 COMMIT_S = 5.0  # between commits: most of it is waiting for the disk
 _SYNC_S = 5.0  # between two waits for the disk to have the batches
+Job = TypeVar("Job")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,10 @@ class BatchLog:
         """Batches from an earlier run that were not asked for yet."""
         return len(self._known)
 
-    def known(self) -> Iterator[Outputs]:
-        """The batches of an earlier run, in their order, each once."""
-        while self._known:
-            yield self._known.popleft()
+    def matched(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outputs]]:
+        """The next jobs with what an earlier run has of them, in their order, while there is something of it."""
+        while self._known and (job := next(jobs, None)) is not None:
+            yield job, self._known.popleft()
 
     def add(self, batch: Batch, outputs: Mapping[str, NDArray[np.float32]], seconds: float = 0.0) -> None:
         """Keep what a batch gave, and the seconds that a device was busy with it.
@@ -252,24 +254,6 @@ class Journal:
         write_whole(self.folder / STATE, orjson.dumps(state, option=orjson.OPT_INDENT_2))
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """A file that appears complete or not at all, also when the power goes.
-
-    Raises:
-        OutputError: the disk does not take it.
-    """
-    partial = path.with_name(f"{path.name}.new")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}") from error
-
-
 def opened_at(path: Path, size: int) -> BinaryIO:
     """A file cut to a size, to be written on from there.
 
@@ -291,17 +275,6 @@ def opened_at(path: Path, size: int) -> BinaryIO:
             raise OutputError(f"{path}: {error.strerror}") from error
         raise
     return file
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder; where the system has no such call, nothing."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def close_quietly(file: BinaryIO) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,35 +49,50 @@ def measure(
         ResumeError: the batches are not those of the earlier run.
     """
     unfinished: deque[_WindowResults] = deque()
-
-    def jobs() -> Iterator[Job]:
-        for window in windows:
-            unfinished.append(results := _WindowResults(window))
-            yield from results.jobs(batching)
-
     earlier = journal.batches if journal is not None else None
 
-    def results() -> Iterator[tuple[Done, bool]]:
-        to_do = jobs()
-        if earlier is not None:
-            for outputs, job in zip(earlier.known(), to_do, strict=False):
-                outputs.check(job.batch)
-                yield Done(job, outputs.arrays, outputs.seconds, executor.devices[0]), False
-        for done in executor.run(to_do):
-            yield done, True
+    def jobs(of_windows: Iterable[_WindowResults]) -> Iterator[Job]:
+        for window in of_windows:
+            unfinished.append(window)
+            yield from window.jobs(batching)
 
-    with ahead(results(), name="device", depth=_RESULTS_AHEAD) as done:
-        for of_batch, is_new in done:
-            if journal is not None and (is_new or journal.batches is not earlier):
-                journal.batches.add(of_batch.job.batch, of_batch.outputs, of_batch.seconds)
-            while not unfinished[0].missing:  # a window without a text
+    def results() -> Iterator[_Result | None]:
+        """Of each batch; None for a window without a text, once all before it is done."""
+        for has_texts, some in groupby(map(_WindowResults, windows), key=lambda window: window.missing > 0):
+            if not has_texts:
+                for window in some:
+                    unfinished.append(window)
+                    yield None
+                continue
+            to_do = jobs(some)
+            if earlier is not None:
+                for job, outputs in earlier.matched(to_do):
+                    outputs.check(job.batch)
+                    yield _Result(Done(job, outputs.arrays, outputs.seconds, executor.devices[0]), is_new=False)
+            for done in executor.run(to_do):
+                yield _Result(done, is_new=True)
+
+    with ahead(results(), name="device", depth=_RESULTS_AHEAD, weight=_weight) as found:
+        for result in found:
+            if result is None:
                 yield unfinished.popleft().measurements(statistics)
-            unfinished[0].add(of_batch, statistics, is_new=is_new)
+                continue
+            if journal is not None and (result.is_new or journal.batches is not earlier):
+                journal.batches.add(result.done.job.batch, result.done.outputs, result.done.seconds)
+            unfinished[0].add(result.done, statistics, is_new=result.is_new)
             if not unfinished[0].missing:
                 yield unfinished.popleft().measurements(statistics)
             report()
-    while unfinished:
-        yield unfinished.popleft().measurements(statistics)
+
+
+class _Result(NamedTuple):
+    done: Done
+    is_new: bool  # not from an earlier run
+
+
+def _weight(result: _Result | None) -> int:
+    """A window without a text, with all of its rejects, is taken before the next is made."""
+    return 1 if result is not None else _RESULTS_AHEAD
 
 
 def count(window: Window, statistics: Statistics) -> Measurements:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Condition, Event, Thread
 from typing import Generic, TypeVar
@@ -13,8 +13,14 @@ from instructmining.waiting import LOOK_S, called_off_by, check_wanted
 Item = TypeVar("Item")
 
 
+def _one(_: object) -> int:
+    return 1
+
+
 @contextmanager
-def ahead(source: Iterable[Item], *, name: str, depth: int = 1) -> Iterator[Iterator[Item]]:
+def ahead(
+    source: Iterable[Item], *, name: str, depth: int = 1, weight: Callable[[Item], int] = _one
+) -> Iterator[Iterator[Item]]:
     """Run an iterator in a thread, at most ``depth`` items ahead of who takes them.
 
     Leaving the block stops the thread once its item is done, or at once where it waits for bytes or for a thread of its
@@ -24,8 +30,9 @@ def ahead(source: Iterable[Item], *, name: str, depth: int = 1) -> Iterator[Iter
         source: taken in the thread alone; what it raises is raised where the item is taken.
         name: of the thread.
         depth: items that may wait.
+        weight: as how many of them an item counts.
     """
-    queue = _Queue(iter(source), depth)
+    queue = _Queue(iter(source), depth, weight)
     thread = Thread(target=queue.fill, name=f"instructmining-{name}", daemon=True)
     thread.start()
     try:
@@ -36,9 +43,10 @@ def ahead(source: Iterable[Item], *, name: str, depth: int = 1) -> Iterator[Iter
 
 
 class _Queue(Generic[Item]):
-    def __init__(self, source: Iterator[Item], depth: int) -> None:
+    def __init__(self, source: Iterator[Item], depth: int, weight: Callable[[Item], int]) -> None:
         self._source = source
         self._depth = depth
+        self._weight = weight
         self._waiting: deque[Item] = deque()
         self._changed = Condition()
         self._stopped = Event()  # nobody takes any more
@@ -62,12 +70,16 @@ class _Queue(Generic[Item]):
             with self._changed:
                 self._waiting.append(item)
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._stopped.is_set() or len(self._waiting) < self._depth)
+                self._changed.wait_for(lambda: self._stopped.is_set() or self._has_room)
                 if self._stopped.is_set():
                     break
         close = getattr(self._source, "close", None)
         if close is not None:
             close()
+
+    @property
+    def _has_room(self) -> bool:
+        return sum(map(self._weight, self._waiting)) < self._depth
 
     def items(self) -> Iterator[Item]:
         while True:

@@ -15,8 +15,8 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.arguments import check_type
-from instructmining.errors import OutputError, RuleError
-from instructmining.journal import write_whole
+from instructmining.errors import RuleError
+from instructmining.writing.atomic import Placement
 
 PRESETS = ("paper-v1", "paper-v3")
 _FIELDS = frozenset({"id", "intercept", "terms", "reward_model", "provenance"})
@@ -187,10 +187,13 @@ class Rule:
         Raises:
             OutputError: the file exists, or cannot be written.
         """
-        file = Path(path)
-        if file.exists() and not overwrite:
-            raise OutputError(f"{file}: exists; give --overwrite to replace it")
-        write_whole(file, orjson.dumps(self.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        with Placement([Path(path)], overwrite=overwrite) as files:
+            files.write(path, self.content())
+            files.put()
+
+    def content(self) -> bytes:
+        """The bytes of its file."""
+        return orjson.dumps(self.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     def as_json(self) -> dict[str, object]:
         """The content of its file."""

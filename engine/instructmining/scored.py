@@ -47,6 +47,7 @@ class ScoredRows:
     Attributes:
         name: how messages call the source.
         path: of the file; None for a table in memory.
+        files: that are read: it and the run file beside it.
         prefix: what ``score`` put before its columns' names.
         columns: names, without prefix, of the columns that ``score`` added to the first row, in its order; none where
             there are no rows.
@@ -71,6 +72,7 @@ class ScoredRows:
             raise InputError("standard input and pipes cannot be read twice; give a file")
         check_type("prefix", prefix, str, wanted="text", error=SelectionError)
         self.path = Path(source) if isinstance(source, (str, Path)) else None
+        self.files = (self.path, Path(f"{self.path}.run.json")) if self.path is not None else ()
         self.name = open_rows(source, _OPTIONS).path
         self.prefix = prefix
         self._source = source

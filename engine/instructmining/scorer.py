@@ -18,9 +18,9 @@ from instructmining.arguments import check_call, check_type
 from instructmining.batches import Batching
 from instructmining.budgets import CANDIDATES, calibrated
 from instructmining.bundle import Bundle, RoleName
-from instructmining.cache import demo_folder
 from instructmining.columns import part, predict, row_columns, rows_of
 from instructmining.corpus import Neighbourhood, NeighbourSearch, pools_of, siblings_of
+from instructmining.demo_cache import demo_folder
 from instructmining.devices import Device, check_device, choose_devices_for, runtime_version
 from instructmining.errors import DeviceError, InputError, InstructMiningError, RuleError
 from instructmining.execution import Executor

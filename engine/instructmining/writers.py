@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import base64
 import gzip
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, BinaryIO, Self
 
 import orjson
 import zstandard
-from filelock import FileLock, Timeout
 
 from instructmining.errors import OutputError, ResumeError
-from instructmining.journal import STATE, WRITTEN, Journal, close_quietly, opened_at, sync_folder, write_whole
+from instructmining.journal import STATE, WRITTEN, Journal, close_quietly, opened_at
 from instructmining.parquet import Kind, ParquetLines, write_parquet
 from instructmining.reading.compression import is_pipe
 from instructmining.reading.values import dumps
 from instructmining.records import SCORE_COLUMNS, Example, Reject, ScoredRow, Turn
+from instructmining.writing import partial_folder
+from instructmining.writing.atomic import check_apart, check_place, claimed, sync_folder, write_whole
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _FINISHED = "finished"
-_LOCK = "lock"
 _ROWS, _JOINED, _REJECTS, _RUN = "rows", "rows.joined", "rejects", "run"
 _ZSTD_LEVEL = 3
 _COPIED = 1 << 20  # bytes at a time
@@ -121,6 +121,7 @@ class RunWriter:
         overwrite: bool = False,
         resume: bool = False,
         inputs: Sequence[str] = (),
+        reads: Sequence[str | Path | None] = (),
     ) -> None:
         """Check that OUT can be written, and take the folder for this run alone.
 
@@ -130,11 +131,12 @@ class RunWriter:
             prefix: put before each column's name.
             overwrite: replace OUT, and what is left of another run.
             resume: go on with a run that was cut, if there is one.
-            inputs: the files that are read; OUT must not be one of them.
+            inputs: the files of rows; neither OUT nor what stands beside it may be one of them.
+            reads: what else is read: files, and folders such as a bundle; likewise.
 
         Raises:
-            OutputError: the suffix is not known, OUT exists or is an input, another run writes there, one was cut
-                there, or the folder cannot be made.
+            OutputError: the suffix is not known, OUT exists, it or what stands beside it is read, another run writes
+                there, one was cut there, or the folder is not a run's or cannot be made.
             ResumeError: what the other run left is damaged.
         """
         self.finished = False  # OUT is complete; a run that was finished before needs nothing more
@@ -153,35 +155,23 @@ class RunWriter:
             raise OutputError("standard input and pipes cannot be read again, so the run cannot be resumed; give files")
         if not out.endswith(SUFFIXES):
             raise OutputError(f"{out}: wanted a name ending in {', '.join(SUFFIXES)}, or - for standard output")
-        if any(Path(name).exists() and self._final.exists() and self._final.samefile(name) for name in inputs):
-            raise OutputError(f"{out}: is one of the inputs; name another file")
         self._folder = Path(f"{out}.partial")
-        if self._final.exists() and not overwrite:
-            if resume and not self._folder.exists():
-                self.finished = True
-                return
-            if not resume:
-                raise OutputError(f"{out}: exists; give --overwrite to replace it")
-        self._take_folder(out)
-        try:
-            self._take_over(overwrite=overwrite, resume=resume)
-        except BaseException:
-            self._lock.release()
-            raise
+        sidecars = [Path(f"{out}.rejects.jsonl"), Path(f"{out}.run.json")]
+        check_apart([out, *sidecars, self._folder], [*inputs, *reads])
+        with ExitStack() as stack:
+            stack.enter_context(claimed(self._final))
+            check_place(self._final, overwrite=overwrite or resume)
+            for sidecar in sidecars:
+                check_place(sidecar, overwrite=True)
+            self._take_over(self._final, overwrite=overwrite, resume=resume)
+            self._claim = stack.pop_all()
 
-    def _take_folder(self, out: str) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self._folder / _LOCK, timeout=0, thread_local=False)
-            self._lock.acquire()
-            if not (self._folder / _LOCK).exists():
-                raise OutputError(f"{out}: another run has just ended there; try again")
-        except Timeout as error:
-            raise OutputError(f"{self._folder}: another run writes there; wait for it, or name another file") from error
-        except OSError as error:
-            raise OutputError(f"{out}: {error.strerror}") from error
-
-    def _take_over(self, *, overwrite: bool, resume: bool) -> None:
+    def _take_over(self, out: Path, *, overwrite: bool, resume: bool) -> None:
+        exists = out.exists()
+        if exists and resume and not partial_folder.is_of_a_run(self._folder):
+            self.finished = True
+            return
+        partial_folder.take(self._folder)
         if resume:
             self.journal = Journal.resume(self._folder)
             if self.journal is not None:
@@ -193,13 +183,12 @@ class RunWriter:
             raise OutputError(
                 f"{self._folder}: a run was cut there; give --resume to go on with it, or --overwrite to begin anew"
             )
-        self._clear()
-
-    def _clear(self) -> None:
         try:
-            for path in self._folder.iterdir():
-                if path.name != _LOCK:
-                    path.unlink()
+            if exists and resume:  # it was cut while it removed the folder
+                partial_folder.remove(self._folder)
+                self.finished = True
+            else:
+                partial_folder.clear(self._folder)
         except OSError as error:
             raise OutputError(f"{self._folder}: {error.strerror}") from error
 
@@ -255,13 +244,14 @@ class RunWriter:
         if self._final is None:
             self._rows.flush()
             return
-        if self.finished:
-            return
-        kept = self.resumable or self._taken_over
-        self._close()
-        if not kept:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._lock.release()
+        with self._claim:
+            if self.finished:
+                return
+            kept = self.resumable or self._taken_over
+            self._close()
+            if not kept:
+                with suppress(OSError):
+                    partial_folder.remove(self._folder)
 
     @property
     def resumable(self) -> bool:
@@ -354,12 +344,9 @@ class RunWriter:
                 if (self._folder / name).exists():  # a run that was cut here has moved some of them
                     (self._folder / name).replace(target)
             sync_folder(self._final.parent)
-            if os.name == "nt":  # which removes no file that is open
-                self._lock.release()
-            shutil.rmtree(self._folder)
+            partial_folder.remove(self._folder)
         except OSError as error:
             raise OutputError(f"{self._final}: {error.strerror}") from error
-        self._lock.release()
         self.finished = True
 
     def _put(self, stream: BinaryIO, line: bytes) -> None:

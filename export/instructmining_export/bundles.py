@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +16,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from instructmining import __version__
-from instructmining.bundle import FORMAT_VERSION, MANIFEST, Bundle, RoleName
-from instructmining.errors import BundleError, ExportError
+from instructmining.bundle import FORMAT_VERSION, MANIFEST, Bundle, RoleName, foreign_files
+from instructmining.errors import BundleError, ExportError, OutputError
+from instructmining.writing.atomic import beside, claimed, put_folder
 
 _COUNT_WITH: tuple[RoleName, ...] = (
     "perplexity",
@@ -58,6 +60,7 @@ class BundleWriter:
     whole: bool = False  # nothing of an existing bundle stays
     roles: dict[RoleName, RoleEntry] = field(default_factory=dict)
     folder: Path = field(init=False)
+    _stack: ExitStack = field(init=False)
     _kept: dict[str, Any] = field(default_factory=dict)  # the manifest of the bundle that was there
 
     def __enter__(self) -> Self:
@@ -66,23 +69,20 @@ class BundleWriter:
         Raises:
             ExportError: the path is taken by something else, or a role would be replaced without ``overwrite``.
         """
-        self.check()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # A name of its own: two processes may build the same bundle at once.
-            self.folder = Path(tempfile.mkdtemp(prefix=f"{self.path.name}.partial-", dir=self.path.parent))
-            self.folder.chmod(0o755)
-        except OSError as error:
-            raise ExportError(f"{self.path}: cannot be written: {error.strerror}") from error
-        for name in self._kept_files():
-            _link(self.path / name, self.file(name))
+        with ExitStack() as stack:
+            stack.enter_context(_claimed(self.path))
+            self.check()
+            self.folder = stack.enter_context(_making(self.path))
+            for name in self._kept_files():
+                _link(self.path / name, self.file(name))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove what is half written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._stack.close()
 
     def file(self, name: str) -> Path:
         """Where to write a file of the bundle; its folder is made."""
@@ -138,13 +138,7 @@ class BundleWriter:
             "files": files,
         }
         (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if not self.path.exists():
-            self.folder.rename(self.path)
-            return
-        old = self.path.with_name(f"{self.folder.name}.old")
-        self.path.rename(old)
-        self.folder.rename(self.path)
-        shutil.rmtree(old, ignore_errors=True)
+        _put(self.folder, self.path)
 
     def check(self) -> None:
         """Look at what is there already; nothing is written.
@@ -154,14 +148,13 @@ class BundleWriter:
         """
         if not self.path.exists():
             return
-        if self.whole:
-            if not self.overwrite:
-                raise ExportError(f"{self.path}: exists; give --overwrite to replace it")
-            return
+        if self.whole and not self.overwrite:
+            raise ExportError(f"{self.path}: exists; give --overwrite to replace it")
         if self.path.is_dir() and not any(self.path.iterdir()):
             return
-        if not (self.path / MANIFEST).is_file():
-            raise ExportError(f"{self.path}: exists and is not a bundle; choose another folder")
+        _check_all_of_a_bundle(self.path)
+        if self.whole:
+            return
         try:
             Bundle.open(self.path)
         except BundleError as error:
@@ -178,6 +171,67 @@ class BundleWriter:
         """Files of the roles that stay; a graph comes with the data beside it."""
         named = {entry[key] for entry in self._kept_roles().values() for key in ("graph", "tokenizer", "references")}
         return [file for file in self._kept.get("files", {}) if file in named or file.removesuffix(".data") in named]
+
+
+def copy_bundle(bundle: Path, out: Path, *, overwrite: bool = False) -> None:
+    """A copy of a bundle in a place of its own.
+
+    Raises:
+        ExportError: the place is taken, by a bundle without ``overwrite`` or by something else, or cannot be written.
+    """
+    with _claimed(out):
+        if out.exists():
+            if not overwrite:
+                raise ExportError(f"{out}: exists; give --overwrite to replace it")
+            if not (out.is_dir() and not any(out.iterdir())):
+                _check_all_of_a_bundle(out)
+        with _making(out) as folder:
+            try:
+                shutil.copytree(bundle, folder, dirs_exist_ok=True)
+            except OSError as error:
+                raise ExportError(f"{out}: {error}") from error
+            _put(folder, out)
+
+
+def _check_all_of_a_bundle(path: Path) -> None:
+    """Prove that nothing is lost where a bundle takes the place of what is there.
+
+    Raises:
+        ExportError: it is no bundle, or holds what is not of it.
+    """
+    foreign = foreign_files(path)
+    if foreign is None:
+        raise ExportError(f"{path}: exists and is not a bundle; choose another folder")
+    if foreign:
+        raise ExportError(f"{path}: holds {foreign[0]}, which is not of the bundle; move it, or choose another folder")
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(claimed(path))
+        except OutputError as error:
+            raise ExportError(str(error)) from error
+        yield
+
+
+@contextmanager
+def _making(path: Path) -> Iterator[Path]:
+    """A new folder beside a path, removed at the end unless it was put in its place."""
+    folder = beside(path)
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(folder: Path, path: Path) -> None:
+    try:
+        put_folder(folder, path)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _numbered(role: str, number: int) -> str:

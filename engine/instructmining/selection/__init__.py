@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from instructmining.errors import SelectionError
-from instructmining.linefiles import line_file
 from instructmining.reading.examples import input_digest
 from instructmining.reading.rows import Source
 from instructmining.reading.values import all_utf8, loads
@@ -124,7 +123,8 @@ def select(  # noqa: PLR0913 - what Choice says may be said here by itself
         raise SelectionError("max_loss keeps the smallest values and does not go with descending")
     source = ScoredRows(scored, prefix=prefix)
     targets = [extras.random_baseline, extras.explain, out]
-    with FileSet(source.path, targets, prefix=prefix, overwrite=overwrite) as files:
+    reads = [*source.files, extras.rule if isinstance(extras.rule, (str, Path)) else None]
+    with FileSet(targets, reads=reads, prefix=prefix, overwrite=overwrite) as files:
         rule, remark = _rule(source.path, extras)
         if rule is not None:
             source.check_terms(rule)
@@ -150,13 +150,9 @@ def select(  # noqa: PLR0913 - what Choice says may be said here by itself
         settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
         digest = input_digest(str(source.path)) if source.path is not None else None
         said = {"instructmining": version("instructmining"), "scored": digest}
-        if out is not None and str(out) != "-":
-            files.describe(out, all_utf8(said | _as_json(found, ranking, choice, settings, extras, rule)))
-        files.put_in_place()
+        files.put_in_place(all_utf8(said | _as_json(found, ranking, choice, settings, extras, rule)))
         if out is not None and str(out) == "-":
-            with line_file(None) as stream:
-                for line in lines:
-                    stream.write(line + b"\n")
+            files.write("-", lines)
     return found
 
 

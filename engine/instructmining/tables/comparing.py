@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from instructmining.arguments import check_type
 from instructmining.errors import SelectionError
-from instructmining.linefiles import check_out, line_file
+from instructmining.linefiles import check_row_file, row_file
 from instructmining.reading.rows import Source
 from instructmining.reading.values import dumps
 from instructmining.scored import ScoredRows
 from instructmining.tables.columnstore import ColumnStore
 from instructmining.tables.distances import distances
 from instructmining.tables.matching import match
+from instructmining.writing.atomic import Placement
 
 _TOKENS = ("input_length", "output_length")
 
@@ -98,16 +99,15 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
     check_type("differing", differing, (Differing, NoneType), wanted="a Differing or None", error=SelectionError)
     sources = ScoredRows(first, prefix=prefix), ScoredRows(second, prefix=prefix)
     wanted = differing or Differing()
-    outs = [
-        check_out(out, overwrite=wanted.overwrite, sources=[source.path for source in sources]) if out else None
-        for out in (wanted.left, wanted.entered)
-    ]
+    outs = [check_row_file(out) if out else None for out in (wanted.left, wanted.entered)]
     if not any(source.columns for source in sources) and any(source.fields for source in sources):
         raise SelectionError(
             f"{sources[0].name} and {sources[1].name}: neither has a column that score adds; select --keep-scores "
             "keeps them (or were they written with another --prefix?)"
         )
+    reads = [path for source in sources for path in source.files]
     with ExitStack() as stack:
+        files = stack.enter_context(Placement(outs, overwrite=wanted.overwrite, reads=reads))
         stores = [stack.enter_context(ColumnStore(source.columns)) for source in sources]
         digests = [_read(source, store) for source, store in zip(sources, stores, strict=True)]
         matching = match(*digests)
@@ -118,12 +118,13 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
         common = [name for name in sides[0].columns if name in sides[1].columns]
         columns = {name: _difference(sides[0].values(name), sides[1].values(name)) for name in common}
         counts = [side.counts() for side in sides]
-    for source, out, alone in zip(sources, outs, (matching.left, matching.entered), strict=True):
-        if out is not None:
-            with line_file(out) as stream:
-                for row, wanted in zip(source.rows(), alone.tolist(), strict=True):
-                    if wanted:
-                        stream.write(row.raw + b"\n")
+        for source, out, alone in zip(sources, outs, (matching.left, matching.entered), strict=True):
+            if out is not None:
+                with row_file(files, out) as stream:
+                    for row, is_alone in zip(source.rows(), alone.tolist(), strict=True):
+                        if is_alone:
+                            stream.write(row.raw + b"\n")
+        files.put()
     left, entered = int(matching.left.sum()), int(matching.entered.sum())
     return Comparison(counts[0], counts[1], len(digests[0]) - left, left, entered, columns)
 

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from instructmining.errors import SelectionError
-from instructmining.linefiles import line_file, row_file
+from instructmining.linefiles import check_row_file, row_file
 from instructmining.reading.examples import input_digest
 from instructmining.reading.members import members
 from instructmining.reading.rows import Source
@@ -22,6 +22,7 @@ from instructmining.reading.values import all_utf8, dumps
 from instructmining.records import PAIR_COLUMNS, PREDICTION, SourceRow, pair_columns
 from instructmining.rules import Rule
 from instructmining.scored import ScoredRows
+from instructmining.writing.atomic import Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,9 @@ def rescore(
     source = ScoredRows(scored, prefix=prefix)
     chosen = rule if isinstance(rule, Rule) else Rule.load(rule)
     source.check_terms(chosen)
-    target = row_file(out, overwrite=overwrite, sources=[source.path])
+    to_file = str(out) != "-"
+    out = check_row_file(out) if to_file else "-"
+    beside = Path(f"{out}.run.json")
     bundle = source.bundle
     caution = _caution(chosen, bundle)
     rows = without_value = 0
@@ -84,14 +87,19 @@ def rescore(
         }
         return orjson.dumps(all_utf8(run), option=orjson.OPT_INDENT_2) + b"\n"
 
-    with line_file(target, prefix=prefix, run=run_file) as stream:
-        edit = _Edit(prefix)
-        for taken in source.row_blocks():
-            predictions = _predictions(source, taken, chosen)
-            lines = [edit.row(row, predicted) for row, predicted in zip(taken, predictions, strict=True)]
-            stream.write(b"\n".join([*lines, b""]))
-            rows += len(lines)
-            without_value += sum(bool(predicted.reasons) for predicted in predictions)
+    reads = [*source.files, rule if isinstance(rule, (str, Path)) else None]
+    with Placement([out], overwrite=overwrite, sidecars=[beside] if to_file else [], reads=reads) as files:
+        with row_file(files, out, prefix=prefix) as stream:
+            edit = _Edit(prefix)
+            for taken in source.row_blocks():
+                predictions = _predictions(source, taken, chosen)
+                lines = [edit.row(row, predicted) for row, predicted in zip(taken, predictions, strict=True)]
+                stream.write(b"\n".join([*lines, b""]))
+                rows += len(lines)
+                without_value += sum(bool(predicted.reasons) for predicted in predictions)
+        if to_file:
+            files.write(beside, run_file())
+            files.put()
     return Rescoring(rows, without_value, caution)
 
 

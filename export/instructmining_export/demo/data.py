@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from instructmining.errors import InputError
+from instructmining.writing.atomic import write_whole
 
 PACKAGE = "llamafactory==0.9.5"  # Apache-2.0; its sdist carries small public samples in data/
 SHA256 = {
@@ -29,6 +30,7 @@ def fetch(name: str, cache: Path) -> Path:
 
     Raises:
         InputError: pip cannot download the package, or the file is not the one expected.
+        OutputError: the folder does not take it.
     """
     file = cache / name
     if not file.is_file():
@@ -48,7 +50,7 @@ def fetch(name: str, cache: Path) -> Path:
                     if Path(member.name).name in SHA256 and Path(member.name).parent.name == "data":
                         stream = archive.extractfile(member)
                         assert stream is not None
-                        (cache / Path(member.name).name).write_bytes(stream.read())
+                        write_whole(cache / Path(member.name).name, stream.read())
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     if found != SHA256[name]:
         raise InputError(f"{file}: is not the file expected (sha256 {found[:12]}…); remove it to fetch it again")

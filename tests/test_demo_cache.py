@@ -12,7 +12,8 @@ import pytest
 import instructmining_export
 from instructmining import __version__
 from instructmining.bundle import FORMAT_VERSION
-from instructmining.cache import cache_folder, cached_demo_bundle, demo_folder, demo_place
+from instructmining.cache import cache_folder
+from instructmining.demo_cache import cached_demo_bundle, demo_folder, demo_place
 from instructmining.errors import BundleError
 
 
