@@ -84,7 +84,7 @@ def test_crowds_in_blocks_of_any_size_equal_brute_force(
     points = rng.normal(size=(1 + rows // 20, 8))[rng.integers(0, 1 + rows // 20, rows)]
     points = np.tile(unit(points + 10.0**exponent * rng.normal(size=(rows, 8))), (copies, 1))
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_GROUP", "_GROUPS", "_BLOCK_ROWS", "_POINTS"):
+        for name in ("_GROUP", "_GROUPS", "_BLOCK_ROWS", "_POINTS", "_TILE"):
             patch.setattr(crowds, name, blocks)
         found = neighbour_distances(points, (1, 6), PRODUCTS)
     np.testing.assert_allclose(found, brute_force(points)[:, [0, 5]], rtol=1e-12, atol=0)

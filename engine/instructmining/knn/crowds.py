@@ -24,6 +24,7 @@ _GROUP = 512  # rows at most that are searched together
 _GROUPS = 256  # at a time
 _BLOCK_ROWS = 4096  # in these groups
 _POINTS = 8192  # compared at a time
+_TILE = 1024  # of these, products at a time
 _MARGIN = 4  # candidates beyond the neighbours wanted, for those that float64 cannot tell apart
 _NEAR = 16  # times the error: rows nearer to each other than that are of one crowd
 _PARTED = 2  # times a crowd is parted; what is then left open is computed by differences
@@ -147,6 +148,10 @@ class _Group:
 
     def take(self, where: NDArray[np.int64], vectors: Vectors) -> None:
         """Look at more points, ascending."""
+        for begin in range(0, len(where), _TILE):
+            self._take(where[begin : begin + _TILE], vectors[begin : begin + _TILE])
+
+    def _take(self, where: NDArray[np.int64], vectors: Vectors) -> None:
         squared, error = squared_distances(self._vectors, vectors - self._centre)
         if self._crowds.among:
             place = np.minimum(np.searchsorted(where, self.rows), len(where) - 1)
@@ -158,24 +163,20 @@ class _Group:
             replace(squared, wanted, lambda row, column: self._crowds.differences(self.rows[row], where[column]))
         else:
             self._error = max(self._error, error)
-        nearest, columns = self._nearest(squared)
-        squared, columns = self._nearest(
-            np.concatenate([self._squared, nearest], axis=1), np.concatenate([self._where, where[columns]], axis=1)
-        )
-        self._squared, self._where = squared, columns
-
-    def _nearest(
-        self, squared: NDArray[np.float64], where: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """The nearest that are kept of each row, with their places, or what is there; the others are left out."""
         kept = max(self._crowds.ks) + _MARGIN
-        if squared.shape[1] <= kept:
-            return squared, np.broadcast_to(np.arange(squared.shape[1]), squared.shape) if where is None else where
-        order = np.argpartition(squared, kept, axis=1)[:, : kept + 1]
-        squared = np.take_along_axis(squared, order, axis=1)
-        self._left_out = np.minimum(self._left_out, squared[:, kept])
-        order = order[:, :kept]
-        return squared[:, :kept], order if where is None else np.take_along_axis(where, order, axis=1)
+        if self._squared.shape[1] == kept:
+            floor = self._squared.max(axis=1)
+            self._left_out = np.minimum(self._left_out, floor)
+            squared, where = _packed(squared, where, floor)
+        else:
+            where = np.broadcast_to(where, squared.shape)
+        squared = np.concatenate([self._squared, squared], axis=1)
+        where = np.concatenate([self._where, where], axis=1)
+        if squared.shape[1] > kept:
+            order = np.argpartition(squared, kept, axis=1)[:, : kept + 1]
+            squared, where = np.take_along_axis(squared, order, axis=1), np.take_along_axis(where, order, axis=1)
+            self._left_out = np.minimum(self._left_out, squared[:, kept])
+        self._squared, self._where = squared[:, :kept], where[:, :kept]
 
     def result(self) -> tuple[Found, OpenRows | None]:
         """The distances, and the rows of which they are not certain."""
@@ -221,3 +222,17 @@ def _blocks(groups: Sequence[NDArray[np.intp]]) -> Iterator[list[NDArray[np.intp
         rows += len(group)
     if block:
         yield block
+
+
+def _packed(
+    squared: NDArray[np.float64], where: NDArray[np.int64], floor: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Of each row what is below its floor, side by side; inf where there is less than in others."""
+    rows, columns = np.divmod(np.flatnonzero(squared < floor[:, None]), squared.shape[1])
+    counts = np.bincount(rows, minlength=len(squared))
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    packed = np.full((len(squared), counts.max()), np.inf)
+    of = np.zeros(packed.shape, dtype=np.int64)
+    packed[rows, place] = squared[rows, columns]
+    of[rows, place] = where[columns]
+    return packed, of
