@@ -21,7 +21,7 @@ def printed(commands: str, folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     shown = []
     for command in commands.splitlines():
-        out = re.search(r"score \S+ -o (\S+)", command)
+        out = re.search(r"\bscore \S+ -o (\S+)", command)
         if out is not None and (folder / out[1]).exists():
             continue
         overwrite = " --overwrite" if " -o " in command and out is None else ""
@@ -37,7 +37,9 @@ def printed(commands: str, folder: Path) -> str:
         )
         if done.returncode:
             raise SystemExit(f"{command}: exit code {done.returncode}\n{done.stdout}")
-        shown.append(done.stdout)
+        shown += [
+            line for line in done.stdout.splitlines(keepends=True) if not line.startswith("rescored ")
+        ]  # its time
     return "".join(shown)
 
 

@@ -486,7 +486,7 @@ def test_a_finished_run_has_nothing_to_resume(
     ("more", "code", "message"),
     [
         (("--resume", "--overwrite"), 2, "give one of them"),
-        (("--resume", "-o", "-"), 1, "standard output cannot be resumed"),
+        (("--resume", "-o", "-"), 2, "standard output cannot be resumed"),
     ],
 )
 def test_what_cannot_be_resumed_is_refused(
