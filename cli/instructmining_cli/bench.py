@@ -19,6 +19,7 @@ from instructmining_cli.device_options import (
 from instructmining_cli.field_options import Format, Ignore, Map, field_options
 from instructmining_cli.option_checks import known_indicators, known_rule
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.terminal import echo
 from instructmining_cli.text_out import text_width
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def bench(
         report = BenchReport(found, scorer, inputs, most, readers[-1].rows)
         if json != "-":
             for line in report.table(text_width(None)):
-                typer.echo(line)
+                echo(line)
         if json is not None:
             _put(report.as_json(), json, files)
     if report.left_out:
@@ -122,7 +123,7 @@ def bench(
 
 
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    echo(text, err=True)
 
 
 def _put(figures: dict[str, object], where: str, files: Placement) -> None:
@@ -131,7 +132,7 @@ def _put(figures: dict[str, object], where: str, files: Placement) -> None:
 
     content = orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     if where == "-":
-        typer.echo(content.decode(), nl=False)
+        echo(content.decode(), nl=False)
         return
     files.write(where, content)
     files.put()

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from instructmining_cli.option_checks import named_rule
+from instructmining_cli.terminal import echo
 from instructmining_cli.text_out import Out, Overwrite, text_file
 
 
@@ -51,4 +52,4 @@ def describe(
                 text.content = descriptions_csv(described)
     for one in described:
         for term in one.predicted.extrapolated if one.predicted else ():
-            typer.echo(f"caution: {one.name}: its mean {term}: the prediction extrapolates", err=True)
+            echo(f"caution: {one.name}: its mean {term}: the prediction extrapolates", err=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from instructmining_cli.option_checks import known_device
+from instructmining_cli.terminal import echo
 
 
 def doctor(
@@ -29,21 +30,21 @@ def doctor(
     from instructmining.diagnosis import check_bundle, describe_machine
 
     for name, value in describe_machine().items():
-        typer.echo(f"{name + ':':<28}{value}")
+        echo(f"{name + ':':<28}{value}")
     cached = cached_demo_bundle()
-    typer.echo(f"{'demo bundle:':<28}{cached or 'not built yet; score builds it when it is first needed'}")
+    echo(f"{'demo bundle:':<28}{cached or 'not built yet; score builds it when it is first needed'}")
     if bundle is None:
         choose_devices(device)
         return
     opened = Bundle.open(bundle)
     devices = choose_devices_for(opened.roles.values(), device, batches_at_once=1)  # it runs one after the other
     opened.verify()
-    typer.echo(f"{'bundle:':<28}{bundle}: all {len(opened.files)} files are as exported")
+    echo(f"{'bundle:':<28}{bundle}: all {len(opened.files)} files are as exported")
     problems = 0
     for chosen in devices:
         for check in check_bundle(opened, chosen):
             problems += not check.passed
             name = check.role if len(devices) == 1 else f"{check.role} on {chosen}"
-            typer.echo(f"{name + ':':<28}{check}")
+            echo(f"{name + ':':<28}{check}")
     if problems:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from instructmining.errors import ExportError
+from instructmining_cli.terminal import echo
 
 if TYPE_CHECKING:
     from instructmining.bundle import RoleName
@@ -63,12 +64,12 @@ def export(
         if models:
             BundleWriter(out, frozenset(models), overwrite).check()
         if preset != "demo":
-            typer.echo("loading PyTorch and transformers", err=True)
+            echo("loading PyTorch and transformers", err=True)
         from instructmining_export.exporting import export_bundle
         from instructmining_export.roles import Settings
     except ModuleNotFoundError as error:
         raise ExportError(f"{error.name} is not installed; pip install 'instructmining[export]'") from error
-    settings = Settings(precision, max_tokens, lambda text: typer.echo(text, err=True))
+    settings = Settings(precision, max_tokens, lambda text: echo(text, err=True))
     if preset == "demo":
         _export_demo(out, settings, overwrite=overwrite)
         return
@@ -132,9 +133,9 @@ def _say_result(out: Path, written: frozenset[RoleName] | None = None) -> None:
     bundle = Bundle.open(out)
     for name, role in bundle.roles.items():
         if written is not None and name not in written:
-            typer.echo(f"{name}: kept as it was", err=True)
+            echo(f"{name}: kept as it was", err=True)
             continue
         size = sum(file.stat().st_size for file in role.graph.parent.glob(f"{role.graph.name}*"))
         figures = BOUNDS[role.precision].beside(role.parity)
-        typer.echo(f"{name}: {role.source.get('id')}, {role.precision}, {size / 1e6:,.1f} MB; {figures}", err=True)
-    typer.echo(f"wrote {out}", err=True)
+        echo(f"{name}: {role.source.get('id')}, {role.precision}, {size / 1e6:,.1f} MB; {figures}", err=True)
+    echo(f"wrote {out}", err=True)

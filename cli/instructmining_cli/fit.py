@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from instructmining_cli.terminal import echo
 from instructmining_cli.text_out import text_width
 
 
@@ -81,7 +82,7 @@ def fit(
             files.write(json, figures)
         files.write(out, found.rule.content())
         files.put()
-    typer.echo(figures.decode() if json == "-" else report.text(), nl=json != "-")
+    echo(figures.decode() if json == "-" else report.text(), nl=json != "-")
     for warning in found.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"rule {found.rule.id!r}: {out}", err=True)
+        echo(f"warning: {warning}", err=True)
+    echo(f"rule {found.rule.id!r}: {out}", err=True)

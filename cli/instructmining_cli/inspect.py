@@ -12,6 +12,7 @@ from instructmining_cli.device_options import DeviceName
 from instructmining_cli.field_options import Format, Ignore, Map, field_options
 from instructmining_cli.option_checks import known_indicators, known_rule
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.terminal import echo
 from instructmining_cli.text_out import text_width
 
 if TYPE_CHECKING:
@@ -105,16 +106,16 @@ def look(
     from instructmining_cli.inspect_report import as_json, report
     from instructmining_cli.inspecting import Asked, inspect_inputs
 
-    files, _ = expanded(inputs, say=lambda line: typer.echo(line, err=True))
+    files, _ = expanded(inputs, say=lambda line: echo(line, err=True))
     bundle = _opened(wanted.bundle, wanted.max_tokens)
     asked = Asked(bundle, wanted.rule, wanted.indicators, wanted.prefix, recompute=wanted.recompute, limit=wanted.limit)
     found = inspect_inputs(files, fields, options, asked, sample=sample, shown=shown)
     expected_s, said = _expected(found, bundle, wanted.device)
     if json:
-        typer.echo(orjson.dumps(as_json(found, expected_s=expected_s), option=orjson.OPT_INDENT_2).decode())
+        echo(orjson.dumps(as_json(found, expected_s=expected_s), option=orjson.OPT_INDENT_2).decode())
         return
     for line in report(found, expected_s=expected_s, said_of_speed=said, width=text_width(None)):
-        typer.echo(line)
+        echo(line)
 
 
 def _opened(bundle: str | None, max_tokens: int | None) -> Bundle | None:
@@ -124,7 +125,7 @@ def _opened(bundle: str | None, max_tokens: int | None) -> Bundle | None:
 
     folder = Path(bundle) if bundle is not None else cached_demo_bundle()
     if folder is None:
-        typer.echo("no bundle: tokens are not counted; give --bundle", err=True)
+        echo("no bundle: tokens are not counted; give --bundle", err=True)
         return None
     return Bundle.open(folder).limited(max_tokens)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from instructmining_cli.option_checks import named_rule, rows_out
+from instructmining_cli.terminal import echo
 from instructmining_cli.text_out import OUT_HELP
 
 
@@ -30,9 +31,9 @@ def rescore(
     check_terms(scored, rule, prefix=prefix)
     done = rescore_rows(scored, out, rule, prefix=prefix, overwrite=overwrite)
     if done.caution:
-        typer.echo(f"caution: {done.caution}", err=True)
+        echo(f"caution: {done.caution}", err=True)
     elapsed = time.perf_counter() - begin
     rows = f"{done.rows:,} row{'' if done.rows == 1 else 's'}"
-    typer.echo(f"rescored {rows} in {elapsed:.1f} s ({done.rows / elapsed:,.0f} rows/s): {out}", err=True)
+    echo(f"rescored {rows} in {elapsed:.1f} s ({done.rows / elapsed:,.0f} rows/s): {out}", err=True)
     if done.without_value:
-        typer.echo(f"no prediction for want of a term: {done.without_value:,}", err=True)
+        echo(f"no prediction for want of a term: {done.without_value:,}", err=True)

@@ -29,6 +29,7 @@ from instructmining.scorer import Scorer
 from instructmining.space import room_left, room_needed
 from instructmining.tables.few_tokens import rows_on_few_tokens, said_of_few_tokens
 from instructmining_cli.speeds import keep_speed
+from instructmining_cli.terminal import visible
 from instructmining_cli.wording import duration, rows_of
 
 _TEXTS = {
@@ -149,7 +150,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """One line on standard error."""
-        self._console.print(text, markup=False)
+        self._console.print(visible(text), markup=False)
 
     def say_room(self) -> None:
         """What the run will need on the disk, where that is much or more than there is."""

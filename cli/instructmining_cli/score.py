@@ -23,6 +23,7 @@ from instructmining_cli.inspect import Wanted, look
 from instructmining_cli.option_checks import known_indicators, known_rule, rows_out
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.stopping import stopping
+from instructmining_cli.terminal import echo
 
 _Search: TypeAlias = Literal["exact", "approx"]
 _Metric: TypeAlias = Literal["euclidean", "cosine"]
@@ -310,4 +311,4 @@ def _check_resumable(inputs: list[str], out: str) -> None:
 
 
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    echo(text, err=True)

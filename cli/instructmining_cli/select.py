@@ -18,6 +18,7 @@ from instructmining_cli.option_checks import (
     named_rule,
     rows_out,
 )
+from instructmining_cli.terminal import echo
 from instructmining_cli.text_out import OUT_HELP
 
 if TYPE_CHECKING:
@@ -235,4 +236,4 @@ def _say_result(kept: Selection, choice: Choice, bound: str, out: str) -> None:
 
 
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    echo(text, err=True)

@@ -13,6 +13,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from instructmining_cli.terminal import echo
+
 OUT_HELP = "OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output."
 Out: TypeAlias = Annotated[str | None, typer.Option("-o", "--out", help="A file; by default standard output.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
@@ -51,7 +53,7 @@ def text_file(
         text = TextOut(text_width(target))
         yield text
         if target is None:
-            typer.echo(text.content, nl=False)
+            echo(text.content, nl=False)
         else:
             files.write(target, text.content.encode())
             files.put()

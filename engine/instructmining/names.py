@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 _MOST_LISTED = 40
+_MOST_CHARACTERS = 60  # of a name in a list; what is longer is seldom one
 
 
 def no_such(kind: str, wanted: str | Sequence[str], there: Iterable[str], *, listed: str | None = None) -> str:
@@ -25,8 +26,13 @@ def no_such(kind: str, wanted: str | Sequence[str], there: Iterable[str], *, lis
         return f"{said}; there are none"
     suggestion = f"; did you mean {', '.join(map(repr, near))}?" if near else "."
     more = len(names) - _MOST_LISTED
-    shown = ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+    shown = ", ".join(map(short, names[:_MOST_LISTED])) + (f" and {more} more" if more > 0 else "")
     return f"{said}{suggestion} There are: {listed or shown}"
+
+
+def short(name: str) -> str:
+    """A name for a list of them, its end cut off where it is no name that anybody gave."""
+    return name if len(name) <= _MOST_CHARACTERS else f"{name[:_MOST_CHARACTERS]}…"
 
 
 def nearest(name: str, there: Iterable[str]) -> str | None:

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, get_args
 
 from instructmining.arguments import check_type, shown
 from instructmining.errors import InputError
-from instructmining.names import no_such
+from instructmining.names import no_such, short
 from instructmining.reading.conversations import TurnKeys
 from instructmining.records import SourceRow
 
@@ -349,7 +349,7 @@ def is_a_row(names: Collection[str]) -> bool:
 def field_names(rows: Sequence[SourceRow]) -> str:
     """The fields of rows, for messages."""
     found = sorted(set(chain.from_iterable(row.fields for row in rows)))
-    return f"{', '.join(found[:12])}{', …' if len(found) > 12 else ''}" or "none"
+    return f"{', '.join(map(short, found[:12]))}{', …' if len(found) > 12 else ''}" or "none"
 
 
 def _check_fields(named: Iterable[str], rows: Sequence[SourceRow]) -> None:

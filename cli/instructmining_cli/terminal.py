@@ -1,0 +1,26 @@
+"""Lines on standard output and standard error, in which what came from a file cannot command the terminal."""
+
+from __future__ import annotations
+
+import re
+
+import typer
+
+# Control characters but for tab and new line, and what turns the direction of writing.
+_COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    r"""The text with what a terminal obeys written as JSON does: ``\u001b`` for what begins its commands."""
+    return _COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Write a line as :func:`visible` shows it.
+
+    Args:
+        text: one line or more.
+        err: on standard error.
+        nl: whether the line ends with it.
+    """
+    typer.echo(visible(text), err=err, nl=nl)
