@@ -130,6 +130,12 @@ def test_a_file_of_no_more_than_a_header_has_no_rows(tmp_path: Path, content: by
     ("content", "problem"),
     [
         (b"a,b,a\n1,2,3\n", "the header names 'a' more than once"),
+        (b"a" * 3000 + b"," + b"a" * 3000 + b"\n1,2\n", f"the header names '{'a' * 60}…' more than once"),
+        (b"a" * 3000 + b";b\n1;2\n", f"the header is one field, '{'a' * 60}…'; give --delimiter ';'"),
+        (
+            b",".join(b"n%d" % (number % 199_999) for number in range(200_000)) + b"\n",
+            "the header names 'n0' more than",
+        ),
         (b'"a,b\n1,2\n', "line 1: invalid CSV: a quote is left open; wanted a header"),
         (b"\xff\xfea\x00", "is UTF-16; give --encoding utf-16"),
         (b"caf\xe9,b\n", "line 1: not UTF-8"),

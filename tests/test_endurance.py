@@ -18,6 +18,7 @@ import pytest
 
 ROWS = int(os.environ.get("FAULT_ROWS", "2000000"))
 FEW_ROWS = ROWS // 20
+LONG_ROWS = int(os.environ.get("FAULT_LONG_ROWS", "250"))
 SOAK_S = float(os.environ.get("FAULT_SOAK_S", "1200"))
 MEBIBYTE = 2**20
 INDICATORS = "perplexity,reward,mtld,input_length,output_length"
@@ -38,10 +39,10 @@ def resident(process: psutil.Process) -> Iterator[int]:
         return
 
 
-def score(bundle: Path, source: str, out: Path) -> subprocess.Popen[bytes]:
+def score(bundle: Path, source: str, out: Path, indicators: str = INDICATORS) -> subprocess.Popen[bytes]:
     code = "from instructmining_cli.main import main; main()"
     command = [sys.executable, "-c", code, "score", source, "-o", str(out), "--bundle", str(bundle)]
-    command += ["--indicators", INDICATORS, "--device", "cpu"]
+    command += ["--indicators", indicators, "--device", "cpu"]
     return subprocess.Popen(command, stdin=subprocess.PIPE if source == "-" else subprocess.DEVNULL)
 
 
@@ -71,6 +72,26 @@ def test_memory_does_not_grow_with_the_rows(small_bundle: Path, tmp_path: Path) 
     few, many = (peak_of_run(small_bundle, rows, tmp_path) for rows in (FEW_ROWS, ROWS))
     print(f"peak memory: {FEW_ROWS:,} rows {few} MiB, {ROWS:,} rows {many} MiB")  # noqa: T201 - the result
     assert many - few < 150
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("indicators", ["output_length,mtld", INDICATORS])
+def test_memory_is_bounded_by_bytes_not_rows(small_bundle: Path, tmp_path: Path, indicators: str) -> None:
+    source, out = tmp_path / "long.jsonl", tmp_path / "out.jsonl"
+    with source.open("wb") as file:
+        for number in range(LONG_ROWS):
+            said = f"Green{number} or others. " * (8_000_000 // 22)
+            file.write(json.dumps({"instruction": f"Name colour {number}.", "output": said}).encode() + b"\n")
+    process = score(small_bundle, str(source), out, indicators)
+    peak = 0
+    for now in resident(psutil.Process(process.pid)):
+        peak = max(peak, now)
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    print(f"peak memory: {LONG_ROWS} rows of 8 MB, {indicators}: {peak} MiB")  # noqa: T201 - the result
+    assert process.returncode == 0
+    assert peak < 900
 
 
 @pytest.mark.faults

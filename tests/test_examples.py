@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import orjson
@@ -292,3 +293,21 @@ def test_a_window_closes_when_its_rows_have_so_many_bytes(tmp_path: Path, monkey
     assert windows[0].end is not None
     again.begin_after(windows[0].end)
     assert every(again, 4) == windows[1:]
+
+
+def test_long_rows_are_held_a_few_at_a_time_and_not_those_that_showed_the_format(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    with path.open("wb") as file:
+        for number in range(60):
+            file.write(lines({**ALPACA, "output": f"{number} " + "x" * 4_000_000}))
+    tracemalloc.start()
+    try:
+        reader = read_examples(path)
+        reader.look()
+        _, looked = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        assert sum(1 for _ in reader) == 60
+        _, read = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert max(looked, read) < 100_000_000  # of twice 240 MB

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from instructmining import Bundle, execution
 from instructmining.batches import batches
 from instructmining.devices import Device, choose_devices
 from instructmining.errors import DeviceError, DeviceMemoryError, InstructMiningError
-from instructmining.execution import Done, Executor, Job, halve
+from instructmining.execution import MOST_HELD, Done, Executor, Job, halve
 from instructmining.records import Batch, Tokens
 from instructmining.sessions import Acceleration, GraphSession
 
@@ -175,6 +175,21 @@ def test_one_cpu_runs_a_job_in_the_thread_that_takes_its_result_when_it_is_taken
         next(results)
         assert (taken, len(play.ran)) == ([0], 1)
     assert play.threads == {CPU: {threading.current_thread().name}}
+
+
+def test_jobs_that_hold_many_bytes_are_not_taken_far_ahead_of_their_results(play: Play) -> None:
+    taken: list[int] = []
+
+    def wanted() -> Iterator[Job]:
+        for number, job in enumerate(jobs(12)):
+            taken.append(number)
+            yield replace(job, held=MOST_HELD)
+
+    play.seconds = {SHARED_CPU: 0.01}
+    with Executor([GRAPH], [SHARED_CPU]) as executor:
+        for number, _ in enumerate(executor.run(wanted())):
+            assert len(taken) <= number + 2
+    assert len(taken) == 12
 
 
 def test_devices_compute_at_the_same_time_each_in_one_thread_of_its_own(play: Play) -> None:

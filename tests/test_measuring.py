@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +21,7 @@ from instructmining.batches import Batching
 from instructmining.bundle import ROLES, Role, RoleName, Template
 from instructmining.devices import Device
 from instructmining.errors import ResumeError
-from instructmining.execution import Done, Executor, Job
+from instructmining.execution import MOST_HELD, Done, Executor, Job
 from instructmining.indicators.base import Measurement
 from instructmining.journal import Journal
 from instructmining.measuring import count, measure
@@ -314,6 +315,23 @@ def test_a_window_without_a_text_comes_out_before_many_more_are_made(texts: tupl
         time.sleep(0.001)
     assert (made, taken) == (200, 200)
     assert furthest <= 5
+
+
+def test_a_window_with_the_bytes_of_a_whole_one_comes_out_before_many_more_are_made() -> None:
+    made = taken = furthest = 0
+
+    def windows() -> Iterator[Window]:
+        nonlocal made, furthest
+        for number in range(30):
+            made += 1
+            furthest = max(furthest, made - taken)
+            yield replace(window_of(number, number + 1), bytes=MOST_HELD)
+
+    for _ in of_windows(windows(), SumSession()):
+        taken += 1
+        time.sleep(0.005)
+    assert (made, taken) == (30, 30)
+    assert furthest <= 4
 
 
 class Killed(Exception):

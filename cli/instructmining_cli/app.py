@@ -16,6 +16,7 @@ from instructmining_cli.doctor import doctor
 from instructmining_cli.export import export
 from instructmining_cli.fit import fit
 from instructmining_cli.inspect import inspect
+from instructmining_cli.memory import return_large_blocks
 from instructmining_cli.rescore import rescore
 from instructmining_cli.score import score
 from instructmining_cli.select import select
@@ -63,6 +64,7 @@ _READER_GONE = 141  # what a shell shows of a command that SIGPIPE ended
 
 def run() -> int:
     """Run the command of this process's arguments; the exit code."""
+    return_large_blocks()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         code = app(prog_name=app.info.name, standalone_mode=False)

@@ -21,6 +21,7 @@ from instructmining.records import Batch
 from instructmining.sessions import NO_ACCELERATION, Acceleration, GraphSession
 
 _IN_FLIGHT = 3  # jobs a worker: one computed, one ready for it, one whose result waits for those before
+MOST_HELD = 8 << 20  # bytes of rows, in jobs that wait for their result to be used; a single job may hold more
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Job:
     graph: Path
     batch: Batch
     outputs: tuple[str, ...]
+    held: int = 0  # bytes of rows that memory holds until the result is used
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ class Executor:
 
     def _in_flight(self, jobs: Iterable[Job], pool: ThreadPoolExecutor) -> Iterator[Done]:
         source = iter(jobs)
-        begun: deque[Future[Done]] = deque()
+        begun: deque[tuple[Job, Future[Done]]] = deque()
+        held = 0
         ended: Exception | None = None
         try:
             while True:
@@ -140,15 +143,18 @@ class Executor:
                 except Exception as error:  # whatever it is, the results of the jobs before it come first
                     ended = error
                     break
-                begun.append(self._begin(job, pool))
-                while begun and (len(begun) >= self._most_in_flight or begun[0].done()):
-                    yield _result(begun.popleft())
+                begun.append((job, self._begin(job, pool)))
+                held += job.held
+                while begun and (len(begun) >= self._most_in_flight or held >= MOST_HELD or begun[0][1].done()):
+                    job, future = begun.popleft()
+                    held -= job.held
+                    yield _result(future)
             while begun:
-                yield _result(begun.popleft())
+                yield _result(begun.popleft()[1])
             if ended is not None:
                 raise ended
         finally:
-            for future in begun:
+            for _, future in begun:
                 future.cancel()
 
     def _begin(self, job: Job, pool: ThreadPoolExecutor) -> Future[Done]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -11,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.batches import Batching
-from instructmining.execution import Done, Executor, Job
+from instructmining.execution import MOST_HELD, Done, Executor, Job
 from instructmining.journal import Journal
 from instructmining.pipeline import ahead
 from instructmining.records import Batch, LikelihoodSums, Measurements, Tokens, rows_of_sides
 from instructmining.runstats import Statistics
 from instructmining.windows import StreamTexts, Window
 
-# Results that may wait while those before them are used; each is small.
+# Results that may wait while those before them are used; each is small, but keeps the rows of its window.
 _RESULTS_AHEAD = 64
 
 
@@ -91,8 +92,10 @@ class _Result(NamedTuple):
 
 
 def _weight(result: _Result | None) -> int:
-    """A window without a text, with all of its rejects, is taken before the next is made."""
-    return 1 if result is not None else _RESULTS_AHEAD
+    """As how many results one counts: a window of long rows, or of rejects alone, is taken before the next is made."""
+    if result is None:
+        return _RESULTS_AHEAD
+    return max(1, _RESULTS_AHEAD * result.done.job.held // MOST_HELD)
 
 
 def count(window: Window, statistics: Statistics) -> Measurements:
@@ -114,9 +117,12 @@ class _WindowResults:
         self.missing = sum(len(stream.texts) for stream in self._streams)
 
     def jobs(self, batching: Batching) -> Iterator[Job]:
-        """Every batch of every stream."""
+        """Every batch of every stream; the last one holds the rows."""
+        left = self.missing
         for stream in self._streams:
-            yield from stream.jobs(batching)
+            for job in stream.jobs(batching):
+                left -= len(job.batch.members)
+                yield job if left else replace(job, held=self._window.bytes)
 
     def add(self, done: Done, statistics: Statistics, *, is_new: bool) -> None:
         while self._current is None or not self._current.missing:

@@ -205,12 +205,24 @@ class Position:
     unread: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # path → field → rows whose text is not read
 
 
+def bytes_of(item: Example | Reject) -> int:
+    """Of a row as it was read, or the characters of an example that came from none."""
+    if isinstance(item, Reject):
+        return len(item.raw)
+    return len(item.row.raw) if item.row is not None else sum(len(turn.text) for turn in item.turns)
+
+
 @dataclass(frozen=True, slots=True)
 class InputWindow:
     """Rows of the input that are scored together."""
 
     items: Sequence[Example | Reject]  # in the order of the input
     end: Position | None = None  # of the last of them, where the input can be read on from there
+
+    @property
+    def bytes(self) -> int:
+        """Of its rows as they were read; memory holds a few times as many."""
+        return sum(map(bytes_of, self.items))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 from instructmining.errors import InputError, OutputError
 from instructmining.reading.compression import is_pipe
 from instructmining.reading.kinds import PACKED, PARQUET
 from instructmining.reading.options import ReadOptions
-from instructmining.reading.rows import RowReader, open_rows
+from instructmining.reading.rows import RowReader, first_of, open_rows
 from instructmining.records import SourceRow
 
 # A row's own bytes beside what was read: eleven columns and their names.
@@ -43,7 +42,7 @@ def room_needed(
         return None
     try:
         readers = [open_rows(path, options) for path in inputs]
-        sample = list(islice(readers[0], _SAMPLE_ROWS))
+        sample = first_of(iter(readers[0]), _SAMPLE_ROWS, lambda row: row.raw)
         sizes = [len(row.raw) + 1 for row in sample if isinstance(row, SourceRow)]
         if not sizes:
             return None

@@ -36,6 +36,7 @@ class Window:
     places: list[int] = field(default_factory=list)  # (rows,) of the examples among all that were read for the window
     rejects: list[tuple[int, Reject]] = field(default_factory=list)  # the others, with their places
     end: Position | None = None  # of the last that was read
+    bytes: int = 0  # of all that was read
 
 
 class WindowBuilder:
@@ -107,7 +108,7 @@ class WindowBuilder:
             response_tokens = _count(plain(self._length_tokenizer, responses), owners, len(examples))
             texts_of, prompt_owners = _flatten([example.prompt_texts for example in examples])
             prompt_tokens = _count(plain(self._length_tokenizer, texts_of), prompt_owners, len(examples))
-        return Window(examples, streams, prompt_tokens, response_tokens, places, rejects, taken.end)
+        return Window(examples, streams, prompt_tokens, response_tokens, places, rejects, taken.end, taken.bytes)
 
     def _render(self, example: Example, streams: Sequence[Stream]) -> list[list[Part]]:
         """The example as the texts of streams.

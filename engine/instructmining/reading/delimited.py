@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 
 import orjson
 
 from instructmining.errors import InputError
+from instructmining.names import short
 from instructmining.reading.compression import DAMAGE, FileRows
 from instructmining.reading.encodings import Encoding, encoding_of
 from instructmining.reading.options import ReadOptions
@@ -74,9 +76,10 @@ class DelimitedRows(FileRows):
             raise InputError(f"{self.path}, line {names.line}: {names.reason}; wanted a header that names the fields")
         if names is None:
             return []
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
         if twice:
-            raise InputError(f"{self.path}: the header names {twice[0]!r} more than once; rename one of the fields")
+            named = repr(short(twice[0]))
+            raise InputError(f"{self.path}: the header names {named} more than once; rename one of the fields")
         self._check_delimiter(names)
         return names
 
@@ -85,7 +88,9 @@ class DelimitedRows(FileRows):
         others = {other: names[0].count(other) for other in _USUAL if other != self._delimiter}
         most = max(others, key=lambda other: others[other])
         if len(names) == 1 and others[most]:
-            raise InputError(f"{self.path}: the header is one field, {names[0]!r}; give --delimiter {_USUAL[most]}")
+            raise InputError(
+                f"{self.path}: the header is one field, {short(names[0])!r}; give --delimiter {_USUAL[most]}"
+            )
 
     def _next(self, lines: _Lines) -> list[str] | Reject | None:
         """The values of the next record, none of a blank line; None at the end."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import NoneType
 from typing import TypeVar, cast
@@ -20,20 +21,29 @@ from instructmining.reading.formats import FieldOptions, FieldRole, FormatName, 
 from instructmining.reading.objects import is_objects
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.parsing import RowParser
-from instructmining.reading.rows import RowReader, Source, Sources, open_rows
+from instructmining.reading.rows import WINDOW_BYTES, RowReader, Source, Sources, first_of, open_rows
 from instructmining.reading.scores import ScoreFields, lacking
 from instructmining.reading.sources import expand
 from instructmining.reading.values import utf8
-from instructmining.records import EarlierScores, Example, InputWindow, Position, Reject, RowOrReject, SourceRow
+from instructmining.records import (
+    EarlierScores,
+    Example,
+    InputWindow,
+    Position,
+    Reject,
+    RowOrReject,
+    SourceRow,
+    bytes_of,
+)
 
 OF_DOCUMENT = " of the document"  # behind the name of what a document holds beside its rows
-WINDOW_BYTES = 8 << 20  # of the rows of a window; those of usual rows have less
 DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused
 _USUAL = ReadOptions()
 _log = logging.getLogger(__name__)
 
 
 Item = TypeVar("Item", bound="Example | Reject")
+Read = TypeVar("Read")
 
 
 class ExampleReader:
@@ -200,7 +210,7 @@ class ExampleReader:
         before = _sum(other.bytes_total for other in self._readers[:file]) or 0
         source = self._begun.pop(file, None) or reader
         rows = ((row, blank_before + reader.blank, before + reader.bytes_read) for row in source)
-        first: list[tuple[RowOrReject, int, float]] = []
+        first: deque[tuple[RowOrReject, int, float]] = deque()
         if self._begin is not None and file == self._begin.file:
             self._parser = self._known_parser(reader)
             self._skip((row for row, _, _ in rows), self._begin)
@@ -208,10 +218,9 @@ class ExampleReader:
                 blank_before -= reader.blank
             self._seen = (self.rows, before + reader.bytes_read)
         else:
-            first = list(islice(rows, self._detection_rows))
-            good = [row for row, _, _ in first if isinstance(row, SourceRow)]
-            self._parser = self._detected(reader, good) if good else None
-        for row, self.blank, bytes_read in chain(first, rows):
+            first = first_of(rows, self._detection_rows, lambda read: read[0].raw)
+            self._parser = self._detected_in(first, reader)
+        for row, self.blank, bytes_read in chain(_let_go(first), rows):
             self.rows += 1
             self._seen = (self.rows, bytes_read)
             self._at = (file, row.line, row.offset, self.blank)
@@ -251,10 +260,11 @@ class ExampleReader:
 
     def _first_rows(self, file: int, reader: RowReader) -> list[SourceRow]:
         rows = iter(reader)
-        first = list(islice(rows, self._detection_rows))
+        first = first_of(rows, self._detection_rows, _raw)
+        good = [row for row in first if isinstance(row, SourceRow)]
         if reader.once:
-            self._begun[file] = chain(first, rows)
-        return [row for row in first if isinstance(row, SourceRow)]
+            self._begun[file] = chain(_let_go(first), rows)
+        return good
 
     def _known_parser(self, reader: RowReader) -> RowParser | None:
         """The parser of a file; None where its format is not known so far."""
@@ -265,6 +275,11 @@ class ExampleReader:
         parser.unread.update(self.unread.get(reader.path, {}))
         self.unread[reader.path] = parser.unread
         return parser
+
+    def _detected_in(self, first: Iterable[tuple[RowOrReject, int, float]], reader: RowReader) -> RowParser | None:
+        """The parser of a file whose first rows these are; None where none of them is good."""
+        good = [row for row, _, _ in first if isinstance(row, SourceRow)]
+        return self._detected(reader, good) if good else None
 
     def _detected(self, reader: RowReader, good: Sequence[SourceRow]) -> RowParser:
         """The parser of a file, by its first good rows.
@@ -391,13 +406,13 @@ def _sources(source: Sources) -> list[Source]:
 def first_fields(
     sources: Sequence[Source], rows: int = 4096, *, options: ReadOptions = _USUAL
 ) -> list[Mapping[str, object]]:
-    """The fields of the first good rows of some sources together, by default as many as the largest window has.
+    """The fields of the first good rows of some sources together, by default those of the largest window.
 
     Raises:
         InputError: a source is missing or cannot be read.
     """
-    good = (row.fields for source in sources for row in open_rows(source, options) if isinstance(row, SourceRow))
-    return list(islice(good, rows))
+    good = (row for source in sources for row in open_rows(source, options) if isinstance(row, SourceRow))
+    return [row.fields for row in first_of(good, rows, _raw)]
 
 
 def _files(source: Source) -> Sequence[Source]:
@@ -437,7 +452,7 @@ def _filled(items: Iterable[Item], rows: int) -> Iterator[list[Item]]:
     size = 0
     for item in items:
         taken.append(item)
-        size += _bytes_of(item)
+        size += bytes_of(item)
         if len(taken) == rows or size >= WINDOW_BYTES:
             yield taken
             taken, size = [], 0
@@ -445,10 +460,14 @@ def _filled(items: Iterable[Item], rows: int) -> Iterator[list[Item]]:
         yield taken
 
 
-def _bytes_of(item: Example | Reject) -> int:
-    if isinstance(item, Reject):
-        return len(item.raw)
-    return len(item.row.raw) if item.row is not None else sum(len(turn.text) for turn in item.turns)
+def _raw(row: RowOrReject) -> bytes:
+    return row.raw
+
+
+def _let_go(items: deque[Read]) -> Iterator[Read]:
+    """The items, none of which is held once it is taken."""
+    while items:
+        yield items.popleft()
 
 
 def windows_of(examples: Iterable[Example], rows: int) -> Iterator[InputWindow]:

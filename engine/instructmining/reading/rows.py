@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from instructmining.arguments import shown
 from instructmining.errors import InputError
@@ -19,11 +20,13 @@ from instructmining.reading.options import ReadOptions
 from instructmining.reading.pipes import PipeRows
 from instructmining.records import RowOrReject
 
+WINDOW_BYTES = 8 << 20  # of the rows that are held together; a window of usual rows has less
 _DEFAULT = ReadOptions()
 
 Whole: TypeAlias = str | Path | Table | Iterator[Object]
 Source: TypeAlias = Whole | Sequence[Object]
 Sources: TypeAlias = Whole | Sequence[Whole | Object]  # one of them, or several that are no lists themselves
+Item = TypeVar("Item")
 
 
 class RowReader(Protocol):
@@ -87,6 +90,16 @@ def open_rows(source: Source, options: ReadOptions = _DEFAULT) -> RowReader:
     if kind == "delimited":
         return DelimitedRows(path, options, delimiter=options.delimiter or name.delimiter)
     return JsonRows(path, options, is_row=is_a_row)
+
+
+def first_of(items: Iterator[Item], most: int, raw: Callable[[Item], bytes]) -> deque[Item]:
+    """The first items: so many, or as many as have the bytes of a window."""
+    taken: deque[Item] = deque()
+    size = 0
+    while len(taken) < most and size < WINDOW_BYTES and (item := next(items, None)) is not None:
+        taken.append(item)
+        size += len(raw(item))
+    return taken
 
 
 def _no_source(source: object) -> str:
