@@ -101,7 +101,7 @@ def test_a_special_token_has_its_id_and_an_unknown_one_is_a_bundle_error(bpe: Tr
 def test_plain_ids_are_those_of_the_text_without_the_files_truncation_and_padding(bpe: Trained) -> None:
     texts = ["The cat", "", "x" * 30]
     ids = bpe.encoder.plain(texts)
-    assert [array.dtype for array in ids] == [np.int64] * 3
+    assert [array.dtype for array in ids] == [np.int32] * 3
     assert [bpe.text(array) for array in ids] == texts
     assert len(ids[2]) > 8
     assert len(ids[1]) == 0
@@ -182,7 +182,7 @@ def test_a_run_has_the_tokens_of_its_whole_text_and_those_behind_the_templates_w
 
 
 def test_a_text_that_is_known_is_not_tokenized_again(bpe: Trained) -> None:
-    known = {"Green.": np.array([5, 6], dtype=np.int64).tobytes()}
+    known = {"Green.": np.array([5, 6], dtype=np.int32).tobytes()}
     assert bpe.encoder.plain(["Green."], known)[0].tolist() == [5, 6]
     parts = [Special(START), Run("assistant\nGreen.", ((10, 16),)), Special(END)]
     (tokens,) = bpe.encoder.rendered([parts], max_tokens=100, known=known)
@@ -192,7 +192,7 @@ def test_a_text_that_is_known_is_not_tokenized_again(bpe: Trained) -> None:
 def test_the_texts_of_a_call_are_known_to_the_next(bpe: Trained) -> None:
     known: dict[str, bytes] = {}
     bpe.encoder.plain(["The cat"], known)
-    assert bpe.text(np.frombuffer(known["The cat"], dtype=np.int64)) == "The cat"
+    assert bpe.text(np.frombuffer(known["The cat"], dtype=np.int32)) == "The cat"
 
 
 def test_a_document_has_no_scored_token(bpe: Trained) -> None:
@@ -376,36 +376,36 @@ def test_only_a_run_that_begins_a_text_has_the_mark_of_a_words_start(marking: Te
 
 
 def test_a_text_alone_is_scored_from_its_second_token_on() -> None:
-    tokens = alone(np.array([7, 8, 9], dtype=np.int64), max_tokens=3)
+    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_tokens=3)
     assert (tokens.ids.tolist(), tokens.scored.tolist(), tokens.truncated) == ([7, 8, 9], [1, 2], False)
 
 
 def test_a_text_alone_is_cut_on_the_right() -> None:
-    tokens = alone(np.array([7, 8, 9], dtype=np.int64), max_tokens=2)
+    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_tokens=2)
     assert (tokens.ids.tolist(), tokens.scored.tolist(), tokens.truncated) == ([7, 8], [1], True)
 
 
 def test_behind_the_token_that_begins_a_text_scoring_begins_at_the_same_place() -> None:
-    tokens = alone(np.array([7, 8, 9], dtype=np.int64), max_tokens=4, bos=1)
+    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_tokens=4, bos=1)
     assert (tokens.ids.tolist(), tokens.scored.tolist(), tokens.truncated) == ([1, 7, 8, 9], [2, 3], False)
     assert tokens.ids.dtype == np.int64
 
 
 def test_the_token_that_begins_a_text_counts_for_the_limit() -> None:
-    tokens = alone(np.array([7, 8, 9], dtype=np.int64), max_tokens=3, bos=1)
+    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_tokens=3, bos=1)
     assert (tokens.ids.tolist(), tokens.scored.tolist(), tokens.truncated) == ([1, 7, 8], [2], True)
 
 
 @pytest.mark.parametrize("ids", [[], [7]])
 def test_a_short_text_behind_that_token_has_nothing_to_score(ids: list[int]) -> None:
-    tokens = alone(np.array(ids, dtype=np.int64), max_tokens=5, bos=1)
+    tokens = alone(np.array(ids, dtype=np.int32), max_tokens=5, bos=1)
     assert tokens.ids.tolist() == [1, *ids]
     assert tokens.scored.tolist() == []
 
 
 @pytest.mark.parametrize("ids", [[], [7]])
 def test_a_text_of_one_token_or_none_has_nothing_to_score(ids: list[int]) -> None:
-    tokens = alone(np.array(ids, dtype=np.int64), max_tokens=5)
+    tokens = alone(np.array(ids, dtype=np.int32), max_tokens=5)
     assert tokens.ids.tolist() == ids
     assert tokens.scored.tolist() == []
     assert tokens.scored.dtype == np.int64

@@ -20,8 +20,8 @@ from instructmining.errors import BundleError, RowError
 from instructmining.records import Part, Run, Special, Tokens
 
 MIN_PROMPT_TOKENS = 256  # what a long response leaves of its prompt; from the original reward model's code
-Known: TypeAlias = dict[str, bytes]  # text → its ids, the bytes of int64
-_BYTES = 8  # of an id
+Known: TypeAlias = dict[str, bytes]  # text → its ids, the bytes of int32
+_BYTES = 4  # of an id while all ids of a text are held; what a graph gets is int64
 MOST_PIECE = 1_000_000  # characters that a tokenizer is given at once; it takes some 200 bytes for each
 _PART = 1 << 17  # characters of a longer text that are tokenized at a time
 _SHORT = 48  # characters of a piece that is remembered
@@ -84,8 +84,8 @@ class TextEncoder:
             raise BundleError(f"{self._path}: no token {token!r}, which the template names; export the bundle again")
         return int(number)
 
-    def plain(self, texts: Sequence[str], known: Known | None = None) -> list[NDArray[np.int64]]:
-        """Ids of each text, without special tokens: int64 (width,) each.
+    def plain(self, texts: Sequence[str], known: Known | None = None) -> list[NDArray[np.int32]]:
+        """Ids of each text, without special tokens: int32 (width,) each, not to be written to.
 
         Args:
             texts: as the user wrote them.
@@ -93,7 +93,7 @@ class TextEncoder:
         """
         known = {} if known is None else known
         self._outer.encode(texts, known)
-        return [np.frombuffer(bytearray(known[text]), dtype=np.int64) for text in texts]
+        return [np.frombuffer(known[text], dtype=np.int32) for text in texts]
 
     def decoded(self, ids: NDArray[np.int64]) -> str:
         """The text of ids, special tokens included."""
@@ -187,23 +187,21 @@ class TextEncoder:
             tokens = len(run.ids) // _BYTES
             size += tokens
             closing = closing + tokens if part.closing else 0
-        ids = np.frombuffer(bytearray().join(pieces), dtype=np.int64)
+        ids = np.frombuffer(b"".join(pieces), dtype=np.int32)
         if size <= max_tokens:
-            return Tokens(ids, _positions(spans))
+            return Tokens(ids.astype(np.int64), _positions(spans))
         response = spans[-1] if spans else (0, size - closing)
         kept = _kept(size, 1 if isinstance(parts[0], Special) else 0, response, closing, max_tokens)
-        scored = np.zeros(size, dtype=bool)
-        scored[_positions(spans)] = True
-        scored = scored[kept]
+        scored = _is_in(kept, spans)
         scored[:1] = False
-        return Tokens(ids[kept], np.flatnonzero(scored), truncated=True)
+        return Tokens(ids[kept].astype(np.int64), np.flatnonzero(scored), truncated=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
     """The tokens of one run."""
 
-    ids: bytes  # of int64
+    ids: bytes  # of int32
     responses: tuple[tuple[int, int], ...]  # their token ranges
 
 
@@ -275,7 +273,7 @@ def _searched(run: Run, encoding: Encoding) -> _Encoded:
 
 
 def _as_bytes(ids: list[int]) -> bytes:
-    return array("q", ids).tobytes()
+    return array("i", ids).tobytes()
 
 
 def _positions(spans: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
@@ -284,11 +282,22 @@ def _positions(spans: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     return ranges[0] if len(ranges) == 1 else np.concatenate([np.empty(0, dtype=np.int64), *ranges])
 
 
-def alone(ids: NDArray[np.int64], *, max_tokens: int, bos: int | None = None) -> Tokens:
+def _is_in(positions: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Whether each position is in one of the ranges, which are in order."""
+    if not spans:
+        return np.zeros(len(positions), dtype=bool)
+    ranges = np.array(spans, dtype=np.int64)
+    last = np.maximum.accumulate(ranges[:, 1])
+    span = np.searchsorted(ranges[:, 0], positions, side="right") - 1
+    inside: NDArray[np.bool_] = (span >= 0) & (positions < last[span])
+    return inside
+
+
+def alone(ids: NDArray[np.int32], *, max_tokens: int, bos: int | None = None) -> Tokens:
     """A text by itself, each token from its second on scored; cut on the right at ``max_tokens``.
 
     Args:
-        ids: int64 (width,), the text's own tokens.
+        ids: int32 (width,), the text's own tokens.
         max_tokens: the limit, ``bos`` included.
         bos: the token that the model wants in front of every text; the text's first token is not scored behind it
             either, so that all models leave out the same.
@@ -298,7 +307,7 @@ def alone(ids: NDArray[np.int64], *, max_tokens: int, bos: int | None = None) ->
     truncated = len(kept) < len(ids)
     if bos is not None:
         kept = np.concatenate([np.array([bos], dtype=np.int64), kept])
-    return Tokens(kept, np.arange(own + 1, len(kept), dtype=np.int64), truncated)
+    return Tokens(kept.astype(np.int64), np.arange(own + 1, len(kept), dtype=np.int64), truncated)
 
 
 def _prepared(tokenizer: Tokenizer) -> Tokenizer:

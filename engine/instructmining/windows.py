@@ -87,7 +87,7 @@ class WindowBuilder:
         responses, owners = _flatten([example.response_texts for example in examples])
         known: dict[Path, Known] = {path: {} for path in self._encoders}  # a text comes in several streams
 
-        def plain(tokenizer: Path, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        def plain(tokenizer: Path, texts: Sequence[str]) -> list[NDArray[np.int32]]:
             return self._encoders[tokenizer].plain(texts, known[tokenizer])
 
         streams = []
@@ -162,7 +162,7 @@ def _flatten(texts: Sequence[Sequence[str]]) -> tuple[list[str], NDArray[np.int6
     return [text for row in texts for text in row], owners
 
 
-def _count(ids: Sequence[NDArray[np.int64]], owners: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+def _count(ids: Sequence[NDArray[np.int32]], owners: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     """Tokens of each row, int64 (rows,)."""
     counts = np.zeros(rows, dtype=np.int64)
     np.add.at(counts, owners, [len(text) for text in ids])
