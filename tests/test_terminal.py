@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from instructmining_cli.app import app
-from instructmining_cli.terminal import visible
+from instructmining_cli.terminal import VisibleFormatter, visible
 
 CLEAR_SCREEN = "\x1b[2J"
 
@@ -42,3 +43,8 @@ def test_a_field_of_a_row_cannot_clear_the_screen(small_bundle: Path, tmp_path: 
     said = CliRunner().invoke(app, [*scored, "--indicators", "output_length"], color=True).output
     assert "not read: \\u001b[2Jtopic, 1 row" in said
     assert CLEAR_SCREEN not in said
+
+
+def test_a_log_record_cannot_clear_the_screen() -> None:
+    record = logging.LogRecord("name", logging.WARNING, "", 0, "%s: text that is not read", (CLEAR_SCREEN,), None)
+    assert VisibleFormatter("%(levelname)s %(message)s").format(record) == "WARNING \\u001b[2J: text that is not read"

@@ -20,7 +20,7 @@ from instructmining_cli.memory import return_large_blocks
 from instructmining_cli.rescore import rescore
 from instructmining_cli.score import score
 from instructmining_cli.select import select
-from instructmining_cli.terminal import echo
+from instructmining_cli.terminal import VisibleFormatter, echo
 
 app = typer.Typer(
     name="instructmining",
@@ -65,7 +65,9 @@ _READER_GONE = 141  # what a shell shows of a command that SIGPIPE ended
 def run() -> int:
     """Run the command of this process's arguments; the exit code."""
     return_large_blocks()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    log = logging.StreamHandler()
+    log.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[log])
     try:
         code = app(prog_name=app.info.name, standalone_mode=False)
     except InstructMiningError as error:

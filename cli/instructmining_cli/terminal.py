@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 import typer
@@ -13,6 +14,14 @@ _COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069
 def visible(text: str) -> str:
     r"""The text with what a terminal obeys written as JSON does: ``\u001b`` for what begins its commands."""
     return _COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Writes records as :func:`visible` shows them: they name files and fields too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return visible(super().format(record))
 
 
 def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
