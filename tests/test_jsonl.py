@@ -85,6 +85,15 @@ def test_other_objects_with_data_are_rows_of_their_own(
     assert fields(read(tmp_path / f"rows{suffix}", content)) == rows
 
 
+@pytest.mark.parametrize("packed", PACK)
+def test_a_first_line_whose_end_is_out_of_sight_is_a_row_where_lines_are_rows(tmp_path: Path, packed: str) -> None:
+    long = b'{"id": 1, "data": [{"a": "%s"}, {"a": 2}]}' % (b"x" * (1 << 20))
+    rows = read(tmp_path / f"rows.jsonl{packed}", PACK[packed](long + b'\n{"id": 2, "data": [{"a": 3}]}\n'))
+    assert [sorted(row.fields) for row in rows if isinstance(row, SourceRow)] == [["data", "id"], ["data", "id"]]
+    rows = read(tmp_path / f"rows.json{packed}", PACK[packed](long))
+    assert [sorted(row.fields) for row in rows if isinstance(row, SourceRow)] == [["a"], ["a"]]
+
+
 def test_a_bad_row_of_a_document_costs_no_other(tmp_path: Path) -> None:
     content = b'{"data":[{"a":1},{"a" 2},"text",{"a":"' + b"x" * 90 + b'"},{"a":3}],"n":1}'
     rows = read(tmp_path / "rows.json", content, max_row_bytes=50)

@@ -21,6 +21,7 @@ from instructmining.reading.values import loads
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 _CHUNK = 1 << 20
+_LINES = frozenset({".jsonl", ".ndjson"})
 _NEWLINES = re.compile(rb"[\r\n]\s*")
 _ENCODINGS = frozenset({"utf-8", "utf-8-sig", "ascii"})
 
@@ -48,6 +49,7 @@ class JsonRows(FileRows):
         """
         super().__init__(path, options)
         self._is_row = is_row
+        self._by_line = not _LINES.isdisjoint(suffix.lower() for suffix in Path(path).suffixes)
         if options.encoding is not None and codecs.lookup(options.encoding).name not in _ENCODINGS:
             raise InputError(
                 f"{path}: JSON is read as UTF-8 only; --encoding {options.encoding} is of CSV and TSV; convert the file"
@@ -57,7 +59,7 @@ class JsonRows(FileRows):
         """See :meth:`FileRows.rows_of`."""
         start = head.removeprefix(BOM).lstrip()[:1]
         line, offset = self.begin or (1, 0)
-        document = document_of(head) if start == b"{" else None
+        document = document_of(head, by_line=self._by_line) if start == b"{" else None
         if document is not None and not self._is_row(document.names):
             self.left_out = list(document.names)
             values = JsonValues(stream, self._max_row_bytes, document=document, left_out=self.left_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -26,6 +27,7 @@ _KINDS: dict[str, Kind] = {
 }
 _OTHERS = frozenset({".xlsx", ".xls", ".ods", ".orc", ".avro", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".lz4", ".7z"})
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # of zstd, with which pzstd's files begin
 _TABLES: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
 
 
@@ -74,7 +76,7 @@ def packing_by_head(head: bytes) -> Packing | None:
     """The compression that the first bytes are of."""
     if head.startswith(_GZIP):
         return "gzip"
-    return "zstd" if head.startswith(_ZSTD) else None
+    return "zstd" if head.startswith(_ZSTD) or _SKIPPABLE.match(head) else None
 
 
 def table_by_head(head: bytes) -> Kind | None:
