@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from instructmining.records import Reject, RowOrReject, SourceRow
 from instructmining.scored import ScoredRows
 
 ALPACA = pa.table({"instruction": ["a", "b", "c"], "input": ["", "x", ""], "output": ["d", "e", "f"]})
+VIEWS = pa.struct([("a", pa.list_view(pa.int8())), ("t", pa.timestamp("ns"))])
 MAP = pa.map_(pa.string(), pa.int8())
 SUFFIXES = [".parquet", ".arrow", ".feather", ".stream.arrow"]
 
@@ -199,7 +201,13 @@ def test_conversations_nested_in_large_types_are_examples() -> None:
         (pa.array([[{"m": [("k", 1)]}]], pa.list_(pa.struct([("m", MAP)]))), [[{"m": {"k": 1}}]]),
         (pa.array([[1, 2], None], pa.list_(pa.int8(), 2)), [[1, 2], None]),
         (pa.array([{"a": {"b": [None, {"c": "d"}]}}, None]), [{"a": {"b": [None, {"c": "d"}]}}, None]),
+        (pa.array([[("k", 1), ("k", 2)]], MAP), [[{"key": "k", "value": 1}, {"key": "k", "value": 2}]]),
+        (pa.array([[[("k", 1)]], None], pa.list_view(MAP)), [[{"k": 1}], None]),
+        (pa.array([{"a": [1, 2], "t": 1000}], VIEWS), [{"a": [1, 2], "t": "1970-01-01T00:00:00.000001"}]),
+        (pa.array([[[1, 2], [3]]], pa.large_list(pa.list_view(pa.int8()))), [[[1, 2], [3]]]),
+        (pa.array([[1.5, None]], pa.large_list_view(pa.float16())), [[1.5, None]]),
         (pa.RunEndEncodedArray.from_arrays([2, 3], ["a", "b"]), ["a", "a", "b"]),
+        (pa.RunEndEncodedArray.from_arrays([2, 3], pa.array(["a", "b"]).dictionary_encode()), ["a", "a", "b"]),
         (pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a": [1]}', "no JSON"])), [{"a": [1]}, "no JSON"]),
         (
             pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes(16)], pa.binary(16))),
@@ -398,6 +406,73 @@ def test_damage_behind_the_first_rows_is_one_reject_each_time(tmp_path: Path) ->
     reader = open_rows(str(path))
     reader.begin_at(last.line, last.offset)
     assert list(reader) == [last]
+
+
+def test_files_put_one_behind_the_other_are_refused(tmp_path: Path) -> None:
+    for suffix in (".parquet", ".feather"):
+        paths = [tmp_path / f"{name}{suffix}" for name in "abc"]
+        for path in paths[:2]:
+            write(numbered(700), path)
+        paths[2].write_bytes(paths[0].read_bytes() + paths[1].read_bytes())
+        with pytest.raises(InputError, match="cannot be read: several files, one behind the other; give each as a"):
+            list(open_rows(str(paths[2])))
+
+
+def stream(rows: int, *, batch: int = 100) -> bytes:
+    sink = io.BytesIO()
+    table = numbered(rows)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=batch)
+    return sink.getvalue()
+
+
+def test_what_follows_a_stream_is_a_reject(tmp_path: Path) -> None:
+    path = tmp_path / "rows.arrow"
+    path.write_bytes(stream(300) + stream(200))
+    *rows, last = open_rows(str(path))
+    assert len(fields(rows)) == 300
+    assert isinstance(last, Reject)
+    assert last.line == 301
+    assert last.reason.endswith("bytes follow the end of the stream; give each as a file of its own")
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 3])
+def test_a_stream_cut_between_two_batches_is_not_taken_for_whole(tmp_path: Path, batches: int) -> None:
+    path = tmp_path / "rows.arrow"
+    source = pa.BufferReader(stream(300))
+    reader = pa.ipc.open_stream(source)
+    for _ in range(batches):
+        reader.read_next_batch()
+    path.write_bytes(stream(300)[: source.tell()])
+    missing = "the mark that ends a stream is missing, and with it perhaps rows"
+    if not batches:
+        with pytest.raises(InputError, match=missing):
+            list(open_rows(str(path)))
+        return
+    *rows, last = open_rows(str(path))
+    assert len(fields(rows)) == batches * 100
+    assert isinstance(last, Reject)
+    assert last.reason.endswith(missing)
+
+
+def test_a_footer_that_counts_other_rows_than_its_row_groups_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(numbered(10_000), path, row_group_size=5000)
+    content = path.read_bytes()
+    at = content.rindex(b"\x16\xa0\x9c\x01")  # 10,000 as Thrift writes it, behind the number's type
+    path.write_bytes(content[:at] + b"\x16\xa2\x9c\x01" + content[at + 4 :])
+    with pytest.raises(InputError, match=r"its row groups have 10,000 rows, its footer 10,001"):
+        list(open_rows(str(path)))
+
+
+@pytest.mark.parametrize("name", ["s3:rows.parquet", "file:rows.parquet", "http:a b#%20?.parquet", "~.parquet"])
+def test_a_name_that_looks_like_an_address_is_that_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(numbered(3), tmp_path / "rows")
+    (tmp_path / "rows").rename(name)
+    assert len(fields(list(open_rows(name)))) == 3
 
 
 @settings(max_examples=150, deadline=None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
+from os import SEEK_END
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
@@ -18,12 +19,15 @@ from instructmining.records import Reject, RowOrReject, SourceRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 IN_MEMORY = "table"  # how messages call a table that has no path
 _BATCH_ROWS = 512
 _BUFFER = 1 << 20  # bytes of a column read at a time, instead of all that a row group has of it
 _KEPT = 1000  # bytes kept of a row that is too long
-_ARROW_FILE, _FEATHER_1 = b"ARROW1", b"FEA1"
+_ARROW_FILE, _FEATHER_1, _PARQUET = b"ARROW1", b"FEA1", b"PAR1"
+_ARROW_BEGIN, _FOOTER_SIZE = 8, 4  # bytes before the first message of an Arrow file, and of what says its footer's size
+_APART = "give each as a file of its own"
 
 Batches: TypeAlias = "Iterator[tuple[int, pa.RecordBatch]]"  # each with the number of its first row
 
@@ -196,19 +200,56 @@ def _parquet(path: str) -> _Opened:
     """Row groups one by one, so that batches begin at the same rows wherever the reading begins."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - only where tables are read
 
-    file = pq.ParquetFile(path, buffer_size=_BUFFER, page_checksum_verification=True)
+    # An absolute path is never taken for an address, as s3:rows.parquet would be.
+    file = pq.ParquetFile(Path(path).absolute(), buffer_size=_BUFFER, page_checksum_verification=True)
     rows = file.metadata.num_rows
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != rows:
+        raise ValueError(f"its row groups have {sum(group.num_rows for group in groups):,} rows, its footer {rows:,}")
+    _check_alone(path, file.metadata)
 
     def batches(begin: int) -> Batches:
         first = 0
-        for group in range(file.metadata.num_row_groups):
-            behind = first + file.metadata.row_group(group).num_rows
+        for number, group in enumerate(groups):
+            behind = first + group.num_rows
             if behind > begin:
-                parts = file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], use_threads=False)
-                yield from _from(begin, first, parts)
+                parts = file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[number], use_threads=False)
+                end = first
+                for at, part in _from(begin, first, parts):
+                    end = at + part.num_rows
+                    yield at, part
+                if end != behind:
+                    raise ValueError(f"row group {number} ends behind row {end:,}, its footer says {behind:,}")
             first = behind
 
     return _Opened(file.schema_arrow, rows, batches, lambda done: done / rows, file.close)
+
+
+def _end_of(chunk: pq.ColumnChunkMetaData) -> int:
+    """The byte behind a column's pages of a row group."""
+    begin = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+    return int(min(begin, chunk.data_page_offset) + chunk.total_compressed_size)
+
+
+def _check_alone(path: str, footer: pq.FileMetaData) -> None:
+    """Refuse Parquet files put one behind the other: the footer is the last one's, its places are of the first.
+
+    Raises:
+        ValueError: between the last column and the footer, where indexes are, one file ends and another begins.
+    """
+    chunks = (
+        footer.row_group(group).column(column)
+        for group in range(footer.num_row_groups)
+        for column in range(footer.num_columns)
+    )
+    last = max((_end_of(chunk) for chunk in chunks), default=len(_PARQUET))
+    with Path(path).open("rb") as file:
+        file.seek(min(max(0, last), file.seek(0, SEEK_END)))
+        kept = b""
+        while part := file.read(_BUFFER):
+            if _PARQUET * 2 in kept + part:
+                raise ValueError(f"several files, one behind the other; {_APART}")
+            kept = part[-len(_PARQUET) * 2 :]
 
 
 def _arrow(path: str) -> _Opened:
@@ -225,17 +266,54 @@ def _arrow(path: str) -> _Opened:
         raise InputError(f"{path}: is Feather version 1, which is not read; write it anew as version 2 or Parquet")
     file = pa.memory_map(path)
     if magic != _ARROW_FILE:
-        size, stream = file.size(), pa.ipc.open_stream(file)
-        met = _Met(stream, lambda met: met.rows * size / file.tell())
+        stream = pa.ipc.open_stream(file)
+        size = file.size()
+        met = _Met(_to_the_end(stream, file), lambda met: met.rows * size / file.tell())
         return _Opened(stream.schema, None, lambda begin: _from(begin, 0, met), met.share, file.close)
     whole = pa.ipc.open_file(file)
     many = whole.num_record_batches
+    _check_file_alone(file)
     last = whole.get_batch(many - 1).num_rows if many else 0  # the others are most often of one size
     met = _Met(
         map(whole.get_batch, range(many)),
         lambda met: met.rows if met.batches == many else met.rows / met.batches * (many - 1) + last,
     )
     return _Opened(whole.schema, None, lambda begin: _from(begin, 0, met), met.share, file.close)
+
+
+def _to_the_end(stream: pa.RecordBatchReader, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    """The batches of a stream, which pyarrow takes for whole wherever it is cut between two of them.
+
+    Raises:
+        ValueError: it lacks the mark that ends it, or something follows it.
+    """
+    at = file.tell()
+    for batch in stream:
+        at = file.tell()
+        yield batch
+    if file.tell() == at:
+        raise ValueError("the mark that ends a stream is missing, and with it perhaps rows")
+    if more := file.size() - file.tell():
+        raise ValueError(f"{more:,} bytes follow the end of the stream; {_APART}")
+
+
+def _check_file_alone(file: pa.NativeFile) -> None:
+    """Refuse Arrow files put one behind the other: the footer is the last one's, its places are of the first.
+
+    Raises:
+        ValueError: something stands between the end of the batches and the footer.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are read
+
+    end = file.size() - len(_ARROW_FILE) - _FOOTER_SIZE
+    footer = end - int.from_bytes(file.read_at(_FOOTER_SIZE, end), "little")
+    file.seek(_ARROW_BEGIN)
+    at = _ARROW_BEGIN
+    with suppress(pa.ArrowException, EOFError, OSError):  # what is damaged is said where it is read
+        for _ in pa.ipc.MessageReader.open_stream(file):
+            at = file.tell()
+        if at < file.tell() < footer:
+            raise ValueError(f"several files, one behind the other; {_APART}")
 
 
 class _Met:

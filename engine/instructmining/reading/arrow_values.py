@@ -11,7 +11,8 @@ dates, times, timestamps              ISO 8601, to the microsecond, with the zon
 durations                             ISO 8601 in seconds, ``PT1.5S``
 binary                                text where it is UTF-8, else ``{"base64": "…"}``
 lists of any kind, structs            arrays, objects
-maps                                  objects where keys are text, else arrays of ``{"key", "value"}``
+maps                                  objects where keys are text and each stands once, else arrays of
+                                      ``{"key", "value"}``
 text marked as JSON                   the value that it holds
 ====================================  ==========================================================
 """
@@ -98,7 +99,8 @@ class _Column:
         kind = field.type
         self.name: str = field.name
         self._json = JSON_FIELD in (field.metadata or {}) or getattr(kind, "extension_name", "") == "arrow.json"
-        self._run_ends = pa.types.is_run_end_encoded(kind)
+        # Arrow decodes no runs of dictionaries' numbers; Python does, value by value.
+        self._run_ends = pa.types.is_run_end_encoded(kind) and not pa.types.is_dictionary(kind.value_type)
         if self._run_ends:
             kind = kind.value_type
         wanted = _readable(kind)
@@ -144,7 +146,10 @@ def _no_json() -> tuple[type[Exception], ...]:
 
 
 def _readable(kind: pa.DataType) -> pa.DataType:
-    """The type to cast to so that Python can hold the values: no nanoseconds, no half floats."""
+    """The type to cast to so that Python can hold the values: no nanoseconds, no half floats.
+
+    List views stay what they are: pyarrow 26 casts them to lists without their last values.
+    """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
     types = pa.types
@@ -180,7 +185,7 @@ def _is_plain(kind: pa.DataType) -> bool:
     types = pa.types
     if types.is_dictionary(kind):
         return _is_plain(kind.value_type)
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if _is_list(kind):
         return _is_plain(kind.value_type)
     if types.is_struct(kind):
         return all(_is_plain(field.type) for field in kind)
@@ -194,13 +199,21 @@ def _map_free(kind: pa.DataType) -> Convert | None:
     types = pa.types
     if types.is_map(kind):
         return _from_map(_map_free(kind.item_type), texts=_is_text(kind.key_type))
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if _is_list(kind):
         inner = _map_free(kind.value_type)
         return None if inner is None else _from_list(inner)
     if types.is_struct(kind):
         fields = {field.name: found for field in kind if (found := _map_free(field.type)) is not None}
         return _from_struct(fields) if fields else None
     return None
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are read
+
+    types = pa.types
+    whole = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(whole or types.is_list_view(kind) or types.is_large_list_view(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -215,7 +228,10 @@ def _from_map(inner: Convert | None, *, texts: bool) -> Convert:
         if not isinstance(pairs, list):
             return None
         values = [(key, value if inner is None else inner(value)) for key, value in pairs]
-        return dict(values) if texts else [{"key": key, "value": value} for key, value in values]
+        found = dict(values) if texts else {}
+        if texts and len(found) == len(values):
+            return found
+        return [{"key": key, "value": value} for key, value in values]
 
     return convert
 
