@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
-from os import SEEK_END
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
@@ -14,20 +13,21 @@ from instructmining.errors import InputError
 from instructmining.reading.arrow_values import JsonRow, NoJson, RowMaker, first_line
 from instructmining.reading.compression import file_size
 from instructmining.reading.kinds import Kind
+from instructmining.reading.parquet_footer import is_several
 from instructmining.reading.values import utf8
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 IN_MEMORY = "table"  # how messages call a table that has no path
 _BATCH_ROWS = 512
 _BUFFER = 1 << 20  # bytes of a column read at a time, instead of all that a row group has of it
 _KEPT = 1000  # bytes kept of a row that is too long
-_ARROW_FILE, _FEATHER_1, _PARQUET = b"ARROW1", b"FEA1", b"PAR1"
+_ARROW_FILE, _FEATHER_1 = b"ARROW1", b"FEA1"
 _ARROW_BEGIN, _FOOTER_SIZE = 8, 4  # bytes before the first message of an Arrow file, and of what says its footer's size
 _APART = "give each as a file of its own"
+_SEVERAL = f"several files, one behind the other; {_APART}"
 
 Batches: TypeAlias = "Iterator[tuple[int, pa.RecordBatch]]"  # each with the number of its first row
 
@@ -206,7 +206,8 @@ def _parquet(path: str) -> _Opened:
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     if sum(group.num_rows for group in groups) != rows:
         raise ValueError(f"its row groups have {sum(group.num_rows for group in groups):,} rows, its footer {rows:,}")
-    _check_alone(path, file.metadata)
+    if is_several(path):
+        raise ValueError(_SEVERAL)
 
     def batches(begin: int) -> Batches:
         first = 0
@@ -223,33 +224,6 @@ def _parquet(path: str) -> _Opened:
             first = behind
 
     return _Opened(file.schema_arrow, rows, batches, lambda done: done / rows, file.close)
-
-
-def _end_of(chunk: pq.ColumnChunkMetaData) -> int:
-    """The byte behind a column's pages of a row group."""
-    begin = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
-    return int(min(begin, chunk.data_page_offset) + chunk.total_compressed_size)
-
-
-def _check_alone(path: str, footer: pq.FileMetaData) -> None:
-    """Refuse Parquet files put one behind the other: the footer is the last one's, its places are of the first.
-
-    Raises:
-        ValueError: between the last column and the footer, where indexes are, one file ends and another begins.
-    """
-    chunks = (
-        footer.row_group(group).column(column)
-        for group in range(footer.num_row_groups)
-        for column in range(footer.num_columns)
-    )
-    last = max((_end_of(chunk) for chunk in chunks), default=len(_PARQUET))
-    with Path(path).open("rb") as file:
-        file.seek(min(max(0, last), file.seek(0, SEEK_END)))
-        kept = b""
-        while part := file.read(_BUFFER):
-            if _PARQUET * 2 in kept + part:
-                raise ValueError(f"several files, one behind the other; {_APART}")
-            kept = part[-len(_PARQUET) * 2 :]
 
 
 def _arrow(path: str) -> _Opened:
@@ -313,7 +287,7 @@ def _check_file_alone(file: pa.NativeFile) -> None:
         for _ in pa.ipc.MessageReader.open_stream(file):
             at = file.tell()
         if at < file.tell() < footer:
-            raise ValueError(f"several files, one behind the other; {_APART}")
+            raise ValueError(_SEVERAL)
 
 
 class _Met:
