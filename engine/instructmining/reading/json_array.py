@@ -21,6 +21,7 @@ _SYMBOL = re.compile(rb'["{}\[\]]')
 # From inside a string to its end, or as far as there is one; possessive, so that escapes take no memory.
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+_OPENING, _CLOSING = re.compile(rb"[\[{]+"), re.compile(rb"[\]}]+")
 _BETWEEN = b" \t\r\n,"
 _DATA = b'"data"'
 _OBJECT = re.compile(rb"\s*\{")
@@ -214,8 +215,10 @@ class JsonValues:
             self._done = self._cursor
         elif symbol in (b"[", b"{"):
             self._open(symbol, place)
+            if self._depth:
+                self._depth += self._run(_OPENING, len(self._buffer))
         elif self._depth:
-            self._depth -= 1
+            self._depth -= 1 + self._run(_CLOSING, self._cursor + self._depth - 2)
             if self._depth == 0:
                 yield self._value()
         elif symbol == b"]" and self._in_array:
@@ -226,6 +229,13 @@ class JsonValues:
         else:
             self._done = place
             self._problem = "a closing bracket without its opening"
+
+    def _run(self, brackets: re.Pattern[bytes], most: int) -> int:
+        """How many more brackets stand at the cursor, up to a place; it goes behind them."""
+        begin = self._cursor
+        run = brackets.match(self._buffer, begin, max(begin, most))
+        self._cursor = run.end() if run is not None else begin
+        return self._cursor - begin
 
     def _open(self, symbol: bytes, place: int) -> None:
         if self._depth == 0 and symbol == b"[" and not self._in_array:
