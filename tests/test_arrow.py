@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal
@@ -521,3 +522,20 @@ def test_memory_holds_a_part_of_a_table_only(tmp_path: Path) -> None:
     before = pa.total_allocated_bytes()
     most = max(pa.total_allocated_bytes() - before for _ in TableRows(str(path), max_row_bytes=1 << 20, kind="parquet"))
     assert most < 8 << 20 < sum(map(len, noise))
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_a_long_text_that_a_small_file_holds_in_each_row_is_not_there_as_often_at_once(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    path = tmp_path / "rows.parquet"
+    text = pa.array([0] * 600, pa.int32())
+    texts = pa.DictionaryArray.from_arrays(text, pa.array(["w " * 250_000])).cast(kind)
+    pq.write_table(pa.table({"a": texts}), path, compression="zstd")
+    assert path.stat().st_size < 2000
+    tracemalloc.start()
+    try:
+        assert sum(len(row.raw) for row in open_rows(str(path))) == 600 * (500_000 + len('{"a":""}'))
+        assert tracemalloc.get_traced_memory()[1] < 120 << 20
+    finally:
+        tracemalloc.stop()

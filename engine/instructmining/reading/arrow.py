@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IN_MEMORY = "table"  # how messages call a table that has no path
-_BATCH_ROWS = 512
+_BATCH_ROWS = 128
 _BUFFER = 1 << 20  # bytes of a column read at a time, instead of all that a row group has of it
 _KEPT = 1000  # bytes kept of a row that is too long
 _ARROW_FILE, _FEATHER_1 = b"ARROW1", b"FEA1"

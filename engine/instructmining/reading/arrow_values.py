@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 JSON_FIELD = b"instructmining:json"  # in a field's metadata: its texts are JSON
+_FIRST_ROWS = 16  # made together, before it is known how long they are
+_PART_BYTES = 8 << 20  # of the rows that are made together
 _MICROSECOND = timedelta(microseconds=1)
 
 Convert: TypeAlias = Callable[[object], object]
@@ -59,20 +61,29 @@ class RowMaker:
             schema: of the batches, each name once.
         """
         self.schema = schema
+        self._at_once = _FIRST_ROWS
         self._columns = [_Column(field) for field in schema]
         self._plain = all(column.plain for column in self._columns)
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[JsonRow | NoJson]:
-        """The rows of a batch in order; where one cannot be read, the others still are."""
-        rows: list[JsonRow | NoJson]
+        """The rows of a batch in order, some at a time; where one cannot be read, the others still are."""
+        at = 0
+        while at < batch.num_rows:
+            part = batch.slice(at, self._at_once)
+            at += part.num_rows
+            yield from self._made(part)
+
+    def _made(self, batch: pa.RecordBatch) -> list[JsonRow | NoJson]:
         try:
             batch.validate(full=True)  # offsets and UTF-8, which nobody has looked at so far
             fields = list(_by_row(self._columns, batch))
             raw = [dumps(row, default=written) for row in fields]
-            rows = list(zip(fields if self._plain else map(loads, raw), raw, strict=True))
+            rows: list[JsonRow | NoJson] = list(zip(fields if self._plain else map(loads, raw), raw, strict=True))
         except _no_json():
-            rows = [self._alone(batch.slice(number, 1)) for number in range(batch.num_rows)]
-        yield from rows
+            return [self._alone(batch.slice(number, 1)) for number in range(batch.num_rows)]
+        # A few bytes of a file may be a long text in every row, so rows are made by the size of those before.
+        self._at_once = max(1, _PART_BYTES * len(raw) // max(1, sum(map(len, raw))))
+        return rows
 
     def _alone(self, batch: pa.RecordBatch) -> JsonRow | NoJson:
         """A batch of one row, column by column."""
