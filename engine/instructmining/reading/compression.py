@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import zstandard
 
 from instructmining.errors import InputError
-from instructmining.reading.kinds import HEAD_BYTES, Packing, kind_by_name, packing_by_head
+from instructmining.reading.kinds import HEAD_BYTES, Packing, check_readable, kind_by_name, packing_by_head
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import utf8
 from instructmining.records import RowOrReject
@@ -30,6 +30,8 @@ _CHUNK = 1 << 20
 _PACKED = 1 << 16  # compressed bytes taken at a time
 _CUT = "the compressed file is cut"
 _SKIPPABLE = b"\x2a\x4d\x18"  # of a zstd frame's magic number, behind its first byte
+_TOO_MUCH = "too much memory"  # in zstd's words for a window of more than 128 MiB
+_WINDOW = "; compress the file anew without --long"
 _NEWLINE = ord("\n")
 _GZIP = 31  # zlib's window bits for the gzip format
 
@@ -146,10 +148,15 @@ class ByteSource:
         Args:
             path: how messages call it.
             raw: at its beginning.
+
+        Raises:
+            InputError: it is of a kind that nothing here reads.
         """
         self._path = path
         plain: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, raw), _CHUNK)
-        packing = packing_by_head(plain.peek(HEAD_BYTES)[:HEAD_BYTES]) or kind_by_name(path).packing
+        head = plain.peek(HEAD_BYTES)[:HEAD_BYTES]
+        check_readable(path, head)
+        packing = packing_by_head(head) or kind_by_name(path).packing
         self._packed = None if packing is None else _Decompressed(plain, _PIECES[packing])
         self.stream: io.BufferedReader = plain
         if self._packed is not None:
@@ -387,7 +394,10 @@ def _zstd(packed: _Packed) -> Iterator[bytes]:
         is_single = sizes >> 5 & 1
         content_size = (is_single, 2, 4, 8)[sizes >> 6]
         rest = packed.exactly((1 - is_single) + (0, 1, 2, 4)[sizes & 3] + content_size)
-        yield frame.decompress(magic + head + rest)
+        try:
+            yield frame.decompress(magic + head + rest)
+        except zstandard.ZstdError as error:
+            raise zstandard.ZstdError(f"{error}{_WINDOW if _TOO_MUCH in str(error) else ''}") from error
         is_last = False
         while not is_last:
             block = packed.exactly(3)
