@@ -456,6 +456,23 @@ def test_a_stream_cut_between_two_batches_is_not_taken_for_whole(tmp_path: Path,
     assert last.reason.endswith(missing)
 
 
+def test_a_footer_that_counts_other_batches_than_there_are_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "rows.arrow"
+    with pa.ipc.new_file(path, numbered(300).schema) as file:
+        file.write_table(numbered(300), max_chunksize=100)
+    content = path.read_bytes()
+    begin = len(content) - 10 - int.from_bytes(content[-10:-6], "little")
+    at = content.index((3).to_bytes(4, "little"), begin)
+    while True:  # the number of batches is one of the threes
+        path.write_bytes(content[:at] + b"\2" + content[at + 1 :])
+        with suppress(pa.ArrowException), pa.ipc.open_file(path) as found:
+            if found.num_record_batches == 2:
+                break
+        at = content.index((3).to_bytes(4, "little"), at + 1)
+    with pytest.raises(InputError, match="it holds 3 batches, its footer says 2"):
+        list(open_rows(str(path)))
+
+
 def test_a_footer_that_counts_other_rows_than_its_row_groups_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(numbered(10_000), path, row_group_size=5000)

@@ -55,6 +55,22 @@ def test_damage_is_left_to_whoever_reads_the_rows(
     is_several(str(path))
 
 
+OTHERS = {
+    "a number for the row groups": "4516",
+    "numbers for row groups": "491516",
+    "numbers for columns": "491c19151600",
+}
+OTHERS |= {"a number for a column": "491c191c35020000", "lists for places": "491c191c3c7915002915000000"}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_footer_of_other_types_is_left_to_whoever_reads_the_rows(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "rows.parquet"
+    footer = bytes.fromhex(OTHERS[name]) + bytes(4)
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    assert not is_several(str(path))
+
+
 @pytest.mark.parametrize("byte", [b"\x80", b"\x19", b"\x1c", b"\xff", b"\x1a", b"\xf9\xff\xff\xff\xff\x0f"])
 def test_a_hostile_footer_is_soon_done_with(tmp_path: Path, byte: bytes) -> None:
     path = tmp_path / "rows.parquet"

@@ -246,7 +246,7 @@ def _arrow(path: str) -> _Opened:
         return _Opened(stream.schema, None, lambda begin: _from(begin, 0, met), met.share, file.close)
     whole = pa.ipc.open_file(file)
     many = whole.num_record_batches
-    _check_file_alone(file)
+    _check_file(file, many)
     last = whole.get_batch(many - 1).num_rows if many else 0  # the others are most often of one size
     met = _Met(
         map(whole.get_batch, range(many)),
@@ -271,23 +271,26 @@ def _to_the_end(stream: pa.RecordBatchReader, file: pa.NativeFile) -> Iterator[p
         raise ValueError(f"{more:,} bytes follow the end of the stream; {_APART}")
 
 
-def _check_file_alone(file: pa.NativeFile) -> None:
-    """Refuse Arrow files put one behind the other: the footer is the last one's, its places are of the first.
+def _check_file(file: pa.NativeFile, batches: int) -> None:
+    """Prove that an Arrow file's footer tells of all that stands before it.
 
     Raises:
-        ValueError: something stands between the end of the batches and the footer.
+        ValueError: files were put one behind the other: the footer is the last one's, its places are of the first; or
+            it counts other batches than there are.
     """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
     end = file.size() - len(_ARROW_FILE) - _FOOTER_SIZE
     footer = end - int.from_bytes(file.read_at(_FOOTER_SIZE, end), "little")
     file.seek(_ARROW_BEGIN)
-    at = _ARROW_BEGIN
+    at, met = _ARROW_BEGIN, 0
     with suppress(pa.ArrowException, EOFError, OSError):  # what is damaged is said where it is read
-        for _ in pa.ipc.MessageReader.open_stream(file):
-            at = file.tell()
+        for message in pa.ipc.MessageReader.open_stream(file):
+            at, met = file.tell(), met + (message.type == "record batch")
         if at < file.tell() < footer:
             raise ValueError(_SEVERAL)
+        if at < file.tell() == footer and met != batches:
+            raise ValueError(f"it holds {met:,} batches, its footer says {batches:,}")
 
 
 class _Met:

@@ -68,9 +68,9 @@ def _end_of_columns(footer: bytes) -> int:
         chunks = [chunk for group in _structures(groups) for chunk in _structures(group[_COLUMNS])]
         columns = [cast(dict[int, int], chunk[_OF_COLUMN]) for chunk in chunks if _OF_COLUMN in chunk]
         ends = [min(one.get(_DICTIONARY) or one[_DATA], one[_DATA]) + one[_PACKED_SIZE] for one in columns]
-    except (IndexError, KeyError, TypeError, ValueError):  # damage, which pyarrow says
+        return max([len(MAGIC), *ends])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # damage, which pyarrow says
         return len(MAGIC)
-    return max([len(MAGIC), *ends])
 
 
 def _structures(value: Value) -> list[dict[int, Value]]:
