@@ -58,6 +58,12 @@ def gzip_bomb(path: Path) -> None:
             packed.write(b"a" * MB)
 
 
+def text_in_each_row(path: Path) -> None:
+    """A text of a megabyte in 1,000 rows, which Parquet keeps once."""
+    texts = pa.array(["w " * 500_000] * 1000, pa.large_string())
+    pq.write_table(pa.table({"instruction": ["a"] * 1000, "output": texts}), path, compression="zstd")
+
+
 def large_cell(path: Path) -> None:
     pq.write_table(pa.table({"instruction": ["a", "b"], "output": ["word " * (50 * MB // 5), "good"]}), path)
 
@@ -91,6 +97,7 @@ FILES: list[tuple[str, str, Callable[[Path], None]]] = [
     ("a row of 100,000 fields", "fields.jsonl", many_fields),
     ("CSV, a quotation mark left open, 300 MB", "open.csv", lines((HEADER, 1), (b"text " * 200 + b"\n", 300_000))),
     ("Parquet, a cell of 50 MiB", "cell.parquet", large_cell),
+    ("Parquet, one text of 1 MB in each of 1,000 rows", "rows.parquet", text_in_each_row),
     ("300 MB of zero bytes", "zeros.jsonl", lines((GOOD, 1), (b"\0", 300_000_000))),
 ]
 

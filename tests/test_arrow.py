@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal
@@ -29,6 +31,7 @@ from instructmining.records import Reject, RowOrReject, SourceRow
 from instructmining.scored import ScoredRows
 
 ALPACA = pa.table({"instruction": ["a", "b", "c"], "input": ["", "x", ""], "output": ["d", "e", "f"]})
+VIEWS = pa.struct([("a", pa.list_view(pa.int8())), ("t", pa.timestamp("ns"))])
 MAP = pa.map_(pa.string(), pa.int8())
 SUFFIXES = [".parquet", ".arrow", ".feather", ".stream.arrow"]
 
@@ -199,7 +202,13 @@ def test_conversations_nested_in_large_types_are_examples() -> None:
         (pa.array([[{"m": [("k", 1)]}]], pa.list_(pa.struct([("m", MAP)]))), [[{"m": {"k": 1}}]]),
         (pa.array([[1, 2], None], pa.list_(pa.int8(), 2)), [[1, 2], None]),
         (pa.array([{"a": {"b": [None, {"c": "d"}]}}, None]), [{"a": {"b": [None, {"c": "d"}]}}, None]),
+        (pa.array([[("k", 1), ("k", 2)]], MAP), [[{"key": "k", "value": 1}, {"key": "k", "value": 2}]]),
+        (pa.array([[[("k", 1)]], None], pa.list_view(MAP)), [[{"k": 1}], None]),
+        (pa.array([{"a": [1, 2], "t": 1000}], VIEWS), [{"a": [1, 2], "t": "1970-01-01T00:00:00.000001"}]),
+        (pa.array([[[1, 2], [3]]], pa.large_list(pa.list_view(pa.int8()))), [[[1, 2], [3]]]),
+        (pa.array([[1.5, None]], pa.large_list_view(pa.float16())), [[1.5, None]]),
         (pa.RunEndEncodedArray.from_arrays([2, 3], ["a", "b"]), ["a", "a", "b"]),
+        (pa.RunEndEncodedArray.from_arrays([2, 3], pa.array(["a", "b"]).dictionary_encode()), ["a", "a", "b"]),
         (pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a": [1]}', "no JSON"])), [{"a": [1]}, "no JSON"]),
         (
             pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes(16)], pa.binary(16))),
@@ -400,6 +409,90 @@ def test_damage_behind_the_first_rows_is_one_reject_each_time(tmp_path: Path) ->
     assert list(reader) == [last]
 
 
+def test_files_put_one_behind_the_other_are_refused(tmp_path: Path) -> None:
+    for suffix in (".parquet", ".feather"):
+        paths = [tmp_path / f"{name}{suffix}" for name in "abc"]
+        for path in paths[:2]:
+            write(numbered(700), path)
+        paths[2].write_bytes(paths[0].read_bytes() + paths[1].read_bytes())
+        with pytest.raises(InputError, match="cannot be read: several files, one behind the other; give each as a"):
+            list(open_rows(str(paths[2])))
+
+
+def stream(rows: int, *, batch: int = 100) -> bytes:
+    sink = io.BytesIO()
+    table = numbered(rows)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=batch)
+    return sink.getvalue()
+
+
+def test_what_follows_a_stream_is_a_reject(tmp_path: Path) -> None:
+    path = tmp_path / "rows.arrow"
+    path.write_bytes(stream(300) + stream(200))
+    *rows, last = open_rows(str(path))
+    assert len(fields(rows)) == 300
+    assert isinstance(last, Reject)
+    assert last.line == 301
+    assert last.reason.endswith("bytes follow the end of the stream; give each as a file of its own")
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 3])
+def test_a_stream_cut_between_two_batches_is_not_taken_for_whole(tmp_path: Path, batches: int) -> None:
+    path = tmp_path / "rows.arrow"
+    source = pa.BufferReader(stream(300))
+    reader = pa.ipc.open_stream(source)
+    for _ in range(batches):
+        reader.read_next_batch()
+    path.write_bytes(stream(300)[: source.tell()])
+    missing = "the mark that ends a stream is missing, and with it perhaps rows"
+    if not batches:
+        with pytest.raises(InputError, match=missing):
+            list(open_rows(str(path)))
+        return
+    *rows, last = open_rows(str(path))
+    assert len(fields(rows)) == batches * 100
+    assert isinstance(last, Reject)
+    assert last.reason.endswith(missing)
+
+
+def test_a_footer_that_counts_other_batches_than_there_are_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "rows.arrow"
+    with pa.ipc.new_file(path, numbered(300).schema) as file:
+        file.write_table(numbered(300), max_chunksize=100)
+    content = path.read_bytes()
+    begin = len(content) - 10 - int.from_bytes(content[-10:-6], "little")
+    at = content.index((3).to_bytes(4, "little"), begin)
+    while True:  # the number of batches is one of the threes
+        path.write_bytes(content[:at] + b"\2" + content[at + 1 :])
+        with suppress(pa.ArrowException), pa.ipc.open_file(path) as found:
+            if found.num_record_batches == 2:
+                break
+        at = content.index((3).to_bytes(4, "little"), at + 1)
+    with pytest.raises(InputError, match="it holds 3 batches, its footer says 2"):
+        list(open_rows(str(path)))
+
+
+def test_a_footer_that_counts_other_rows_than_its_row_groups_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(numbered(10_000), path, row_group_size=5000)
+    content = path.read_bytes()
+    at = content.rindex(b"\x16\xa0\x9c\x01")  # 10,000 as Thrift writes it, behind the number's type
+    path.write_bytes(content[:at] + b"\x16\xa2\x9c\x01" + content[at + 4 :])
+    with pytest.raises(InputError, match=r"its row groups have 10,000 rows, its footer 10,001"):
+        list(open_rows(str(path)))
+
+
+@pytest.mark.parametrize("name", ["s3:rows.parquet", "file:rows.parquet", "http:a b#%20?.parquet", "~.parquet"])
+def test_a_name_that_looks_like_an_address_is_that_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(numbered(3), tmp_path / "rows")
+    (tmp_path / "rows").rename(name)
+    assert len(fields(list(open_rows(name)))) == 3
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), suffix=st.sampled_from(SUFFIXES))
 def test_whatever_a_byte_is_changed_to_there_is_no_traceback(
@@ -446,3 +539,20 @@ def test_memory_holds_a_part_of_a_table_only(tmp_path: Path) -> None:
     before = pa.total_allocated_bytes()
     most = max(pa.total_allocated_bytes() - before for _ in TableRows(str(path), max_row_bytes=1 << 20, kind="parquet"))
     assert most < 8 << 20 < sum(map(len, noise))
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_a_long_text_that_a_small_file_holds_in_each_row_is_not_there_as_often_at_once(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    path = tmp_path / "rows.parquet"
+    text = pa.array([0] * 600, pa.int32())
+    texts = pa.DictionaryArray.from_arrays(text, pa.array(["w " * 250_000])).cast(kind)
+    pq.write_table(pa.table({"a": texts}), path, compression="zstd")
+    assert path.stat().st_size < 2000
+    tracemalloc.start()
+    try:
+        assert sum(len(row.raw) for row in open_rows(str(path))) == 600 * (500_000 + len('{"a":""}'))
+        assert tracemalloc.get_traced_memory()[1] < 120 << 20
+    finally:
+        tracemalloc.stop()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
+import lzma
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ import pytest
 import zstandard
 from pyarrow import feather
 
+from instructmining.errors import InputError
 from instructmining.reading.examples import read_examples
 from instructmining.reading.rows import open_rows
 from instructmining.records import Reject
@@ -157,3 +160,28 @@ def test_other_bytes_behind_gzip_are_a_reject(tmp_path: Path) -> None:
     assert row.raw == b'{"a":1}'
     assert isinstance(rest, Reject)
     assert rest.reason.startswith("the rest of the file cannot be read")
+
+
+def test_a_window_that_takes_much_memory_says_how_to_do_without(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.zst"
+    size = (1 << 40).to_bytes(8, "little")
+    path.write_bytes(b"\x28\xb5\x2f\xfd\xe0" + size + b"\1\0\0")
+    with pytest.raises(InputError, match="too much memory for decoding; compress the file anew without --long"):
+        list(open_rows(str(path)))
+
+
+FOREIGN = {
+    ".bz2": bz2.compress(b'{"a":1}\n'),
+    ".xz": lzma.compress(b'{"a":1}\n'),
+    ".zip": b"PK\3\4rest of it",
+    "encrypted Parquet": b"PARE" + bytes(20) + b"PARE",
+}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ""])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_is_not_read_is_named_whatever_the_files_name_says(tmp_path: Path, kind: str, suffix: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(FOREIGN[kind])
+    with pytest.raises(InputError, match=f"rows{suffix}: is {kind}, which is not read by this version; wanted JSON"):
+        list(open_rows(str(path)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,15 +84,28 @@ def test_blank_lines_are_counted_and_empty_fields_are_none(tmp_path: Path) -> No
     assert values(read(tmp_path / "rows.tsv", b"a\tb\n\t\n")) == [["", ""]]
 
 
+def test_lines_of_nothing_by_the_million_are_soon_done_with(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"a,b\n" + b"\n" * 1_000_000 + b"1,2\r\n" + b"\r\n" * 1_000_000 + b" \n\n3,4\n")
+    begun = time.perf_counter()
+    reader = open_rows(str(path))
+    rows = list(reader)
+    assert time.perf_counter() - begun < 1.5
+    assert values(rows) == [["1", "2"], ["3", "4"]]
+    assert (places(rows), reader.blank) == ([(1_000_002, 1_000_004), (2_000_005, 3_000_012)], 2_000_002)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         (b"1", "row has 1 fields, the header 2"),
         (b"1,2,3", "row has 3 fields, the header 2"),
         (b'"1"x,2', "invalid CSV: ',' expected after '\"'"),
-        (b'"say \\"hi\\"",2', "invalid CSV: ',' expected after '\"'"),
+        (b'"say \\"hi\\"",2', "invalid CSV: ',' expected after '\"'; a quote inside of quotes is doubled, not \\\""),
         (b"caf\xe9,2", "not UTF-8: byte 0xe9 on line 3"),
-        (b"1,\r2", "invalid CSV: new-line character seen in unquoted field"),
+        (b"1,\r2", "invalid CSV: a carriage return outside of quotes; end lines in LF or CRLF"),
+        (b"a,b", "repeats the header; were files put one behind the other?"),
+        (b"\xef\xbb\xbfa,b", "repeats the header; were files put one behind the other?"),
         (b"1," + b"x" * 100, "row is longer than 60 bytes"),
         (b'"1\n' + b"x" * 100 + b'",2', "row is longer than 60 bytes"),
     ],
@@ -177,7 +191,8 @@ def test_what_the_csv_module_writes_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, width: int, suffix: str
 ) -> None:
     header = data.draw(st.lists(FIELD, min_size=width, max_size=width, unique=True))
-    rows = data.draw(st.lists(st.lists(FIELD, min_size=width, max_size=width), max_size=4))
+    row = st.lists(FIELD, min_size=width, max_size=width).filter(lambda row: row != header)
+    rows = data.draw(st.lists(row, max_size=4))
     text = io.StringIO(newline="")
     csv.writer(text, delimiter="\t" if ".tsv" in suffix else ",", quoting=csv.QUOTE_ALL).writerows([header, *rows])
     content = text.getvalue().encode()
@@ -289,6 +304,7 @@ def test_a_bad_row_of_wide_characters_costs_no_other(tmp_path: Path, encoding: s
     [
         ("a,b\n".encode("utf-16-le"), "utf-16", "has no byte order mark; give --encoding utf-16-le or utf-16-be"),
         ("a,b\n1,2\n".encode("utf-16"), None, "is UTF-16; give --encoding utf-16"),
+        ("a,b\n1,2\n".encode("utf-32"), None, "is UTF-32; give --encoding utf-32"),
     ],
 )
 def test_an_encoding_that_cannot_be_told_is_an_input_error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining.reading import json_array
+from instructmining.errors import InputError
+from instructmining.reading import compression, json_array
 from instructmining.reading.examples import read_examples
 from instructmining.reading.options import MAX_ROW_BYTES, ReadOptions
 from instructmining.reading.rows import open_rows
@@ -83,6 +85,15 @@ def test_other_objects_with_data_are_rows_of_their_own(
 ) -> None:
     content = b"".join(orjson.dumps(row) + b"\n" for row in rows)
     assert fields(read(tmp_path / f"rows{suffix}", content)) == rows
+
+
+@pytest.mark.parametrize("packed", PACK)
+def test_a_first_line_whose_end_is_out_of_sight_is_a_row_where_lines_are_rows(tmp_path: Path, packed: str) -> None:
+    long = b'{"id": 1, "data": [{"a": "%s"}, {"a": 2}]}' % (b"x" * (1 << 20))
+    rows = read(tmp_path / f"rows.jsonl{packed}", PACK[packed](long + b'\n{"id": 2, "data": [{"a": 3}]}\n'))
+    assert [sorted(row.fields) for row in rows if isinstance(row, SourceRow)] == [["data", "id"], ["data", "id"]]
+    rows = read(tmp_path / f"rows.json{packed}", PACK[packed](long))
+    assert [sorted(row.fields) for row in rows if isinstance(row, SourceRow)] == [["a"], ["a"]]
 
 
 def test_a_bad_row_of_a_document_costs_no_other(tmp_path: Path) -> None:
@@ -157,3 +168,58 @@ def test_any_document_gives_its_rows(
         patch.setattr(json_array, "_CHUNK", chunk)
         found = read(tmp_path_factory.mktemp("document") / "rows.json", content)
     assert fields(found) == rows
+
+
+WIDE = {"utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32": "UTF-32", "utf-32-be": "UTF-32"}
+
+
+@pytest.mark.parametrize("packed", PACK)
+@pytest.mark.parametrize("content", ['{"a":1}\n{"a":2}\n', '[{"a":1}]'])
+@pytest.mark.parametrize("encoding", WIDE)
+def test_wide_characters_are_one_error_that_names_them(
+    tmp_path: Path, encoding: str, content: str, packed: str
+) -> None:
+    with pytest.raises(InputError, match=f"is {WIDE[encoding]}; JSON is read as UTF-8 only; convert the file"):
+        read(tmp_path / f"rows.jsonl{packed}", PACK[packed](content.encode(encoding)))
+
+
+@pytest.mark.parametrize("packed", PACK)
+@given(blank=st.lists(st.text(alphabet=" \t\r\v\f", max_size=3), max_size=6), size=st.integers(1, 40))
+def test_blank_lines_are_counted_and_rows_keep_their_places_whatever_is_read_at_once(
+    tmp_path_factory: pytest.TempPathFactory, packed: str, blank: list[str], size: int
+) -> None:
+    path = tmp_path_factory.mktemp("blank") / f"rows.jsonl{packed}"
+    lines = [*blank, '{"a":1}', *blank, "", *blank, '{"a":2}', *blank]
+    content = "\n".join(lines).encode()
+    path.write_bytes(PACK[packed](content))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(compression, "_CHUNK", size)
+        reader = open_rows(str(path))
+        rows = list(reader)
+    assert [row.line for row in rows] == [number for number, line in enumerate(lines, 1) if "a" in line]
+    assert [content[row.offset : row.offset + 3] for row in rows] == [b'{"a', b'{"a']
+    *parts, last = content.split(b"\n")
+    assert reader.blank == sum(not part.strip() for part in parts) + (last.isspace())
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet='[]{}", \n1', max_size=40), chunk=st.integers(1, 12))
+def test_brackets_are_the_same_values_whatever_is_read_at_once(
+    tmp_path_factory: pytest.TempPathFactory, text: str, chunk: int
+) -> None:
+    path = tmp_path_factory.mktemp("brackets") / "rows.json"
+    content = b'[{"a":[[{}]]},' + text.encode()
+    whole = read(path, content)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(json_array, "_CHUNK", chunk)
+        pieces = read(path, content)
+    assert [(row.line, row.offset) for row in pieces] == [(row.line, row.offset) for row in whole]
+    assert fields(pieces) == fields(whole)
+
+
+def test_lines_of_nothing_and_brackets_by_the_million_are_soon_done_with(tmp_path: Path) -> None:
+    begun = time.perf_counter()
+    assert len(read(tmp_path / "blank.jsonl", b"\n" * 5_000_000 + b'{"a":1}\n')) == 1
+    (deep,) = read(tmp_path / "deep.json", b"[" * 1_000_000 + b"]" * 1_000_000)
+    assert isinstance(deep, Reject)
+    assert time.perf_counter() - begun < 3

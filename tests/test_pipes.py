@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +18,9 @@ from instructmining.errors import InputError
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import open_rows
 from instructmining.records import Reject, SourceRow
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 TABLE = pa.table({"a": ["x", "y"], "b": ["1", "2"]})
 ROWS = [{"a": "x", "b": "1"}, {"a": "y", "b": "2"}]
@@ -68,6 +73,60 @@ def test_every_kind_and_compression_is_found_by_its_first_bytes(
     rows = list(open_rows("-"))
     assert [dict(row.fields) for row in rows if isinstance(row, SourceRow)] == ROWS
     assert {row.source for row in rows} == {"-"}
+
+
+class Pieces(io.RawIOBase):
+    """What a pipe gives whose writer writes small pieces."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        self._pieces = [content[at : at + size] for at in range(0, len(content), size)]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: WriteableBuffer, /) -> int:
+        piece = self._pieces.pop(0) if self._pieces else b""
+        memoryview(target)[: len(piece)] = piece
+        return len(piece)
+
+
+@pytest.mark.parametrize("size", [1, 5, 30])
+@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_a_kind_is_found_however_small_the_pieces_are_in_which_it_comes(
+    monkeypatch: pytest.MonkeyPatch, kind: str, packing: str, size: int
+) -> None:
+    class Stdin:
+        buffer: BinaryIO = io.BufferedReader(Pieces(PACK[packing](CONTENTS[kind]), size))
+
+    monkeypatch.setattr(sys, "stdin", Stdin())
+    assert [dict(row.fields) for row in open_rows("-") if isinstance(row, SourceRow)] == ROWS
+
+
+def test_rows_that_hold_data_are_no_document_however_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stdin:
+        buffer: BinaryIO = io.BufferedReader(Pieces(b'{"id": 1, "data": [{"b": 1}]}\n' * 3, 29))
+
+    monkeypatch.setattr(sys, "stdin", Stdin())
+    assert [sorted(row.fields) for row in open_rows("-") if isinstance(row, SourceRow)] == [["data", "id"]] * 3
+
+
+def test_the_first_row_of_a_pipe_comes_before_the_second_is_written(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR)
+    try:
+        os.write(writer, b'{"a":"x","b":"1"}\n')
+        (row,) = islice(open_rows(str(pipe)), 1)
+    finally:
+        os.close(writer)
+    assert isinstance(row, SourceRow)
+    assert row.fields == ROWS[0]
+
+
+def test_a_frame_to_be_skipped_at_the_beginning_is_of_zstd(give: Callable[[bytes], None]) -> None:
+    give(b"\x50\x2a\x4d\x18\x04\0\0\0size" + zstandard.compress(CONTENTS["lines"]))
+    assert [dict(row.fields) for row in open_rows("-") if isinstance(row, SourceRow)] == ROWS
 
 
 @pytest.mark.parametrize("packing", PACK)

@@ -130,6 +130,44 @@ def test_a_pattern_of_stars_alone_is_as_a_folder(here: Path, pattern: str) -> No
     assert [skipped.where for skipped in files.skipped] == [pattern]
 
 
+@pytest.mark.parametrize("pattern", ["data/**/*.jsonl", "data/**/a.jsonl", "*/**/a.jsonl", "**/a.jsonl"])
+def test_links_that_lead_in_circles_are_left_out_and_named(here: Path, pattern: str) -> None:
+    write(here / "data", "sub/a.jsonl")
+    (here / "data" / "sub" / "up").symlink_to(here / "data", target_is_directory=True)
+    (here / "data" / "sub" / "here").symlink_to(here / "data" / "sub", target_is_directory=True)
+    files = expand([pattern])
+    assert files.paths == ("data/sub/a.jsonl",)
+    (skipped,) = files.skipped
+    assert [Path(name).name for name in skipped.names] == ["here", "up"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("data/**", ["data/a.jsonl", "data/x/b.jsonl", "data/x/y/c.json"]),
+        ("./data/**/*.jsonl", ["./data/a.jsonl", "./data/x/b.jsonl"]),
+        ("data/*/**/*.json", ["data/x/y/c.json"]),
+        ("data/**/y/**/c.*", ["data/x/y/c.json"]),
+        ("**/.h/*.jsonl", ["data/.h/d.jsonl"]),
+        ("data/**/.*", ["data/.e.jsonl"]),
+    ],
+)
+def test_two_stars_are_folders_of_any_depth_but_hidden_ones(here: Path, pattern: str, wanted: list[str]) -> None:
+    write(here / "data", "a.jsonl", "x/b.jsonl", "x/y/c.json", ".h/d.jsonl", ".e.jsonl")
+    assert list(expand([pattern]).paths) == wanted
+    absolute = f"{here}/{pattern.removeprefix('./')}"
+    assert list(expand([absolute]).paths) == [f"{here}/{path.removeprefix('./')}" for path in wanted]
+
+
+@pytest.mark.parametrize("source", ["data", "data/*", "data/*.jsonl", "data/**/*.jsonl"])
+def test_a_pipe_among_files_is_left_out_and_named(here: Path, source: str) -> None:
+    write(here / "data", "a.jsonl")
+    os.mkfifo(here / "data" / "b.jsonl")
+    files = expand([source])
+    assert files.paths == ("data/a.jsonl",)
+    assert [Path(name).name for skipped in files.skipped for name in skipped.names] == ["b.jsonl"]
+
+
 def test_a_file_whose_own_name_looks_like_a_pattern_is_that_file(here: Path) -> None:
     write(here, "rows[1].jsonl", "rows1.jsonl")
     assert responses("rows[1].jsonl") == ["rows[1].jsonl"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ from instructmining.errors import InputError
 from instructmining.reading.arrow_values import JsonRow, NoJson, RowMaker, first_line
 from instructmining.reading.compression import file_size
 from instructmining.reading.kinds import Kind
+from instructmining.reading.parquet_footer import is_several
 from instructmining.reading.values import utf8
 from instructmining.records import Reject, RowOrReject, SourceRow
 
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IN_MEMORY = "table"  # how messages call a table that has no path
-_BATCH_ROWS = 512
+_BATCH_ROWS = 128
 _BUFFER = 1 << 20  # bytes of a column read at a time, instead of all that a row group has of it
 _KEPT = 1000  # bytes kept of a row that is too long
 _ARROW_FILE, _FEATHER_1 = b"ARROW1", b"FEA1"
+_ARROW_BEGIN, _FOOTER_SIZE = 8, 4  # bytes before the first message of an Arrow file, and of what says its footer's size
+_APART = "give each as a file of its own"
+_SEVERAL = f"several files, one behind the other; {_APART}"
 
 Batches: TypeAlias = "Iterator[tuple[int, pa.RecordBatch]]"  # each with the number of its first row
 
@@ -196,16 +200,27 @@ def _parquet(path: str) -> _Opened:
     """Row groups one by one, so that batches begin at the same rows wherever the reading begins."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - only where tables are read
 
-    file = pq.ParquetFile(path, buffer_size=_BUFFER, page_checksum_verification=True)
+    # An absolute path is never taken for an address, as s3:rows.parquet would be.
+    file = pq.ParquetFile(Path(path).absolute(), buffer_size=_BUFFER, page_checksum_verification=True)
     rows = file.metadata.num_rows
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != rows:
+        raise ValueError(f"its row groups have {sum(group.num_rows for group in groups):,} rows, its footer {rows:,}")
+    if is_several(path):
+        raise ValueError(_SEVERAL)
 
     def batches(begin: int) -> Batches:
         first = 0
-        for group in range(file.metadata.num_row_groups):
-            behind = first + file.metadata.row_group(group).num_rows
+        for number, group in enumerate(groups):
+            behind = first + group.num_rows
             if behind > begin:
-                parts = file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], use_threads=False)
-                yield from _from(begin, first, parts)
+                parts = file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[number], use_threads=False)
+                end = first
+                for at, part in _from(begin, first, parts):
+                    end = at + part.num_rows
+                    yield at, part
+                if end != behind:
+                    raise ValueError(f"row group {number} ends behind row {end:,}, its footer says {behind:,}")
             first = behind
 
     return _Opened(file.schema_arrow, rows, batches, lambda done: done / rows, file.close)
@@ -225,17 +240,57 @@ def _arrow(path: str) -> _Opened:
         raise InputError(f"{path}: is Feather version 1, which is not read; write it anew as version 2 or Parquet")
     file = pa.memory_map(path)
     if magic != _ARROW_FILE:
-        size, stream = file.size(), pa.ipc.open_stream(file)
-        met = _Met(stream, lambda met: met.rows * size / file.tell())
+        stream = pa.ipc.open_stream(file)
+        size = file.size()
+        met = _Met(_to_the_end(stream, file), lambda met: met.rows * size / file.tell())
         return _Opened(stream.schema, None, lambda begin: _from(begin, 0, met), met.share, file.close)
     whole = pa.ipc.open_file(file)
     many = whole.num_record_batches
+    _check_file(file, many)
     last = whole.get_batch(many - 1).num_rows if many else 0  # the others are most often of one size
     met = _Met(
         map(whole.get_batch, range(many)),
         lambda met: met.rows if met.batches == many else met.rows / met.batches * (many - 1) + last,
     )
     return _Opened(whole.schema, None, lambda begin: _from(begin, 0, met), met.share, file.close)
+
+
+def _to_the_end(stream: pa.RecordBatchReader, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    """The batches of a stream, which pyarrow takes for whole wherever it is cut between two of them.
+
+    Raises:
+        ValueError: it lacks the mark that ends it, or something follows it.
+    """
+    at = file.tell()
+    for batch in stream:
+        at = file.tell()
+        yield batch
+    if file.tell() == at:
+        raise ValueError("the mark that ends a stream is missing, and with it perhaps rows")
+    if more := file.size() - file.tell():
+        raise ValueError(f"{more:,} bytes follow the end of the stream; {_APART}")
+
+
+def _check_file(file: pa.NativeFile, batches: int) -> None:
+    """Prove that an Arrow file's footer tells of all that stands before it.
+
+    Raises:
+        ValueError: files were put one behind the other: the footer is the last one's, its places are of the first; or
+            it counts other batches than there are.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are read
+
+    end = file.size() - len(_ARROW_FILE) - _FOOTER_SIZE
+    footer = end - int.from_bytes(file.read_at(_FOOTER_SIZE, end), "little")
+    file.seek(_ARROW_BEGIN)
+    at, met = _ARROW_BEGIN, 0
+    with suppress(pa.ArrowException, EOFError, OSError):  # what is damaged is said where it is read
+        for message in pa.ipc.MessageReader.open_stream(file):
+            at, met = file.tell(), met + (message.type == "record batch")
+        if at < file.tell() < footer:
+            raise ValueError(_SEVERAL)
+        if at < file.tell() == footer and met != batches:
+            raise ValueError(f"it holds {met:,} batches, its footer says {batches:,}")
 
 
 class _Met:

@@ -11,7 +11,8 @@ dates, times, timestamps              ISO 8601, to the microsecond, with the zon
 durations                             ISO 8601 in seconds, ``PT1.5S``
 binary                                text where it is UTF-8, else ``{"base64": "…"}``
 lists of any kind, structs            arrays, objects
-maps                                  objects where keys are text, else arrays of ``{"key", "value"}``
+maps                                  objects where keys are text and each stands once, else arrays of
+                                      ``{"key", "value"}``
 text marked as JSON                   the value that it holds
 ====================================  ==========================================================
 """
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 JSON_FIELD = b"instructmining:json"  # in a field's metadata: its texts are JSON
+_FIRST_ROWS = 16  # made together, before it is known how long they are
+_PART_BYTES = 8 << 20  # of the rows that are made together
 _MICROSECOND = timedelta(microseconds=1)
 
 Convert: TypeAlias = Callable[[object], object]
@@ -58,20 +61,29 @@ class RowMaker:
             schema: of the batches, each name once.
         """
         self.schema = schema
+        self._at_once = _FIRST_ROWS
         self._columns = [_Column(field) for field in schema]
         self._plain = all(column.plain for column in self._columns)
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[JsonRow | NoJson]:
-        """The rows of a batch in order; where one cannot be read, the others still are."""
-        rows: list[JsonRow | NoJson]
+        """The rows of a batch in order, some at a time; where one cannot be read, the others still are."""
+        at = 0
+        while at < batch.num_rows:
+            part = batch.slice(at, self._at_once)
+            at += part.num_rows
+            yield from self._made(part)
+
+    def _made(self, batch: pa.RecordBatch) -> list[JsonRow | NoJson]:
         try:
             batch.validate(full=True)  # offsets and UTF-8, which nobody has looked at so far
             fields = list(_by_row(self._columns, batch))
             raw = [dumps(row, default=written) for row in fields]
-            rows = list(zip(fields if self._plain else map(loads, raw), raw, strict=True))
+            rows: list[JsonRow | NoJson] = list(zip(fields if self._plain else map(loads, raw), raw, strict=True))
         except _no_json():
-            rows = [self._alone(batch.slice(number, 1)) for number in range(batch.num_rows)]
-        yield from rows
+            return [self._alone(batch.slice(number, 1)) for number in range(batch.num_rows)]
+        # A few bytes of a file may be a long text in every row, so rows are made by the size of those before.
+        self._at_once = max(1, _PART_BYTES * len(raw) // max(1, sum(map(len, raw))))
+        return rows
 
     def _alone(self, batch: pa.RecordBatch) -> JsonRow | NoJson:
         """A batch of one row, column by column."""
@@ -98,7 +110,8 @@ class _Column:
         kind = field.type
         self.name: str = field.name
         self._json = JSON_FIELD in (field.metadata or {}) or getattr(kind, "extension_name", "") == "arrow.json"
-        self._run_ends = pa.types.is_run_end_encoded(kind)
+        # Arrow decodes no runs of dictionaries' numbers; Python does, value by value.
+        self._run_ends = pa.types.is_run_end_encoded(kind) and not pa.types.is_dictionary(kind.value_type)
         if self._run_ends:
             kind = kind.value_type
         wanted = _readable(kind)
@@ -144,7 +157,10 @@ def _no_json() -> tuple[type[Exception], ...]:
 
 
 def _readable(kind: pa.DataType) -> pa.DataType:
-    """The type to cast to so that Python can hold the values: no nanoseconds, no half floats."""
+    """The type to cast to so that Python can hold the values: no nanoseconds, no half floats.
+
+    List views stay what they are: pyarrow 26 casts them to lists without their last values.
+    """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
     types = pa.types
@@ -180,7 +196,7 @@ def _is_plain(kind: pa.DataType) -> bool:
     types = pa.types
     if types.is_dictionary(kind):
         return _is_plain(kind.value_type)
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if _is_list(kind):
         return _is_plain(kind.value_type)
     if types.is_struct(kind):
         return all(_is_plain(field.type) for field in kind)
@@ -194,13 +210,21 @@ def _map_free(kind: pa.DataType) -> Convert | None:
     types = pa.types
     if types.is_map(kind):
         return _from_map(_map_free(kind.item_type), texts=_is_text(kind.key_type))
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if _is_list(kind):
         inner = _map_free(kind.value_type)
         return None if inner is None else _from_list(inner)
     if types.is_struct(kind):
         fields = {field.name: found for field in kind if (found := _map_free(field.type)) is not None}
         return _from_struct(fields) if fields else None
     return None
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa  # noqa: PLC0415 - only where tables are read
+
+    types = pa.types
+    whole = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(whole or types.is_list_view(kind) or types.is_large_list_view(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -215,7 +239,10 @@ def _from_map(inner: Convert | None, *, texts: bool) -> Convert:
         if not isinstance(pairs, list):
             return None
         values = [(key, value if inner is None else inner(value)) for key, value in pairs]
-        return dict(values) if texts else [{"key": key, "value": value} for key, value in values]
+        found = dict(values) if texts else {}
+        if texts and len(found) == len(values):
+            return found
+        return [{"key": key, "value": value} for key, value in values]
 
     return convert
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import zstandard
 
 from instructmining.errors import InputError
-from instructmining.reading.kinds import HEAD_BYTES, Packing, kind_by_name, packing_by_head
+from instructmining.reading.kinds import HEAD_BYTES, Packing, check_readable, kind_by_name, packing_by_head
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import utf8
 from instructmining.records import RowOrReject
@@ -30,6 +30,9 @@ _CHUNK = 1 << 20
 _PACKED = 1 << 16  # compressed bytes taken at a time
 _CUT = "the compressed file is cut"
 _SKIPPABLE = b"\x2a\x4d\x18"  # of a zstd frame's magic number, behind its first byte
+_TOO_MUCH = "too much memory"  # in zstd's words for a window of more than 128 MiB
+_WINDOW = "; compress the file anew without --long"
+_NEWLINE = ord("\n")
 _GZIP = 31  # zlib's window bits for the gzip format
 
 
@@ -145,10 +148,15 @@ class ByteSource:
         Args:
             path: how messages call it.
             raw: at its beginning.
+
+        Raises:
+            InputError: it is of a kind that nothing here reads.
         """
         self._path = path
         plain: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, raw), _CHUNK)
-        packing = packing_by_head(plain.peek(HEAD_BYTES)[:HEAD_BYTES]) or kind_by_name(path).packing
+        head = plain.peek(HEAD_BYTES)[:HEAD_BYTES]
+        check_readable(path, head)
+        packing = packing_by_head(head) or kind_by_name(path).packing
         self._packed = None if packing is None else _Decompressed(plain, _PIECES[packing])
         self.stream: io.BufferedReader = plain
         if self._packed is not None:
@@ -173,9 +181,17 @@ class ByteSource:
         return packed.taken * offset / packed.given if packed.given else 0.0
 
 
+def _any(_: bytes) -> bool:
+    return True
+
+
 @contextmanager
-def opened(path: str) -> Iterator[ByteSource]:
+def opened(path: str, *, is_told: Callable[[bytes], bool] = _any) -> Iterator[ByteSource]:
     """The bytes of a file, or of standard input.
+
+    Args:
+        path: of the file, or "-".
+        is_told: whether the first bytes of a pipe, which come as its writer likes, tell enough to begin.
 
     Raises:
         InputError: the file cannot be opened or read.
@@ -185,7 +201,7 @@ def opened(path: str) -> Iterator[ByteSource]:
     with ExitStack() as stack:
         try:
             raw = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(Path(path).open("rb"))
-            source = ByteSource(path, cast(BinaryIO, _Pipe(raw)) if is_pipe(path) else raw)
+            source = ByteSource(path, cast(BinaryIO, _Pipe(raw, is_told)) if is_pipe(path) else raw)
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from error
         yield source
@@ -212,10 +228,12 @@ def file_size(path: str) -> int:
 
 
 class _Pipe(io.RawIOBase):
-    """What a pipe gives, as it comes; a thread that waits for more can be called off."""
+    """What a pipe gives, as it comes, its first bytes together; a thread that waits for more can be called off."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, is_told: Callable[[bytes], bool]) -> None:
         self._file = file
+        self._is_told = is_told
+        self._is_begun = False
         try:
             self._number: int | None = file.fileno()
         except OSError:  # bytes of memory that stand for standard input
@@ -225,6 +243,24 @@ class _Pipe(io.RawIOBase):
         return True
 
     def readinto(self, target: WriteableBuffer, /) -> int:
+        """Take what is there; at the beginning wait until it tells enough, fills the target, or all has come."""
+        view = memoryview(target)
+        size = self._some(view)
+        looked_at = 0
+        while not self._is_begun and 0 < size < len(view):
+            # Looked at where a line ends or there is twice as much, so that small pieces cost no more than large ones.
+            if view[size - 1] == _NEWLINE or size >= 2 * looked_at:
+                looked_at = size
+                if self._is_told(bytes(view[:size])):
+                    break
+            more = self._some(view[size:])
+            if not more:
+                break
+            size += more
+        self._is_begun = True
+        return size
+
+    def _some(self, target: memoryview) -> int:
         if self._number is not None:
             wait_for_bytes(self._number)
         return cast(io.BufferedReader, self._file).readinto1(target)
@@ -358,7 +394,10 @@ def _zstd(packed: _Packed) -> Iterator[bytes]:
         is_single = sizes >> 5 & 1
         content_size = (is_single, 2, 4, 8)[sizes >> 6]
         rest = packed.exactly((1 - is_single) + (0, 1, 2, 4)[sizes & 3] + content_size)
-        yield frame.decompress(magic + head + rest)
+        try:
+            yield frame.decompress(magic + head + rest)
+        except zstandard.ZstdError as error:
+            raise zstandard.ZstdError(f"{error}{_WINDOW if _TOO_MUCH in str(error) else ''}") from error
         is_last = False
         while not is_last:
             block = packed.exactly(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -17,6 +18,8 @@ from instructmining.reading.options import ReadOptions
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 _KEPT = 1000  # bytes kept of a row that is too long
+_EMPTY = re.compile(rb"(?:\r?\n)+")
+_MARK = "\ufeff"  # the byte order mark, as text
 _SPACE = b" \t\r\n\v\f\0"  # in any encoding
 _USUAL = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}  # delimiters, and how the option names them
 
@@ -58,7 +61,8 @@ class DelimitedRows(FileRows):
                 stream.seek(lines.offset)
             else:
                 self.skip(stream, lines.offset - lines.taken)
-        while (record := self._next(lines)) is not None:
+        record: list[str] | Reject | None = None
+        while (record := self._next(lines, is_behind_blank=record == [])) is not None:
             self.parsed = lines.offset
             if record == []:
                 self.blank += 1
@@ -92,10 +96,13 @@ class DelimitedRows(FileRows):
                 f"{self.path}: the header is one field, {short(names[0])!r}; give --delimiter {_USUAL[most]}"
             )
 
-    def _next(self, lines: _Lines) -> list[str] | Reject | None:
+    def _next(self, lines: _Lines, *, is_behind_blank: bool = False) -> list[str] | Reject | None:
         """The values of the next record, none of a blank line; None at the end."""
         lines.begin()
         try:
+            if is_behind_blank:
+                self.blank += lines.pass_empty()
+                lines.begin()
             record = next(csv.reader(lines, delimiter=self._delimiter, strict=True), None)
         except DAMAGE as error:
             lines.ended = True
@@ -103,8 +110,7 @@ class DelimitedRows(FileRows):
         except _TooLongError:
             return self._reject(lines, f"row is longer than {self._max_row_bytes} bytes (is a quote left open?)")
         except csv.Error as error:
-            reason = "a quote is left open" if "unexpected end of data" in str(error) else str(error)
-            return self._reject(lines, f"invalid CSV: {reason}")
+            return self._reject(lines, f"invalid CSV: {_why_not_csv(error, lines.text)}")
         if lines.problem is not None:
             return self._reject(lines, lines.problem)
         # A line of tabs alone holds empty fields, one of spaces nothing.
@@ -113,11 +119,23 @@ class DelimitedRows(FileRows):
     def _row(self, names: list[str], values: list[str], lines: _Lines) -> RowOrReject:
         if len(values) != len(names):
             return self._reject(lines, f"row has {len(values)} fields, the header {len(names)}")
+        if len(names) > 1 and [values[0].removeprefix(_MARK), *values[1:]] == names:
+            return self._reject(lines, "repeats the header; were files put one behind the other?")
         fields = dict(zip(names, values, strict=True))
         return SourceRow(self.path, lines.first, lines.start, orjson.dumps(fields), fields)
 
     def _reject(self, lines: _Lines, reason: str) -> Reject:
         return Reject(self.path, lines.first, lines.start, reason, lines.encoding.without_newline(lines.text))
+
+
+def _why_not_csv(error: csv.Error, text: bytes) -> str:
+    """What is wrong with a record, in the words of who wrote the file."""
+    said = str(error)
+    if "unexpected end of data" in said:
+        return "a quote is left open"
+    if "new-line character" in said:
+        return "a carriage return outside of quotes; end lines in LF or CRLF, and quote a field that holds one"
+    return f'{said}; a quote inside of quotes is doubled, not \\"' if b'\\"' in text else said
 
 
 class _TooLongError(Exception):
@@ -149,6 +167,17 @@ class _Lines:
     def begin(self) -> None:
         """From here on a record."""
         self.first, self.start, self.problem, self._parts, self._size = self.line, self.offset, None, [], 0
+
+    def pass_empty(self) -> int:
+        """Pass over lines without a character, as many as are there at once, and count them."""
+        newline = self.encoding.newline
+        found = _EMPTY.match(self._stream.peek()) if newline == b"\n" else None
+        passed = self._stream.read(found.end()) if found is not None else b""
+        many = passed.count(newline)
+        self.offset += len(passed)
+        self.taken += len(passed)
+        self.line += many
+        return many
 
     def __iter__(self) -> _Lines:
         return self

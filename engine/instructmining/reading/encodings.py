@@ -58,6 +58,14 @@ class Encoding:
         return text.removesuffix(self.newline).removesuffix("\r".encode(self.codec))
 
 
+def wide_by_head(head: bytes) -> str | None:
+    """UTF-16 or UTF-32, where the first bytes are the byte order mark of one."""
+    for name, orders in reversed(_BOMS.items()):  # that of UTF-32 begins with that of UTF-16
+        if head.startswith(tuple(_BOM_OF[order] for order in orders)):
+            return name.upper()
+    return None
+
+
 def encoding_of(path: str, name: str | None, head: bytes) -> Encoding:
     """The encoding of a file.
 
@@ -67,7 +75,8 @@ def encoding_of(path: str, name: str | None, head: bytes) -> Encoding:
         head: the first bytes of the file.
 
     Raises:
-        InputError: the file is UTF-16 and nothing else was asked for, or it has no byte order mark where it needs one.
+        InputError: the file is UTF-16 or UTF-32 and nothing else was asked for, or it has no byte order mark where it
+            needs one.
     """
     codec = codecs.lookup(name or "utf-8").name.removesuffix("-sig")
     if codec in _BOMS:
@@ -75,6 +84,6 @@ def encoding_of(path: str, name: str | None, head: bytes) -> Encoding:
         if not codec and head:
             raise InputError(f"{path}: has no byte order mark; give --encoding {name}-le or {name}-be")
         codec = codec or "utf-8"
-    elif codec == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(f"{path}: is UTF-16; give --encoding utf-16")
+    elif codec == "utf-8" and (wide := wide_by_head(head)) is not None:
+        raise InputError(f"{path}: is {wide}; give --encoding {wide.lower()}")
     return Encoding(codec, name or "UTF-8", _BOM_OF.get(codec, b""), "\n".encode(codec))

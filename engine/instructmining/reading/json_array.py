@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -21,6 +21,7 @@ _SYMBOL = re.compile(rb'["{}\[\]]')
 # From inside a string to its end, or as far as there is one; possessive, so that escapes take no memory.
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+_OPENING, _CLOSING = re.compile(rb"[\[{]+"), re.compile(rb"[\]}]+")
 _BETWEEN = b" \t\r\n,"
 _DATA = b'"data"'
 _OBJECT = re.compile(rb"\s*\{")
@@ -47,16 +48,39 @@ class Document:
     names: tuple[str, ...]  # of the members before it
 
 
-def document_of(head: bytes) -> Document | None:
+def document_of(head: bytes, *, by_line: bool = False) -> Document | None:
     """The document ``{"data": [{row}, ...]}`` that a file begins with; None where it begins with anything else.
 
     An object that something follows is a row, whatever it holds, and so is one whose ``data`` are no objects.
 
     Args:
         head: the first bytes of a file, which begin with an object.
+        by_line: whether the file's name says that each line is a row, so that a line without an end is one.
     """
-    depth, at, key, found = 0, 0, b"", None
-    names: list[str] = []
+    begin = _beginning_of(head)
+    if begin.array is None or (begin.end is None and by_line and b"\n" not in head):
+        return None
+    return Document(begin.array, tuple(begin.names)) if begin.end is None or not head[begin.end :].strip() else None
+
+
+def is_told(head: bytes) -> bool:
+    """Whether the first bytes of a file, which begin with an object, tell a document from a row."""
+    begin = _beginning_of(head)
+    return begin.end is not None and (begin.array is None or bool(head[begin.end :].strip()))
+
+
+@dataclass(slots=True)
+class _Beginning:
+    """What is seen of the object with which a file begins."""
+
+    names: list[str] = field(default_factory=list)  # of the members before its rows
+    array: int | None = None  # where its rows begin
+    end: int | None = None  # behind it, where that is in sight
+
+
+def _beginning_of(head: bytes) -> _Beginning:
+    depth, at, key = 0, 0, b""
+    seen = _Beginning()
     while (match := _SYMBOL.search(head, at)) is not None:
         symbol, at = match.group(), match.end()
         if symbol == b'"':
@@ -66,18 +90,18 @@ def document_of(head: bytes) -> Document | None:
             at = text.end()
             if depth == 1 and _COLON.match(head, at):
                 key = text.group()
-                if found is None and key != _DATA:
-                    names.append(_name(key))
+                if seen.array is None and key != _DATA:
+                    seen.names.append(_name(key))
         elif symbol in (b"[", b"{"):
-            if found is None and symbol == b"[" and depth == 1 and key == _DATA and _OBJECT.match(head, at):
-                found = match.start()
+            if seen.array is None and symbol == b"[" and depth == 1 and key == _DATA and _OBJECT.match(head, at):
+                seen.array = match.start()
             depth += 1
         else:
             depth -= 1
             if depth == 0:
-                found = found if not head[at:].strip() else None
+                seen.end = at
                 break
-    return None if found is None else Document(found, tuple(names))
+    return seen
 
 
 class JsonValues:
@@ -191,8 +215,10 @@ class JsonValues:
             self._done = self._cursor
         elif symbol in (b"[", b"{"):
             self._open(symbol, place)
+            if self._depth:
+                self._depth += self._run(_OPENING, len(self._buffer))
         elif self._depth:
-            self._depth -= 1
+            self._depth -= 1 + self._run(_CLOSING, self._cursor + self._depth - 2)
             if self._depth == 0:
                 yield self._value()
         elif symbol == b"]" and self._in_array:
@@ -203,6 +229,13 @@ class JsonValues:
         else:
             self._done = place
             self._problem = "a closing bracket without its opening"
+
+    def _run(self, brackets: re.Pattern[bytes], most: int) -> int:
+        """How many more brackets stand at the cursor, up to a place; it goes behind them."""
+        begin = self._cursor
+        run = brackets.match(self._buffer, begin, max(begin, most))
+        self._cursor = run.end() if run is not None else begin
+        return self._cursor - begin
 
     def _open(self, symbol: bytes, place: int) -> None:
         if self._depth == 0 and symbol == b"[" and not self._in_array:

@@ -15,12 +15,15 @@ import orjson
 from instructmining.errors import InputError
 from instructmining.reading.compression import BOM, DAMAGE, FileRows
 from instructmining.reading.conversations import kind_of
+from instructmining.reading.encodings import wide_by_head
 from instructmining.reading.json_array import KEPT, JsonValues, document_of
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import loads
 from instructmining.records import Reject, RowOrReject, SourceRow
 
 _CHUNK = 1 << 20
+_LINES = frozenset({".jsonl", ".ndjson"})
+_BLANK = re.compile(rb"\s*\n")  # lines of nothing, as many as there are
 _NEWLINES = re.compile(rb"[\r\n]\s*")
 _ENCODINGS = frozenset({"utf-8", "utf-8-sig", "ascii"})
 
@@ -48,16 +51,23 @@ class JsonRows(FileRows):
         """
         super().__init__(path, options)
         self._is_row = is_row
+        self._by_line = not _LINES.isdisjoint(suffix.lower() for suffix in Path(path).suffixes)
         if options.encoding is not None and codecs.lookup(options.encoding).name not in _ENCODINGS:
             raise InputError(
                 f"{path}: JSON is read as UTF-8 only; --encoding {options.encoding} is of CSV and TSV; convert the file"
             )
 
     def rows_of(self, stream: io.BufferedReader, head: bytes) -> Iterator[RowOrReject]:
-        """See :meth:`FileRows.rows_of`."""
+        """See :meth:`FileRows.rows_of`.
+
+        Raises:
+            InputError: the file is UTF-16 or UTF-32.
+        """
+        if (wide := _wide(head)) is not None:
+            raise InputError(f"{self.path}: is {wide}; JSON is read as UTF-8 only; convert the file")
         start = head.removeprefix(BOM).lstrip()[:1]
         line, offset = self.begin or (1, 0)
-        document = document_of(head) if start == b"{" else None
+        document = document_of(head, by_line=self._by_line) if start == b"{" else None
         if document is not None and not self._is_row(document.names):
             self.left_out = list(document.names)
             values = JsonValues(stream, self._max_row_bytes, document=document, left_out=self.left_out)
@@ -70,9 +80,15 @@ class JsonRows(FileRows):
 
     def _lines(self, stream: io.BufferedReader, first: int, offset: int) -> Iterator[RowOrReject]:
         number = first - 1
+        is_blank = False  # the line before
         while True:
             number += 1
             try:
+                if is_blank:
+                    blank = _BLANK.match(stream.peek())
+                    lines = stream.read(blank.end()) if blank is not None else b""
+                    passed = lines.count(b"\n")
+                    number, offset, self.blank = number + passed, offset + len(lines), self.blank + passed
                 line = stream.readline(self._max_row_bytes + 1)
                 size = len(line)
                 if size > self._max_row_bytes and not line.endswith(b"\n"):
@@ -95,6 +111,7 @@ class JsonRows(FileRows):
                 yield self._parse(number, start, text)
             else:
                 self.blank += 1
+            is_blank = not text
 
     def _values(self, values: JsonValues, begin: int) -> Iterator[RowOrReject]:
         """Rows of a JSON array, or of objects written one after the other over several lines, from an offset on.
@@ -125,6 +142,14 @@ class JsonRows(FileRows):
         return Reject(self.path, line, offset, reason, raw)
 
 
+def _wide(head: bytes) -> str | None:
+    """UTF-16 or UTF-32, by its byte order mark or by the zeros of its first characters."""
+    first = head[:4]
+    if b"\0" in first and first.replace(b"\0", b"")[:1] in (b"{", b"["):
+        return "UTF-32" if b"\0\0" in first else "UTF-16"
+    return wide_by_head(head)
+
+
 def _skip_line(stream: io.BufferedReader) -> int:
     size = 0
     while True:
@@ -139,7 +164,11 @@ def _why_not_json(text: bytes, error: orjson.JSONDecodeError) -> str:
         text.decode("utf-8")
     except UnicodeDecodeError as problem:
         return f"not UTF-8: byte 0x{text[problem.start]:02x} at byte {problem.start} of the row"
+    if text.startswith(BOM):
+        return "a byte order mark in the middle of the file; were files put one behind the other?"
+    constants: list[str] = []
     with suppress(ValueError, RecursionError):
-        json.loads(text)
-        return "invalid JSON: NaN or Infinity, which JSON does not have; write null"
+        json.loads(text, parse_constant=constants.append)
+        if constants:
+            return "invalid JSON: NaN or Infinity, which JSON does not have; write null"
     return f"invalid JSON: {error.msg}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -25,7 +26,18 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(_ARROW, "arrow"),
 }
 _OTHERS = frozenset({".xlsx", ".xls", ".ods", ".orc", ".avro", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".lz4", ".7z"})
+_NOT_READ = "is not read by this version; wanted JSON, JSON lines, CSV (each also .gz or .zst), Parquet or Arrow"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # of zstd, with which pzstd's files begin
+_FOREIGN = {
+    **{b"BZh%d1AY&" % level: ".bz2" for level in range(1, 10)},
+    b"\xfd7zXZ\0": ".xz",
+    b"PK\3\4": ".zip",
+    b"7z\xbc\xaf\x27\x1c": ".7z",
+    b"\x04\x22\x4d\x18": ".lz4",
+    b"Obj\1": ".avro",
+    b"PARE": "encrypted Parquet",
+}
 _TABLES: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
 
 
@@ -63,10 +75,7 @@ def kind_by_name(path: str) -> NamedKind:
     suffix = suffixes[at] if len(suffixes) >= -at else ""
     kind = _KINDS.get(suffix)
     if suffix in _OTHERS or (packing and kind in {"parquet", "arrow"}):
-        raise InputError(
-            f"{path}: {''.join(suffixes[at:])} is not read by this version; wanted JSON, JSON lines, CSV (each also "
-            ".gz or .zst), Parquet or Arrow"
-        )
+        raise InputError(f"{path}: {''.join(suffixes[at:])} {_NOT_READ}")
     return NamedKind(kind, suffix, packing)
 
 
@@ -74,9 +83,20 @@ def packing_by_head(head: bytes) -> Packing | None:
     """The compression that the first bytes are of."""
     if head.startswith(_GZIP):
         return "gzip"
-    return "zstd" if head.startswith(_ZSTD) else None
+    return "zstd" if head.startswith(_ZSTD) or _SKIPPABLE.match(head) else None
 
 
 def table_by_head(head: bytes) -> Kind | None:
     """Parquet or Arrow, where the first bytes are those of either."""
     return next((kind for magic, kind in _TABLES.items() if head.startswith(magic)), None)
+
+
+def check_readable(path: str, head: bytes) -> None:
+    """Refuse what the first bytes are sure to be and nothing here reads, whatever its name says.
+
+    Raises:
+        InputError: it is that.
+    """
+    for magic, kind in _FOREIGN.items():
+        if head.startswith(magic):
+            raise InputError(f"{path}: is {kind}, which {_NOT_READ}")

@@ -12,8 +12,9 @@ from instructmining.reading.arrow import TableRows
 from instructmining.reading.compression import BOM, DAMAGE, STANDARD_INPUT, ByteSource, FileRows, opened
 from instructmining.reading.delimited import DelimitedRows
 from instructmining.reading.formats import is_a_row
+from instructmining.reading.json_array import is_told as is_object_told
 from instructmining.reading.jsonl import JsonRows
-from instructmining.reading.kinds import Kind, table_by_head
+from instructmining.reading.kinds import HEAD_BYTES, Kind, packing_by_head, table_by_head
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import utf8
 from instructmining.records import RowOrReject
@@ -73,7 +74,7 @@ class PipeRows:
         Raises:
             InputError: it cannot be read, or is damaged before the first row.
         """
-        with opened(self._pipe) as source:
+        with opened(self._pipe, is_told=_is_told) as source:
             head = source.head()
             table = table_by_head(head)
             if table is not None:
@@ -102,3 +103,15 @@ class PipeRows:
                 raise InputError(f"{self.path}: cannot be copied into {folder}: {error}") from error
             options = self._options
             yield from TableRows(str(copy), max_row_bytes=options.max_row_bytes, kind=kind, name=self.path)
+
+
+def _is_told(head: bytes) -> bool:
+    """Whether the first bytes tell what a pipe holds: a first object to its end, of text else a line."""
+    if len(head) < HEAD_BYTES:
+        return False
+    if packing_by_head(head) is not None or table_by_head(head) is not None:
+        return True
+    begin = head.removeprefix(BOM).lstrip()
+    if begin.startswith(b"{"):
+        return is_object_told(begin)
+    return begin.startswith(b"[") or b"\n" in begin

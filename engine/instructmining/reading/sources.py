@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,6 +23,8 @@ _CACHED = "cache-*.arrow"
 _OUT = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _BESIDE_OUT = (".rejects.jsonl", ".run.json", ".selection.json", ".partial")
 _NAMED = 5  # names in a message
+_ANY_DEPTH = "**"
+_LINK = "/"  # behind the name of a folder that is a link, which is not followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class Files:
 def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
     """Each folder and pattern of an input as the files of rows in it, in the order of the bytes of their paths.
 
-    A folder is looked through with all below it; links to folders are not followed. Of a pattern in which nothing but
+    A folder is looked through with all below it, and so is what a pattern's ``**`` stands for; links to folders are not
+    followed there, and pipes not waited for. Of a pattern in which nothing but
     stars stands for the name, files of unknown kinds are left out as in a folder; other patterns name what they fit.
 
     Args:
@@ -92,10 +95,12 @@ class _Found:
             self._take_folder(self.where)
             return
         names_a_kind = Path(self.where).name.strip("*") != ""
-        for path in glob.glob(self.where, recursive=True):  # noqa: PTH207 - a path's own glob loses how it was given
-            if Path(path).is_dir():
+        for path in _fitting(self.where):
+            if path.endswith(_LINK):
+                self.skipped.add(path)
+            elif Path(path).is_dir():
                 _check_not_ours(path)
-                if "**" not in Path(self.where).parts:
+                if _ANY_DEPTH not in Path(self.where).parts:
                     self._take_folder(path)
             else:
                 self._take_file(path, known=not names_a_kind)
@@ -134,7 +139,7 @@ class _Found:
         name = Path(path).name
         if _is_metadata(path):
             return
-        if known and (name.startswith(".") or not _is_known(path)):
+        if is_pipe(path) or (known and (name.startswith(".") or not _is_known(path))):
             self.skipped.add(_below(path, folder) if folder is not None else path)
         else:
             self.files.add(path)
@@ -185,10 +190,45 @@ def _named(names: Iterable[str]) -> str:
     return f"{', '.join(every[:_NAMED])}{more}"
 
 
+def _fitting(pattern: str) -> Iterator[str]:
+    """The paths that fit a pattern; below its ``**`` those of links to folders, which may lead in circles, end in /."""
+    parts = pattern.split("/")
+    if _ANY_DEPTH not in parts:
+        yield from glob.iglob(pattern)  # noqa: PTH207 - a path's own glob loses how it was given
+        return
+    at = parts.index(_ANY_DEPTH)
+    above, below = "/".join(parts[:at]), tuple(part for part in parts[at:] if part)
+    if at:
+        above = above or "/"
+    for top in glob.glob(above) if glob.has_magic(above) else [above]:  # noqa: PTH207
+        for path in _walked(top, hidden=any(part.startswith(".") for part in below)):
+            if path.endswith(_LINK) or _fits(path.split("/"), below):
+                yield os.path.join(top, path)  # noqa: PTH118 - how it was given
+
+
+def _walked(top: str, *, hidden: bool) -> Iterator[str]:
+    """What lies in a folder and below it, named from there."""
+    if not Path(top).is_dir():
+        return
+    for parent, folders, names in os.walk(top or os.curdir, onerror=_refuse):
+        if not hidden:
+            folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in [*folders, *names]:
+            path = Path(parent) / name
+            below = str(path.relative_to(top))
+            yield f"{below}{_LINK}" if name in folders and path.is_symlink() else below
+
+
 def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path fits a pattern, both in parts."""
+    """Whether a path fits a pattern, both in parts; what is hidden fits only what begins with a dot."""
     if not pattern:
         return not parts
-    if pattern[0] == "**":
-        return any(_fits(parts[begin:], pattern[1:]) for begin in range(len(parts) + 1))
-    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+    if pattern[0] == _ANY_DEPTH:
+        shown = next((number for number, part in enumerate(parts) if part.startswith(".")), len(parts))
+        return any(_fits(parts[begin:], pattern[1:]) for begin in range(shown + 1))
+    return (
+        bool(parts)
+        and fnmatchcase(parts[0], pattern[0])
+        and (not parts[0].startswith(".") or pattern[0].startswith("."))
+        and _fits(parts[1:], pattern[1:])
+    )
