@@ -88,7 +88,7 @@ def test_truncated_rows_are_counted_and_each_of_their_roles(write_rows: Write) -
 
 
 def test_a_truncated_column_that_is_no_list_is_an_error(write_rows: Write) -> None:
-    with pytest.raises(SelectionError, match="line 1: column 'truncated' is 'yes', wanted a list of roles"):
+    with pytest.raises(SelectionError, match=r"line 1: column 'truncated' is 'yes' .*, wanted a list of roles"):
         describe(write_rows({"mtld": 1, "truncated": "yes"}))
 
 
@@ -241,3 +241,15 @@ def test_the_tables_fit_the_terminal(
     monkeypatch.delenv("COLUMNS")
     assert run("describe", scored.name) == 0  # no terminal: lines are as long as they are
     assert max(map(len, capsys.readouterr().out.splitlines())) > 80
+
+
+def test_a_truncated_column_of_other_names_than_roles_is_an_error_in_a_short_message(write_rows: Write) -> None:
+    with pytest.raises(SelectionError, match="'truncated' is a list, wanted a list of roles, reward") as found:
+        describe(write_rows({"mtld": 1, "truncated": [1_000_000 * "x"]}))
+    assert len(str(found.value)) < 1000
+
+
+def test_many_fields_are_not_all_named_in_an_error(write_rows: Write) -> None:
+    with pytest.raises(SelectionError, match="field_39 and 99,960 more") as found:
+        describe(write_rows({f"field_{number}": 1 for number in range(100_000)}))
+    assert len(str(found.value)) < 2000

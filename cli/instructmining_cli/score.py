@@ -20,7 +20,7 @@ from instructmining_cli.device_options import (
 )
 from instructmining_cli.field_options import Format, Ignore, Map, StrictFields, field_options
 from instructmining_cli.inspect import Wanted, look
-from instructmining_cli.option_checks import known_indicators, known_rule, rows_out
+from instructmining_cli.option_checks import a_count, as_utf8, known_indicators, known_rule, rows_out
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.stopping import stopping
 from instructmining_cli.terminal import echo
@@ -100,13 +100,18 @@ def score(
     strict_fields: StrictFields = False,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    prefix: Annotated[str, typer.Option(help="Put before the name of each added column.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N rows only.")] = None,
-    max_row_bytes: Annotated[int, typer.Option(min=2, help="A longer row is rejected; in bytes, uncompressed.")] = 64
-    << 20,
+    prefix: Annotated[str, typer.Option(callback=as_utf8, help="Put before the name of each added column.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, callback=a_count, help="Take the first N rows only.")] = None,
+    max_row_bytes: Annotated[
+        int, typer.Option(min=2, callback=a_count, help="A longer row is rejected; in bytes, uncompressed.")
+    ] = 64 << 20,
     max_tokens: Annotated[
         int | None,
-        typer.Option(min=16, help="Longest text that a model is given; by default the limit of each in the bundle."),
+        typer.Option(
+            min=16,
+            callback=a_count,
+            help="Longest text that a model is given; by default the limit of each in the bundle.",
+        ),
     ] = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Of rows that were scored before, compute all columns again.")

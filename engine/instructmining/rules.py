@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from instructmining.arguments import check_type
 from instructmining.errors import RuleError
+from instructmining.smallfiles import read_small
 from instructmining.writing.atomic import Placement
 
 PRESETS = ("paper-v1", "paper-v3")
@@ -73,7 +74,7 @@ class Rule:
             if str(name) in PRESETS:
                 content = (resources.files("instructmining") / "rules" / f"{name}.json").read_bytes()
             else:
-                content = Path(name).read_bytes()
+                content = read_small(name)
         except OSError as error:
             raise RuleError(
                 f"rule {str(name)!r}: no preset ({', '.join(PRESETS)}) and no file: {error.strerror}"

@@ -22,6 +22,7 @@ from instructmining.errors import FittingError, InputError
 from instructmining.names import no_such
 from instructmining.reading.values import utf8
 from instructmining.records import COLUMNS, PREDICTION, known_columns
+from instructmining.smallfiles import read_small
 
 LOSS = "loss"
 _LARGEST = 1e100  # of which the squares of a few can still be added
@@ -206,7 +207,7 @@ def _from_arrow(stream: ArrowStream) -> dict[str, list[object]]:
 def _from_csv(path: Path) -> _Table:
     name = utf8(path.name)
     try:
-        content = path.read_bytes()
+        content = read_small(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     try:

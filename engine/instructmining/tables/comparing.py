@@ -88,7 +88,7 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
         differing: where to write the rows that left and those that entered.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: a file cannot be read, or was changed meanwhile.
         SelectionError: a line is not a row, lacks a column of the first, or neither set has a column of ``score``'s.
         OutputError: a file exists, or cannot be written.
 
@@ -124,6 +124,7 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
                     for row, is_alone in zip(source.rows(), alone.tolist(), strict=True):
                         if is_alone:
                             stream.write(row.raw + b"\n")
+            source.check_unchanged()
         files.put()
     left, entered = int(matching.left.sum()), int(matching.entered.sum())
     return Comparison(counts[0], counts[1], len(digests[0]) - left, left, entered, columns)

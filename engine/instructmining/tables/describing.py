@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from instructmining.arguments import shown
+from instructmining.bundle import ROLES
 from instructmining.errors import SelectionError
+from instructmining.names import few
 from instructmining.reading.rows import Source
 from instructmining.records import MARGIN, PREDICTION, SourceRow
 from instructmining.rules import OutOfRange, Rule
@@ -97,7 +100,7 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
     chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
     if source.fields and not source.columns:
         raise SelectionError(
-            f"{source.name}: has no column that score adds; fields: {', '.join(source.fields)}; select "
+            f"{source.name}: has no column that score adds; fields: {few(source.fields)}; select "
             "--keep-scores keeps them (or were they written with another --prefix?)"
         )
     if chosen is not None:
@@ -145,9 +148,10 @@ class Truncation:
         roles = row.fields.get(self._column)
         if not roles:
             return
-        if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+        if not isinstance(roles, list) or not all(isinstance(role, str) and role in ROLES for role in roles):
             raise SelectionError(
-                f"{row.source}, line {row.line}: column {self._column!r} is {roles!r}, wanted a list of roles"
+                f"{row.source}, line {row.line}: column {self._column!r} is {shown(roles)}, wanted a list of "
+                f"roles, {', '.join(ROLES)}"
             )
         self.rows += 1
         self.roles.update(roles)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from instructmining.arguments import shown
 from instructmining.errors import SelectionError
 from instructmining.linefiles import check_row_file, row_file
 from instructmining.reading.examples import input_digest
@@ -171,7 +172,7 @@ class _Edit:
         """Why columns are null; None where the row has no such column and needs none."""
         notes = row.fields.get(self._notes)
         if notes is not None and not isinstance(notes, dict):
-            raise SelectionError(f"{row.source}, line {row.line}: {self._notes!r} is {notes!r}, wanted an object")
+            raise SelectionError(f"{row.source}, line {row.line}: {self._notes!r} is {shown(notes)}, wanted an object")
         if notes is None and not reasons:
             return None
         return {name: why for name, why in (notes or {}).items() if name not in self._ours} | dict(reasons)
