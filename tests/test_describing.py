@@ -253,3 +253,17 @@ def test_many_fields_are_not_all_named_in_an_error(write_rows: Write) -> None:
     with pytest.raises(SelectionError, match="field_39 and 99,960 more") as found:
         describe(write_rows({f"field_{number}": 1 for number in range(100_000)}))
     assert len(str(found.value)) < 2000
+
+
+@pytest.mark.parametrize("value", [1e101, -1e308])
+def test_a_number_whose_square_is_none_is_an_error(write_rows: Write, value: float) -> None:
+    with pytest.raises(
+        SelectionError, match=r"line 2: column 'mtld' is .*, wanted a number between -1e\+100 and 1e\+100"
+    ):
+        describe(write_rows({"mtld": 1}, {"mtld": value}))
+
+
+def test_a_rule_beyond_all_numbers_predicts_nothing(write_rows: Write) -> None:
+    described = describe(write_rows({"mtld": 100}, {"mtld": 1}), rule=Rule("r", 0.0, {"mtld": 1e308}))
+    assert described.predicted is not None
+    assert (described.predicted.at_means, described.predicted.rows) == (None, 1)

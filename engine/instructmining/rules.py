@@ -114,7 +114,8 @@ class Rule:
             columns: one float64 (rows,) array per term, in raw units (lengths in tokens, UniEval in 0..1).
 
         Returns:
-            float64 (rows,), natural logarithm of a loss; NaN where a term is missing.
+            float64 (rows,), natural logarithm of a loss; NaN where a term is missing, not finite where one is
+            too large.
 
         Raises:
             RuleError: a term has no column.
@@ -122,7 +123,8 @@ class Rule:
         Source:
             Cao et al., arXiv 2307.06290; the version is in ``provenance``.
         """
-        return self.intercept + sum(self.contributions(columns).values(), start=np.zeros(()))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.intercept + sum(self.contributions(columns).values(), start=np.zeros(()))
 
     def reasons(self, columns: Mapping[str, NDArray[np.float64]], predicted: NDArray[np.float64]) -> dict[int, str]:
         """Why rows have no prediction, by row: which of the terms are undefined there.
@@ -145,10 +147,11 @@ class Rule:
         missing = [column for column in self.terms if column not in columns]
         if missing:
             raise RuleError(f"rule {self.id!r} needs {', '.join(missing)}; the columns are {', '.join(columns)}")
-        return {
-            column: coefficient * np.asarray(columns[column], dtype=np.float64)
-            for column, coefficient in self.terms.items()
-        }
+        with np.errstate(over="ignore", invalid="ignore"):
+            return {
+                column: coefficient * np.asarray(columns[column], dtype=np.float64)
+                for column, coefficient in self.terms.items()
+            }
 
     def outside_range(self, means: Mapping[str, float]) -> tuple[OutOfRange, ...]:
         """Where a set lies beyond the runs that the rule was fitted on: there its prediction extrapolates.

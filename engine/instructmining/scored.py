@@ -30,6 +30,7 @@ from instructmining.writers import added_names
 
 BLOCK_ROWS = 256  # the rows' own bytes are what a block costs
 BLOCK_BYTES = 64 << 20  # of these bytes; a block ends at the first of the two
+LARGEST = 1e100  # of numbers of which many squares are added
 _OPTIONS = ReadOptions(max_row_bytes=2**31 - 2)  # what score took and added its columns to is read, whatever its limit
 _COLUMNS = frozenset(SCORE_COLUMNS)
 _NUMBERS = frozenset({int, float, NoneType})
@@ -134,18 +135,27 @@ class ScoredRows:
             return row
         return replace(row, raw=dumps(fields), fields=fields)
 
-    def blocks(self, columns: Sequence[str]) -> Iterator[ScoredBlock]:
+    def blocks(self, columns: Sequence[str], *, largest: float = math.inf) -> Iterator[ScoredBlock]:
         """All rows in order, with some of their columns as numbers.
 
         Args:
             columns: names without prefix.
+            largest: number that is taken, whatever its sign.
 
         Raises:
             InputError: the file cannot be read.
-            SelectionError: a line is not a row, has no such column, or something other than a number in it.
+            SelectionError: a line is not a row, has no such column, or something other than such a number in it.
         """
         for taken in self.row_blocks():
-            yield ScoredBlock(taken, {column: self._numbers(taken, column) for column in columns})
+            block = ScoredBlock(taken, {column: self._numbers(taken, column) for column in columns})
+            for column, values in block.columns.items() if largest < math.inf else ():
+                if (too_large := np.abs(values) > largest).any():
+                    row = taken[int(too_large.argmax())]
+                    raise SelectionError(
+                        f"{row.source}, line {row.line}: column {self.field(column)!r} is "
+                        f"{values[too_large.argmax()]:g}, wanted a number between -{largest:g} and {largest:g}"
+                    )
+            yield block
 
     def row_blocks(self) -> Iterator[list[SourceRow]]:
         """All rows in order, some at a time.

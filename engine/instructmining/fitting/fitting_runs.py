@@ -236,10 +236,12 @@ def _from_csv(path: Path) -> _Table:
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:
+    seen: set[str] = set()
     for number, name in enumerate(names):
         if not name:
             raise FittingError(f"{where}: column {number + 1} has no name")
-        if name in names[:number]:
+        if name in seen:
             raise FittingError(f"{where}: column {name!r} is there twice")
+        seen.add(name)
         if len(names) == 1 and any(separator in name for separator in ";\t"):
             raise FittingError(f"{where}: wanted cells separated by commas; the header is {name!r}")

@@ -18,7 +18,7 @@ from instructmining.errors import SelectionError
 from instructmining.linefiles import check_row_file, row_file
 from instructmining.reading.rows import Source
 from instructmining.reading.values import dumps
-from instructmining.scored import ScoredRows
+from instructmining.scored import LARGEST, ScoredRows
 from instructmining.tables.columnstore import ColumnStore
 from instructmining.tables.distances import distances
 from instructmining.tables.matching import match
@@ -133,7 +133,7 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
 def _read(source: ScoredRows, store: ColumnStore) -> NDArray[np.uint64]:
     """Put the columns into the store, and give a digest of each row's own fields, (rows,)."""
     digests = []
-    for block in source.blocks(store.names):
+    for block in source.blocks(store.names, largest=LARGEST):
         store.add(block.columns)
         contents = (dumps(source.own_fields(row), sort_keys=True) for row in block.rows)
         digests.append(b"".join([hashlib.blake2b(content, digest_size=8).digest() for content in contents]))

@@ -18,7 +18,7 @@ from instructmining.names import few
 from instructmining.reading.rows import Source
 from instructmining.records import MARGIN, PREDICTION, SourceRow
 from instructmining.rules import OutOfRange, Rule
-from instructmining.scored import ScoredRows
+from instructmining.scored import LARGEST, ScoredRows
 from instructmining.tables.columnstore import ColumnStore
 from instructmining.tables.correlations import correlations, inflation
 from instructmining.tables.few_tokens import rows_on_few_tokens
@@ -110,7 +110,7 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
     with ColumnStore(tuple(dict.fromkeys(source.columns + terms)) if source.fields else ()) as store:
         truncation = Truncation(f"{prefix}truncated")
         few_tokens: Counter[str] = Counter()
-        for block in source.blocks(store.names):
+        for block in source.blocks(store.names, largest=LARGEST):
             store.add(block.columns)
             few_tokens.update(rows_on_few_tokens(block.columns))
             for row in block.rows:
@@ -190,11 +190,11 @@ def _predicted(store: ColumnStore, rule: Rule | None) -> PredictedLoss | None:
     total, rows = 0.0, 0
     for chunk in store.chunks(tuple(rule.terms)):
         values = rule.predict(dict(zip(rule.terms, chunk.T, strict=True)))
-        values = values[~np.isnan(values)]
+        values = values[np.isfinite(values)]
         total, rows = total + float(values.sum()), rows + len(values)
     return PredictedLoss(
         rule=rule.id,
-        at_means=None if math.isnan(at_means) else at_means,
+        at_means=at_means if math.isfinite(at_means) else None,
         mean_of_rows=total / rows if rows else None,
         rows=rows,
         extrapolated=rule.outside_range(means),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import orjson
 
 from instructmining.arguments import shown
@@ -117,8 +116,7 @@ def _predictions(source: ScoredRows, rows: Sequence[SourceRow], rule: Rule) -> l
     placed = [(row, side) for row in rows for side in source.sides(row)]
     owners, sides = [row for row, _ in placed], [side for _, side in placed]
     columns = {term: source.side_numbers(owners, sides, term) for term in rule.terms}
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite has no value, as when it is scored
-        predicted = rule.predict(columns)
+    predicted = rule.predict(columns)  # what is not finite has no value, as when it is scored
     reasons = rule.reasons(columns, predicted)
     of_rows = []
     chosen: tuple[float | None, str] = (None, "")
