@@ -133,10 +133,11 @@ class Rule:
             columns: as :meth:`predict` was given.
             predicted: what it gave, (rows,).
         """
-        return {
-            row: f"undefined: {', '.join(term for term in self.terms if np.isnan(columns[term][row]))}"
-            for row in np.flatnonzero(np.isnan(predicted)).tolist()
-        }
+        reasons = {}
+        for row in np.flatnonzero(np.isnan(predicted)).tolist():
+            undefined = [term for term in self.terms if np.isnan(columns[term][row])]
+            reasons[row] = f"undefined: {', '.join(undefined)}" if undefined else "not a finite number"
+        return reasons
 
     def contributions(self, columns: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
         """What each term adds to the prediction, float64 (rows,) by column; with the intercept they sum to it.
