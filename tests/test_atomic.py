@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
@@ -265,3 +266,14 @@ def test_a_folder_that_cannot_be_replaced_is_there_again(tmp_path: Path) -> None
         put_folder(tmp_path / "gone", target)
     assert (target / "file").read_text() == "old"
     assert names(tmp_path) == ["target"]
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="the system has no such names")
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_the_names_of_open_streams_are_not_replaced_also_where_they_lead_to_a_file(name: str) -> None:
+    code = f"from instructmining.writing.atomic import *; check_place(Path({name!r}), overwrite=True)"
+    with tempfile.TemporaryFile() as stream:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=stream, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert "is a device or a pipe; name a file" in done.stderr

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from file_limits import no_file_over
 
+from instructmining.errors import OutputError
 from instructmining.tables import columnstore
 from instructmining.tables.columnstore import ColumnStore
 
@@ -31,3 +36,11 @@ def test_a_store_without_rows_has_columns_without_rows() -> None:
     with ColumnStore(["a"]) as store:
         assert len(store.column("a")) == len(store.known("a")) == 0
         assert list(store.chunks(["a"])) == []
+
+
+def test_a_full_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with ColumnStore(["a"]) as store, no_file_over(8):
+        store.add({"a": np.arange(3.0)})  # which waits to be written
+        with pytest.raises(OutputError, match=r"File too large; TMPDIR names another folder"):
+            store.column("a")

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from instructmining import Differing, compare
-from instructmining.errors import OutputError, SelectionError
+from instructmining.errors import InputError, OutputError, SelectionError
 from instructmining.selection import Choice, select
+from instructmining.tables import comparing
+from instructmining.tables.matching import Matching, match
 
 Run = Callable[..., int]
 
@@ -174,3 +177,16 @@ def test_rows_nested_as_deep_as_they_are_read_are_compared(tmp_path: Path) -> No
     second.write_bytes(deep + line(1, 1.0)[1:] + line(1, 1.0))
     found = compare(first, second)
     assert (found.common, found.left, found.entered) == (1, 0, 1)
+
+
+def test_a_file_that_changes_between_its_readings_is_an_error(
+    first: Path, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def and_then_shorter(*digests: NDArray[np.uint64]) -> Matching:
+        second.write_bytes(second.read_bytes().partition(b"\n")[0])
+        return match(*digests)
+
+    monkeypatch.setattr(comparing, "match", and_then_shorter)
+    with pytest.raises(InputError, match=r"second\.jsonl: was changed while it was read"):
+        compare(first, second, differing=Differing(entered=tmp_path / "entered.jsonl"))
+    assert not (tmp_path / "entered.jsonl").exists()

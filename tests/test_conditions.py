@@ -71,6 +71,17 @@ def test_what_is_no_condition_is_a_selection_error_with_the_form_wanted(text: st
         Condition.parse(text)
 
 
+@pytest.mark.parametrize("text", [100_000 * " ", "a" + 100_000 * " ", "a<" + 100_000 * " " + "b", 100_000 * "a "])
+def test_a_long_text_is_refused_at_once_in_a_short_message(text: str) -> None:
+    with pytest.raises(SelectionError) as found:
+        Condition.parse(text)
+    assert len(str(found.value)) < 1000
+
+
+def test_a_condition_may_hold_many_spaces() -> None:
+    assert Condition.parse("  a  ==  1" + 100_000 * " " + "2  ").text == "1" + 100_000 * " " + "2"
+
+
 @pytest.mark.parametrize("text", ["a<=b", "a>science", 'a<"3"', "a<inf", "a<=nan"])
 def test_text_has_no_size(text: str) -> None:
     with pytest.raises(SelectionError, match=r"compares numbers, .* is none; text is compared with == and != alone"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from instructmining.corpus import Neighbourhood, NeighbourSearch, Pools, pools_o
 from instructmining.devices import Device
 from instructmining.errors import DeviceError, InstructMiningError, RuleError
 from instructmining.indicators import CorpusIndicator
-from instructmining.records import Example, SourceRow
+from instructmining.records import Example, SourceRow, Turn
 
 KNN_1 = CorpusIndicator("knn_1", ("embedding",), k=1)
 KNN_6 = CorpusIndicator("knn_6", ("embedding",), k=6)
@@ -375,3 +376,21 @@ def test_a_side_whose_prompt_is_empty_does_not_disturb_the_neighbours_of_the_oth
     distances[np.arange(len(points)), siblings] = np.inf
     np.testing.assert_allclose(columns["knn_1"].values[among], distances[np.ix_(among, among)].min(axis=1), atol=1e-7)
     assert set(columns["knn_1"].notes) == {7, 9}
+
+
+def test_pools_named_by_long_texts_are_told_apart_and_not_held() -> None:
+    long = 100_000 * "x"
+    values = [long + "a", long + "b", long + "a", "short"] + [f"{number}{long}" for number in range(100)]
+    rows = (
+        Example((Turn("user", "q"), Turn("assistant", "a")), SourceRow("f", 1, 0, b"", {"source": value}))
+        for value in values
+    )
+    tracemalloc.start()
+    pools = pools_of(rows, Neighbourhood(pool="source"))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert pools is not None
+    assert pools.of[:4].tolist() == [0, 1, 0, 2]
+    assert len(set(pools.of.tolist())) == 103
+    assert max(len(str(name)) for name in pools.names) < 100
+    assert held < 1 << 20

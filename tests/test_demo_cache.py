@@ -11,10 +11,11 @@ import pytest
 
 import instructmining_export
 from instructmining import __version__
+from instructmining import cache as cache_module
 from instructmining.bundle import FORMAT_VERSION
 from instructmining.cache import cache_folder
 from instructmining.demo_cache import cached_demo_bundle, demo_folder, demo_place
-from instructmining.errors import BundleError
+from instructmining.errors import BundleError, OutputError
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +80,16 @@ def test_where_there_is_none_the_message_says_how_to_build_it(cache: Path) -> No
 
 def test_the_package_has_the_version_of_its_distribution() -> None:
     assert version("instructmining") == __version__
+
+
+def test_a_user_without_a_home_has_no_cache_and_is_told_so_where_one_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(_: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("INSTRUCTMINING_CACHE")
+    monkeypatch.setattr(cache_module, "user_cache_path", no_home)
+    cache_module.keep("a.json", b"1")
+    assert cache_module.kept("a.json") is None
+    assert cached_demo_bundle() is None
+    with pytest.raises(OutputError, match="no home folder to keep a cache in; name a folder for it"):
+        demo_folder()

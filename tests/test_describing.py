@@ -88,7 +88,7 @@ def test_truncated_rows_are_counted_and_each_of_their_roles(write_rows: Write) -
 
 
 def test_a_truncated_column_that_is_no_list_is_an_error(write_rows: Write) -> None:
-    with pytest.raises(SelectionError, match="line 1: column 'truncated' is 'yes', wanted a list of roles"):
+    with pytest.raises(SelectionError, match=r"line 1: column 'truncated' is 'yes' .*, wanted a list of roles"):
         describe(write_rows({"mtld": 1, "truncated": "yes"}))
 
 
@@ -241,3 +241,29 @@ def test_the_tables_fit_the_terminal(
     monkeypatch.delenv("COLUMNS")
     assert run("describe", scored.name) == 0  # no terminal: lines are as long as they are
     assert max(map(len, capsys.readouterr().out.splitlines())) > 80
+
+
+def test_a_truncated_column_of_other_names_than_roles_is_an_error_in_a_short_message(write_rows: Write) -> None:
+    with pytest.raises(SelectionError, match="'truncated' is a list, wanted a list of roles, reward") as found:
+        describe(write_rows({"mtld": 1, "truncated": [1_000_000 * "x"]}))
+    assert len(str(found.value)) < 1000
+
+
+def test_many_fields_are_not_all_named_in_an_error(write_rows: Write) -> None:
+    with pytest.raises(SelectionError, match="field_39 and 99,960 more") as found:
+        describe(write_rows({f"field_{number}": 1 for number in range(100_000)}))
+    assert len(str(found.value)) < 2000
+
+
+@pytest.mark.parametrize("value", [1e101, -1e308])
+def test_a_number_whose_square_is_none_is_an_error(write_rows: Write, value: float) -> None:
+    with pytest.raises(
+        SelectionError, match=r"line 2: column 'mtld' is .*, wanted a number between -1e\+100 and 1e\+100"
+    ):
+        describe(write_rows({"mtld": 1}, {"mtld": value}))
+
+
+def test_a_rule_beyond_all_numbers_predicts_nothing(write_rows: Write) -> None:
+    described = describe(write_rows({"mtld": 100}, {"mtld": 1}), rule=Rule("r", 0.0, {"mtld": 1e308}))
+    assert described.predicted is not None
+    assert (described.predicted.at_means, described.predicted.rows) == (None, 1)

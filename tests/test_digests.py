@@ -124,3 +124,10 @@ def test_an_entry_of_another_shape_is_none(copy: Path, cache: Path, read: list[s
     bundle = Bundle.open(copy)
     assert len(read) == len(bundle.files)
     assert "gone" not in (cache / "digests.json").read_text()
+
+
+def test_a_bundle_whose_folder_is_not_utf8_is_opened(copy: Path, cache: Path) -> None:
+    other = Path(os.fsdecode(bytes(copy.with_name("b")) + b"\xff"))
+    copy.rename(other)
+    assert Bundle.open(other).roles
+    assert not cache.exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,13 @@ def test_a_number_whose_square_is_none_is_an_error(runs_file: Path, cell: str) -
 def test_an_integer_that_no_float_holds_is_an_error() -> None:
     with pytest.raises(FittingError, match="wanted a finite number"):
         read_runs(COLUMNS | {"mtld": [60, 10**400, 65]})
+
+
+def test_many_columns_are_checked_at_once(tmp_path: Path) -> None:
+    names = ["loss", *(f"c{number}" for number in range(50_000))]
+    path = tmp_path / "runs.csv"
+    path.write_text(f"{','.join(names)}\n" + f"{','.join(['1'] * len(names))}\n")
+    began = time.perf_counter()
+    with pytest.raises(FittingError, match="is 1 in every run"):
+        read_runs(path, ["c1"])
+    assert time.perf_counter() - began < 5

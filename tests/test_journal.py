@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import orjson
 import pytest
 from file_limits import no_file_over
 from hypothesis import given, settings
@@ -352,3 +353,17 @@ def test_results_that_the_disk_does_not_take_are_an_output_error_and_closing_say
 def test_a_log_where_none_can_be_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="log: No such file"):
         BatchLog(tmp_path / "gone" / "log")
+
+
+@pytest.mark.parametrize(
+    "altered", [{"marks": []}, {"marks": {"finished": {}}}, {"generation": "../x"}, {"identity": None}, {"crc": 0}]
+)
+def test_a_state_that_was_altered_is_refused(tmp_path: Path, altered: dict[str, object]) -> None:
+    with Journal.begin(tmp_path, {"a": 0.1, "b": [None, "é"]}) as found:
+        found.commit("written", {"rows": 3, "share": 1 / 3})
+    with resumed(tmp_path) as found:
+        assert found.marks["written"] == {"rows": 3, "share": 1 / 3}
+    path = tmp_path / "state.json"
+    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | altered))
+    with pytest.raises(ResumeError, match=r"state\.json: is damaged; give --overwrite to begin anew"):
+        Journal.resume(tmp_path)

@@ -123,6 +123,33 @@ def test_a_wrong_value_is_wrong_usage_and_names_the_option(
     assert list(tmp_path.iterdir()) == []
 
 
+COUNTS = {
+    *("--batches-at-once", "--bootstrap", "--budget-tokens", "--limit", "--max-row-bytes", "--max-tokens", "--rounds"),
+    *("--gpu-memory", "--rows", "--sample", "--seed", "--tokens", "--top"),
+}
+
+
+@pytest.mark.parametrize(("command", "option"), [pair for pair in options() if pair[1] in COUNTS])
+def test_a_number_that_nothing_could_be_is_wrong_usage(
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: str,
+    option: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(command, *NEEDED[command], option, "1" + 30 * "0") == 2
+    assert f"'{option}': " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_prefix_that_is_not_utf8_is_wrong_usage(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("score", ALPACA, "-o", tmp_path / "out.jsonl", "--prefix", "p\udcff") == 2
+    assert "'--prefix': has bytes that are not UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", [command for command in NEEDED if command not in {"export", "doctor"}])
 def test_an_input_that_is_missing_is_an_error_of_one_line(
     run: Callable[..., int],

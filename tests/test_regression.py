@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 
 from instructmining.fitting import regression
-from instructmining.fitting.regression import Projection
+from instructmining.fitting.regression import Projection, bootstrapped
 
 Values = NDArray[np.float64]
 
@@ -147,3 +147,12 @@ def test_the_condition_number_is_that_of_the_correlations_and_knows_no_units() -
     assert regression.condition_number(values) == pytest.approx(wanted, rel=1e-9)
     assert regression.condition_number(values * [1e-3, 1, 1e3, 7]) == pytest.approx(wanted, rel=1e-9)
     assert regression.condition_number(values[:, :1]) == 1.0
+
+
+def test_the_memory_of_a_bootstrap_does_not_grow_with_runs_and_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    values, target = rng.normal(size=(60, 4)), rng.normal(size=60)
+    at_once = bootstrapped(values, target, resamples=50, seed=5)
+    for cells in (1, 200, 1800):  # one at a time; three; several, and products at once
+        monkeypatch.setattr(regression, "_CELLS", cells)
+        np.testing.assert_allclose(bootstrapped(values, target, resamples=50, seed=5), at_once, rtol=1e-9)

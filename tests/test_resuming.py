@@ -11,7 +11,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import altered_bundle
 import numpy as np
@@ -499,3 +499,27 @@ def test_what_cannot_be_resumed_is_refused(
 ) -> None:
     assert run(*cut, *more) == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["longer", "touched"])
+def test_an_input_that_changes_while_it_is_scored_is_an_error_but_not_where_it_is_the_same(
+    run: Callable[..., int],
+    small_bundle: Path,
+    rows: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: str,
+) -> None:
+    write, begun = RunWriter.write, rows.read_bytes()
+
+    def and_then_change(*given: Any) -> None:  # noqa: ANN401 - passed on
+        write(*given)
+        rows.write_bytes(begun * 2 if content == "longer" else begun)
+        os.utime(rows, ns=(1, 1))
+
+    monkeypatch.setattr(RunWriter, "write", and_then_change)
+    out = rows.with_name("out.jsonl")
+    code = run("score", rows, "-o", out, "--bundle", small_bundle, "--device", "cpu", "--indicators", "mtld")
+    assert out.exists() == (content == "touched")
+    assert (code == 1) == (content == "longer")
+    assert ("was changed while it was read" in capsys.readouterr().err) == (content == "longer")

@@ -192,3 +192,9 @@ def test_a_rule_that_exists_is_kept_without_overwrite(tmp_path: Path) -> None:
     assert (tmp_path / "rule.json").read_text() == "mine"
     RANGED.save(tmp_path / "rule.json", overwrite=True)
     assert Rule.load(tmp_path / "rule.json").id == "mine"
+
+
+def test_a_prediction_beyond_all_numbers_has_a_reason() -> None:
+    rule = Rule("r", 0.0, {"mtld": 1e308, "ifd": -1e308})
+    values = columns(mtld=100.0, ifd=100.0)
+    assert rule.reasons(values, rule.predict(values)) == {0: "not a finite number"}

@@ -16,10 +16,13 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instructmining import selection
 from instructmining.errors import InputError, OutputError, SelectionError
 from instructmining.records import PREDICTION, Example, ScoredRow, SourceRow, Turn
+from instructmining.scored import ScoredRows
 from instructmining.selection import Selection, select
 from instructmining.selection.choices import Choice, Extras
+from instructmining.selection.ranking import Ranking, rank
 from instructmining.selection.subsets import random_rows
 from instructmining.writers import splice
 
@@ -411,6 +414,9 @@ def test_at_least_one_way_of_choosing_is_wanted(given: dict[str, str]) -> None:
         ({"where": ["mtld=3"]}, "condition 'mtld=3': wanted NAME OP VALUE"),
         ({"quotas": {"a": 1}}, "give group_by"),
         ({"group_by": "a", "quotas": {"a": -1}}, "quota of 'a' is -1, wanted at least 0"),
+        ({"top": 2**63}, "top is 9223372036854775808 .*, wanted at most 9223372036854775807"),
+        ({"group_by": "a", "quotas": {"a": 2**63}}, "quota of 'a' is .*, wanted at most"),
+        ({"where": ["mtld>0"] * 20_000}, "where has 20,000 conditions, wanted at most 10,000"),
     ],
 )
 def test_a_choice_out_of_range_is_a_selection_error(given: dict[str, float], message: str) -> None:
@@ -680,3 +686,34 @@ def test_without_out_the_rows_are_in_the_result(tmp_path: Path) -> None:
 def test_a_wrong_argument_is_named_with_what_was_wanted(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(SelectionError, match=message):
         select("not-there.jsonl", **arguments)  # type: ignore[arg-type]
+
+
+def test_a_file_that_changes_between_its_readings_is_an_error_and_leaves_nothing(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = scored_file(tmp_path, [0.1, 0.2, 0.3])
+    lines = scored.read_bytes().splitlines(keepends=True)
+
+    def and_then_reversed(source: ScoredRows, choice: Choice, *, by: str, descending: bool) -> Ranking:
+        found = rank(source, choice, by=by, descending=descending)
+        scored.write_bytes(b"".join(reversed(lines)) + b"\n")
+        return found
+
+    monkeypatch.setattr(selection, "rank", and_then_reversed)
+    with pytest.raises(InputError, match="was changed while it was read"):
+        select(scored, out, top=1)
+    assert not out.exists()
+
+
+def test_what_is_no_name_of_a_group_is_an_error(write_rows: Callable[..., Path], out: Path) -> None:
+    rows = write_rows({PREDICTION: 0.5, "text": "a"}, {PREDICTION: 0.5, "text": 1001 * "b"})
+    with pytest.raises(SelectionError, match="line 2: column 'text' has 1,001 characters, wanted a group's name"):
+        select(rows, out, top=1, group_by="text")
+
+
+def test_a_run_file_that_names_what_cannot_be_a_file_is_passed_over(tmp_path: Path, out: Path) -> None:
+    scored = scored_file(tmp_path, [0.1, 0.2])
+    run = {"rule": {"id": "a\0b", "digest": ""}, "settings": {}}
+    Path(f"{scored}.run.json").write_bytes(orjson.dumps(run))
+    found = select(scored, out, top=1, extras=Extras(explain=tmp_path / "why.jsonl"))
+    assert "names a rule that is not there" in found.remarks[0]

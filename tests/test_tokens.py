@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,6 +89,23 @@ def test_a_file_that_is_no_tokenizer_is_a_bundle_error_that_names_it(tmp_path: P
 def test_a_missing_tokenizer_is_a_bundle_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"gone\.json: not a tokenizer"):
         TextEncoder(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize(
+    ("altered", "message"),
+    [
+        ({"model": {"type": "WordLevel", "unk_token": "?", "vocab": {"a": 0}}}, "fails on a text: WordLevel error"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "not a tokenizer: Precompiled"),
+        ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}}}, "not a tokenizer: "),
+    ],
+)
+def test_a_tokenizer_that_fails_or_panics_is_a_bundle_error(
+    bpe: Trained, tmp_path: Path, altered: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(orjson.dumps(orjson.loads(bpe.path.read_bytes()) | altered))
+    with pytest.raises(BundleError, match=message):
+        TextEncoder(path).plain(["a text"])
 
 
 def test_a_special_token_has_its_id_and_an_unknown_one_is_a_bundle_error(bpe: Trained) -> None:
@@ -434,3 +453,50 @@ def test_a_piece_that_is_too_long_for_the_tokenizer_is_refused(bpe: Trained, mon
     bpe.encoder.check_length(["c" * 90])
     with pytest.raises(RowError, match="200 characters without a space are more than the 100 that the tokenizer"):
         bpe.encoder.check_length(["a", "\n" * 200])
+
+
+def literal(text: str) -> Pieces:
+    return (("literal", text),)
+
+
+LITERAL = Template(
+    {
+        "start>user": literal("### Question:\n"),
+        "user>assistant": literal("\n\n### Answer:\n"),
+        "assistant>user": literal("\n\n### Question:\n"),
+        "assistant>end": literal(""),
+    }
+)
+WORDS = st.lists(st.sampled_from(["cat", " mat", "\n", " ", "é", "7", ".", "###", " \n ", "rainbow"]), max_size=60)
+
+
+@given(WORDS, WORDS, st.integers(1, 3))
+@settings(deadline=None)
+def test_a_template_without_special_tokens_gives_the_tokens_of_the_whole_text(
+    bpe: Trained, question: list[str], answer: list[str], turns: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens_module, "_LONGEST_HEAD", 8)
+        patch.setattr(tokens_module, "_PART", 16)
+        texts = ["".join(question) or "q", "a" + "".join(answer)]
+        example = Example(tuple(Turn(("user", "assistant")[at % 2], texts[at % 2]) for at in range(2 * turns)), None)
+        parts = conversation(example, LITERAL)
+        (run,) = parts
+        assert isinstance(run, Run)
+        (found,) = TextEncoder(bpe.path).rendered([parts], max_tokens=100_000)
+    reference = Tokenizer.from_file(str(bpe.path))
+    reference.no_truncation()
+    reference.no_padding()
+    assert found.ids.tolist() == reference.encode(run.text, add_special_tokens=False).ids
+    assert bpe.text(found.ids[found.scored]).endswith(texts[1])
+
+
+def test_prompts_before_a_templates_words_are_not_remembered_and_long_ones_not_given_at_once(bpe: Trained) -> None:
+    encoder = TextEncoder(bpe.path)
+    tracemalloc.start()
+    for number in range(300):
+        example = Example((Turn("user", f"{number} " + 500 * "cat "), Turn("assistant", "mat")), None)
+        encoder.rendered([conversation(example, LITERAL)], max_tokens=64)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1 << 20

@@ -59,6 +59,7 @@ app.command()(bench)
 app.command()(doctor)
 
 
+_MOST_SHOWN = 4000  # characters of an error
 _READER_GONE = 141  # what a shell shows of a command that SIGPIPE ended
 
 
@@ -71,7 +72,7 @@ def run() -> int:
     try:
         code = app(prog_name=app.info.name, standalone_mode=False)
     except InstructMiningError as error:
-        echo(f"error: {error}", err=True)
+        echo(f"error: {_bounded(str(error))}", err=True)
         code = 1
     except typer.Exit as error:
         code = error.exit_code
@@ -82,8 +83,7 @@ def run() -> int:
     except BrokenPipeError:
         code = _READER_GONE
     except OSError as error:
-        # The engine names the file of its errors; what has no file is the stream that we write to.
-        echo(f"error: {error if error.filename else f'standard output: {error.strerror}'}", err=True)
+        echo(f"error: {_said_of(error)}", err=True)
         code = 1
     except Exception as error:
         if not _is_usage_error(error):
@@ -91,6 +91,20 @@ def run() -> int:
         error.show()  # type: ignore[attr-defined]
         code = 2
     return int(code or 0)
+
+
+def _said_of(error: OSError) -> str:
+    if error.filename:
+        return str(error)
+    if isinstance(error, FileNotFoundError):  # of os.getcwd(), which names no file
+        return "the current folder is gone; change to one that is there"
+    # The engine names the file of its errors; what has no file is the stream that we write to.
+    return f"standard output: {error.strerror}"
+
+
+def _bounded(text: str) -> str:
+    """A message with its middle left out where it holds a file's own words without end."""
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN // 2]} … {text[-_MOST_SHOWN // 2 :]}"
 
 
 def _is_usage_error(error: Exception) -> bool:

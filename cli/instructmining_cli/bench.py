@@ -17,7 +17,7 @@ from instructmining_cli.device_options import (
     acceleration,
 )
 from instructmining_cli.field_options import Format, Ignore, Map, field_options
-from instructmining_cli.option_checks import known_indicators, known_rule
+from instructmining_cli.option_checks import a_count, known_indicators, known_rule
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.terminal import echo
 from instructmining_cli.text_out import text_width
@@ -55,10 +55,17 @@ def bench(
     encoding: Encoding = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Take the first N rows; by default {_LIMIT['cpu']:,} ({_LIMIT['cuda']:,} on CUDA)."),
+        typer.Option(
+            min=1,
+            callback=a_count,
+            help=f"Take the first N rows; by default {_LIMIT['cpu']:,} ({_LIMIT['cuda']:,} on CUDA).",
+        ),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Score them N times; by default 3 times, or as often as 20 seconds allow.")
+        int | None,
+        typer.Option(
+            min=1, callback=a_count, help="Score them N times; by default 3 times, or as often as 20 seconds allow."
+        ),
     ] = None,
     json: Annotated[
         str | None, typer.Option(help="Write all figures to this file; - writes them to standard output, no table.")
@@ -130,7 +137,9 @@ def _put(figures: dict[str, object], where: str, files: Placement) -> None:
     """Raises OutputError where the file cannot be written."""
     import orjson
 
-    content = orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    from instructmining.reading.values import all_utf8
+
+    content = orjson.dumps(all_utf8(figures), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     if where == "-":
         echo(content.decode(), nl=False)
         return

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from instructmining_cli.option_checks import rows_out
+from instructmining_cli.option_checks import as_utf8, rows_out
 from instructmining_cli.text_out import Out, Overwrite, text_file
 
 
@@ -23,7 +23,7 @@ def compare(
     entered: Annotated[
         str | None, typer.Option(callback=rows_out, help="Write the rows of B that are not in A to this .jsonl.")
     ] = None,
-    prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
+    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
     overwrite: Overwrite = False,
 ) -> None:
     """Show how far the columns of two sets are apart, and how many rows entered and left.

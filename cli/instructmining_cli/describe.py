@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from instructmining_cli.option_checks import named_rule
+from instructmining_cli.option_checks import as_utf8, named_rule
 from instructmining_cli.terminal import echo
 from instructmining_cli.text_out import Out, Overwrite, text_file
 
@@ -18,7 +18,7 @@ def describe(
         typer.Option(help="csv: one line a set with its indicators' means, the table that fit reads but for its loss."),
     ] = "text",
     out: Out = None,
-    prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
+    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
     rule: Annotated[
         str | None,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from instructmining_cli.option_checks import known_device
+from instructmining_cli.option_checks import a_count, a_size, known_device
 
 if TYPE_CHECKING:
     from instructmining.sessions import Acceleration
@@ -23,6 +23,7 @@ BatchesAtOnce: TypeAlias = Annotated[
     int | None,
     typer.Option(
         min=1,
+        callback=a_count,
         help="Batches beside each other on a CPU; by default one a thread up to 8. 1 answers a single row soonest.",
     ),
 ]
@@ -30,6 +31,7 @@ BudgetTokens: TypeAlias = Annotated[
     int | None,
     typer.Option(
         min=1,
+        callback=a_count,
         help="Padded tokens of a batch; by default measured once on a long input and kept, by bundle and device.",
     ),
 ]
@@ -42,7 +44,13 @@ TensorRT: TypeAlias = Annotated[
 ]
 GpuMemory: TypeAlias = Annotated[
     float | None,
-    typer.Option("--gpu-memory", metavar="GIB", min=0.1, help="Most memory that one graph may take on a CUDA device."),
+    typer.Option(
+        "--gpu-memory",
+        metavar="GIB",
+        min=0.1,
+        callback=a_size,
+        help="Most memory that one graph may take on a CUDA device.",
+    ),
 ]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from instructmining.errors import ExportError
+from instructmining_cli.option_checks import a_count
 from instructmining_cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def export(
     only: Annotated[str | None, typer.Option(help="Of a preset's models, only this role.")] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(min=16, help="Longest text of a role; the model's own limit, at most 2048, by default."),
+        typer.Option(
+            min=16, callback=a_count, help="Longest text of a role; the model's own limit, at most 2048, by default."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace roles that the bundle has.")] = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from instructmining_cli.option_checks import a_count
 from instructmining_cli.terminal import echo
 from instructmining_cli.text_out import text_width
 
@@ -31,9 +32,9 @@ def fit(
         ),
     ] = "loo",
     bootstrap: Annotated[
-        int, typer.Option(min=0, help="Resamples of the runs for the bootstrap intervals; 0: none.")
+        int, typer.Option(min=0, callback=a_count, help="Resamples of the runs for the bootstrap intervals; 0: none.")
     ] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, callback=a_count, help="Of the resamples.")] = 0,
     id: Annotated[str | None, typer.Option(help="The rule's name; by default that of OUT.")] = None,
     reward_model: Annotated[
         str | None, typer.Option(help="Source id of the model behind the column reward; kept in the rule.")

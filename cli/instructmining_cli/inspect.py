@@ -10,7 +10,7 @@ import typer
 
 from instructmining_cli.device_options import DeviceName
 from instructmining_cli.field_options import Format, Ignore, Map, field_options
-from instructmining_cli.option_checks import known_indicators, known_rule
+from instructmining_cli.option_checks import a_count, as_utf8, known_indicators, known_rule
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.terminal import echo
 from instructmining_cli.text_out import text_width
@@ -40,14 +40,21 @@ def inspect(
     format: Format = None,
     map: Map = None,
     ignore: Ignore = None,
-    prefix: Annotated[str, typer.Option(help="Put before the name of each added column, as for score.")] = "",
+    prefix: Annotated[
+        str, typer.Option(callback=as_utf8, help="Put before the name of each added column, as for score.")
+    ] = "",
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest text of a model, as for score.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=16, callback=a_count, help="Longest text of a model, as for score.")
+    ] = None,
     sample: Annotated[
-        int, typer.Option(min=1, help="Rows to look at in all inputs together, and at least 20 of each.")
+        int,
+        typer.Option(min=1, callback=a_count, help="Rows to look at in all inputs together, and at least 20 of each."),
     ] = SAMPLE,
-    rows: Annotated[int, typer.Option("--rows", min=0, help="Show the texts of the first N.")] = SHOWN,
+    rows: Annotated[
+        int, typer.Option("--rows", min=0, callback=a_count, help="Show the texts of the first N.")
+    ] = SHOWN,
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show what an input holds: its format and why, the fields that are read and those that are not, bad rows, lengths.
@@ -103,6 +110,7 @@ def look(
     """
     import orjson
 
+    from instructmining.reading.values import all_utf8
     from instructmining_cli.inspect_report import as_json, report
     from instructmining_cli.inspecting import Asked, inspect_inputs
 
@@ -112,7 +120,7 @@ def look(
     found = inspect_inputs(files, fields, options, asked, sample=sample, shown=shown)
     expected_s, said = _expected(found, bundle, wanted.device)
     if json:
-        echo(orjson.dumps(as_json(found, expected_s=expected_s), option=orjson.OPT_INDENT_2).decode())
+        echo(orjson.dumps(all_utf8(as_json(found, expected_s=expected_s)), option=orjson.OPT_INDENT_2).decode())
         return
     for line in report(found, expected_s=expected_s, said_of_speed=said, width=text_width(None)):
         echo(line)

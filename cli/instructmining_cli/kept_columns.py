@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import orjson
 
@@ -14,6 +13,7 @@ from instructmining.reading.examples import ExampleReader
 from instructmining.records import COLUMNS, KNN_COLUMNS, PREDICTION
 from instructmining.rules import PRESETS
 from instructmining.scorer import Scorer
+from instructmining.smallfiles import read_small
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +105,16 @@ class KeptColumns:
 
 def _earlier_run(path: str) -> _EarlierRun:
     try:
-        run = orjson.loads(Path(f"{path}.run.json").read_bytes())
+        run = orjson.loads(read_small(f"{path}.run.json"))
     except (OSError, orjson.JSONDecodeError):
         run = {}
     found = [run.get(name) if isinstance(run, dict) else None for name in ("bundle", "rule")]
     bundle, rule = (value if isinstance(value, dict) else {} for value in found)
     identity = run.get("identity") if isinstance(run, dict) else None
     around = identity.get("knn") if isinstance(identity, dict) else None
-    return _EarlierRun(
-        path, bundle.get("digest"), repr(bundle.get("name")), rule.get("digest"), str(rule.get("id")), around
-    )
+    digests = [value.get("digest") for value in (bundle, rule)]
+    of_bundle, of_rule = (digest if isinstance(digest, str) else None for digest in digests)
+    return _EarlierRun(path, of_bundle, repr(bundle.get("name")), of_rule, str(rule.get("id")), around)
 
 
 def neighbours_as_json(around: Neighbourhood) -> dict[str, object]:

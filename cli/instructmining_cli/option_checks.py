@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+_LARGEST = 2**53  # a whole number that every reader of JSON takes as it is
+_MOST_GIB = 1 << 20
 _ALWAYS_KNOWN = frozenset({"auto", "cpu", "cuda"})
 
 
@@ -157,3 +159,38 @@ def a_number(value: float | None) -> float | None:
     if value is not None and math.isnan(value):
         raise typer.BadParameter("nan: wanted a number")
     return value
+
+
+def a_count(value: int | None) -> int | None:
+    """A whole number, or None.
+
+    Raises:
+        BadParameter: it is larger than anything that could be counted.
+    """
+    if value is not None and value > _LARGEST:
+        raise typer.BadParameter(f"wanted at most {_LARGEST}")
+    return value
+
+
+def a_size(value: float | None) -> float | None:
+    """A size in GiB, or None.
+
+    Raises:
+        BadParameter: no device has so much.
+    """
+    if value is not None and not value <= _MOST_GIB:
+        raise typer.BadParameter(f"{value}: wanted at most {_MOST_GIB}, in GiB")
+    return value
+
+
+def as_utf8(text: str) -> str:
+    """A text that goes into files.
+
+    Raises:
+        BadParameter: it has bytes that are not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise typer.BadParameter("has bytes that are not UTF-8") from error
+    return text

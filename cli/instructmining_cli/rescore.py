@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from instructmining_cli.option_checks import named_rule, rows_out
+from instructmining_cli.option_checks import as_utf8, named_rule, rows_out
 from instructmining_cli.terminal import echo
 from instructmining_cli.text_out import OUT_HELP
 
@@ -16,7 +16,7 @@ def rescore(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
     out: Annotated[str, typer.Option("-o", "--out", callback=rows_out, help=OUT_HELP)],
     rule: Annotated[str, typer.Option(callback=named_rule, help="paper-v1, paper-v3 or a JSON file.")],
-    prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
+    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
     """Predict by another rule, without a model: the prediction is replaced, or added, and all other bytes stay.

@@ -8,7 +8,8 @@ from typing import Any
 
 from instructmining import __version__
 from instructmining.batches import Batching
-from instructmining.errors import ResumeError
+from instructmining.errors import InputError, ResumeError
+from instructmining.filestates import State, state_of
 from instructmining.journal import SPOOLED, WRITTEN, Journal
 from instructmining.reading.examples import ExampleReader, input_digest
 from instructmining.reading.values import all_utf8
@@ -37,6 +38,24 @@ def identity_of(
     }
     found: dict[str, object] = all_utf8(identity)
     return found
+
+
+def check_inputs(identity: Mapping[str, Any], states: Sequence[tuple[str, State | None]]) -> None:
+    """Prove that the inputs are still those of the run; one is read again where it was touched alone.
+
+    Args:
+        identity: of the run.
+        states: when it began, of its inputs and of the files that are the neighbours.
+
+    Raises:
+        InputError: one is another.
+    """
+    for (path, state), digest in zip(states, [*identity["inputs"], *identity["knn_against"]], strict=True):
+        if state_of(path) != state and all_utf8(input_digest(path)) != digest:
+            raise InputError(
+                f"{path}: was changed while it was read: the rows in the partial folder are of both; give --overwrite "
+                "to begin anew when nothing writes it"
+            )
 
 
 def check_identity(kept: Mapping[str, object], identity: Mapping[str, object], out: str) -> None:

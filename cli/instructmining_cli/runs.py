@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from instructmining import __version__
 from instructmining.corpus import Neighbourhood
 from instructmining.errors import InstructMiningError
+from instructmining.names import few, short
 from instructmining.reading.examples import ExampleReader
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import all_utf8
@@ -221,7 +222,7 @@ class Run:
         for path, counts in self._unread().items():
             new = {name: rows for name, rows in counts.items() if (path, name) not in self._said_unread}
             if new:
-                listed = ", ".join(f"{name or '(no name)'}, {rows_of(rows)}" for name, rows in new.items())
+                listed = few([f"{short(name) or '(no name)'}, {rows_of(rows)}" for name, rows in new.items()])
                 self.say(f"{path}: not read: {listed}{f' {until}' if until else ''}")
                 self._said_unread |= {(path, name) for name in new}
 

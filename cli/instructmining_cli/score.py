@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -20,7 +20,7 @@ from instructmining_cli.device_options import (
 )
 from instructmining_cli.field_options import Format, Ignore, Map, StrictFields, field_options
 from instructmining_cli.inspect import Wanted, look
-from instructmining_cli.option_checks import known_indicators, known_rule, rows_out
+from instructmining_cli.option_checks import a_count, as_utf8, known_indicators, known_rule, rows_out
 from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.stopping import stopping
 from instructmining_cli.terminal import echo
@@ -32,6 +32,7 @@ _Neighbours: TypeAlias = tuple[_Search, _Metric, _Text, str | None, str | None] 
 
 if TYPE_CHECKING:
     from instructmining.corpus import Neighbourhood
+    from instructmining.filestates import State
     from instructmining.reading.examples import ExampleReader
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
@@ -100,13 +101,18 @@ def score(
     strict_fields: StrictFields = False,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    prefix: Annotated[str, typer.Option(help="Put before the name of each added column.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N rows only.")] = None,
-    max_row_bytes: Annotated[int, typer.Option(min=2, help="A longer row is rejected; in bytes, uncompressed.")] = 64
-    << 20,
+    prefix: Annotated[str, typer.Option(callback=as_utf8, help="Put before the name of each added column.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, callback=a_count, help="Take the first N rows only.")] = None,
+    max_row_bytes: Annotated[
+        int, typer.Option(min=2, callback=a_count, help="A longer row is rejected; in bytes, uncompressed.")
+    ] = 64 << 20,
     max_tokens: Annotated[
         int | None,
-        typer.Option(min=16, help="Longest text that a model is given; by default the limit of each in the bundle."),
+        typer.Option(
+            min=16,
+            callback=a_count,
+            help="Longest text that a model is given; by default the limit of each in the bundle.",
+        ),
     ] = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Of rows that were scored before, compute all columns again.")
@@ -129,6 +135,7 @@ def score(
     """
     from instructmining.bundle import Bundle
     from instructmining.corpus import Neighbourhood
+    from instructmining.filestates import state_of
     from instructmining.reading.examples import input_digest, read_examples
     from instructmining.records import SCORE_COLUMNS
     from instructmining.scorer import Scorer
@@ -153,6 +160,7 @@ def score(
         _check_resumable(inputs, out)
     inputs, skipped = expanded(inputs, out=out, say=_say)
     others, _ = expanded([knn_against] if knn_against else [], out=out, say=_say)
+    states = [(path, state_of(path)) for path in (*inputs, *others)]
     neighbours = (knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
     around = _neighbourhood(neighbours, inputs, options, fields)
     check_open_files()
@@ -217,21 +225,28 @@ def score(
         }
         run = Run(scorer, inputs, out, asked | settings, around, reader=reader, options=options)
         settings |= {"knn": neighbours_as_json(around), "knn_against": [input_digest(path) for path in others]}
-        _carry_out(run, reader, writer, identity_of(scorer, inputs, settings, origin), strict=strict)
+        _carry_out(run, reader, writer, identity_of(scorer, inputs, settings, origin), states, strict=strict)
     if run.rejected:
         raise typer.Exit(3)
 
 
 def _carry_out(
-    run: Run, reader: ExampleReader, writer: RunWriter, identity: Mapping[str, object], *, strict: bool
+    run: Run,
+    reader: ExampleReader,
+    writer: RunWriter,
+    identity: Mapping[str, object],
+    states: Sequence[tuple[str, State | None]],
+    *,
+    strict: bool,
 ) -> None:
     """Begin the run, or resume it, and put its files in place.
 
     Raises:
         ResumeError: what is to be resumed is of another run.
+        InputError: an input was changed meanwhile.
         InstructMiningError: it cannot be read, scored or written.
     """
-    from instructmining_cli.resuming import check_identity, restore
+    from instructmining_cli.resuming import check_identity, check_inputs, restore
 
     if writer.identity is not None:
         check_identity(writer.identity, identity, run.out)
@@ -246,6 +261,7 @@ def _carry_out(
         with run.display():
             run.say_room()
             _score(run, reader, writer, strict=strict)
+        check_inputs(identity, states)
         run.check_counts()
         writer.finish(run.as_json() | {"identity": identity})
         run.keep_speed()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,9 +10,11 @@ import typer
 from instructmining_cli.device_options import DeviceName
 from instructmining_cli.field_options import Format, Map, field_options
 from instructmining_cli.option_checks import (
+    a_count,
     a_distance,
     a_number,
     a_share,
+    as_utf8,
     conditions,
     named_rule,
     rows_out,
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 def select(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
     out: Annotated[str, typer.Option("-o", "--out", callback=rows_out, help=OUT_HELP)],
-    top: Annotated[int | None, typer.Option(min=1, help="Keep N rows; with --group-by N of each group.")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, callback=a_count, help="Keep N rows; with --group-by N of each group.")
+    ] = None,
     fraction: Annotated[
         float | None,
         typer.Option(
@@ -45,7 +48,9 @@ def select(
     tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Keep rows in order up to the first that would exceed this many tokens, all together."
+            min=1,
+            callback=a_count,
+            help="Keep rows in order up to the first that would exceed this many tokens, all together.",
         ),
     ] = None,
     max_loss: Annotated[
@@ -114,8 +119,8 @@ def select(
             help="Write as many rows at random, from all that have a value, to compare with.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of --random-baseline.")] = 0,
-    prefix: Annotated[str, typer.Option(help="The prefix that score was given.")] = "",
+    seed: Annotated[int, typer.Option(min=0, callback=a_count, help="Of --random-baseline.")] = 0,
+    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
     keep_scores: Annotated[bool, typer.Option("--keep-scores", help="Keep the added columns in the rows.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT and the other files.")] = False,
 ) -> None:
@@ -179,6 +184,8 @@ def _quotas(given: list[str]) -> dict[str, int]:
     """
     import orjson
 
+    from instructmining.smallfiles import read_small
+
     quotas: dict[str, int] = {}
     for text in given:
         group, equals, count = text.rpartition("=")
@@ -187,7 +194,7 @@ def _quotas(given: list[str]) -> dict[str, int]:
             continue
         wrong = f"--quota {text!r}: wanted GROUP=N or a JSON file of an object {{group: N}}"
         try:
-            of_file = orjson.loads(Path(text).read_bytes())
+            of_file = orjson.loads(read_small(text))
         except (OSError, orjson.JSONDecodeError) as error:
             raise typer.BadParameter(f"{wrong}: {error}") from error
         if not isinstance(of_file, dict) or not all(type(count) is int for count in of_file.values()):

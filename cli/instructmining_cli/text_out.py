@@ -15,6 +15,7 @@ import typer
 
 from instructmining_cli.terminal import echo
 
+_MOST_DIGITS = 9  # of the width of a terminal
 OUT_HELP = "OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output."
 Out: TypeAlias = Annotated[str | None, typer.Option("-o", "--out", help="A file; by default standard output.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
@@ -25,7 +26,7 @@ def text_width(target: Path | None) -> int | None:
     if target is not None:
         return None
     said = os.environ.get("COLUMNS", "")
-    if said.isdecimal() and int(said):
+    if said.isdecimal() and len(said) <= _MOST_DIGITS and int(said):
         return int(said)
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 

@@ -14,6 +14,7 @@ from instructmining.arguments import check_type
 from instructmining.digests import Digests
 from instructmining.errors import BundleError, MissingRoleError
 from instructmining.records import Joint, TurnRole
+from instructmining.smallfiles import read_small
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -226,7 +227,7 @@ def bundle_with(roles: Collection[str], folders: Iterable[str | Path]) -> Path |
 def foreign_files(folder: Path) -> list[str] | None:
     """The files in a bundle's folder that its manifest, of whatever version, does not name; None where it is none."""
     try:
-        manifest = orjson.loads((folder / MANIFEST).read_bytes())
+        manifest = orjson.loads(read_small(folder / MANIFEST))
     except (OSError, orjson.JSONDecodeError):
         return None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict) or "roles" not in manifest:
@@ -244,7 +245,7 @@ def export_command(roles: Iterable[str], out: str | Path) -> str:
 def _read_manifest(folder: Path) -> bytes:
     file = folder / MANIFEST
     try:
-        content = file.read_bytes()
+        content = read_small(file)
     except OSError as error:
         raise BundleError(f"{folder}: is not a bundle: {MANIFEST}: {error.strerror}") from error
     try:

@@ -13,22 +13,32 @@ from instructmining.writing.atomic import write_whole
 
 
 def cache_folder() -> Path:
-    """Where bundles and data are kept between runs: INSTRUCTMINING_CACHE, or the system's place for caches."""
-    chosen = os.environ.get("INSTRUCTMINING_CACHE")
-    return Path(chosen) if chosen else user_cache_path("instructmining")
+    """Where bundles and data are kept between runs: INSTRUCTMINING_CACHE, or the system's place for caches.
+
+    Raises:
+        OutputError: there is none, for a user without a home.
+    """
+    if chosen := os.environ.get("INSTRUCTMINING_CACHE"):
+        return Path(chosen)
+    try:
+        return user_cache_path("instructmining")
+    except RuntimeError as error:
+        raise OutputError(
+            "this user has no home folder to keep a cache in; name a folder for it: INSTRUCTMINING_CACHE"
+        ) from error
 
 
 def kept(name: str) -> bytes | None:
     """What :func:`keep` kept under a name; None where nothing is, or it cannot be read."""
     try:
         return (cache_folder() / name).read_bytes()
-    except OSError:
+    except (OSError, OutputError):
         return None
 
 
 def keep(name: str, content: bytes) -> None:
     """Keep something small; a cache that cannot be written costs only that it is found again."""
-    file = cache_folder() / name
     with suppress(OSError, OutputError):
+        file = cache_folder() / name
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
 import time
@@ -26,7 +27,7 @@ from instructmining.devices import Device, cpu_threads
 from instructmining.errors import RuleError
 from instructmining.indicators import CorpusIndicator
 from instructmining.knn.pools import pool_distances
-from instructmining.names import no_such
+from instructmining.names import no_such, short
 from instructmining.neighbours import estimate_seconds, neighbour_distances
 from instructmining.plans import DocumentText
 from instructmining.reading.formats import FieldOptions
@@ -98,7 +99,7 @@ class Pools:
     """Which rows are neighbours of which."""
 
     of: NDArray[np.int64]  # (rows,) number of each row's pool, −1 where it has none
-    names: Sequence[str | None]  # of the pools, for messages; None for one of all rows
+    names: Sequence[str | None]  # of the pools, for messages, long ones cut; None for one of all rows
     reasons: Mapping[int, str]  # row → why it has none
 
 
@@ -111,7 +112,8 @@ def pools_of(examples: Iterable[Example], settings: Neighbourhood) -> Pools | No
     """
     if settings.pool is None and settings.text != "prompt":
         return None
-    numbers: dict[str | None, int] = {}
+    numbers: dict[str | bytes | None, int] = {}
+    names: list[str | None] = []
     reasons: dict[int, str] = {}
     of = array("q")
     for row, example in enumerate(examples):
@@ -121,8 +123,18 @@ def pools_of(examples: Iterable[Example], settings: Neighbourhood) -> Pools | No
         elif settings.pool is not None and value is None:
             reasons[row] = f"the row has no field {settings.pool!r} to find its pool by"
         name = None if settings.pool is None else dumps(value, sort_keys=True).decode()
-        of.append(-1 if row in reasons else numbers.setdefault(name, len(numbers)))
-    return Pools(np.array(of, dtype=np.int64), list(numbers), reasons)
+        number = -1 if row in reasons else numbers.setdefault(_key(name), len(numbers))
+        if number == len(names):
+            names.append(None if name is None else short(name))
+        of.append(number)
+    return Pools(np.array(of, dtype=np.int64), names, reasons)
+
+
+def _key(name: str | None) -> str | bytes | None:
+    """The name of a pool, or in place of a long one its digest: a field may hold any text."""
+    if name is None or short(name) == name:
+        return name
+    return hashlib.blake2b(name.encode(), digest_size=32).digest()
 
 
 def siblings_of(examples: Iterable[Example]) -> NDArray[np.int64]:

@@ -72,6 +72,14 @@ def parts(text: str, size: int) -> Iterator[str]:
     yield text[begin:]
 
 
+def last_cut(text: str) -> int:
+    """The last place where every cutter may cut; 0 where there is none."""
+    at = text.rfind(" ")
+    while at > 0 and not "!" <= text[at - 1] <= "~":
+        at = text.rfind(" ", 0, at)
+    return max(at, 0)
+
+
 def takes_parts(tokenizer: Tokenizer) -> bool:
     """Whether :func:`parts` of a text, tokenized each alone, give the tokens of the whole.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from instructmining.bundle import FORMAT_VERSION, MANIFEST
 from instructmining.cache import cache_folder
-from instructmining.errors import BundleError
+from instructmining.errors import BundleError, OutputError
 
 _EXPORTER = "instructmining_export"
 _DEMO = f"demo-{version('instructmining')}-"
@@ -30,10 +30,11 @@ def cached_demo_bundle() -> Path | None:
 
     Beside an exporter only its own counts; where none is installed, the newest of this version.
     """
-    if _exporter() is not None:
-        place = demo_place()
-        return place if (place / MANIFEST).is_file() else None
-    built = [place for place in demo_places() if ".partial" not in place.name and (place / MANIFEST).is_file()]
+    try:
+        places = [demo_place()] if _exporter() is not None else demo_places()
+    except OutputError:  # there is no cache
+        return None
+    built = [place for place in places if ".partial" not in place.name and (place / MANIFEST).is_file()]
     return max(built, key=lambda place: ((place / MANIFEST).stat().st_mtime, place.name), default=None)
 
 

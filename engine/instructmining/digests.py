@@ -50,7 +50,7 @@ class Digests:
 
     def remember(self) -> None:
         """Keep what was read, where the cache can be written, and forget folders that are gone."""
-        if not self._changed:
+        if not self._changed or not _is_utf8(self._place):  # which JSON cannot hold
             return
         folders = {place: known for place, known in _remembered().items() if Path(place).is_dir()}
         keep(_NAME, orjson.dumps(folders | {self._place: self._known}))
@@ -64,3 +64,11 @@ def _remembered() -> dict[str, dict[str, object]]:
         return {}
     folders = found.items() if isinstance(found, dict) else ()
     return {place: known for place, known in folders if isinstance(known, dict)}
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -186,8 +186,10 @@ class Journal:
             state = orjson.loads(content)
             if state["version"] != _VERSION:
                 raise ResumeError(f"{path}: is of version {state['version']}; give --overwrite to begin anew")
+            if "crc" in state and state.pop("crc") != _crc_of(state):  # it is not in the oldest of this version
+                raise ResumeError(f"{path}: is damaged; give --overwrite to begin anew")
             return cls(folder, state["identity"], state["marks"], state["generation"], clock)
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ResumeError(f"{path}: is damaged; give --overwrite to begin anew") from error
 
     def __enter__(self) -> Self:
@@ -251,7 +253,13 @@ class Journal:
             "generation": self._generation,
             "marks": self.marks,
         }
+        state["crc"] = _crc_of(state)
         write_whole(self.folder / STATE, orjson.dumps(state, option=orjson.OPT_INDENT_2))
+
+
+def _crc_of(state: Mapping[str, object]) -> int:
+    """Tells a state from one that was altered, which could put in place what is not finished."""
+    return zlib.crc32(orjson.dumps(state, option=orjson.OPT_SORT_KEYS))
 
 
 def opened_at(path: Path, size: int) -> BinaryIO:

@@ -25,9 +25,13 @@ def no_such(kind: str, wanted: str | Sequence[str], there: Iterable[str], *, lis
     if not names:
         return f"{said}; there are none"
     suggestion = f"; did you mean {', '.join(map(repr, near))}?" if near else "."
+    return f"{said}{suggestion} There are: {listed or few(names)}"
+
+
+def few(names: Sequence[str]) -> str:
+    """Names one by one, of many the first, of long ones their beginning."""
     more = len(names) - _MOST_LISTED
-    shown = ", ".join(map(short, names[:_MOST_LISTED])) + (f" and {more} more" if more > 0 else "")
-    return f"{said}{suggestion} There are: {listed or shown}"
+    return ", ".join(map(short, names[:_MOST_LISTED])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def short(name: str) -> str:

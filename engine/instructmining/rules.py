@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from instructmining.arguments import check_type
 from instructmining.errors import RuleError
+from instructmining.smallfiles import read_small
 from instructmining.writing.atomic import Placement
 
 PRESETS = ("paper-v1", "paper-v3")
@@ -73,7 +74,7 @@ class Rule:
             if str(name) in PRESETS:
                 content = (resources.files("instructmining") / "rules" / f"{name}.json").read_bytes()
             else:
-                content = Path(name).read_bytes()
+                content = read_small(name)
         except OSError as error:
             raise RuleError(
                 f"rule {str(name)!r}: no preset ({', '.join(PRESETS)}) and no file: {error.strerror}"
@@ -113,7 +114,8 @@ class Rule:
             columns: one float64 (rows,) array per term, in raw units (lengths in tokens, UniEval in 0..1).
 
         Returns:
-            float64 (rows,), natural logarithm of a loss; NaN where a term is missing.
+            float64 (rows,), natural logarithm of a loss; NaN where a term is missing, not finite where one is
+            too large.
 
         Raises:
             RuleError: a term has no column.
@@ -121,7 +123,8 @@ class Rule:
         Source:
             Cao et al., arXiv 2307.06290; the version is in ``provenance``.
         """
-        return self.intercept + sum(self.contributions(columns).values(), start=np.zeros(()))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.intercept + sum(self.contributions(columns).values(), start=np.zeros(()))
 
     def reasons(self, columns: Mapping[str, NDArray[np.float64]], predicted: NDArray[np.float64]) -> dict[int, str]:
         """Why rows have no prediction, by row: which of the terms are undefined there.
@@ -130,10 +133,11 @@ class Rule:
             columns: as :meth:`predict` was given.
             predicted: what it gave, (rows,).
         """
-        return {
-            row: f"undefined: {', '.join(term for term in self.terms if np.isnan(columns[term][row]))}"
-            for row in np.flatnonzero(np.isnan(predicted)).tolist()
-        }
+        reasons = {}
+        for row in np.flatnonzero(np.isnan(predicted)).tolist():
+            undefined = [term for term in self.terms if np.isnan(columns[term][row])]
+            reasons[row] = f"undefined: {', '.join(undefined)}" if undefined else "not a finite number"
+        return reasons
 
     def contributions(self, columns: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
         """What each term adds to the prediction, float64 (rows,) by column; with the intercept they sum to it.
@@ -144,10 +148,11 @@ class Rule:
         missing = [column for column in self.terms if column not in columns]
         if missing:
             raise RuleError(f"rule {self.id!r} needs {', '.join(missing)}; the columns are {', '.join(columns)}")
-        return {
-            column: coefficient * np.asarray(columns[column], dtype=np.float64)
-            for column, coefficient in self.terms.items()
-        }
+        with np.errstate(over="ignore", invalid="ignore"):
+            return {
+                column: coefficient * np.asarray(columns[column], dtype=np.float64)
+                for column, coefficient in self.terms.items()
+            }
 
     def outside_range(self, means: Mapping[str, float]) -> tuple[OutOfRange, ...]:
         """Where a set lies beyond the runs that the rule was fitted on: there its prediction extrapolates.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from instructmining.arguments import check_type
 from instructmining.bundle import bundle_with, export_command
 from instructmining.errors import InputError, RuleError, SelectionError
+from instructmining.filestates import state_of
 from instructmining.indicators import roles_of
 from instructmining.names import no_such
 from instructmining.reading.arrow import read_once
@@ -24,10 +25,12 @@ from instructmining.reading.rows import Source, open_rows
 from instructmining.reading.values import dumps, loads
 from instructmining.records import COLUMNS, MARGIN, PAIR_COLUMNS, SCORE_COLUMNS, SIDES, Side, SourceRow
 from instructmining.rules import Rule
+from instructmining.smallfiles import read_small
 from instructmining.writers import added_names
 
 BLOCK_ROWS = 256  # the rows' own bytes are what a block costs
 BLOCK_BYTES = 64 << 20  # of these bytes; a block ends at the first of the two
+LARGEST = 1e100  # of numbers of which many squares are added
 _OPTIONS = ReadOptions(max_row_bytes=2**31 - 2)  # what score took and added its columns to is read, whatever its limit
 _COLUMNS = frozenset(SCORE_COLUMNS)
 _NUMBERS = frozenset({int, float, NoneType})
@@ -76,6 +79,8 @@ class ScoredRows:
         self.name = open_rows(source, _OPTIONS).path
         self.prefix = prefix
         self._source = source
+        self._state = state_of(self.path)
+        self._count: int | None = None  # rows, once all were read
         first = next(self.rows(), None)
         self.fields = tuple(first.fields) if first is not None else ()
         there = [field.removeprefix(prefix) for field in self.fields if field.startswith(prefix)]
@@ -87,16 +92,36 @@ class ScoredRows:
         self.names = tuple(name.removeprefix(prefix) if name in self._added else name for name in self.fields)
 
     def rows(self) -> Iterator[SourceRow]:
-        """All rows in order.
+        """All rows in order, the same each time.
 
         Raises:
-            InputError: the file cannot be read.
+            InputError: the file cannot be read, or was changed since it was first looked at.
             SelectionError: a line is not a row.
         """
-        for row in open_rows(self._source, _OPTIONS):
+        self.check_unchanged()
+        count = 0
+        for count, row in enumerate(open_rows(self._source, _OPTIONS), 1):
             if not isinstance(row, SourceRow):
                 raise SelectionError(f"{self.name}, line {row.line}: {row.reason}; wanted a file that score wrote")
+            if self._count is not None and count > self._count:
+                raise self._changed()
             yield row if self.path is not None else self._with_notes(row)
+        self.check_unchanged()
+        if self._count not in {None, count}:
+            raise self._changed()
+        self._count = count
+
+    def check_unchanged(self) -> None:
+        """Prove that the file is still the one that was first looked at.
+
+        Raises:
+            InputError: it is another, or it grew.
+        """
+        if state_of(self.path) != self._state:
+            raise self._changed()
+
+    def _changed(self) -> InputError:
+        return InputError(f"{self.name}: was changed while it was read; run this again when nothing writes the file")
 
     def _with_notes(self, row: SourceRow) -> SourceRow:
         """A table's row; in some tables the notes are JSON text, for want of a type for them."""
@@ -110,18 +135,27 @@ class ScoredRows:
             return row
         return replace(row, raw=dumps(fields), fields=fields)
 
-    def blocks(self, columns: Sequence[str]) -> Iterator[ScoredBlock]:
+    def blocks(self, columns: Sequence[str], *, largest: float = math.inf) -> Iterator[ScoredBlock]:
         """All rows in order, with some of their columns as numbers.
 
         Args:
             columns: names without prefix.
+            largest: number that is taken, whatever its sign.
 
         Raises:
             InputError: the file cannot be read.
-            SelectionError: a line is not a row, has no such column, or something other than a number in it.
+            SelectionError: a line is not a row, has no such column, or something other than such a number in it.
         """
         for taken in self.row_blocks():
-            yield ScoredBlock(taken, {column: self._numbers(taken, column) for column in columns})
+            block = ScoredBlock(taken, {column: self._numbers(taken, column) for column in columns})
+            for column, values in block.columns.items() if largest < math.inf else ():
+                if (too_large := np.abs(values) > largest).any():
+                    row = taken[int(too_large.argmax())]
+                    raise SelectionError(
+                        f"{row.source}, line {row.line}: column {self.field(column)!r} is "
+                        f"{values[too_large.argmax()]:g}, wanted a number between -{largest:g} and {largest:g}"
+                    )
+            yield block
 
     def row_blocks(self) -> Iterator[list[SourceRow]]:
         """All rows in order, some at a time.
@@ -178,7 +212,7 @@ class ScoredRows:
         if self.path is None:
             return None
         try:
-            run = orjson.loads(Path(f"{self.path}.run.json").read_bytes())
+            run = orjson.loads(read_small(f"{self.path}.run.json"))
         except (OSError, orjson.JSONDecodeError):
             return None
         bundle = run.get("bundle") if isinstance(run, dict) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,16 +16,19 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from instructmining.cuts import Cutter, cutter, joins, longest_part, parts, takes_parts
+from instructmining.cuts import Cutter, cutter, joins, last_cut, longest_part, parts, takes_parts
 from instructmining.errors import BundleError, RowError
 from instructmining.records import Part, Run, Special, Tokens
 
 MIN_PROMPT_TOKENS = 256  # what a long response leaves of its prompt; from the original reward model's code
+_FAILS = "the tokenizer fails on a text"
 Known: TypeAlias = dict[str, bytes]  # text → its ids, the bytes of int32
 _BYTES = 4  # of an id while all ids of a text are held; what a graph gets is int64
 MOST_PIECE = 1_000_000  # characters that a tokenizer is given at once; it takes some 200 bytes for each
 _PART = 1 << 17  # characters of a longer text that are tokenized at a time
 _SHORT = 48  # characters of a piece that is remembered
+_LONGEST_HEAD = 200  # characters of a template's words that are remembered
+_MOST_HEADS = 4096  # of these
 _MET = 1 << 18  # pieces remembered, some 50 MB; then it begins anew
 
 
@@ -41,15 +45,17 @@ class TextEncoder:
             BundleError: it cannot be read.
         """
         try:
-            content = path.read_bytes()
-            tokenizer = _prepared(Tokenizer.from_buffer(content))
-        except Exception as error:  # the Rust side raises the bare class
+            with _told(path, "not a tokenizer"):
+                content = path.read_bytes()
+                tokenizer = _prepared(Tokenizer.from_buffer(content))
+                inner = _inside_a_text(content)
+                inside = None if inner is None else _prepared(Tokenizer.from_buffer(inner))
+        except (OSError, ValueError) as error:
             raise BundleError(f"{path}: not a tokenizer: {error}") from error
         self._tokenizer = tokenizer
         self._cut = cutter(tokenizer)
         self._outer = _Pieces(tokenizer, self._cut)
-        inner = _inside_a_text(content)
-        self._inner = self._outer if inner is None else _Pieces(_prepared(Tokenizer.from_buffer(inner)), None)
+        self._inner = self._outer if inside is None else _Pieces(inside, None)
         self._heads: dict[str, bytes] = {}
         self._specials: dict[str, bytes] = {}
         self._path = path
@@ -90,9 +96,13 @@ class TextEncoder:
         Args:
             texts: as the user wrote them.
             known: remembers texts between calls, so that each is tokenized once.
+
+        Raises:
+            BundleError: the tokenizer cannot tokenize them.
         """
         known = {} if known is None else known
-        self._outer.encode(texts, known)
+        with _told(self._path, _FAILS):
+            self._outer.encode(texts, known)
         return [np.frombuffer(known[text], dtype=np.int32) for text in texts]
 
     def decoded(self, ids: NDArray[np.int64]) -> str:
@@ -112,8 +122,12 @@ class TextEncoder:
             texts: specials and runs of text in order.
             max_tokens: the model's limit.
             known: remembers texts between calls, so that each is tokenized once.
+
+        Raises:
+            BundleError: the tokenizer cannot tokenize them, or lacks a special token.
         """
-        encoded = iter(self._encoded([part for parts in texts for part in parts if isinstance(part, Run)], known))
+        with _told(self._path, _FAILS):
+            encoded = iter(self._encoded([part for parts in texts for part in parts if isinstance(part, Run)], known))
         return [self._join(parts, encoded, max_tokens) for parts in texts]
 
     def _encoded(self, runs: Sequence[Run], known: Known | None) -> list[_Encoded]:
@@ -157,11 +171,22 @@ class TextEncoder:
         return begin if begin == 0 or joins(run.text[:begin], run.text[begin:]) else None
 
     def _head(self, text: str) -> bytes:
-        """Ids of the template's words before a text that does not begin with whitespace."""
+        """Ids of what stands before a text that does not begin with whitespace: the template's words.
+
+        Where no special token parts them, other texts of the row stand before these words.
+        """
+        if len(text) > _LONGEST_HEAD and self._outer.takes_parts and (at := last_cut(text)):
+            of_front: Known = {}
+            self._outer.encode([text[:at]], of_front)
+            return of_front[text[:at]] + self._head(text[at:])
         ids = self._heads.get(text)
         if ids is None:
             both, letter = self._tokenizer.encode_batch_fast([text + "x", "x"], add_special_tokens=False)
-            ids = self._heads[text] = _as_bytes(both.ids[: -len(letter.ids)])
+            ids = _as_bytes(both.ids[: -len(letter.ids)])
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads = {}
+            if len(text) <= _LONGEST_HEAD:
+                self._heads[text] = ids
         return ids
 
     def _special(self, token: str) -> bytes:
@@ -197,6 +222,17 @@ class TextEncoder:
         return Tokens(ids[kept].astype(np.int64), np.flatnonzero(scored), truncated=True)
 
 
+@contextmanager
+def _told(path: Path, what: str) -> Iterator[None]:
+    """Errors of the Rust side, which raises the bare class, and its panics, which are no exceptions of Python's."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is Exception or type(error).__name__ == "PanicException":
+            raise BundleError(f"{path}: {what}: {error}; export the bundle again") from error
+        raise
+
+
 @dataclass(frozen=True, slots=True)
 class _Encoded:
     """The tokens of one run."""
@@ -211,7 +247,7 @@ class _Pieces:
     def __init__(self, tokenizer: Tokenizer, cut: Cutter | None) -> None:
         self._tokenizer = tokenizer
         self._cut = cut
-        self._takes_parts = cut is not None and takes_parts(tokenizer)
+        self.takes_parts = cut is not None and takes_parts(tokenizer)
         self._met: dict[str, bytes] = {}
 
     def encode(self, texts: Iterable[str], known: Known) -> None:
@@ -224,7 +260,7 @@ class _Pieces:
         for text in texts:
             if text in known or text in waiting:
                 continue
-            if self._takes_parts and len(text) > _PART:
+            if self.takes_parts and len(text) > _PART:
                 known[text] = self._in_parts(text)
                 met = self._met
                 find = met.__getitem__
@@ -258,8 +294,25 @@ class _Pieces:
 
     def with_offsets(self, runs: Sequence[Run]) -> list[_Encoded]:
         """Runs whose responses have to be looked for among their tokens."""
-        encodings = self._tokenizer.encode_batch([run.text for run in runs], add_special_tokens=False) if runs else []
-        return [_searched(run, encoding) for run, encoding in zip(runs, encodings, strict=True)]
+        whole = [run.text for run in runs if not self._is_long(run)]
+        encodings = iter(self._tokenizer.encode_batch(whole, add_special_tokens=False) if whole else [])
+        return [self._long(run) if self._is_long(run) else _searched(run, next(encodings)) for run in runs]
+
+    def _is_long(self, run: Run) -> bool:
+        return self.takes_parts and len(run.text) > _PART
+
+    def _long(self, run: Run) -> _Encoded:
+        """A long run, of which the tokenizer holds a part at a time."""
+        ids, begins, ends = bytearray(), array("q"), array("q")
+        at = 0
+        for part in parts(run.text, _PART // 2):
+            (encoding,) = self._tokenizer.encode_batch([part], add_special_tokens=False)
+            ids += _as_bytes(encoding.ids)
+            begins.extend(at + begin for begin, _ in encoding.offsets)
+            ends.extend(at + end for _, end in encoding.offsets)
+            at += len(part)
+        spans = [(bisect_right(ends, begin), bisect_left(begins, end)) for begin, end in run.responses]
+        return _Encoded(bytes(ids), tuple((first, max(first, last)) for first, last in spans))
 
 
 def _searched(run: Run, encoding: Encoding) -> _Encoded:

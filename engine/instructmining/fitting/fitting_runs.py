@@ -22,6 +22,7 @@ from instructmining.errors import FittingError, InputError
 from instructmining.names import no_such
 from instructmining.reading.values import utf8
 from instructmining.records import COLUMNS, PREDICTION, known_columns
+from instructmining.smallfiles import read_small
 
 LOSS = "loss"
 _LARGEST = 1e100  # of which the squares of a few can still be added
@@ -206,7 +207,7 @@ def _from_arrow(stream: ArrowStream) -> dict[str, list[object]]:
 def _from_csv(path: Path) -> _Table:
     name = utf8(path.name)
     try:
-        content = path.read_bytes()
+        content = read_small(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     try:
@@ -235,10 +236,12 @@ def _from_csv(path: Path) -> _Table:
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:
+    seen: set[str] = set()
     for number, name in enumerate(names):
         if not name:
             raise FittingError(f"{where}: column {number + 1} has no name")
-        if name in names[:number]:
+        if name in seen:
             raise FittingError(f"{where}: column {name!r} is there twice")
+        seen.add(name)
         if len(names) == 1 and any(separator in name for separator in ";\t"):
             raise FittingError(f"{where}: wanted cells separated by commas; the header is {name!r}")

@@ -18,6 +18,7 @@ Values: TypeAlias = NDArray[np.float64]
 _COLLINEAR = 1e-6  # what is left of a column of length 1 when those before it are taken out
 _DETERMINED = 1e-10  # 1 − leverage of a run that alone decides a coefficient
 _BLOCK = 1024  # resamples at a time
+_CELLS = 1 << 22  # most numbers of one of their arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,14 +265,18 @@ def bootstrapped(values: Values, target: Values, *, resamples: int, seed: int) -
     # In an orthonormal basis the products of a resample are well conditioned, whatever the columns are.
     basis, triangle = np.linalg.qr(np.column_stack([np.ones(runs), values]))
     size = basis.shape[1]
-    products = (basis[:, :, None] * basis[:, None, :]).reshape(runs, -1)
+    products = (basis[:, :, None] * basis[:, None, :]).reshape(runs, -1) if runs * size**2 <= _CELLS else None
     rng = np.random.default_rng(seed)
     found = [np.empty((0, size))]
-    for begin in range(0, resamples, _BLOCK):
-        block = min(_BLOCK, resamples - begin)
+    most = max(1, min(_BLOCK, _CELLS // max(runs, size**2)))
+    for begin in range(0, resamples, most):
+        block = min(most, resamples - begin)
         drawn = rng.integers(runs, size=(block, runs)) + runs * np.arange(block)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=block * runs).reshape(block, runs).astype(np.float64)
-        gram = (counts @ products).reshape(block, size, size)
+        if products is not None:
+            gram = (counts @ products).reshape(block, size, size)
+        else:
+            gram = np.stack([(basis * of[:, None]).T @ basis for of in counts])
         decided = np.linalg.eigvalsh(gram)[:, 0] > _DETERMINED
         right = (counts[decided] @ (basis * target[:, None]))[:, :, None]
         found.append(np.linalg.solve(gram[decided], right)[:, :, 0])

@@ -89,7 +89,7 @@ def select(  # noqa: PLR0913 - what Choice says may be said here by itself
         extras: what else is written.
 
     Raises:
-        InputError: the scored file cannot be read.
+        InputError: the scored file cannot be read, or was changed meanwhile.
         SelectionError: an argument is of another type or out of range, a line is not a row, or the rows lack a column
             or a group that is asked for.
         RowError: a row has no example that could be embedded, which ``distinct`` needs.
@@ -144,6 +144,7 @@ def select(  # noqa: PLR0913 - what Choice says may be said here by itself
             rows = tuple(map(loads, lines))
         elif str(out) != "-":
             files.write(out, lines)
+        source.check_unchanged()
         nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []
         remarks = (*nothing, *([remark] if remark else []), *_short_of_quota(ranking, choice))
         found = _selection(ranking, choice, source.field(by), remarks, rows)

@@ -10,13 +10,15 @@ from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType
 
-from instructmining.arguments import check_type
+from instructmining.arguments import check_type, shown
 from instructmining.errors import SelectionError
 from instructmining.rules import Rule
 from instructmining.selection.conditions import Condition
 from instructmining.selection.near_duplicates import Distinct
 
 check = partial(check_type, error=SelectionError)
+_MOST_CONDITIONS = 10_000  # each has two verdicts, and these are numbered in 16 bits
+_LARGEST = 2**63 - 1  # whole number that the selection file holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Choice:
     # Group → rows, in place of top and fraction; a group without one keeps what these say, and nothing without them.
     quotas: Mapping[str, int] = field(default_factory=dict)
     distinct: Distinct | None = None  # leave out rows too close to one that is better and kept
+    conditions: tuple[Condition, ...] = field(init=False, repr=False, compare=False)  # ``where``, read
 
     def __post_init__(self) -> None:
         """Check that there is a choice, and each part of it.
@@ -55,8 +58,8 @@ class Choice:
                 "give at least one of top, fraction, max_loss, tokens, where, quotas (--quota) and distinct"
             )
         for name, count in (("top", self.top), ("tokens", self.tokens)):
-            if count is not None and count < 1:
-                raise SelectionError(f"{name} is {count}, wanted at least 1")
+            if count is not None:
+                _check_range(name, count, least=1)
         if self.max_loss is not None and math.isnan(self.max_loss):
             raise SelectionError("max_loss is nan, wanted a number")
         if self.fraction is not None and not 0 < self.fraction <= 1:
@@ -64,9 +67,8 @@ class Choice:
         if self.quotas and self.group_by is None:
             raise SelectionError("quotas are of groups: give group_by (--group-by), the column whose values they name")
         for name, count in self.quotas.items():
-            if count < 0:
-                raise SelectionError(f"quota of {name!r} is {count}, wanted at least 0")
-        _ = self.conditions
+            _check_range(f"quota of {name!r}", count, least=0)
+        object.__setattr__(self, "conditions", tuple(map(Condition.parse, self.where)))
 
     def _check_types(self) -> None:
         check("top", self.top, (Integral, NoneType), wanted="a whole number of rows")
@@ -76,17 +78,14 @@ class Choice:
         check("group_by", self.group_by, (str, NoneType), wanted="the name of a column")
         check("distinct", self.distinct, (Distinct, NoneType), wanted="a Distinct, as Distinct(0.3, scorer)")
         check("where", self.where, (list, tuple), wanted="a list of conditions, as ['perplexity<=30']")
+        if len(self.where) > _MOST_CONDITIONS:
+            raise SelectionError(f"where has {len(self.where):,} conditions, wanted at most {_MOST_CONDITIONS:,}")
         for condition in self.where:
             check("where", condition, str, wanted="conditions as text, as 'perplexity<=30'")
         check("quotas", self.quotas, Mapping, wanted="a mapping of groups to rows, as {'science': 100}")
         for group, rows in self.quotas.items():
             check("quotas", group, str, wanted="groups as text")
             check(f"quota of {group!r}", rows, Integral, wanted="a whole number of rows")
-
-    @property
-    def conditions(self) -> tuple[Condition, ...]:
-        """``where``, read."""
-        return tuple(map(Condition.parse, self.where))
 
     def has_room(self, group: str) -> bool:
         """Whether anything says how many rows of a group are kept, or nothing limits groups."""
@@ -141,5 +140,11 @@ class Extras:
         check("random_baseline", self.random_baseline, (str, Path, NoneType), wanted="a path")
         check("rule", self.rule, (str, Path, Rule, NoneType), wanted="the name of a rule, a path or a Rule")
         check("seed", self.seed, Integral, wanted="a whole number")
-        if self.seed < 0:
-            raise SelectionError(f"seed is {self.seed}, wanted at least 0")
+        _check_range("seed", self.seed, least=0)
+
+
+def _check_range(name: str, count: int, *, least: int) -> None:
+    if count < least:
+        raise SelectionError(f"{name} is {count}, wanted at least {least}")
+    if count > _LARGEST:
+        raise SelectionError(f"{name} is {shown(count)}, wanted at most {_LARGEST}")

@@ -27,10 +27,11 @@ _COMPARISONS: Mapping[str, _Compare] = {
     ">": operator.gt,
 }
 _OF_TEXT = frozenset({"==", "!="})
-_FORM = re.compile(r"\s*([^<>=!]+?)\s*(<=|>=|==|!=|<|>)\s*(\S.*?)\s*", re.DOTALL)
+_FORM = re.compile(r"([^<>=!]+)(<=|>=|==|!=|<|>)(.+)", re.DOTALL)
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _QUOTED = re.compile(r"([\"'])(.*)\1", re.DOTALL)
 _NUMBERS = frozenset({int, float, type(None)})
+_SHOWN = 200  # characters of a condition in a message
 _EXACT = 2**53  # integers up to that are floats too
 
 
@@ -56,20 +57,20 @@ class Condition:
         """
         check_type("condition", text, str, wanted="text: NAME OP NUMBER", error=SelectionError)
         form = _FORM.fullmatch(text)
-        if form is None or form[3][0] in "<>=!":
+        column, comparison, value = (part.strip() for part in form.groups()) if form is not None else ("", "", "")
+        if not column or not value or value[0] in "<>=!":
             raise SelectionError(
-                f"condition {text!r}: wanted NAME OP VALUE with OP one of <, <=, >, >=, ==, != and VALUE a number or, "
-                "for == and !=, text"
+                f"condition {_short(text)!r}: wanted NAME OP VALUE with OP one of <, <=, >, >=, ==, != and VALUE a "
+                "number or, for == and !=, text"
             )
-        column, comparison, value = form.groups()
         quoted = _QUOTED.fullmatch(value)
         number = None if quoted else _finite(value)
         if comparison in _OF_TEXT:
             return cls(column, comparison, quoted[2] if quoted else value, number)
         if number is None:
             raise SelectionError(
-                f"condition {text!r}: {comparison} compares numbers, and {value!r} is none; text is compared with == "
-                "and != alone"
+                f"condition {_short(text)!r}: {comparison} compares numbers, and {_short(value)!r} is none; text is "
+                "compared with == and != alone"
             )
         return cls(column, comparison, _written(number), number)
 
@@ -120,6 +121,10 @@ def _are_floats(values: Sequence[object]) -> bool:
     if not kinds <= _NUMBERS:
         return False
     return int not in kinds or all(-_EXACT <= value <= _EXACT for value in values if type(value) is int)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _finite(text: str) -> int | float | None:

@@ -19,6 +19,7 @@ from instructmining.selection.choices import Choice
 from instructmining.selection.conditions import Condition
 from instructmining.selection.qualifying import LENGTHS, Verdict
 from instructmining.selection.ranking import Ranking
+from instructmining.smallfiles import read_small
 
 _TOLERANCE = 1e-6  # between the prediction in the file and the rule's, relative to 1 or the prediction
 
@@ -27,7 +28,7 @@ def rule_of_run(scored: Path) -> tuple[Rule | None, str]:
     """The rule that the run file beside a scored file names, and where there is none the reason."""
     path = Path(f"{scored}.run.json")
     try:
-        run = orjson.loads(path.read_bytes())
+        run = orjson.loads(read_small(path))
         named = run["rule"]
         if named is None:
             return None, f"{path} names no rule"

@@ -18,6 +18,7 @@ from instructmining.selection.choices import Choice
 
 LENGTHS = ("input_length", "output_length")
 _MOST_GROUPS = 100_000  # names that are held
+_LONGEST_GROUP = 1000  # characters of a name
 
 
 class Verdict(IntEnum):
@@ -141,8 +142,12 @@ def _set(verdicts: NDArray[np.int16], rows: NDArray[np.bool_], verdict: int) -> 
 
 def _group_name(row: SourceRow, field: str) -> str:
     value = row.fields.get(field)
-    if isinstance(value, str):
-        return value
     if isinstance(value, (dict, list)):
         raise SelectionError(f"{row.source}, line {row.line}: column {field!r} is not a single value to group by")
-    return dumps(value).decode()
+    name = value if isinstance(value, str) else dumps(value).decode()
+    if len(name) > _LONGEST_GROUP:
+        raise SelectionError(
+            f"{row.source}, line {row.line}: column {field!r} has {len(name):,} characters, wanted a group's name "
+            f"of at most {_LONGEST_GROUP:,}"
+        )
+    return name

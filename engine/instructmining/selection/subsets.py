@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,6 +11,7 @@ from instructmining.reading.members import without
 from instructmining.records import SCORE_COLUMNS, SourceRow
 from instructmining.scored import ScoredRows
 from instructmining.writers import added_names
+from instructmining.writing.temporary import in_temporary_folder, temporary_file
 
 
 def in_file_order(source: ScoredRows, rows: NDArray[np.int64]) -> Iterator[SourceRow]:
@@ -35,18 +35,24 @@ def in_order(
 
     Yields:
         The line on which a row begins, and its content.
+
+    Raises:
+        OutputError: the temporary folder does not take them.
     """
     ascending = np.argsort(rows, kind="stable")
     spans = np.zeros((len(rows), 3), dtype=np.int64)  # where it waits, how long it is, its line
-    with tempfile.TemporaryFile() as waiting:
+    with temporary_file() as waiting:
         at = 0
         for place, row in zip(ascending, in_file_order(source, rows[ascending]), strict=True):
             line = content(row)
             spans[place] = at, len(line), row.line
-            at += waiting.write(line)
+            with in_temporary_folder():
+                at += waiting.write(line)
         for begin, size, number in spans:
-            waiting.seek(begin)
-            yield int(number), waiting.read(size)
+            with in_temporary_folder():
+                waiting.seek(begin)
+                line = waiting.read(size)
+            yield int(number), line
 
 
 def random_rows(candidates: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:

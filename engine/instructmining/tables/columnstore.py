@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from io import BufferedRandom
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.errors import OutputError
+from instructmining.writing.temporary import in_temporary_folder, temporary_file
 
 CHUNK_ROWS = 1 << 16
 _BYTES = 8  # of a number
@@ -38,10 +38,10 @@ class ColumnStore:
         self._files: dict[str, BufferedRandom] = {}
         try:
             for name in self.names:
-                self._files[name] = self._open.enter_context(_temporary_file())
-        except OSError as error:
+                self._files[name] = self._open.enter_context(temporary_file())
+        except OutputError:
             self._open.close()
-            raise _temporary(error) from error
+            raise
 
     def __enter__(self) -> Self:
         """The store itself."""
@@ -62,11 +62,9 @@ class ColumnStore:
         Raises:
             OutputError: the disk does not take them.
         """
-        try:
+        with in_temporary_folder():
             for name, file in self._files.items():
                 file.write(columns[name].tobytes())
-        except OSError as error:
-            raise _temporary(error) from error
         self.rows += len(columns[self.names[0]]) if self.names else 0
 
     def put(self, name: str, values: NDArray[np.float64]) -> None:
@@ -75,18 +73,21 @@ class ColumnStore:
         Raises:
             OutputError: the disk does not take it.
         """
-        try:
+        with in_temporary_folder():
             self._files[name].write(values.tobytes())
-        except OSError as error:
-            raise _temporary(error) from error
         self.rows = len(values)
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """All of one column in memory, (rows,), free to be changed."""
+        """All of one column in memory, (rows,), free to be changed.
+
+        Raises:
+            OutputError: the disk does not take what is still to be written.
+        """
         values = np.empty(self.rows)
-        self._files[name].seek(0)
-        if self.rows:  # a view of nothing cannot be cast
-            self._files[name].readinto(values.data.cast("B"))
+        with in_temporary_folder():
+            self._files[name].seek(0)
+            if self.rows:  # a view of nothing cannot be cast
+                self._files[name].readinto(values.data.cast("B"))
         return values
 
     def known(self, name: str) -> NDArray[np.float64]:
@@ -101,14 +102,7 @@ class ColumnStore:
             count = min(CHUNK_ROWS, self.rows - begin)
             chunk = np.empty((count, len(names)))
             for place, name in enumerate(names):
-                self._files[name].seek(begin * _BYTES)
-                chunk[:, place] = np.frombuffer(self._files[name].read(count * _BYTES))
+                with in_temporary_folder():
+                    self._files[name].seek(begin * _BYTES)
+                    chunk[:, place] = np.frombuffer(self._files[name].read(count * _BYTES))
             yield chunk
-
-
-def _temporary_file() -> BufferedRandom:
-    return tempfile.TemporaryFile()
-
-
-def _temporary(error: OSError) -> OutputError:
-    return OutputError(f"{tempfile.gettempdir()}: {error.strerror}; TMPDIR names another folder for temporary files")

@@ -18,7 +18,7 @@ from instructmining.errors import SelectionError
 from instructmining.linefiles import check_row_file, row_file
 from instructmining.reading.rows import Source
 from instructmining.reading.values import dumps
-from instructmining.scored import ScoredRows
+from instructmining.scored import LARGEST, ScoredRows
 from instructmining.tables.columnstore import ColumnStore
 from instructmining.tables.distances import distances
 from instructmining.tables.matching import match
@@ -88,7 +88,7 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
         differing: where to write the rows that left and those that entered.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: a file cannot be read, or was changed meanwhile.
         SelectionError: a line is not a row, lacks a column of the first, or neither set has a column of ``score``'s.
         OutputError: a file exists, or cannot be written.
 
@@ -124,6 +124,7 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
                     for row, is_alone in zip(source.rows(), alone.tolist(), strict=True):
                         if is_alone:
                             stream.write(row.raw + b"\n")
+            source.check_unchanged()
         files.put()
     left, entered = int(matching.left.sum()), int(matching.entered.sum())
     return Comparison(counts[0], counts[1], len(digests[0]) - left, left, entered, columns)
@@ -132,7 +133,7 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
 def _read(source: ScoredRows, store: ColumnStore) -> NDArray[np.uint64]:
     """Put the columns into the store, and give a digest of each row's own fields, (rows,)."""
     digests = []
-    for block in source.blocks(store.names):
+    for block in source.blocks(store.names, largest=LARGEST):
         store.add(block.columns)
         contents = (dumps(source.own_fields(row), sort_keys=True) for row in block.rows)
         digests.append(b"".join([hashlib.blake2b(content, digest_size=8).digest() for content in contents]))

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from instructmining.arguments import shown
+from instructmining.bundle import ROLES
 from instructmining.errors import SelectionError
+from instructmining.names import few
 from instructmining.reading.rows import Source
 from instructmining.records import MARGIN, PREDICTION, SourceRow
 from instructmining.rules import OutOfRange, Rule
-from instructmining.scored import ScoredRows
+from instructmining.scored import LARGEST, ScoredRows
 from instructmining.tables.columnstore import ColumnStore
 from instructmining.tables.correlations import correlations, inflation
 from instructmining.tables.few_tokens import rows_on_few_tokens
@@ -97,7 +100,7 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
     chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
     if source.fields and not source.columns:
         raise SelectionError(
-            f"{source.name}: has no column that score adds; fields: {', '.join(source.fields)}; select "
+            f"{source.name}: has no column that score adds; fields: {few(source.fields)}; select "
             "--keep-scores keeps them (or were they written with another --prefix?)"
         )
     if chosen is not None:
@@ -107,7 +110,7 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
     with ColumnStore(tuple(dict.fromkeys(source.columns + terms)) if source.fields else ()) as store:
         truncation = Truncation(f"{prefix}truncated")
         few_tokens: Counter[str] = Counter()
-        for block in source.blocks(store.names):
+        for block in source.blocks(store.names, largest=LARGEST):
             store.add(block.columns)
             few_tokens.update(rows_on_few_tokens(block.columns))
             for row in block.rows:
@@ -145,9 +148,10 @@ class Truncation:
         roles = row.fields.get(self._column)
         if not roles:
             return
-        if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+        if not isinstance(roles, list) or not all(isinstance(role, str) and role in ROLES for role in roles):
             raise SelectionError(
-                f"{row.source}, line {row.line}: column {self._column!r} is {roles!r}, wanted a list of roles"
+                f"{row.source}, line {row.line}: column {self._column!r} is {shown(roles)}, wanted a list of "
+                f"roles, {', '.join(ROLES)}"
             )
         self.rows += 1
         self.roles.update(roles)
@@ -186,11 +190,11 @@ def _predicted(store: ColumnStore, rule: Rule | None) -> PredictedLoss | None:
     total, rows = 0.0, 0
     for chunk in store.chunks(tuple(rule.terms)):
         values = rule.predict(dict(zip(rule.terms, chunk.T, strict=True)))
-        values = values[~np.isnan(values)]
+        values = values[np.isfinite(values)]
         total, rows = total + float(values.sum()), rows + len(values)
     return PredictedLoss(
         rule=rule.id,
-        at_means=None if math.isnan(at_means) else at_means,
+        at_means=at_means if math.isfinite(at_means) else None,
         mean_of_rows=total / rows if rows else None,
         rows=rows,
         extrapolated=rule.outside_range(means),

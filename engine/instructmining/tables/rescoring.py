@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import orjson
 
+from instructmining.arguments import shown
 from instructmining.errors import SelectionError
 from instructmining.linefiles import check_row_file, row_file
 from instructmining.reading.examples import input_digest
@@ -116,8 +116,7 @@ def _predictions(source: ScoredRows, rows: Sequence[SourceRow], rule: Rule) -> l
     placed = [(row, side) for row in rows for side in source.sides(row)]
     owners, sides = [row for row, _ in placed], [side for _, side in placed]
     columns = {term: source.side_numbers(owners, sides, term) for term in rule.terms}
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite has no value, as when it is scored
-        predicted = rule.predict(columns)
+    predicted = rule.predict(columns)  # what is not finite has no value, as when it is scored
     reasons = rule.reasons(columns, predicted)
     of_rows = []
     chosen: tuple[float | None, str] = (None, "")
@@ -171,7 +170,7 @@ class _Edit:
         """Why columns are null; None where the row has no such column and needs none."""
         notes = row.fields.get(self._notes)
         if notes is not None and not isinstance(notes, dict):
-            raise SelectionError(f"{row.source}, line {row.line}: {self._notes!r} is {notes!r}, wanted an object")
+            raise SelectionError(f"{row.source}, line {row.line}: {self._notes!r} is {shown(notes)}, wanted an object")
         if notes is None and not reasons:
             return None
         return {name: why for name, why in (notes or {}).items() if name not in self._ours} | dict(reasons)

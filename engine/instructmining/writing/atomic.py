@@ -264,10 +264,16 @@ def check_place(target: Path, *, overwrite: bool) -> None:
     """
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name a file")
-    if target.exists() and not target.is_file():
+    if (target.exists() and not target.is_file()) or _is_of_the_system(target):
         raise OutputError(f"{target}: is a device or a pipe; name a file, or - for standard output")
     if os.path.lexists(target) and not overwrite:
         raise OutputError(f"{target}: exists; give --overwrite to replace it")
+
+
+def _is_of_the_system(target: Path) -> bool:
+    """Whether it is a name of a device or of an open stream, as /dev/stdout, which may lead to a file."""
+    folder = os.path.realpath(target.parent)
+    return os.name == "posix" and (folder == "/dev" or folder.startswith(("/dev/fd", "/proc/")))
 
 
 class _Read:
