@@ -274,6 +274,16 @@ def test_fields_that_are_ignored_take_no_role_and_are_not_named() -> None:
     assert parser.unread == {"id": 1}
 
 
+def test_fields_that_are_not_read_are_named_up_to_a_thousand() -> None:
+    parser = RowParser(SHAPES["alpaca"])
+    for number in range(1500):
+        fields = {"instruction": "a", "output": "b", f"a{number}": "text", f"b{number}": "text"}
+        parser.example(SourceRow("rows.jsonl", number + 1, 0, b"", fields))
+    assert len(parser.unread) == 1001
+    assert parser.unread["a499"] == parser.unread["b499"] == 1
+    assert parser.unread["(others)"] == 1000  # rows, not fields
+
+
 def test_strict_fields_stop_at_the_first_text_that_is_not_read() -> None:
     parser = RowParser(SHAPES["alpaca"], FieldOptions(unread="error", ignore=frozenset({"id"})))
     parser.example(row({"instruction": "a", "output": "b", "id": "d", "topic": ""}))

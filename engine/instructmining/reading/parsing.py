@@ -28,6 +28,8 @@ from instructmining.records import SIDES, Example, SourceRow, Turn
 
 _MOST_MESSAGES = 100_000  # remembered, where nothing says which tree a message is of
 _MOST_ASSIGNMENTS = 1000  # kept for rows of other fields
+_MOST_UNREAD = 1000  # fields that are not read, counted each by itself
+OTHERS = "(others)"  # in place of the names of those beyond
 
 
 def parse(row: SourceRow, name: FormatName) -> Example:
@@ -158,7 +160,8 @@ class RowParser:
                 f"{row.source}, line {row.line}: text that is not read, in {', '.join(names)} (format "
                 f"{self.shape.name}); --ignore {','.join(names)} leaves it out"
             )
-        self.unread.update(names)
+        kept = (name if name in self.unread or len(self.unread) < _MOST_UNREAD else OTHERS for name in names)
+        self.unread.update(dict.fromkeys(kept, 1))
 
 
 def _is_said(value: object, said: Collection[str], keys: TurnKeys) -> bool:
