@@ -1,4 +1,4 @@
-"""Files made to fill memory or to take for ever: how much `score` takes to read or refuse each, lengths only.
+"""Files made to fill memory or to take for ever: how much `score` takes to read or refuse each, without models.
 
     python benchmarks/hostile.py BUNDLE
 
@@ -68,6 +68,18 @@ def large_cell(path: Path) -> None:
     pq.write_table(pa.table({"instruction": ["a", "b"], "output": ["word " * (50 * MB // 5), "good"]}), path)
 
 
+def long_rows(count: int, megabytes: int, word: str) -> Callable[[Path], None]:
+    """Rows of so many megabytes of words, few of which are in another row."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            for number in range(count):
+                part = "".join(f"{word}{number}x{of} " for of in range(500)).encode()
+                repeat(file, ((OPEN, 1), (part, megabytes * 1_000_000 // len(part)), (END, 1)))
+
+    return write
+
+
 def many_fields(path: Path) -> None:
     fields = ", ".join(f'"field{number}": "text"' for number in range(100_000))
     path.write_bytes(OPEN + b'b", ' + fields.encode() + b"}\n" + GOOD)
@@ -78,6 +90,9 @@ FILES: list[tuple[str, str, Callable[[Path], None]]] = [
     ("zstd, one line of 768 MiB inside", "bomb.jsonl.zst", zstd_bomb),
     ("gzip, one line of 768 MiB inside", "bomb.jsonl.gz", gzip_bomb),
     ("one line of 300 MB, then a good one", "line.jsonl", lines((b"a", 300_000_000), (b"\n", 1), (GOOD, 1))),
+    ("250 rows of 8 MB of words", "rows.jsonl", long_rows(250, 8, "word")),
+    ("16 rows of 31 MB of words", "rows.jsonl", long_rows(16, 31, "word")),
+    ("10 rows of 31 MB of words and emoji", "rows.jsonl", long_rows(10, 31, "w\u00f6rd\U0001f600")),
     ("a row of 60 MB of words", "words.jsonl", lines((OPEN, 1), (b"word ", 12_000_000), (END, 1))),
     (
         "a row of 16 MB of letters without a space",
@@ -120,7 +135,7 @@ def measured(path: Path, bundle: str) -> str:
     out = path.with_name("out.jsonl")
     command = [sys.executable, "-m", "instructmining", "score", str(path), "-o", str(out), "--bundle", bundle]
     begin = time.monotonic()
-    process = subprocess.Popen([*command, "--indicators", "output_length"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--indicators", "output_length,mtld"], stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     elapsed = time.monotonic() - begin

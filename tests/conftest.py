@@ -25,6 +25,9 @@ from instructmining_export.graphs.decoder import GatedDecoder
 from instructmining_export.graphs.encoder import PostNormEncoder
 from instructmining_export.graphs.tape import Weights, save
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs; what they start would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 CORPUS = [
     "user\nName a colour.",
     "assistant\nGreen is a colour, and so are blue and red.",
