@@ -13,7 +13,7 @@ import torch
 import transformers as hf
 from transformers import PreTrainedModel
 
-from instructmining.cache import cache_folder
+from instructmining.writing.cache import cache_folder
 
 Output: TypeAlias = Literal["nll", "embedding", "reward", "yes"]  # what the role's graph gives
 

@@ -29,10 +29,10 @@ from export_families import TINY, WORDS, Output, Subject, subjects
 from export_peers import NO, TASKS, YES, Step, our_step, stock_step, transformers_step
 from numpy.typing import NDArray
 
-from instructmining.batches import batches
 from instructmining.bundle import PRECISIONS
-from instructmining.devices import cpu_threads
-from instructmining.records import Batch, Tokens
+from instructmining.inference.batching import batches
+from instructmining.inference.devices import cpu_threads
+from instructmining.types import Batch, Tokens
 from instructmining_export import families, originals
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5

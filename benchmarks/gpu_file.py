@@ -17,7 +17,7 @@ from gpu_models import SUBJECTS, TINY
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from instructmining.bundle import RoleName
-from instructmining.devices import Device
+from instructmining.inference.devices import Device
 from instructmining_export import templates
 from instructmining_export.bundles import BundleWriter, RoleEntry
 

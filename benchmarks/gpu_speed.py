@@ -38,12 +38,12 @@ import transformers
 from gpu_models import SUBJECTS, TINY, Output, Peer, Step, Subject, export_graph, make_checkpoint
 from numpy.typing import NDArray
 
-from instructmining.batches import batches
-from instructmining.devices import Device, choose_devices, cuda_problem
 from instructmining.errors import DeviceError
-from instructmining.execution import Executor, Job
-from instructmining.records import Batch, Tokens
-from instructmining.sessions import Acceleration
+from instructmining.inference.batching import batches
+from instructmining.inference.devices import Device, choose_devices, cuda_problem
+from instructmining.inference.executor import Executor, Job
+from instructmining.inference.sessions import Acceleration
+from instructmining.types import Batch, Tokens
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

@@ -19,11 +19,11 @@ import host_path_rows
 import numpy as np
 import zeros
 
-from instructmining.batches import batches
 from instructmining.bundle import Bundle
-from instructmining.devices import choose_devices
-from instructmining.records import Tokens
-from instructmining.sessions import GraphSession
+from instructmining.inference.batching import batches
+from instructmining.inference.devices import choose_devices
+from instructmining.inference.sessions import GraphSession
+from instructmining.types import Tokens
 from instructmining_cli.demo_bundle import demo_bundle
 
 INDICATORS = "perplexity,reward,output_length,mtld"

@@ -23,10 +23,10 @@ import host_path_rows
 import zeros
 
 from instructmining import Scorer, Statistics, read_examples
-from instructmining.batches import Batching
 from instructmining.bundle import ROLES
-from instructmining.cache import cache_folder
-from instructmining.writers import RunWriter
+from instructmining.inference.batching import Batching
+from instructmining.writing.cache import cache_folder
+from instructmining.writing.run_writer import RunWriter
 
 INDICATORS = "perplexity,reward,output_length"
 OTHER = "ours, in a CPU's small batches"  # a graph's call costs 0.2 ms even where it gives zeros

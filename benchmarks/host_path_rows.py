@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from instructmining.cache import cache_folder
+from instructmining.writing.cache import cache_folder
 from instructmining_export.demo.data import fetch
 
 

@@ -19,8 +19,8 @@ from rounds import say
 from tokenizers import Tokenizer
 
 from instructmining import Rule
-from instructmining.cache import cache_folder
-from instructmining.devices import cpu_threads
+from instructmining.inference.devices import cpu_threads
+from instructmining.writing.cache import cache_folder
 from instructmining_cli.demo_bundle import demo_bundle
 from instructmining_export.demo.data import fetch
 from instructmining_export.demo.preset import GGUF

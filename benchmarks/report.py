@@ -15,8 +15,8 @@ from typing import Any
 
 from lines import Entry, Line, Run
 
-from instructmining.devices import Device
-from instructmining.hardware import device_name
+from instructmining.inference.devices import Device
+from instructmining_cli.hardware import device_name
 
 ROOT = Path(__file__).parents[1]
 MARKS = ("<!-- speed -->", "<!-- /speed -->")

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from instructmining import Rule
-from instructmining.cache import cache_folder
-from instructmining.tables.aligning import aligned
+from instructmining.scored.aligning import aligned
+from instructmining.writing.cache import cache_folder
 from instructmining_export.demo.data import fetch
 
 ROWS = 200

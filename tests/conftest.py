@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from instructmining.bundle import RoleName
-from instructmining.cache import cache_folder
+from instructmining.writing.cache import cache_folder
 from instructmining_cli.demo_bundle import demo_bundle
 from instructmining_cli.main import main
 from instructmining_export import templates

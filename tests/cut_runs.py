@@ -16,9 +16,10 @@ from itertools import count
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from instructmining import journal, scorer
-from instructmining.batches import Batching
-from instructmining.writers import RunWriter
+from instructmining.inference.batching import Batching
+from instructmining.scorer import scorer
+from instructmining.writing import journal
+from instructmining.writing.run_writer import RunWriter
 from instructmining_cli.main import main
 
 CUT = -signal.SIGKILL
@@ -27,7 +28,9 @@ _COMMIT_S = 0.02  # in place of seconds: many commits, so that many kills meet o
 _START_S = 30.0
 _MOST_RUNS = 100
 _FORKING = multiprocessing.get_context("forkserver")  # which has no threads that a fork would lose
-_FORKING.set_forkserver_preload(["instructmining.scorer", "instructmining_cli.score", "instructmining_cli.resuming"])
+_FORKING.set_forkserver_preload(
+    ["instructmining.scorer.scorer", "instructmining_cli.score", "instructmining_cli.resuming"]
+)
 
 
 def small_batching(kind: str, roles: list[str], *, budget_tokens: int | None = None) -> Batching:  # noqa: ARG001

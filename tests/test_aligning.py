@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from instructmining.tables.aligning import aligned, shortened, wrapped
+from instructmining.scored.aligning import aligned, shortened, wrapped
 
 ROWS = [["", "first", "second", "third"], ["a", "1", "22", "333"], ["bb", "4", "5", "6"]]
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instructmining import approximate
-from instructmining.approximate import approximate_distances
-from instructmining.candidates import Products
 from instructmining.errors import InstructMiningError
-from instructmining.neighbours import neighbour_distances
+from instructmining.knn import hnsw as approximate
+from instructmining.knn.exact import neighbour_distances
+from instructmining.knn.hnsw import approximate_distances
+from instructmining.knn.tiles import Products
 
 with_library = pytest.mark.skipif(
     not approximate.available(), reason="needs faiss: pip install 'instructmining[knn]' in this environment"

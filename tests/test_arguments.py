@@ -28,7 +28,6 @@ from instructmining import (
     select,
     to_arrow,
 )
-from instructmining.arguments import shown
 from instructmining.errors import (
     BundleError,
     FittingError,
@@ -38,6 +37,7 @@ from instructmining.errors import (
     RuleError,
     SelectionError,
 )
+from instructmining.errors.arguments import shown
 
 ROWS = [{"output": "a", "mtld": 1.0}]
 USER = Turn("user", "a")

@@ -27,8 +27,8 @@ from instructmining.reading.arrow import TableRows
 from instructmining.reading.examples import read_examples
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import Source, open_rows
-from instructmining.records import Reject, RowOrReject, SourceRow
-from instructmining.scored import ScoredRows
+from instructmining.scored.scored_file import ScoredRows
+from instructmining.types import Reject, RowOrReject, SourceRow
 
 ALPACA = pa.table({"instruction": ["a", "b", "c"], "input": ["", "x", ""], "output": ["d", "e", "f"]})
 VIEWS = pa.struct([("a", pa.list_view(pa.int8())), ("t", pa.timestamp("ns"))])

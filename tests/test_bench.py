@@ -7,7 +7,8 @@ from pathlib import Path
 import altered_bundle
 import pytest
 
-from instructmining import Bundle, __version__, throughput
+from instructmining import Bundle, __version__
+from instructmining_cli import throughput
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ROWS = EXAMPLES / "alpaca.json"
@@ -18,8 +19,8 @@ OPTIONS = ("--indicators", "perplexity,reward,mtld", "--device", "cpu")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few calls; the peak is measured as it is."""
     monkeypatch.setattr(throughput, "_LATENCY_S", 0.0)
-    monkeypatch.setattr("instructmining.peaks.SHAPES", {"cpu": ((128, 256),)})
-    monkeypatch.setattr("instructmining.peaks._SHAPE_S", 0.01)
+    monkeypatch.setattr("instructmining_cli.peaks.SHAPES", {"cpu": ((128, 256),)})
+    monkeypatch.setattr("instructmining_cli.peaks._SHAPE_S", 0.01)
 
 
 @pytest.fixture

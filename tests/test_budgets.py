@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from test_measuring import CONVERSATIONS, DOCUMENTS, EXAMPLE, RESPONSES, part, text
 
-from instructmining.batches import Batching
-from instructmining.budgets import calibrated, one_budget
-from instructmining.devices import Device
-from instructmining.execution import Done, Executor, Job
-from instructmining.windows import Window
+from instructmining.inference.batching import Batching
+from instructmining.inference.calibration import calibrated, one_budget
+from instructmining.inference.devices import Device
+from instructmining.inference.executor import Done, Executor, Job
+from instructmining.tokenizing.windows import Window
 
 BATCHING = Batching(512, {"perplexity": 100, "embedding": 100}, width_multiple=1)
 

@@ -12,8 +12,8 @@ from altered_bundle import Manifest
 
 from instructmining.bundle import FORMAT_VERSION, Bundle, Template
 from instructmining.errors import BundleError
-from instructmining.prompts import conversation
-from instructmining.records import Example
+from instructmining.tokenizing.templates import conversation
+from instructmining.types import Example
 
 DATA = "perplexity/model.onnx.data"
 

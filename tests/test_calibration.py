@@ -8,8 +8,8 @@ import pytest
 from conftest import SMALL_DECODER, random_weights
 from numpy.typing import NDArray
 
-from instructmining.batches import batches
-from instructmining.records import Tokens
+from instructmining.inference.batching import batches
+from instructmining.types import Tokens
 from instructmining_export import calibration
 from instructmining_export.calibration import Calibration, calibrate
 from instructmining_export.graphs import causal

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from instructmining import candidates
-from instructmining.candidates import Candidates, Checkpoint, Products, largest_products, tiles_of
 from instructmining.errors import DeviceError
+from instructmining.knn import tiles as candidates
+from instructmining.knn.tiles import Candidates, Checkpoint, Products, largest_products, tiles_of
 
 
 def numpy_products(queries: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:

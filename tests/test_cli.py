@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from instructmining import writers
-from instructmining.devices import cuda_problem
 from instructmining.errors import OutputError
+from instructmining.inference.devices import cuda_problem
+from instructmining.writing import run_writer as writers
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from instructmining import Example, Rule
-from instructmining.columns import part, predict, row_columns, rows_of
 from instructmining.indicators import INDICATORS
-from instructmining.records import Column, EarlierScores, LikelihoodSums, Measurements, Reject, ScoredWindow
+from instructmining.indicators.columns import part, predict, row_columns, rows_of
+from instructmining.types import Column, EarlierScores, LikelihoodSums, Measurements, Reject, ScoredWindow
 
 EXAMPLES = [Example.of(f"question {number}", "an answer") for number in range(3)]
 

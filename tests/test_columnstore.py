@@ -8,8 +8,8 @@ import pytest
 from file_limits import no_file_over
 
 from instructmining.errors import OutputError
-from instructmining.tables import columnstore
-from instructmining.tables.columnstore import ColumnStore
+from instructmining.scored import column_store as columnstore
+from instructmining.scored.column_store import ColumnStore
 
 
 def test_columns_come_back_whole_known_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

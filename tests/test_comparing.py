@@ -14,9 +14,9 @@ from scipy import stats
 
 from instructmining import Differing, compare
 from instructmining.errors import InputError, OutputError, SelectionError
-from instructmining.selection import Choice, select
-from instructmining.tables import comparing
-from instructmining.tables.matching import Matching, match
+from instructmining.scored import compare as comparing
+from instructmining.scored.matching import Matching, match
+from instructmining.scored.selection import Choice, select
 
 Run = Callable[..., int]
 

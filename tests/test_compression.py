@@ -22,7 +22,7 @@ from pyarrow import feather
 from instructmining.errors import InputError
 from instructmining.reading.examples import read_examples
 from instructmining.reading.rows import open_rows
-from instructmining.records import Reject
+from instructmining.types import Reject
 
 ROWS = 5000
 ROW = {"instruction": "Name a colour that is not green.", "output": "Blue, red and yellow are others."}

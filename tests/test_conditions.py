@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from instructmining.errors import SelectionError
-from instructmining.records import SourceRow
-from instructmining.selection.conditions import Condition
+from instructmining.scored.selection.conditions import Condition
+from instructmining.types import SourceRow
 
 
 def rows(values: Sequence[object], name: str) -> list[SourceRow]:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from instructmining import Statistics
-from instructmining import corpus as corpus_module
-from instructmining.corpus import Neighbourhood, NeighbourSearch, Pools, pools_of, siblings_of
-from instructmining.devices import Device
 from instructmining.errors import DeviceError, InstructMiningError, RuleError
 from instructmining.indicators import CorpusIndicator
-from instructmining.records import Example, SourceRow, Turn
+from instructmining.inference.devices import Device
+from instructmining.knn import search as corpus_module
+from instructmining.knn.search import Neighbourhood, NeighbourSearch, Pools, pools_of, siblings_of
+from instructmining.types import Example, SourceRow, Turn
 
 KNN_1 = CorpusIndicator("knn_1", ("embedding",), k=1)
 KNN_6 = CorpusIndicator("knn_6", ("embedding",), k=6)

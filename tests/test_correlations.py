@@ -13,9 +13,9 @@ from scipy import stats
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 from statsmodels.tools.tools import add_constant
 
-from instructmining.tables import columnstore
-from instructmining.tables.columnstore import ColumnStore
-from instructmining.tables.correlations import Correlations, correlations, inflation, ranks
+from instructmining.scored import column_store as columnstore
+from instructmining.scored.column_store import ColumnStore
+from instructmining.scored.correlations import Correlations, correlations, inflation, ranks
 
 
 def stored(columns: Mapping[str, Sequence[float] | NDArray[np.float64]]) -> ColumnStore:

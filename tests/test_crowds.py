@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from instructmining import neighbours
-from instructmining.candidates import Products
 from instructmining.knn import crowds
-from instructmining.neighbours import neighbour_distances
+from instructmining.knn import exact as neighbours
+from instructmining.knn.exact import neighbour_distances
+from instructmining.knn.tiles import Products
 
 
 def unit(values: NDArray[np.float64]) -> NDArray[np.float32]:

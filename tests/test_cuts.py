@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.pre_tokenizers import PreTokenizer
 
-from instructmining.cuts import Cutter, cutter, joins
+from instructmining.tokenizing.pretokenize import Cutter, cutter, joins
 
 CORPUS = [
     "The cat sat on the mat; the dog ate the bone.\n\nIt's 12 o'clock, and they'll say: \"No!\"\n",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from instructmining.demo_cache import demo_place
+from instructmining.bundle.demo import demo_place
 from instructmining_cli import demo_bundle
 from instructmining_export.demo import preset
 from instructmining_export.roles import Settings

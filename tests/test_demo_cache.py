@@ -11,11 +11,11 @@ import pytest
 
 import instructmining_export
 from instructmining import __version__
-from instructmining import cache as cache_module
 from instructmining.bundle import FORMAT_VERSION
-from instructmining.cache import cache_folder
-from instructmining.demo_cache import cached_demo_bundle, demo_folder, demo_place
+from instructmining.bundle.demo import cached_demo_bundle, demo_folder, demo_place
 from instructmining.errors import BundleError, OutputError
+from instructmining.writing import cache as cache_module
+from instructmining.writing.cache import cache_folder
 
 
 @pytest.fixture(autouse=True)

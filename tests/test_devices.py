@@ -9,9 +9,10 @@ from typing import NoReturn
 import onnxruntime as ort
 import pytest
 
-from instructmining import Bundle, devices
-from instructmining.devices import Device, choose_devices, choose_devices_for, cpu_threads, cuda_problem
+from instructmining import Bundle
 from instructmining.errors import DeviceError
+from instructmining.inference import devices
+from instructmining.inference.devices import Device, choose_devices, choose_devices_for, cpu_threads, cuda_problem
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_a_cpu_computes_a_batch_a_thread_or_as_many_as_asked(
 
 @pytest.mark.usefixtures("fresh_probe")
 def test_int8_graphs_run_on_the_cpu_and_nowhere_else(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instructmining.devices.cuda_problem", lambda _index=0: None)  # as if CUDA worked
+    monkeypatch.setattr("instructmining.inference.devices.cuda_problem", lambda _index=0: None)  # as if CUDA worked
     roles = Bundle.open(small_bundle).roles
     full, half, integers = (replace(roles["perplexity"], precision=name) for name in ("fp32", "fp16", "int8"))
     assert [device.kind for device in choose_devices_for([full], "auto")] == ["cuda"]

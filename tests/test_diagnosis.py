@@ -11,14 +11,15 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from instructmining import Bundle, __version__, diagnosis
-from instructmining.batches import batches
-from instructmining.devices import Device, cpu_threads
-from instructmining.diagnosis import RoleCheck, check_bundle, describe_machine
+from instructmining import Bundle, __version__
 from instructmining.errors import BundleError
-from instructmining.records import Tokens
-from instructmining.references import Agreement, References
-from instructmining.sessions import GraphSession
+from instructmining.inference.batching import batches
+from instructmining.inference.devices import Device, cpu_threads
+from instructmining.inference.references import Agreement, References
+from instructmining.inference.sessions import GraphSession
+from instructmining.types import Tokens
+from instructmining_cli import diagnosis
+from instructmining_cli.diagnosis import RoleCheck, check_bundle, describe_machine
 
 CPU = Device("cpu", threads=1)
 OUTPUTS = {"perplexity": "nll", "reward": "reward", "embedding": "embedding"}

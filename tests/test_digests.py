@@ -11,9 +11,8 @@ from pathlib import Path
 import altered_bundle
 import pytest
 
-from instructmining import digests
-from instructmining.bundle import Bundle
-from instructmining.digests import Digests
+from instructmining.bundle import Bundle, digests
+from instructmining.bundle.digests import Digests
 from instructmining.errors import BundleError
 
 DATA = "perplexity/model.onnx.data"

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from instructmining.tables import distances as module
-from instructmining.tables.distances import distances
+from instructmining.scored import distances as module
+from instructmining.scored.distances import distances
 
 SAMPLE = st.lists(st.integers(-5, 5).map(lambda n: n / 4) | st.floats(-1e6, 1e6), min_size=1, max_size=30)
 

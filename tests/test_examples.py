@@ -15,7 +15,7 @@ from instructmining.errors import InputError, RowError
 from instructmining.reading import examples as examples_module
 from instructmining.reading.examples import DETECTION_ROWS, ExampleReader, read_examples
 from instructmining.reading.options import ReadOptions
-from instructmining.records import COLUMNS, InputWindow, Position, Reject
+from instructmining.types import COLUMNS, InputWindow, Position, Reject
 
 ALPACA = {"instruction": "a", "input": "", "output": "b"}
 MESSAGES = {"messages": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from instructmining import Bundle, execution
-from instructmining.batches import batches
-from instructmining.devices import Device, choose_devices
+from instructmining import Bundle
 from instructmining.errors import DeviceError, DeviceMemoryError, InstructMiningError
-from instructmining.execution import MOST_HELD, Done, Executor, Job, halve
-from instructmining.records import Batch, Tokens
-from instructmining.sessions import Acceleration, GraphSession
+from instructmining.inference import executor as execution
+from instructmining.inference.batching import batches
+from instructmining.inference.devices import Device, choose_devices
+from instructmining.inference.executor import MOST_HELD, Done, Executor, Job, halve
+from instructmining.inference.sessions import Acceleration, GraphSession
+from instructmining.types import Batch, Tokens
 
 CPU = Device("cpu", threads=1)
 SHARED_CPU = Device("cpu", threads=4, batches_at_once=2)

@@ -9,9 +9,9 @@ import pytest
 
 from instructmining.errors import OutputError, RuleError, SelectionError
 from instructmining.rules import Rule
-from instructmining.selection import Selection, select
-from instructmining.selection.choices import Choice, Extras
-from instructmining.selection.explanations import rule_of_run
+from instructmining.scored.selection import Selection, select
+from instructmining.scored.selection.choices import Choice, Extras
+from instructmining.scored.selection.explanations import rule_of_run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 RULE = Rule("mine", 1.0, {"mtld": -0.5, "output_length": 0.25})

@@ -18,12 +18,12 @@ from transformers import AutoTokenizer, GPTNeoXModel, LlamaForCausalLM, T5ForCon
 import instructmining
 from instructmining import Bundle, Example, Scorer
 from instructmining.bundle import PrecisionName, RoleName
-from instructmining.devices import Device
-from instructmining.diagnosis import check_bundle
 from instructmining.errors import ExportError
-from instructmining.prompts import conversation, question
-from instructmining.references import BOUNDS, References
-from instructmining.tokens import TextEncoder
+from instructmining.inference.devices import Device
+from instructmining.inference.references import BOUNDS, References
+from instructmining.tokenizing.templates import conversation, question
+from instructmining.tokenizing.tokenizer import TextEncoder
+from instructmining_cli.diagnosis import check_bundle
 from instructmining_export import neighbours_graph, parity, roles
 from instructmining_export.bundles import BundleWriter
 from instructmining_export.checkpoints import Checkpoint

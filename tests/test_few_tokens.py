@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from instructmining.tables.few_tokens import rows_on_few_tokens
+from instructmining.scored.few_tokens import rows_on_few_tokens
 
 LENGTHS = np.array([1.0, 2, 3, 4, 1])
 VALUES = np.array([9.0, 8, 7, 6, np.nan])

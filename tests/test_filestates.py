@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from instructmining.filestates import state_of
+from instructmining.reading.file_states import state_of
 
 
 def test_a_file_is_another_when_it_is_written_replaced_or_gone(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from statsmodels.stats.outliers_influence import OLSInfluence, variance_inflatio
 
 from instructmining import Rule, fit
 from instructmining.errors import FittingError
-from instructmining.fitting import Fit
+from instructmining.rules.fitting import Fit
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "examples" / "runs.csv"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from instructmining.errors import InputError, RowError
 from instructmining.reading.formats import FORMATS, FormatName, detect
 from instructmining.reading.parsing import parse
-from instructmining.records import SourceRow, Turn
+from instructmining.types import SourceRow, Turn
 
 
 def row(fields: Mapping[str, object]) -> SourceRow:

@@ -13,8 +13,8 @@ from instructmining import Example, Reject, Scorer, read_examples, score_table, 
 from instructmining.errors import InputError, RowError
 from instructmining.reading.arrow import Table
 from instructmining.reading.rows import open_rows
-from instructmining.scored import ScoredRows
-from instructmining.selection import Choice, select
+from instructmining.scored.scored_file import ScoredRows
+from instructmining.scored.selection import Choice, select
 
 ROWS = {"id": pa.array([7, 8, 9], pa.uint8()), "prompt": ["a", "b", "c"], "response": ["x y z", None, "z z y"]}
 TABLE = pa.table(ROWS)

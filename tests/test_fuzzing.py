@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from instructmining.errors import InputError
 from instructmining.reading.examples import ExampleReader, read_examples
 from instructmining.reading.options import ReadOptions
-from instructmining.records import Example, InputWindow, Position
+from instructmining.types import Example, InputWindow, Position
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
 MAX_ROW_BYTES = 1 << 16

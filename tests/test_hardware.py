@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instructmining import hardware
-from instructmining.devices import Device
-from instructmining.hardware import device_memory_bytes, device_name, peak_memory_bytes
+from instructmining.inference.devices import Device
+from instructmining_cli import hardware
+from instructmining_cli.hardware import device_memory_bytes, device_name, peak_memory_bytes
 
 CPU, GPU = Device("cpu"), Device("cuda", 1)
 

@@ -12,12 +12,12 @@ from file_limits import no_file_over
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining import journal
-from instructmining.batches import batches
 from instructmining.errors import OutputError, ResumeError
-from instructmining.journal import BatchLog, Journal, Outputs
-from instructmining.records import Batch, Tokens
+from instructmining.inference.batching import batches
+from instructmining.types import Batch, Tokens
+from instructmining.writing import journal
 from instructmining.writing.atomic import is_unfinished
+from instructmining.writing.journal import BatchLog, Journal, Outputs
 
 
 def batch(*lengths: int, seed: int = 0) -> Batch:

@@ -17,7 +17,7 @@ from instructmining.reading import compression, json_array
 from instructmining.reading.examples import read_examples
 from instructmining.reading.options import MAX_ROW_BYTES, ReadOptions
 from instructmining.reading.rows import open_rows
-from instructmining.records import Reject, RowOrReject, SourceRow
+from instructmining.types import Reject, RowOrReject, SourceRow
 
 PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress}
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining.tables.matching import match
+from instructmining.scored.matching import match
 
 ROWS = st.lists(st.integers(0, 6), max_size=14)
 

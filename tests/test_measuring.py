@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from instructmining import Example, Statistics
-from instructmining.batches import Batching
 from instructmining.bundle import ROLES, Role, RoleName, Template
-from instructmining.devices import Device
 from instructmining.errors import ResumeError
-from instructmining.execution import MOST_HELD, Done, Executor, Job
 from instructmining.indicators.base import Measurement
-from instructmining.journal import Journal
-from instructmining.measuring import count, measure
-from instructmining.plans import Stream, TextKind
-from instructmining.records import Batch, Measurements, Tokens
-from instructmining.windows import StreamTexts, Window
+from instructmining.indicators.plan import Stream, TextKind
+from instructmining.inference.batching import Batching
+from instructmining.inference.devices import Device
+from instructmining.inference.executor import MOST_HELD, Done, Executor, Job
+from instructmining.inference.streams import count, measure
+from instructmining.tokenizing.windows import StreamTexts, Window
+from instructmining.types import Batch, Measurements, Tokens
+from instructmining.writing.journal import Journal
 
 EXAMPLE = Example.of("a", "b")
 

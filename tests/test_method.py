@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from instructmining.cache import cache_folder
+from instructmining.writing.cache import cache_folder
 from instructmining_export.demo.data import fetch
 
 ROOT = Path(__file__).parents[1]

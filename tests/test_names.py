@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from instructmining.names import no_such
+from instructmining.errors.names import no_such
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from instructmining.errors import RowError, RuleError, SelectionError
-from instructmining.records import Example
-from instructmining.scorer import Scorer
-from instructmining.selection import Selection, select
-from instructmining.selection.choices import Choice, Extras
-from instructmining.selection.near_duplicates import Distinct, KeptVectors
+from instructmining.scored.selection import Selection, select
+from instructmining.scored.selection.choices import Choice, Extras
+from instructmining.scored.selection.near_duplicates import Distinct, KeptVectors
+from instructmining.scorer.scorer import Scorer
+from instructmining.types import Example
 
 
 class GivenVectors:

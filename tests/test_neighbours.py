@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from instructmining import candidates, neighbours
-from instructmining.candidates import Products
-from instructmining.devices import Device
-from instructmining.neighbours import TopK, estimate_seconds, kth_distances, neighbour_distances
-from instructmining.sessions import ProductSession, TopKSession
+from instructmining.inference.devices import Device
+from instructmining.inference.sessions import ProductSession, TopKSession
+from instructmining.knn import exact as neighbours
+from instructmining.knn import tiles as candidates
+from instructmining.knn.exact import TopK, estimate_seconds, kth_distances, neighbour_distances
+from instructmining.knn.tiles import Products
 
 
 def numpy_top_k(

@@ -15,7 +15,7 @@ from instructmining import Choice, Reject, Rule, compare, describe, read_example
 from instructmining.errors import InputError, RowError, SelectionError
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import open_rows
-from instructmining.records import SourceRow
+from instructmining.types import SourceRow
 
 ROW = {"instruction": "Name a colour.", "output": "Green."}
 

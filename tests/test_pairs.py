@@ -13,8 +13,8 @@ import pytest
 from cut_runs import cut_until
 
 from instructmining import Example, Rule, Scorer, describe, read_examples, rescore, score_table, select, to_arrow
-from instructmining.cache import cache_folder
-from instructmining.records import PAIR_COLUMNS, PREDICTION
+from instructmining.types import PAIR_COLUMNS, PREDICTION
+from instructmining.writing.cache import cache_folder
 from instructmining_export.demo.data import fetch
 
 Run = Callable[..., int]

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining import parquet
-from instructmining.parquet import Kind, ParquetLines, schema_of, write_parquet
 from instructmining.reading.rows import open_rows
 from instructmining.reading.values import dumps
-from instructmining.records import SourceRow
-from instructmining.writers import known_kinds
+from instructmining.types import SourceRow
+from instructmining.writing import parquet
+from instructmining.writing.parquet import Kind, ParquetLines, schema_of, write_parquet
+from instructmining.writing.run_writer import known_kinds
 
 TEXT = pa.string()
 TURNS = pa.list_(pa.struct([("role", TEXT), ("content", TEXT), ("name", TEXT)]))

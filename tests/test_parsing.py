@@ -14,7 +14,7 @@ from instructmining import Example, Scorer, Turn, read_examples
 from instructmining.errors import InputError, RowError
 from instructmining.reading.formats import SHAPES, FieldOptions, FormatName
 from instructmining.reading.parsing import RowParser, parse
-from instructmining.records import SourceRow
+from instructmining.types import SourceRow
 
 ROOT = Path(__file__).parent.parent
 FILES = ROOT / "examples" / "formats"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instructmining.errors import OutputError
-from instructmining.writers import RunWriter
+from instructmining.writing.run_writer import RunWriter
 
 
 def written(out: Path, *, overwrite: bool = False) -> None:

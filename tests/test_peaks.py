@@ -4,11 +4,11 @@ from typing import get_args
 
 import pytest
 
-from instructmining import peaks
 from instructmining.bundle import PrecisionName
-from instructmining.devices import Device
 from instructmining.errors import DeviceError
-from instructmining.peaks import Peak, product_peak
+from instructmining.inference.devices import Device
+from instructmining_cli import peaks
+from instructmining_cli.peaks import Peak, product_peak
 
 CPU = Device("cpu", threads=1)
 

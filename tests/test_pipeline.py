@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from instructmining.pipeline import ahead
+from instructmining.inference.threads import ahead
 
 
 def threads() -> list[str]:

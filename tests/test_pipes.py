@@ -17,7 +17,7 @@ import zstandard
 from instructmining.errors import InputError
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import open_rows
-from instructmining.records import Reject, SourceRow
+from instructmining.types import Reject, SourceRow
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -9,7 +9,7 @@ from altered_bundle import Manifest
 
 from instructmining import Bundle, Rule
 from instructmining.errors import BundleError, RuleError
-from instructmining.plans import Plan, indicator_names, plan
+from instructmining.indicators.plan import Plan, indicator_names, plan
 
 QUESTIONS = ("naturalness", "coherence", "understandability")
 

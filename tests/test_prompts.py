@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from instructmining.bundle import Pieces, Strip, Template
 from instructmining.errors import BundleError, RowError
-from instructmining.prompts import conversation, document, question
-from instructmining.records import Example, Run, Special, Turn, TurnRole
+from instructmining.tokenizing.templates import conversation, document, question
+from instructmining.types import Example, Run, Special, Turn, TurnRole
 
 START, END = Special("<|im_start|>"), Special("<|im_end|>")
 ROLES: tuple[TurnRole, ...] = ("user", "assistant")

@@ -14,10 +14,10 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from instructmining import Bundle, Example, Scorer
-from instructmining.batches import Batching
 from instructmining.bundle import ROLES
-from instructmining.cache import cache_folder
-from instructmining.runstats import Statistics
+from instructmining.inference.batching import Batching
+from instructmining.writing.cache import cache_folder
+from instructmining.writing.statistics import Statistics
 from instructmining_export.demo import preset
 
 STORED = json.loads((Path(__file__).parent / "references" / "alpaca_200.json").read_bytes())

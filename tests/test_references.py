@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from instructmining.batches import batches
-from instructmining.devices import Device
 from instructmining.errors import BundleError
-from instructmining.records import Batch, Tokens
-from instructmining.references import BOUNDS, Agreement, References, agreement, agreements
-from instructmining.sessions import GraphSession
+from instructmining.inference.batching import batches
+from instructmining.inference.devices import Device
+from instructmining.inference.references import BOUNDS, Agreement, References, agreement, agreements
+from instructmining.inference.sessions import GraphSession
+from instructmining.types import Batch, Tokens
 
 CPU = Device("cpu", threads=1)
 LENGTHS = (23, 5, 40, 11, 2)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 
-from instructmining.fitting import regression
-from instructmining.fitting.regression import Projection, bootstrapped
+from instructmining.rules.fitting import regression
+from instructmining.rules.fitting.regression import Projection, bootstrapped
 
 Values = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from instructmining import Rule, rescore
 from instructmining.errors import OutputError, RuleError, SelectionError
-from instructmining.tables.rescoring import Rescoring
+from instructmining.scored.rescore import Rescoring
 
 ADDED = ("predicted_log_loss", "truncated", "score_notes")
 RULE = {"id": "mine", "intercept": 0.1, "terms": {"mtld": 1 / 3, "ifd": -0.7}}

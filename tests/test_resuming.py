@@ -21,12 +21,12 @@ import pytest
 from cut_runs import CUT, Command, cut_until, outputs, small_batching, write_rows
 from numpy.typing import NDArray
 
-from instructmining import scorer
-from instructmining.batches import Batching
 from instructmining.errors import DeviceError
-from instructmining.records import Batch
-from instructmining.sessions import GraphSession
-from instructmining.writers import RunWriter
+from instructmining.inference.batching import Batching
+from instructmining.inference.sessions import GraphSession
+from instructmining.scorer import scorer
+from instructmining.types import Batch
+from instructmining.writing.run_writer import RunWriter
 from instructmining_cli import resuming
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from instructmining.errors import InputError
 from instructmining.reading import json_array
 from instructmining.reading.options import MAX_ROW_BYTES, ReadOptions
 from instructmining.reading.rows import open_rows
-from instructmining.records import Reject, RowOrReject, SourceRow
+from instructmining.types import Reject, RowOrReject, SourceRow
 
 BOM = b"\xef\xbb\xbf"
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

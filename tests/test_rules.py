@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining.errors import OutputError, RuleError
-from instructmining.records import COLUMNS
 from instructmining.rules import PRESETS, OutOfRange, Rule
+from instructmining.types import COLUMNS
 
 REASONS = [
     (b"{", "invalid JSON"),

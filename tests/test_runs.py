@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from instructmining.runstats import Statistics
+from instructmining.writing.statistics import Statistics
 from instructmining_cli import runs
 from instructmining_cli.runs import FromBefore, Run
 

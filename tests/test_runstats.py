@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from instructmining import Statistics
-from instructmining.records import Approximation
+from instructmining.types import Approximation
 
 
 @pytest.mark.parametrize("approximation", [None, Approximation("faiss-cpu 1", "HNSW", 512, 0.98, 0.001, 0.04)])

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instructmining import compare, describe, rescore, scored
+from instructmining import compare, describe, rescore
 from instructmining.errors import InputError, RuleError, SelectionError
 from instructmining.reading.options import MAX_ROW_BYTES
 from instructmining.rules import Rule
-from instructmining.scored import ScoredRows
-from instructmining.selection import select
+from instructmining.scored import scored_file as scored
+from instructmining.scored.scored_file import ScoredRows
+from instructmining.scored.selection import select
 
 Write = Callable[..., Path]
 

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from instructmining import Example, Rule, ScoredRow, Scorer, Statistics, Turn
-from instructmining.batches import Batching
 from instructmining.bundle import ROLES
-from instructmining.corpus import Neighbourhood
-from instructmining.demo_cache import demo_place
-from instructmining.devices import cpu_threads
+from instructmining.bundle.demo import demo_place
 from instructmining.errors import BundleError, DeviceError, InstructMiningError, RowError, RuleError
-from instructmining.records import Batch, SourceRow
-from instructmining.sessions import Acceleration, GraphSession
+from instructmining.inference.batching import Batching
+from instructmining.inference.devices import cpu_threads
+from instructmining.inference.sessions import Acceleration, GraphSession
+from instructmining.knn.search import Neighbourhood
+from instructmining.types import Batch, SourceRow
 
 ROW_COLUMNS = ["input_length", "output_length", "reward", "perplexity", "mtld", "ifd"]
 WORDS = ["bread", "train", "green", "seven", "dough", "noon", "ferry", "yeast", "colour", "three"]

@@ -11,7 +11,7 @@ import pytest
 from instructmining import Example, read_examples
 from instructmining.errors import RowError
 from instructmining.reading.scores import ScoreFields, lacking
-from instructmining.records import EarlierScores, SourceRow
+from instructmining.types import EarlierScores, SourceRow
 
 OWN = {"instruction": "a", "output": "b"}
 ADDED = {"reward": 1.5, "mtld": None, "truncated": ["reward"], "score_notes": {"mtld": "no word"}}

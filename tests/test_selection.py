@@ -16,15 +16,15 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining import selection
 from instructmining.errors import InputError, OutputError, SelectionError
-from instructmining.records import PREDICTION, Example, ScoredRow, SourceRow, Turn
-from instructmining.scored import ScoredRows
-from instructmining.selection import Selection, select
-from instructmining.selection.choices import Choice, Extras
-from instructmining.selection.ranking import Ranking, rank
-from instructmining.selection.subsets import random_rows
-from instructmining.writers import splice
+from instructmining.scored import selection
+from instructmining.scored.scored_file import ScoredRows
+from instructmining.scored.selection import Selection, select
+from instructmining.scored.selection.choices import Choice, Extras
+from instructmining.scored.selection.ranking import Ranking, rank
+from instructmining.scored.selection.subsets import random_rows
+from instructmining.types import PREDICTION, Example, ScoredRow, SourceRow, Turn
+from instructmining.writing.run_writer import splice
 
 TURNS = (Turn("user", "a"), Turn("assistant", "b"))
 

@@ -10,12 +10,14 @@ import pytest
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
-from instructmining import Bundle, binding, devices
-from instructmining.batches import batches
-from instructmining.devices import Device, choose_devices, cuda_problem
+from instructmining import Bundle
 from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
-from instructmining.records import Batch, Tokens
-from instructmining.sessions import Acceleration, GraphSession, ProductSession, TopKSession
+from instructmining.inference import devices
+from instructmining.inference import io_binding as binding
+from instructmining.inference.batching import batches
+from instructmining.inference.devices import Device, choose_devices, cuda_problem
+from instructmining.inference.sessions import Acceleration, GraphSession, ProductSession, TopKSession
+from instructmining.types import Batch, Tokens
 
 CPU = Device("cpu", threads=1)
 

@@ -7,7 +7,7 @@ import pytest
 
 from instructmining import Rule
 from instructmining.errors import RuleError
-from instructmining.smallfiles import read_small
+from instructmining.reading.small_files import read_small
 
 
 def test_a_file_is_read_up_to_its_limit_and_refused_beyond(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from instructmining.errors import OutputError
-from instructmining.space import check_open_files, room_left, room_needed
-from instructmining.writers import RunWriter
+from instructmining.writing.run_writer import RunWriter
+from instructmining_cli.space import check_open_files, room_left, room_needed
 
 EXAMPLE = {"instruction": "Name a colour.", "input": "", "output": "Green, blue or red: all of them are colours."}
 

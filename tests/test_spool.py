@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining import Example, ScoredRow
-from instructmining.columns import rows_of
 from instructmining.errors import OutputError, ResumeError
-from instructmining.records import Column, Position, Reject, ScoredWindow, SourceRow
-from instructmining.spool import Spool, Vectors
+from instructmining.indicators.columns import rows_of
+from instructmining.types import Column, Position, Reject, ScoredWindow, SourceRow
+from instructmining.writing.spool import Spool, Vectors
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from instructmining.rules import OutOfRange
-from instructmining.tables.comparing import ColumnDifference, Comparison, SetCounts
-from instructmining.tables.describing import ColumnSummary, Description, PredictedLoss
-from instructmining.tables.tables import comparison_text, descriptions_csv, descriptions_json, descriptions_text
+from instructmining.scored.compare import ColumnDifference, Comparison, SetCounts
+from instructmining.scored.describe import ColumnSummary, Description, PredictedLoss
+from instructmining.scored.render import comparison_text, descriptions_csv, descriptions_json, descriptions_text
 
 
 def description(name: str, **means: float | None) -> Description:

@@ -20,9 +20,9 @@ from transformers import PreTrainedTokenizerFast
 
 from instructmining.bundle import Template
 from instructmining.errors import ExportError, RowError
-from instructmining.prompts import conversation, document, question
-from instructmining.records import Example, Tokens, Turn, TurnRole
-from instructmining.tokens import TextEncoder
+from instructmining.tokenizing.templates import conversation, document, question
+from instructmining.tokenizing.tokenizer import TextEncoder
+from instructmining.types import Example, Tokens, Turn, TurnRole
 from instructmining_export import templates
 
 CORPUS = [

@@ -7,14 +7,15 @@ from pathlib import Path
 import altered_bundle
 import pytest
 
-from instructmining import Bundle, Scorer, throughput
+from instructmining import Bundle, Scorer
 from instructmining.bundle import PrecisionName
-from instructmining.devices import Device
 from instructmining.errors import BundleError, InputError
-from instructmining.peaks import Peak
+from instructmining.inference.devices import Device
 from instructmining.reading.examples import ExampleReader, read_examples
-from instructmining.runstats import Statistics
-from instructmining.throughput import Latency, Round, Throughput, measure_throughput
+from instructmining.writing.statistics import Statistics
+from instructmining_cli import throughput
+from instructmining_cli.peaks import Peak
+from instructmining_cli.throughput import Latency, Round, Throughput, measure_throughput
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CPU = Device("cpu", threads=2)

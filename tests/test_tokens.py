@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from instructmining import tokens as tokens_module
 from instructmining.bundle import Pieces, Template
 from instructmining.errors import BundleError, RowError
-from instructmining.prompts import conversation, document
-from instructmining.records import Example, Run, Special, Tokens, Turn
-from instructmining.tokens import MIN_PROMPT_TOKENS, TextEncoder, alone
+from instructmining.tokenizing import tokenizer as tokens_module
+from instructmining.tokenizing.templates import conversation, document
+from instructmining.tokenizing.tokenizer import MIN_PROMPT_TOKENS, TextEncoder, alone
+from instructmining.types import Example, Run, Special, Tokens, Turn
 
 START, END = "<|im_start|>", "<|im_end|>"
 SENTENCES = [

@@ -12,9 +12,9 @@ import pytest
 from conftest import small_tokenizer
 
 from instructmining import Bundle, Example
-from instructmining.prompts import conversation
-from instructmining.records import Turn
-from instructmining.tokens import TextEncoder
+from instructmining.tokenizing.templates import conversation
+from instructmining.tokenizing.tokenizer import TextEncoder
+from instructmining.types import Turn
 from instructmining_export.demo import train_head
 
 

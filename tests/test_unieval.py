@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from instructmining import Example, ScoredRow, Scorer, Statistics, Turn
-from instructmining.batches import Batching
 from instructmining.bundle import ROLES
 from instructmining.errors import BundleError
-from instructmining.records import Batch
-from instructmining.sessions import GraphSession
+from instructmining.inference.batching import Batching
+from instructmining.inference.sessions import GraphSession
+from instructmining.types import Batch
 from instructmining_export import parity
 from instructmining_export.exporting import export_bundle
 from instructmining_export.roles import Settings

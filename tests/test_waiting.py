@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from instructmining.pipeline import ahead
-from instructmining.waiting import wait_for_bytes
+from instructmining.inference.threads import ahead
+from instructmining.reading.waiting import wait_for_bytes
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes that can be waited for")

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining.errors import OutputError, ResumeError
-from instructmining.records import ColumnValue, Example, Reject, ScoredRow, SourceRow, Turn
-from instructmining.writers import RunWriter, added_names, reject_line, splice
+from instructmining.types import ColumnValue, Example, Reject, ScoredRow, SourceRow, Turn
 from instructmining.writing.atomic import Placement
+from instructmining.writing.run_writer import RunWriter, added_names, reject_line, splice
 
 READ: dict[str, Callable[[bytes], bytes]] = {
     ".jsonl": lambda content: content,

@@ -10,7 +10,7 @@ import numpy as np
 from protocol import Setting, Task, serve
 
 from instructmining import Scorer, Statistics, read_examples
-from instructmining.writers import RunWriter
+from instructmining.writing.run_writer import RunWriter
 
 NEIGHBOUR = 6
 
@@ -86,14 +86,14 @@ class Neighbours(Task):
 
     def __init__(self, material: dict[str, Any]) -> None:
         super().__init__()
-        from instructmining.candidates import Products  # noqa: PLC0415
-        from instructmining.sessions import ProductSession  # noqa: PLC0415
+        from instructmining.inference.sessions import ProductSession  # noqa: PLC0415
+        from instructmining.knn.tiles import Products  # noqa: PLC0415
 
         self.vectors = np.load(material["vectors"])
         self.search = Products(ProductSession(), material["threads"])
 
     def run(self, setting: Setting) -> np.ndarray:  # noqa: ARG002
-        from instructmining.neighbours import kth_distances  # noqa: PLC0415
+        from instructmining.knn.exact import kth_distances  # noqa: PLC0415
 
         return kth_distances(self.vectors, NEIGHBOUR, self.search)
 

@@ -79,12 +79,12 @@ def bench(
     """
     from instructmining.reading.compression import is_pipe
     from instructmining.reading.examples import ExampleReader, read_examples
-    from instructmining.scorer import Scorer
-    from instructmining.throughput import measure_throughput
+    from instructmining.scorer.scorer import Scorer
     from instructmining.writing.atomic import Placement
     from instructmining_cli.bench_report import BenchReport
     from instructmining_cli.calibrations import choose_budgets
     from instructmining_cli.demo_bundle import demo_bundle, naming_another
+    from instructmining_cli.throughput import measure_throughput
 
     if any(is_pipe(path) for path in inputs):
         raise typer.BadParameter("bench reads its input several times, which a pipe does not allow; give files")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from instructmining.diagnosis import versions
-from instructmining.hardware import device_name
-from instructmining.scorer import Scorer
-from instructmining.tables.aligning import wrapped
-from instructmining.throughput import Throughput
+from instructmining.scored.aligning import wrapped
+from instructmining.scorer.scorer import Scorer
+from instructmining_cli.diagnosis import versions
+from instructmining_cli.hardware import device_name
+from instructmining_cli.throughput import Throughput
 
 _PERCENTILES = {"p50": 0.5, "p95": 0.95}
 _STEADY = 0.8  # of the faster peak, or the machine changed its speed meanwhile

@@ -12,15 +12,15 @@ from typing import Literal, TypeAlias
 import orjson
 
 from instructmining import __version__
-from instructmining.batches import Batching
-from instructmining.budgets import one_budget
-from instructmining.cache import keep, kept
+from instructmining.inference.batching import Batching
+from instructmining.inference.calibration import one_budget
 from instructmining.reading.compression import is_pipe
 from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FieldOptions
 from instructmining.reading.options import ReadOptions
-from instructmining.records import Reject
-from instructmining.scorer import Scorer
+from instructmining.scorer.scorer import Scorer
+from instructmining.types import Reject
+from instructmining.writing.cache import keep, kept
 
 Origin: TypeAlias = Literal["given", "measured before", "measured", "usual"]
 _WORTH_BYTES = 1 << 20  # of input: about a thousand rows, a minute or more of work

@@ -30,9 +30,9 @@ def compare(
 
     Rows are the same where all fields but the added columns are equal. A set without scores takes those of the other.
     """
-    from instructmining.tables.comparing import Differing
-    from instructmining.tables.comparing import compare as compare_sets
-    from instructmining.tables.tables import comparison_json, comparison_text
+    from instructmining.scored.compare import Differing
+    from instructmining.scored.compare import compare as compare_sets
+    from instructmining.scored.render import comparison_json, comparison_text
 
     if left is not None and left == entered:
         raise typer.BadParameter("--left and --entered are the same file")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from instructmining.bundle import bundle_with
-from instructmining.demo_cache import cached_demo_bundle, demo_place, demo_places
+from instructmining.bundle.demo import cached_demo_bundle, demo_place, demo_places
 from instructmining.errors import BundleError, MissingRoleError
 from instructmining.writing.atomic import claimed
 
@@ -82,7 +82,7 @@ def check_terms(scored: str, rule: str, *, prefix: str) -> None:
         RuleError: the rule cannot be read, or a term has no column; the message says how to compute it.
     """
     from instructmining.rules import Rule
-    from instructmining.scored import ScoredRows
+    from instructmining.scored.scored_file import ScoredRows
 
     ScoredRows(scored, prefix=prefix).check_terms(Rule.load(rule), bundles=_built())
 

@@ -33,8 +33,8 @@ def describe(
     Means, medians, quantiles, nulls, truncated rows, correlation and variance inflation of the columns, and the
     predicted loss.
     """
-    from instructmining.tables.describing import describe as describe_set
-    from instructmining.tables.tables import descriptions_csv, descriptions_json, descriptions_text
+    from instructmining.scored.describe import describe as describe_set
+    from instructmining.scored.render import descriptions_csv, descriptions_json, descriptions_text
     from instructmining_cli.demo_bundle import check_terms
 
     if rule is not None:

@@ -10,7 +10,7 @@ import typer
 from instructmining_cli.option_checks import a_count, a_size, known_device
 
 if TYPE_CHECKING:
-    from instructmining.sessions import Acceleration
+    from instructmining.inference.sessions import Acceleration
 
 DeviceName: TypeAlias = Annotated[
     str,
@@ -56,7 +56,7 @@ GpuMemory: TypeAlias = Annotated[
 
 def acceleration(*, cuda_graphs: bool, tensorrt: Path | None, gpu_memory: float | None) -> Acceleration:
     """The options as the engine takes them."""
-    from instructmining.sessions import Acceleration
+    from instructmining.inference.sessions import Acceleration
 
     memory_bytes = None if gpu_memory is None else int(gpu_memory * 2**30)
     return Acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, memory_bytes=memory_bytes)

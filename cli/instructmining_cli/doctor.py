@@ -25,9 +25,9 @@ def doctor(
 ) -> None:
     """Print versions, the devices as measured, and what is missing; with --bundle, prove its numbers on a device."""
     from instructmining.bundle import Bundle
-    from instructmining.demo_cache import cached_demo_bundle
-    from instructmining.devices import choose_devices, choose_devices_for
-    from instructmining.diagnosis import check_bundle, describe_machine
+    from instructmining.bundle.demo import cached_demo_bundle
+    from instructmining.inference.devices import choose_devices, choose_devices_for
+    from instructmining_cli.diagnosis import check_bundle, describe_machine
 
     for name, value in describe_machine().items():
         echo(f"{name + ':':<28}{value}")

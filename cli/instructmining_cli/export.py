@@ -46,7 +46,7 @@ def export(
     paper-v1, paper-v3: the models of the paper's rules, from the hub.
     """
     from instructmining.bundle import PRECISIONS, ROLES
-    from instructmining.names import no_such
+    from instructmining.errors.names import no_such
 
     # Everything that a slip of the hand gets wrong is looked at before PyTorch is loaded, which takes seconds.
     given = {"reward": reward, "perplexity": perplexity, "embedding": embedding, "unieval": unieval}
@@ -86,7 +86,7 @@ def _chosen(
     models: dict[RoleName, str], preset: str | None, only: str | None
 ) -> tuple[dict[RoleName, str], str | None]:
     """The models to export, a preset's with those given in their place; and the preset's rule."""
-    from instructmining.names import no_such
+    from instructmining.errors.names import no_such
     from instructmining_export.presets import PRESETS
 
     if preset is not None and preset not in PRESETS:
@@ -131,7 +131,7 @@ def _export_demo(out: Path, settings: object, *, overwrite: bool) -> None:
 def _say_result(out: Path, written: frozenset[RoleName] | None = None) -> None:
     """The roles that were written with the figures of their gate, each beside its bound; the others by name."""
     from instructmining.bundle import Bundle
-    from instructmining.references import BOUNDS
+    from instructmining.inference.references import BOUNDS
 
     bundle = Bundle.open(out)
     for name, role in bundle.roles.items():

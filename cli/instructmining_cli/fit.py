@@ -53,7 +53,7 @@ def fit(
     """
     import orjson
 
-    from instructmining.fitting import fit as fit_runs
+    from instructmining.rules.fitting import fit as fit_runs
     from instructmining.writing.atomic import Placement
     from instructmining_cli.fit_report import FitReport
     from instructmining_cli.residual_plot import drawing

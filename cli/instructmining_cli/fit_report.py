@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from instructmining.fitting import Coefficient, Fit
-from instructmining.tables.aligning import aligned, wrapped
+from instructmining.rules.fitting import Coefficient, Fit
+from instructmining.scored.aligning import aligned, wrapped
 from instructmining_cli.residual_plot import sketch
 
 _SHOWN_SUBSETS = 5

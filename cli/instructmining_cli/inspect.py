@@ -129,7 +129,7 @@ def look(
 def _opened(bundle: str | None, max_tokens: int | None) -> Bundle | None:
     """The bundle that is named, or the demo's where it is built; its graphs are not loaded."""
     from instructmining.bundle import Bundle
-    from instructmining.demo_cache import cached_demo_bundle
+    from instructmining.bundle.demo import cached_demo_bundle
 
     folder = Path(bundle) if bundle is not None else cached_demo_bundle()
     if folder is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from instructmining.reading.formats import SHAPES
-from instructmining.tables.aligning import aligned, wrapped
+from instructmining.scored.aligning import aligned, wrapped
 from instructmining_cli.inspecting import FileFacts, Inspection, Lengths, SeenRow, SeenText
 from instructmining_cli.wording import duration, rows_of
 

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.bundle import Bundle
-from instructmining.plans import Plan, indicator_names, plan
+from instructmining.indicators.plan import Plan, indicator_names, plan
 from instructmining.reading.examples import ExampleReader, read_examples
 from instructmining.reading.formats import FieldOptions, FormatName
 from instructmining.reading.options import ReadOptions
-from instructmining.records import COLUMNS, PREDICTION, SCORE_COLUMNS, Example, InputWindow, Reject, Tokens
 from instructmining.rules import Rule
-from instructmining.tokens import TextEncoder
-from instructmining.windows import Window, WindowBuilder
-from instructmining.writers import added_names
+from instructmining.tokenizing.tokenizer import TextEncoder
+from instructmining.tokenizing.windows import Window, WindowBuilder
+from instructmining.types import COLUMNS, PREDICTION, SCORE_COLUMNS, Example, InputWindow, Reject, Tokens
+from instructmining.writing.run_writer import added_names
 
 _LENGTHS = ("input_length", "output_length")
 _NO_LIMIT = 1 << 40  # tokens

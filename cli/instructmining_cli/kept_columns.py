@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, replace
 
 import orjson
 
-from instructmining.corpus import Neighbourhood
 from instructmining.errors import RuleError
+from instructmining.knn.search import Neighbourhood
 from instructmining.reading.examples import ExampleReader
-from instructmining.records import COLUMNS, KNN_COLUMNS, PREDICTION
+from instructmining.reading.small_files import read_small
 from instructmining.rules import PRESETS
-from instructmining.scorer import Scorer
-from instructmining.smallfiles import read_small
+from instructmining.scorer.scorer import Scorer
+from instructmining.types import COLUMNS, KNN_COLUMNS, PREDICTION
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ def known_device(asked: str) -> str:
     """
     if asked in _ALWAYS_KNOWN:  # without waiting for onnxruntime
         return asked
-    from instructmining.devices import named_devices
     from instructmining.errors import DeviceError
+    from instructmining.inference.devices import named_devices
 
     try:
         named_devices(asked)
@@ -56,7 +56,7 @@ def known_indicators(names: str | None) -> str | None:
     if names is None or names.strip() == "all":
         return names
     from instructmining.errors import RuleError
-    from instructmining.plans import check_columns
+    from instructmining.indicators.plan import check_columns
 
     try:
         check_columns(None, [name.strip() for name in names.split(",") if name.strip()])
@@ -73,7 +73,7 @@ def named_rule(name: str | None) -> str | None:
     """
     if name is None or Path(name).exists() or Path(name).name != name or name.endswith(".json"):
         return name
-    from instructmining.names import no_such
+    from instructmining.errors.names import no_such
     from instructmining.rules import PRESETS
 
     if name not in PRESETS:
@@ -89,7 +89,7 @@ def known_rule(name: str | None) -> str | None:
         RuleError: its file cannot be read, or a term is no indicator: the file is wrong, not the usage.
     """
     if named_rule(name) is not None:
-        from instructmining.plans import check_columns
+        from instructmining.indicators.plan import check_columns
         from instructmining.rules import Rule
 
         check_columns(Rule.load(str(name)), [])
@@ -104,7 +104,7 @@ def rows_out(name: str | None) -> str | None:
     """
     if name is None or name == "-":
         return name
-    from instructmining.writers import SUFFIXES
+    from instructmining.writing.run_writer import SUFFIXES
 
     if not name.endswith(SUFFIXES):
         raise typer.BadParameter(f"{name}: wanted a name ending in {', '.join(SUFFIXES)}")
@@ -118,7 +118,7 @@ def conditions(texts: list[str] | None) -> list[str] | None:
         BadParameter: one cannot be read.
     """
     from instructmining.errors import SelectionError
-    from instructmining.selection.conditions import Condition
+    from instructmining.scored.selection.conditions import Condition
 
     try:
         for text in texts or ():

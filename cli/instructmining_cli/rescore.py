@@ -24,7 +24,7 @@ def rescore(
     OUT is what score would have written with that rule and the same indicators. OUT.run.json says what was done;
     -o - writes rows alone.
     """
-    from instructmining.tables.rescoring import rescore as rescore_rows
+    from instructmining.scored.rescore import rescore as rescore_rows
     from instructmining_cli.demo_bundle import check_terms
 
     begin = time.perf_counter()

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.fitting import Fit
+from instructmining.rules.fitting import Fit
 
 _COLUMNS, _LINES = 64, 13  # of the sketch; an odd number of lines, so that 0 has one
 _MARKS = " .:+*#"  # runs in a cell: none, 1, 2, …, 5 and more

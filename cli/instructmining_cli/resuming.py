@@ -7,14 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from instructmining import __version__
-from instructmining.batches import Batching
 from instructmining.errors import InputError, ResumeError
-from instructmining.filestates import State, state_of
-from instructmining.journal import SPOOLED, WRITTEN, Journal
+from instructmining.inference.batching import Batching
 from instructmining.reading.examples import ExampleReader, input_digest
+from instructmining.reading.file_states import State, state_of
 from instructmining.reading.values import all_utf8
-from instructmining.records import Position
-from instructmining.scorer import Scorer
+from instructmining.scorer.scorer import Scorer
+from instructmining.types import Position
+from instructmining.writing.journal import SPOOLED, WRITTEN, Journal
 from instructmining_cli.runs import Run
 
 _BUDGET_FROM = "budget_from"  # kept with the rest, but it changes no row

@@ -18,17 +18,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from instructmining import __version__
-from instructmining.corpus import Neighbourhood
 from instructmining.errors import InstructMiningError
-from instructmining.names import few, short
+from instructmining.errors.names import few, short
+from instructmining.knn.search import Neighbourhood
 from instructmining.reading.examples import ExampleReader
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import all_utf8
-from instructmining.records import PAIR_COLUMNS, PREDICTION, Position, ScoredRow, ScoredWindow
-from instructmining.runstats import Statistics, Work
-from instructmining.scorer import Scorer
-from instructmining.space import room_left, room_needed
-from instructmining.tables.few_tokens import rows_on_few_tokens, said_of_few_tokens
+from instructmining.scored.few_tokens import rows_on_few_tokens, said_of_few_tokens
+from instructmining.scorer.scorer import Scorer
+from instructmining.types import PAIR_COLUMNS, PREDICTION, Position, ScoredRow, ScoredWindow
+from instructmining.writing.statistics import Statistics, Work
+from instructmining_cli.space import room_left, room_needed
 from instructmining_cli.speeds import keep_speed
 from instructmining_cli.terminal import visible
 from instructmining_cli.wording import duration, rows_of

@@ -31,12 +31,12 @@ _Text: TypeAlias = Literal["document", "prompt", "response"]
 _Neighbours: TypeAlias = tuple[_Search, _Metric, _Text, str | None, str | None]  # with the pool and the other file
 
 if TYPE_CHECKING:
-    from instructmining.corpus import Neighbourhood
-    from instructmining.filestates import State
+    from instructmining.knn.search import Neighbourhood
     from instructmining.reading.examples import ExampleReader
+    from instructmining.reading.file_states import State
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
-    from instructmining.writers import RunWriter
+    from instructmining.writing.run_writer import RunWriter
     from instructmining_cli.runs import Run
 
 
@@ -134,18 +134,18 @@ def score(
     A run that is cut goes on with --resume; its OUT is then the same to the byte.
     """
     from instructmining.bundle import Bundle
-    from instructmining.corpus import Neighbourhood
-    from instructmining.filestates import state_of
+    from instructmining.knn.search import Neighbourhood
     from instructmining.reading.examples import input_digest, read_examples
-    from instructmining.records import SCORE_COLUMNS
-    from instructmining.scorer import Scorer
-    from instructmining.space import check_open_files
-    from instructmining.writers import RunWriter, added_names
+    from instructmining.reading.file_states import state_of
+    from instructmining.scorer.scorer import Scorer
+    from instructmining.types import SCORE_COLUMNS
+    from instructmining.writing.run_writer import RunWriter, added_names
     from instructmining_cli.calibrations import choose_budgets
     from instructmining_cli.demo_bundle import demo_bundle, naming_another
     from instructmining_cli.kept_columns import KeptColumns, neighbours_as_json
     from instructmining_cli.resuming import identity_of, kept_budgets
     from instructmining_cli.runs import Run
+    from instructmining_cli.space import check_open_files
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite begins anew; give one of them")
@@ -297,8 +297,8 @@ def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions,
         InputError: an input cannot be read.
         RuleError: no row has the field.
     """
-    from instructmining.corpus import Neighbourhood
     from instructmining.errors import RuleError
+    from instructmining.knn.search import Neighbourhood
     from instructmining.reading.compression import is_pipe
     from instructmining.reading.examples import first_fields, read_examples
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from instructmining.records import Example
-    from instructmining.selection import Selection
-    from instructmining.selection.choices import Choice
+    from instructmining.scored.selection import Selection
+    from instructmining.scored.selection.choices import Choice
+    from instructmining.types import Example
 
 
 def select(
@@ -131,9 +131,9 @@ def select(
     without a value are left out. OUT.selection.json has the settings and the counts by reason; -o - writes rows alone.
     """
     from instructmining.errors import SelectionError
-    from instructmining.selection import select as select_rows
-    from instructmining.selection.choices import Choice, Extras
-    from instructmining.selection.near_duplicates import Distinct
+    from instructmining.scored.selection import select as select_rows
+    from instructmining.scored.selection.choices import Choice, Extras
+    from instructmining.scored.selection.near_duplicates import Distinct
     from instructmining.writing.atomic import check_apart
 
     if descending and max_loss is not None:
@@ -184,7 +184,7 @@ def _quotas(given: list[str]) -> dict[str, int]:
     """
     import orjson
 
-    from instructmining.smallfiles import read_small
+    from instructmining.reading.small_files import read_small
 
     quotas: dict[str, int] = {}
     for text in given:
@@ -221,7 +221,7 @@ class Encoder:
         Raises:
             InstructMiningError: the bundle cannot be opened or built, or an example cannot be embedded.
         """
-        from instructmining.scorer import Scorer
+        from instructmining.scorer.scorer import Scorer
         from instructmining_cli.demo_bundle import demo_bundle, naming_another
 
         folder = self._bundle or demo_bundle(_say)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import orjson
 
 from instructmining.bundle import Bundle
-from instructmining.cache import keep, kept
+from instructmining.writing.cache import keep, kept
 
 _WORTH_KEEPING_S = 5.0  # a shorter run is mostly its beginning
 

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
-    from instructmining.corpus import Neighbourhood
     from instructmining.errors import InstructMiningError
-    from instructmining.fitting import Fit, fit
-    from instructmining.frames import score_table, to_arrow
+    from instructmining.knn.search import Neighbourhood
     from instructmining.reading.examples import read_examples
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
-    from instructmining.records import Example, Reject, ScoredRow, Turn
     from instructmining.rules import Rule
-    from instructmining.runstats import Statistics
-    from instructmining.scorer import Scorer
-    from instructmining.selection import Selection, select
-    from instructmining.selection.choices import Choice, Extras
-    from instructmining.selection.near_duplicates import Distinct
-    from instructmining.tables.comparing import Comparison, Differing, compare
-    from instructmining.tables.describing import Description, describe
-    from instructmining.tables.rescoring import Rescoring, rescore
+    from instructmining.rules.fitting import Fit, fit
+    from instructmining.scored.compare import Comparison, Differing, compare
+    from instructmining.scored.describe import Description, describe
+    from instructmining.scored.rescore import Rescoring, rescore
+    from instructmining.scored.selection import Selection, select
+    from instructmining.scored.selection.choices import Choice, Extras
+    from instructmining.scored.selection.near_duplicates import Distinct
+    from instructmining.scorer.frames import score_table, to_arrow
+    from instructmining.scorer.scorer import Scorer
+    from instructmining.types import Example, Reject, ScoredRow, Turn
+    from instructmining.writing.statistics import Statistics
 
 __version__ = "0.1.0"
 __all__ = [
@@ -69,34 +69,34 @@ __all__ = [
 
 _MODULES = {
     "Bundle": "bundle",
-    "Choice": "selection.choices",
-    "Comparison": "tables.comparing",
-    "Description": "tables.describing",
-    "Differing": "tables.comparing",
-    "Distinct": "selection.near_duplicates",
-    "Example": "records",
-    "Extras": "selection.choices",
+    "Choice": "scored.selection.choices",
+    "Comparison": "scored.compare",
+    "Description": "scored.describe",
+    "Differing": "scored.compare",
+    "Distinct": "scored.selection.near_duplicates",
+    "Example": "types",
+    "Extras": "scored.selection.choices",
     "FieldOptions": "reading.formats",
-    "Fit": "fitting",
+    "Fit": "rules.fitting",
     "InstructMiningError": "errors",
-    "Neighbourhood": "corpus",
+    "Neighbourhood": "knn.search",
     "ReadOptions": "reading.options",
-    "Reject": "records",
-    "Rescoring": "tables.rescoring",
+    "Reject": "types",
+    "Rescoring": "scored.rescore",
     "Rule": "rules",
-    "ScoredRow": "records",
-    "Scorer": "scorer",
-    "Selection": "selection",
-    "Statistics": "runstats",
-    "Turn": "records",
-    "compare": "tables.comparing",
-    "describe": "tables.describing",
-    "fit": "fitting",
+    "ScoredRow": "types",
+    "Scorer": "scorer.scorer",
+    "Selection": "scored.selection",
+    "Statistics": "writing.statistics",
+    "Turn": "types",
+    "compare": "scored.compare",
+    "describe": "scored.describe",
+    "fit": "rules.fitting",
     "read_examples": "reading.examples",
-    "rescore": "tables.rescoring",
-    "score_table": "frames",
-    "select": "selection",
-    "to_arrow": "frames",
+    "rescore": "scored.rescore",
+    "score_table": "scorer.frames",
+    "select": "scored.selection",
+    "to_arrow": "scorer.frames",
 }
 
 

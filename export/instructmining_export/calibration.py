@@ -12,10 +12,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.batches import batches
-from instructmining.devices import Device, cpu_threads
-from instructmining.records import Tokens
-from instructmining.sessions import GraphSession
+from instructmining.inference.batching import batches
+from instructmining.inference.devices import Device, cpu_threads
+from instructmining.inference.sessions import GraphSession
+from instructmining.types import Tokens
 from instructmining_export.graphs.quantization import LEVELS, quantize_columns
 from instructmining_export.graphs.tape import GraphTape, save
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from instructmining.records import TurnRole
+from instructmining.types import TurnRole
 
 Roles: TypeAlias = tuple[TurnRole, ...]  # of a dialogue, turn by turn
 Sides: TypeAlias = tuple[str, str]  # what a content loses on the left and on the right: "", "newlines" or "all"

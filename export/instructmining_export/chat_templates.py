@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from instructmining.bundle import Strip, Template
 from instructmining.errors import ExportError, RowError
-from instructmining.prompts import conversation
-from instructmining.records import Example, Turn, TurnRole
-from instructmining.tokens import TextEncoder
+from instructmining.tokenizing.templates import conversation
+from instructmining.tokenizing.tokenizer import TextEncoder
+from instructmining.types import Example, Turn, TurnRole
 from instructmining_export.chat_gaps import (
     MOST_TURNS,
     Chat,

@@ -22,10 +22,10 @@ from transformers import (
 )
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
-from instructmining.batches import batches
 from instructmining.errors import ExportError
-from instructmining.records import Batch, Tokens
-from instructmining.references import References
+from instructmining.inference.batching import batches
+from instructmining.inference.references import References
+from instructmining.types import Batch, Tokens
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs.bidirectional import Pooling
 from instructmining_export.graphs.causal import LinearHead

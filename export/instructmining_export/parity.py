@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-from instructmining.devices import Device, cpu_threads
 from instructmining.errors import ExportError
+from instructmining.inference.devices import Device, cpu_threads
+from instructmining.inference.references import BOUNDS, Agreement, References, agreements
+from instructmining.inference.sessions import GraphSession
 from instructmining.reading.examples import read_examples
-from instructmining.records import Example
-from instructmining.references import BOUNDS, Agreement, References, agreements
-from instructmining.sessions import GraphSession
+from instructmining.types import Example
 
 
 class ParityError(ExportError):

@@ -13,10 +13,10 @@ from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from instructmining.bundle import PrecisionName, RoleName, Template
 from instructmining.errors import ExportError, RowError
-from instructmining.prompts import conversation, document, question
-from instructmining.records import Example, Part, Tokens
-from instructmining.references import Agreement, References
-from instructmining.tokens import TextEncoder
+from instructmining.inference.references import Agreement, References
+from instructmining.tokenizing.templates import conversation, document, question
+from instructmining.tokenizing.tokenizer import TextEncoder
+from instructmining.types import Example, Part, Tokens
 from instructmining_export import families, originals, templates
 from instructmining_export.bundles import BundleWriter, RoleEntry
 from instructmining_export.calibration import Calibration, calibrate

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from tokenizers import Encoding, Tokenizer
 
 from instructmining.errors import ExportError
-from instructmining.records import TurnRole
+from instructmining.types import TurnRole
 from instructmining_export.chat_templates import from_chat_template
 
 __all__ = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from instructmining.bundle import RoleName
-from instructmining.records import Column, Measurements
+from instructmining.types import Column, Measurements
 
 Question: TypeAlias = Literal["naturalness", "coherence", "understandability"]  # names of the unieval template
 QUESTIONS: tuple[Question, ...] = get_args(Question)

@@ -10,7 +10,7 @@ import numpy as np
 
 from instructmining.indicators.base import RowIndicator
 from instructmining.indicators.perplexity import mean_nll
-from instructmining.records import Column, Measurements
+from instructmining.types import Column, Measurements
 
 
 def _ifd(rows: Measurements) -> Column:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instructmining.indicators.base import CorpusIndicator
-from instructmining.records import KNN_COLUMNS
+from instructmining.types import KNN_COLUMNS
 
 KNN = {k: CorpusIndicator(column, ("embedding",), k) for k, column in KNN_COLUMNS.items()}
 PAPER_K = 6  # of the paper's indicator; the others are computed where they are named

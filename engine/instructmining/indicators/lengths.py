@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from instructmining.indicators.base import RowIndicator
-from instructmining.records import Column, Measurements
+from instructmining.types import Column, Measurements
 
 
 def _input_length(rows: Measurements) -> Column:

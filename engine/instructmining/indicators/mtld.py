@@ -13,9 +13,8 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from instructmining.cuts import parts
 from instructmining.indicators.base import RowIndicator
-from instructmining.records import Column, Measurements
+from instructmining.types import Column, Measurements
 
 _THRESHOLD = 0.72
 _LONG = 1 << 20  # characters of a text whose words are not all held
@@ -43,8 +42,12 @@ def _hashes(text: str) -> array[int]:
     The words themselves would take ten times the text's memory.
     """
     found = array("q")
-    for part in parts(text, _PART):
-        found.extend(map(hash, _words(part)))
+    begin = 0
+    while begin < len(text):
+        space = text.find(" ", begin + _PART)
+        end = len(text) if space < 0 else space
+        found.extend(map(hash, _words(text[begin:end])))
+        begin = end
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.indicators.base import RowIndicator
-from instructmining.records import Column, LikelihoodSums, Measurements
+from instructmining.types import Column, LikelihoodSums, Measurements
 
 
 def mean_nll(sums: LikelihoodSums) -> NDArray[np.float64]:

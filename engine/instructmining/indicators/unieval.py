@@ -8,7 +8,7 @@ Source:
 from __future__ import annotations
 
 from instructmining.indicators.base import Question, RowIndicator
-from instructmining.records import Column, Measurements
+from instructmining.types import Column, Measurements
 
 
 def _indicator(question: Question) -> RowIndicator:

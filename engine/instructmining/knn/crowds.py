@@ -15,8 +15,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.candidates import Vectors
 from instructmining.knn.float64 import SAME, replace, smallest, squared_distances
+from instructmining.knn.tiles import Vectors
 
 Compute: TypeAlias = Callable[[Vectors, Vectors], NDArray[np.float32]]  # (q, size), (p, size) → (q, p) inner products
 

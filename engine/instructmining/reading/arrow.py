@@ -15,7 +15,7 @@ from instructmining.reading.compression import file_size
 from instructmining.reading.kinds import Kind
 from instructmining.reading.parquet_footer import is_several
 from instructmining.reading.values import utf8
-from instructmining.records import Reject, RowOrReject, SourceRow
+from instructmining.types import Reject, RowOrReject, SourceRow
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,8 +17,8 @@ from instructmining.errors import InputError
 from instructmining.reading.kinds import HEAD_BYTES, Packing, check_readable, kind_by_name, packing_by_head
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import utf8
-from instructmining.records import RowOrReject
-from instructmining.waiting import wait_for_bytes
+from instructmining.reading.waiting import wait_for_bytes
+from instructmining.types import RowOrReject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

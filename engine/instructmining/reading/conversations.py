@@ -10,7 +10,7 @@ import orjson
 
 from instructmining.errors import RowError
 from instructmining.reading.values import dumps
-from instructmining.records import Turn, TurnRole
+from instructmining.types import Turn, TurnRole
 
 SPEAKERS: Mapping[str, TurnRole] = {
     "system": "system",

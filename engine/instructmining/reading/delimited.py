@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import orjson
 
 from instructmining.errors import InputError
-from instructmining.names import short
+from instructmining.errors.names import short
 from instructmining.reading.compression import DAMAGE, FileRows
 from instructmining.reading.encodings import Encoding, encoding_of
 from instructmining.reading.options import ReadOptions
-from instructmining.records import Reject, RowOrReject, SourceRow
+from instructmining.types import Reject, RowOrReject, SourceRow
 
 _KEPT = 1000  # bytes kept of a row that is too long
 _EMPTY = re.compile(rb"(?:\r?\n)+")

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import NoneType
 from typing import TypeVar, cast
 
-from instructmining.arguments import check_call, check_type
 from instructmining.errors import InputError, RowError
-from instructmining.names import no_such
+from instructmining.errors.arguments import check_call, check_type
+from instructmining.errors.names import no_such
 from instructmining.reading.compression import is_pipe
 from instructmining.reading.formats import FieldOptions, FieldRole, FormatName, Shape
 from instructmining.reading.objects import is_objects
@@ -25,7 +25,7 @@ from instructmining.reading.rows import WINDOW_BYTES, RowReader, Source, Sources
 from instructmining.reading.scores import ScoreFields, lacking
 from instructmining.reading.sources import expand
 from instructmining.reading.values import utf8
-from instructmining.records import (
+from instructmining.types import (
     EarlierScores,
     Example,
     InputWindow,

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal, TypeAlias, get_args
 
-from instructmining.arguments import check_type, shown
 from instructmining.errors import InputError
-from instructmining.names import no_such, short
+from instructmining.errors.arguments import check_type, shown
+from instructmining.errors.names import no_such, short
 from instructmining.reading.conversations import TurnKeys
-from instructmining.records import SourceRow
+from instructmining.types import SourceRow
 
 FormatName: TypeAlias = Literal[
     "preference",

@@ -8,12 +8,12 @@ from itertools import chain, islice
 from pathlib import PurePath
 from typing import TypeAlias, cast
 
-from instructmining.arguments import shown
 from instructmining.errors import InputError
+from instructmining.errors.arguments import shown
 from instructmining.reading.arrow import Table, is_table
 from instructmining.reading.examples import ExampleReader, read_examples, windows_of
 from instructmining.reading.objects import Object
-from instructmining.records import Example, InputWindow
+from instructmining.types import Example, InputWindow
 
 Examples: TypeAlias = Iterable[Example] | Iterable[Object] | Table
 

@@ -19,7 +19,7 @@ from instructmining.reading.encodings import wide_by_head
 from instructmining.reading.json_array import KEPT, JsonValues, document_of
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import loads
-from instructmining.records import Reject, RowOrReject, SourceRow
+from instructmining.types import Reject, RowOrReject, SourceRow
 
 _CHUNK = 1 << 20
 _LINES = frozenset({".jsonl", ".ndjson"})

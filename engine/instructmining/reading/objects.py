@@ -13,11 +13,11 @@ from typing import TypeAlias, TypeGuard
 import numpy as np
 import orjson
 
-from instructmining.arguments import shown
 from instructmining.errors import InputError
+from instructmining.errors.arguments import shown
 from instructmining.reading.arrow_values import first_line, written
 from instructmining.reading.values import dumps, loads
-from instructmining.records import Reject, RowOrReject, SourceRow
+from instructmining.types import Reject, RowOrReject, SourceRow
 
 OBJECTS = "rows"  # how messages call rows in memory
 _KEPT = 1000  # bytes kept of a row that is too long

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from types import NoneType
 
-from instructmining.arguments import check_type
 from instructmining.errors import InputError
+from instructmining.errors.arguments import check_type
 
 MAX_ROW_BYTES = 64 * 2**20
 _TABS = ("tab", r"\t")

@@ -24,7 +24,7 @@ from instructmining.reading.conversations import (
     turn_list,
 )
 from instructmining.reading.formats import SHAPES, FieldOptions, FieldRole, FormatName, Shape, value_at
-from instructmining.records import SIDES, Example, SourceRow, Turn
+from instructmining.types import SIDES, Example, SourceRow, Turn
 
 _MOST_MESSAGES = 100_000  # remembered, where nothing says which tree a message is of
 _MOST_ASSIGNMENTS = 1000  # kept for rows of other fields

@@ -17,7 +17,7 @@ from instructmining.reading.jsonl import JsonRows
 from instructmining.reading.kinds import HEAD_BYTES, Kind, packing_by_head, table_by_head
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import utf8
-from instructmining.records import RowOrReject
+from instructmining.types import RowOrReject
 
 _JSON = (b"{", b"[")
 _DELIMITERS = (b",", b"\t", b";", b"|")  # of a header; which of them is read unasked is less

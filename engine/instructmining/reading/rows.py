@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
-from instructmining.arguments import shown
 from instructmining.errors import InputError
+from instructmining.errors.arguments import shown
 from instructmining.reading.arrow import Table, TableRows, is_table
 from instructmining.reading.compression import file_size, is_pipe
 from instructmining.reading.delimited import DelimitedRows
@@ -18,7 +18,7 @@ from instructmining.reading.kinds import HEAD_BYTES, Kind, kind_by_name, table_b
 from instructmining.reading.objects import Object, ObjectRows, is_objects
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.pipes import PipeRows
-from instructmining.records import RowOrReject
+from instructmining.types import RowOrReject
 
 WINDOW_BYTES = 8 << 20  # of the rows that are held together; a window of usual rows has less
 _DEFAULT = ReadOptions()

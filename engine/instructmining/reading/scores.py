@@ -10,7 +10,7 @@ import orjson
 
 from instructmining.errors import RowError
 from instructmining.reading.members import without
-from instructmining.records import (
+from instructmining.types import (
     COLUMNS,
     PAIR_COLUMNS,
     SCORE_COLUMNS,

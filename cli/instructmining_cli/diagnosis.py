@@ -1,0 +1,85 @@
+"""What ``doctor`` prints: devices as measured, and a bundle checked against its own reference values."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from instructmining.bundle import Bundle
+from instructmining.inference.devices import Device, cpu_threads, cuda_problem, runtime_version
+from instructmining.inference.references import BOUNDS, Agreement, References, agreement
+from instructmining.inference.sessions import GraphSession
+
+ENGINE_PACKAGES = ("numpy", "orjson", "tokenizers", "zstandard")
+EXPORT_PACKAGES = ("torch", "transformers", "onnx-ir", "safetensors", "gguf", "accelerate")
+
+
+@dataclass(frozen=True, slots=True)
+class RoleCheck:
+    """One role of a bundle, run here."""
+
+    role: str
+    precision: str
+    found: Agreement | None  # None where the bundle holds no reference values
+
+    @property
+    def broken(self) -> list[str]:
+        """The figures beyond the exporter's bounds for this precision."""
+        return self.found.beyond(BOUNDS[self.precision]) if self.found is not None else []
+
+    @property
+    def passed(self) -> bool:
+        """The graph gives its reference values here."""
+        return self.found is not None and not self.broken
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        if self.found is None:
+            return "no reference values in the bundle; export it again"
+        figures = f"{self.precision}, {self.found.rows} rows: {BOUNDS[self.precision].beside(self.found.as_json())}"
+        return f"ok: {figures}" if self.passed else f"DIFFERS: {'; '.join(self.broken)} ({figures})"
+
+
+def describe_machine() -> dict[str, str]:
+    """Versions and devices, by name."""
+    problem = cuda_problem()
+    return {
+        **versions(),
+        "cpu": f"works, {cpu_threads()} threads",
+        "cuda": "works: a graph ran on it" if problem is None else f"does not work: {problem}",
+        **{f"export: {package}": _version(package) for package in EXPORT_PACKAGES},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of everything that scoring runs on."""
+    return {
+        "instructmining": _version("instructmining"),
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "onnxruntime": runtime_version(),
+        **{package: _version(package) for package in ENGINE_PACKAGES},
+    }
+
+
+def check_bundle(bundle: Bundle, device: Device) -> Iterator[RoleCheck]:
+    """Run each role's reference texts on a device and compare.
+
+    Raises:
+        BundleError: a graph or its reference values cannot be loaded.
+        DeviceError: a session opens elsewhere than asked.
+    """
+    for name, role in bundle.roles.items():
+        if role.references is None:
+            yield RoleCheck(name, role.precision, None)
+            continue
+        found = agreement(References.load(role.references), GraphSession(role.graph, device))
+        yield RoleCheck(name, role.precision, found)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,211 @@
+"""What ``bench`` measures: a user's own rows scored again and again on a device, and the results thrown away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from typing import TypeAlias
+
+import numpy as np
+
+from instructmining.bundle import PRECISIONS, Bundle, PrecisionName, Role
+from instructmining.errors import InputError
+from instructmining.inference.devices import Device
+from instructmining.reading.examples import ExampleReader
+from instructmining.scorer.scorer import Scorer
+from instructmining.types import Example
+from instructmining.writing.statistics import Statistics
+from instructmining_cli.hardware import device_memory_bytes, peak_memory_bytes
+from instructmining_cli.peaks import Peak, product_peak
+
+Say: TypeAlias = Callable[[str], None]
+
+USUAL_ROUNDS = 3
+LATENCY_ROWS = (1, 8)  # rows of a call
+_ROUNDS_S = 20.0  # no further round is begun after it, where nobody asked for a number of rounds
+_WARM_UP_ROWS = 8
+_LATENCY_S = 3.0  # of the calls of each size
+_CALLS = (3, 200)  # of each size, at least and at most
+_SAMPLE_FROM, _SAMPLE_ROWS = 1024, 64  # rows for the calls: so many, at even steps of the first ones
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """All rows once, from reading to the finished row; nothing is written."""
+
+    seconds: float
+    statistics: Statistics
+    rows: int
+    rejected: int  # by reading and by scoring
+
+    @property
+    def rows_per_s(self) -> float:
+        """Rows that were scored."""
+        return self.rows / self.seconds
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Of all roles, padding not counted."""
+        return self.statistics.tokens.total() / self.seconds
+
+    def seconds_of(self, label: str) -> float:
+        """Seconds in which a device computed the texts of one label of the statistics."""
+        stages = self.statistics.seconds.items()
+        return sum(seconds for stage, seconds in stages if stage.startswith(f"model:{label}:"))
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Calls of one size, one after another, on a scorer at rest."""
+
+    seconds: tuple[float, ...]  # of each call
+
+    def percentile(self, share: float) -> float:
+        """Seconds within which this share of the calls ended, one of those seen."""
+        return float(np.quantile(self.seconds, share, method="inverted_cdf"))
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """What was measured."""
+
+    bundle: Bundle
+    devices: tuple[Device, ...]
+    rounds: tuple[Round, ...]
+    latency: Mapping[int, Latency]  # by rows of a call
+    peaks: Mapping[PrecisionName, Peak]  # of the first device, the faster of before and after the rounds
+    slower_peaks: Mapping[PrecisionName, Peak]  # the other of the two: how far the machine's own speed changed
+    process_peak_bytes: int | None
+    device_bytes: Mapping[str, int] = field(default_factory=dict)  # in use after the rounds, by device, where known
+
+    @property
+    def typical(self) -> Round:
+        """The round of median time; of two the slower one."""
+        return sorted(self.rounds, key=lambda of: of.seconds)[len(self.rounds) // 2]
+
+    @property
+    def busy_share(self) -> float:
+        """Share of the typical round in which the devices computed, 0..1."""
+        return sum(self.typical.statistics.busy.values()) / self.typical.seconds / len(self.devices)
+
+    def role(self, label: str) -> Role:
+        """The role whose graph a label of the statistics stands for."""
+        return next(role for name, role in self.bundle.roles.items() if name in label.split("+"))
+
+    def share_of_peak(self, labels: Iterable[str]) -> float | None:
+        """Time that the products with weights would take at the device's peak, over the time that the models took.
+
+        The products of padding count as work; those of attention with itself do not, and their time counts against the
+        share, as that of everything else in the graphs.
+
+        Args:
+            labels: of the typical round's statistics.
+
+        Returns:
+            None where the bundle does not say how many products its graphs have.
+        """
+        ideal = taken = 0.0
+        for label in labels:
+            products = self._multiply_adds(label)
+            if products is None:
+                return None
+            ideal += products / self.peaks[_precision(self.role(label))].multiply_adds_per_s
+            taken += self.typical.seconds_of(label)
+        return ideal / taken if taken else None
+
+    def _multiply_adds(self, label: str) -> int | None:
+        each, of = self.role(label).multiply_adds, self.typical.statistics
+        if not each:
+            return None
+        return each["token"] * of.padded[label] + each["scored"] * of.scored[label] + each["row"] * of.texts[label]
+
+
+def measure_throughput(
+    scorer: Scorer,
+    read: Callable[[], ExampleReader],
+    *,
+    rounds: int | None = None,
+    say: Say = lambda _: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Throughput:
+    """Score all rows some times after a short warm-up, then a few of them alone; results are thrown away.
+
+    Args:
+        scorer: open, on the devices that are measured.
+        read: opens the input anew; its bad rows are counted, so it must take them.
+        rounds: how often; by default :data:`USUAL_ROUNDS`, or fewer where those would take more than 20 seconds.
+        say: told of each step.
+        clock: seconds.
+
+    Raises:
+        InputError: there is no row that can be scored.
+        DeviceError: a graph, or the product that is the device's peak, fails on it.
+    """
+    sample = [example for example in islice(read(), _SAMPLE_FROM) if example.has_response]
+    if not sample:
+        raise InputError("the input holds no row that can be scored; bench needs at least one")
+    say(f"warming up on {min(len(sample), _WARM_UP_ROWS)} rows")
+    _drain(scorer, sample[:_WARM_UP_ROWS], Statistics())
+    say(f"the peak of {scorer.device}")
+    used = [name for name in PRECISIONS if name in scorer.precisions]
+    before = {name: product_peak(scorer.device, name) for name in used}
+    done = list(_rounds(scorer, read, rounds, say, clock))
+    say(f"calls of {' and '.join(map(str, LATENCY_ROWS))} rows")
+    steps = np.linspace(0, len(sample) - 1, min(len(sample), _SAMPLE_ROWS)).astype(int).tolist()
+    spread = [sample[step] for step in steps]
+    latency = {rows: _latency(scorer, spread, rows, clock) for rows in LATENCY_ROWS}
+    process, devices = peak_memory_bytes(), {str(device): device_memory_bytes(device) for device in scorer.devices}
+    say(f"the peak of {scorer.device}, again")
+    both = {
+        name: sorted((peak, product_peak(scorer.device, name)), key=lambda of: of.multiply_adds_per_s)
+        for name, peak in before.items()
+    }
+    return Throughput(
+        bundle=scorer.bundle,
+        devices=scorer.devices,
+        rounds=tuple(done),
+        latency=latency,
+        peaks={name: faster for name, (_, faster) in both.items()},
+        slower_peaks={name: slower for name, (slower, _) in both.items()},
+        process_peak_bytes=process,
+        device_bytes={name: taken for name, taken in devices.items() if taken is not None},
+    )
+
+
+def _rounds(
+    scorer: Scorer, read: Callable[[], ExampleReader], rounds: int | None, say: Say, clock: Callable[[], float]
+) -> Iterator[Round]:
+    spent = 0.0
+    for number in range(rounds or USUAL_ROUNDS):
+        if rounds is None and number and spent * (number + 1) / number > _ROUNDS_S:
+            return
+        say(f"round {number + 1} of {rounds or f'up to {USUAL_ROUNDS}'}")
+        statistics, reader, begin = Statistics(), read(), clock()
+        rows = _drain(scorer, reader, statistics)
+        seconds = clock() - begin
+        spent += seconds
+        yield Round(seconds, statistics, rows, reader.rejected + statistics.rows_rejected)
+
+
+def _latency(scorer: Scorer, examples: Sequence[Example], rows: int, clock: Callable[[], float]) -> Latency:
+    """Of calls with some rows each, going round the examples."""
+    source = cycle(examples)
+    least, most = _CALLS
+    spent: list[float] = []
+    while len(spent) < least or (len(spent) < most and sum(spent) < _LATENCY_S):
+        taken = list(islice(source, rows))
+        begin = clock()
+        _drain(scorer, taken, Statistics())
+        spent.append(clock() - begin)
+    return Latency(tuple(spent))
+
+
+def _drain(scorer: Scorer, examples: Iterable[Example], statistics: Statistics) -> int:
+    """Score and throw away; returns how many rows came out. Those that cannot be scored are counted."""
+    return sum(1 for _ in scorer.score(examples, on_reject=lambda _: None, statistics=statistics))
+
+
+def _precision(role: Role) -> PrecisionName:
+    return next(name for name in PRECISIONS if name == role.precision)

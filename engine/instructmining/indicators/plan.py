@@ -1,0 +1,132 @@
+"""Which texts go through which graphs for the indicators asked for; roles that share a graph share the pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from instructmining.bundle import Bundle, Role, RoleName
+from instructmining.errors import RuleError
+from instructmining.errors.arguments import shown
+from instructmining.errors.names import no_such
+from instructmining.indicators import INDICATORS, USUAL, Indicator, roles_of
+from instructmining.indicators.base import MEASURED_BY, Measurement, Question
+from instructmining.rules import Rule
+from instructmining.types import known_columns
+
+# What of a row is embedded: all turns, those that are not the assistant's, or the assistant's.
+DocumentText: TypeAlias = Literal["document", "prompt", "response"]
+TextKind: TypeAlias = Literal["conversation", "responses"] | DocumentText | Question
+
+_TEXT_AND_OUTPUT: dict[Measurement, tuple[TextKind, str]] = {
+    "conversation_nll": ("conversation", "nll"),
+    "response_nll": ("responses", "nll"),
+    "reward": ("conversation", "reward"),
+    "embedding": ("document", "embedding"),
+    "naturalness": ("naturalness", "yes"),
+    "coherence": ("coherence", "yes"),
+    "understandability": ("understandability", "yes"),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stream:
+    """One kind of text through one graph."""
+
+    role: Role  # its graph, tokenizer, template and limit are used
+    text: TextKind
+    measures: tuple[Measurement, ...]
+    roles: tuple[RoleName, ...]  # the roles that are served
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The graph outputs wanted."""
+        return tuple(_TEXT_AND_OUTPUT[measure][1] for measure in self.measures)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Indicators in column order, and the streams that feed them."""
+
+    indicators: tuple[Indicator, ...]
+    streams: tuple[Stream, ...]
+    needs: frozenset[Measurement]
+
+
+def plan(
+    bundle: Bundle,
+    rule: Rule | None,
+    indicators: Sequence[str],
+    document: DocumentText = "document",
+    kept: Collection[str] = (),
+) -> Plan:
+    """Work out what has to be computed.
+
+    Args:
+        bundle: gives the roles.
+        rule: its terms are computed too.
+        indicators: columns asked for beside them.
+        document: what of a row is embedded.
+        kept: columns that the rows have already and that are not computed.
+
+    Raises:
+        RuleError: an indicator is not known.
+        BundleError: the bundle lacks a role; the message names it and says how to get one.
+    """
+    wanted = check_columns(rule, indicators)
+    chosen = tuple(indicator for column, indicator in INDICATORS.items() if column in wanted.difference(kept))
+    streams: list[Stream] = []
+    for indicator in chosen:
+        for measure in indicator.needs:
+            if measure in MEASURED_BY:
+                role = bundle.role(MEASURED_BY[measure], wanted_by=_asked_by(indicator.column, rule))
+                _add(streams, role, measure, document)
+    needs = frozenset(measure for indicator in chosen for measure in indicator.needs)
+    return Plan(chosen, tuple(streams), needs)
+
+
+def check_columns(rule: Rule | None, indicators: Sequence[str]) -> set[str]:
+    """All columns that are wanted, which can all be computed with the right bundle.
+
+    Raises:
+        RuleError: one is no indicator.
+    """
+    wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
+    if unknown := sorted(wanted - set(INDICATORS)):
+        of_rule = rule is not None and not set(unknown).isdisjoint(rule.terms)
+        where = f"rule {rule.id!r}" if rule is not None and of_rule else "indicators"
+        raise RuleError(f"{where}: {no_such('indicator', unknown, INDICATORS, listed=known_columns())}")
+    return wanted
+
+
+def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
+    """A list of columns, given as one, as comma-separated text, or as "all": those that the bundle's roles give.
+
+    Raises:
+        RuleError: it is neither a list of names nor text.
+    """
+    if not isinstance(text, str):
+        names = list(text) if isinstance(text, Iterable) else [text]
+        if wrong := [name for name in names if not isinstance(name, str)]:
+            raise RuleError(f"indicators: {shown(wrong[0])}, wanted names of columns as a list or as text: 'mtld,ifd'")
+        return names
+    if text.strip() != "all":
+        return [name.strip() for name in text.split(",") if name.strip()]
+    return [column for column in USUAL if roles_of(column) <= bundle.roles.keys()]
+
+
+def _asked_by(column: str, rule: Rule | None) -> str:
+    return f"{column!r} ({f'rule {rule.id!r}' if rule is not None and column in rule.terms else 'your --indicators'})"
+
+
+def _add(streams: list[Stream], role: Role, measure: Measurement, document: DocumentText) -> None:
+    """Put a measurement on the stream that computes its text anyway, or on a new one."""
+    text = document if measure == "embedding" else _TEXT_AND_OUTPUT[measure][0]
+    for number, stream in enumerate(streams):
+        if stream.text == text and stream.role.shares == role.shares:
+            if measure not in stream.measures:
+                roles = tuple(dict.fromkeys([*stream.roles, role.name]))
+                streams[number] = Stream(stream.role, text, (*stream.measures, measure), roles)
+            return
+    streams.append(Stream(role, text, (measure,), (role.name,)))

@@ -1,0 +1,1 @@
+"""Token ids to model outputs: devices, sessions, batches, and the threads that run beside each other."""

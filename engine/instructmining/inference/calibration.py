@@ -1,0 +1,85 @@
+"""Which batch size is fastest on a device: a short calibration on a run's own texts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from instructmining.bundle import RoleName
+from instructmining.inference.batching import Batching
+from instructmining.inference.executor import Executor, Job
+from instructmining.tokenizing.windows import StreamTexts, Window
+from instructmining.types import Tokens
+
+CANDIDATES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192, 16384, 32768, 65536)}  # padded tokens of a batch
+_ROUNDS = 3  # over all candidates, the best time of each counts: what other programs do only adds
+_ROLE_S = 10.0  # no new round is begun after it
+_GAIN = 0.03  # a larger batch takes more memory and must be worth it
+
+
+def calibrated(
+    window: Window,
+    executor: Executor,
+    batching: Batching,
+    *,
+    candidates: Sequence[int],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Batching:
+    """The same batching with the budget of each role that ran these texts fastest.
+
+    A role's texts are a sample of the window at even steps of their length. The smallest budget within 3 % of the
+    fastest is taken.
+
+    Args:
+        window: tokenized rows like those to come; with fewer tokens than a candidate, that one is left out.
+        executor: runs the batches.
+        batching: gives everything else.
+        candidates: budgets to try, ascending.
+        clock: seconds.
+    """
+    found: dict[RoleName, int] = dict(batching.budget_tokens)
+    tried: set[object] = set()
+    for part in window.streams:
+        if part.stream.role.name in tried:
+            continue
+        tried.add(part.stream.role.name)
+        texts = _sample(part.texts, 2 * max(candidates))
+        tokens = sum(len(text.ids) for text in texts)
+        possible = [budget for budget in candidates if budget <= tokens] or [min(candidates)]
+        best = dict.fromkeys(possible, np.inf)
+        begin = clock()
+        for number in range(_ROUNDS):
+            if number and clock() - begin > _ROLE_S:
+                break
+            for budget in possible:
+                best[budget] = min(best[budget], _seconds(part, texts, executor, one_budget(batching, budget), clock))
+        fastest = min(best.values())
+        found[part.stream.role.name] = min(budget for budget in possible if best[budget] <= fastest * (1 + _GAIN))
+    return replace(batching, budget_tokens=found)
+
+
+def one_budget(batching: Batching, budget_tokens: int) -> Batching:
+    """The same with one budget for all roles."""
+    return replace(batching, budget_tokens=dict.fromkeys(batching.budget_tokens, budget_tokens))
+
+
+def _seconds(
+    part: StreamTexts, texts: Sequence[Tokens], executor: Executor, batching: Batching, clock: Callable[[], float]
+) -> float:
+    role = part.stream.role
+    jobs = (Job(role.graph, batch, part.stream.outputs) for batch in batching.of(role.name, texts))
+    begin = clock()
+    for _ in executor.run(jobs):
+        pass
+    return clock() - begin
+
+
+def _sample(texts: Sequence[Tokens], tokens: int) -> list[Tokens]:
+    """Texts at even steps of their length, of about so many tokens in all."""
+    by_length = sorted(texts, key=lambda text: len(text.ids))
+    total = sum(len(text.ids) for text in texts)
+    count = max(1, min(len(texts), round(len(texts) * tokens / total))) if total else 0
+    return [by_length[int((step + 0.5) * len(texts) / count)] for step in range(count)]

@@ -1,0 +1,195 @@
+"""Where graphs run: the CPU's threads and the CUDA devices that really work here, proved by a probe."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from instructmining.bundle import Role
+from instructmining.errors import DeviceError
+from instructmining.errors.arguments import check_type, shown
+
+_PROBE = "neighbours.onnx"
+_CUDA = "CUDAExecutionProvider"
+_DRIVER = "libcuda.so.1"
+# A container's quota and period, by version 2 and 1 of control groups.
+_V1 = "/sys/fs/cgroup/cpu/cpu.cfs"
+_QUOTAS = (("/sys/fs/cgroup/cpu.max",), (f"{_V1}_quota_us", f"{_V1}_period_us"))
+_BATCHES_AT_ONCE = 8  # at most, where nobody says: each takes memory of its own; measured on two threads only
+# What onnxruntime-gpu 1.31 loads, as found on Linux; the major versions are those it is built for.
+_CUDA_LIBRARIES = (
+    "libcudart.so.13",
+    "libcublas.so.13",
+    "libcublasLt.so.13",
+    "libcurand.so.10",
+    "libcufft.so.12",
+    "libcudnn.so.9",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where sessions run."""
+
+    kind: str  # "cpu" or "cuda"
+    index: int = 0
+    threads: int = 1  # CPU only
+    batches_at_once: int = 1  # CPU only: batches that share the threads; each has so much less of them
+
+    def __str__(self) -> str:
+        """As the run file says it."""
+        if self.kind == "cuda":
+            return f"cuda:{self.index}"
+        beside = f", {self.batches_at_once} batches at once" if self.batches_at_once > 1 else ""
+        return f"cpu ({self.threads} threads{beside})"
+
+
+def choose_devices(asked: str, batches_at_once: int | None = None) -> tuple[Device, ...]:
+    """The devices that sessions really run on, in the order asked for.
+
+    Args:
+        asked: "auto", "cpu", "cuda", "cuda:N", or several as "cuda:0,1". Auto takes one CUDA device, and only where a
+            session runs there.
+        batches_at_once: computed beside each other on a CPU, at most one a thread; by default one a thread up to
+            eight, which is the fastest for many rows. With 1 a single row is answered soonest.
+
+    Raises:
+        DeviceError: it is none of these, names a device twice, or CUDA was asked for and one of the devices does not
+            work; the message names that one and what is missing.
+    """
+    check_device(asked, batches_at_once)
+    if asked == "cpu":
+        threads = cpu_threads()
+        return (Device("cpu", threads=threads, batches_at_once=min(threads, batches_at_once or _BATCHES_AT_ONCE)),)
+    indices = named_devices(asked)
+    for index in indices:
+        problem = cuda_problem(index)
+        if problem is None:
+            continue
+        if asked == "auto":
+            return choose_devices("cpu", batches_at_once)
+        named = f"device {asked!r}" if len(indices) == 1 else f"device {asked!r}: cuda:{index}"
+        raise DeviceError(f"{named} does not work here: {problem}")
+    return tuple(Device("cuda", index) for index in indices)
+
+
+def check_device(asked: object, batches_at_once: object) -> None:
+    """Prove the types of what is asked for.
+
+    Raises:
+        DeviceError: one is of another, or fewer than one batch at once is asked for.
+    """
+    wanted = f"text: give 'cuda:{asked}'" if type(asked) is int else "'auto', 'cpu', 'cuda', 'cuda:N' or 'cuda:0,1'"
+    check_type("device", asked, str, wanted=wanted, error=DeviceError)
+    if batches_at_once is not None and (type(batches_at_once) is not int or batches_at_once < 1):
+        raise DeviceError(f"batches_at_once is {shown(batches_at_once)}, wanted a number of at least 1, or None")
+
+
+def named_devices(asked: str) -> list[int]:
+    """The CUDA devices that a text names; auto and cuda are the first, cpu is none.
+
+    Raises:
+        DeviceError: it names nothing that could be a device, or one twice.
+    """
+    if asked == "cpu":
+        return []
+    match = re.fullmatch(r"auto|cuda(?::([0-9]+(?:,[0-9]+)*))?", asked)
+    if match is None:
+        raise DeviceError(f"device {asked!r}; wanted auto, cpu, cuda, cuda:N, or several as cuda:0,1")
+    indices = [int(index) for index in (match.group(1) or "0").split(",")]
+    for index in indices:
+        if indices.count(index) > 1:
+            raise DeviceError(f"device {asked!r}: cuda:{index} is there twice; name each device once")
+    return indices
+
+
+def choose_devices_for(roles: Iterable[Role], asked: str, batches_at_once: int | None = None) -> tuple[Device, ...]:
+    """The devices for the graphs of these roles: int8 graphs run on the CPU alone.
+
+    Args:
+        roles: those that will run.
+        asked: as for :func:`choose_devices`; auto takes the CPU where a graph is int8.
+        batches_at_once: as for :func:`choose_devices`.
+
+    Raises:
+        DeviceError: as :func:`choose_devices`, or CUDA was asked for int8 graphs: onnxruntime would run their products
+            on the CPU without a word.
+    """
+    check_device(asked, batches_at_once)
+    whole = [role.name for role in roles if role.precision == "int8"]
+    if not whole:
+        return choose_devices(asked, batches_at_once)
+    if asked not in {"auto", "cpu"}:
+        raise DeviceError(
+            f"device {asked!r}: role {whole[0]!r} is int8, which runs on the CPU only; "
+            "give --device cpu, or export it with --precision fp16"
+        )
+    return choose_devices("cpu", batches_at_once)
+
+
+def runtime_version() -> str:
+    """Version of onnxruntime."""
+    return str(ort.__version__)
+
+
+def cpu_threads() -> int:
+    """CPUs that this process may use: its affinity, and the container's quota where there is one."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for files in _QUOTAS:
+        try:
+            quota, period = " ".join(Path(file).read_text(encoding="ascii") for file in files).split()
+        except (OSError, ValueError):
+            continue
+        return available if quota in {"max", "-1"} else max(1, min(available, int(quota) // int(period)))
+    return available
+
+
+@cache
+def cuda_problem(index: int = 0) -> str | None:
+    """What keeps CUDA from running on a device, or None if a small graph ran on it."""
+    if _CUDA not in ort.get_available_providers():
+        return (
+            f"this onnxruntime ({ort.__version__}) is built without CUDA; "
+            "install onnxruntime-gpu in place of onnxruntime"
+        )
+    if os.name == "posix" and not _loads(_DRIVER):
+        return f"cannot load {_DRIVER}; install the NVIDIA driver"
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(sys.stderr):  # it prints what it misses, and standard output is for results
+            ort.preload_dlls()
+    missing = [name for name in _CUDA_LIBRARIES if not _loads(name)] if os.name == "posix" else []
+    if missing:
+        return f"cannot load {', '.join(missing)}; pip install 'instructmining[cuda]'"
+    try:
+        session = ort.InferenceSession(probe_path(), providers=[(_CUDA, {"device_id": index})], enable_fallback=0)
+        if _CUDA not in session.get_providers():
+            return "onnxruntime opened the session on the CPU instead; see its messages above"
+        points = np.eye(4, dtype=np.float32)
+        session.run(None, {"queries": points, "points": points, "k": np.array([2], dtype=np.int64)})
+    except Exception as error:  # onnxruntime's own classes have no common root but this one
+        return (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return None
+
+
+def probe_path() -> str:
+    """The graph of the probe, which also finds nearest neighbours."""
+    return str(resources.files("instructmining.knn") / _PROBE)
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

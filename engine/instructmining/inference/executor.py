@@ -1,0 +1,266 @@
+"""Runs batches on one device or several: results in order, batches that are too large for the memory in halves."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock, local
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.errors import DeviceError, DeviceMemoryError, InstructMiningError
+from instructmining.inference.devices import Device, cpu_threads
+from instructmining.inference.sessions import NO_ACCELERATION, Acceleration, GraphSession
+from instructmining.types import Batch
+
+_IN_FLIGHT = 3  # jobs a worker: one computed, one ready for it, one whose result waits for those before
+MOST_HELD = 8 << 20  # bytes of rows, in jobs that wait for their result to be used; a single job may hold more
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A batch, and what is wanted of it."""
+
+    graph: Path
+    batch: Batch
+    outputs: tuple[str, ...]
+    held: int = 0  # bytes of rows that memory holds until the result is used
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A job's results."""
+
+    job: Job
+    outputs: Mapping[str, NDArray[np.float32]]  # of the whole job's batch, also where it had to be split
+    seconds: float  # the device was busy with it; of a device that it shared with other batches, its share
+    device: Device
+
+
+class Executor:
+    """Sessions of some graphs on one device or several; a context manager, safe to share between threads.
+
+    Where one batch is computed at a time on a CPU, a job runs in the thread that takes its result. Otherwise each
+    device has sessions of its own and a thread for each batch at once, and jobs go to whichever is free.
+    """
+
+    def __init__(
+        self, graphs: Iterable[Path], devices: Sequence[Device], acceleration: Acceleration = NO_ACCELERATION
+    ) -> None:
+        """Open a session for each graph on each device.
+
+        Raises:
+            BundleError: a graph cannot be loaded.
+            DeviceError: a session opened elsewhere than asked, an acceleration cannot be had, or CUDA graphs were asked
+                for on several devices.
+            DeviceMemoryError: the graphs' weights do not fit.
+        """
+        if acceleration.cuda_graphs and len(devices) > 1:
+            # While one device records, CUDA forbids the others to allocate or to wait for a copy.
+            raise DeviceError(f"CUDA graphs on {len(devices)} devices; they work on one: leave them out, or give one")
+        self.devices = tuple(devices)
+        self.splits = 0  # batches split for memory so far
+        self.retried = 0  # texts computed again, alone, because an output was not finite
+        wanted = list(dict.fromkeys(graphs))
+        self._sessions = {
+            (device, graph): GraphSession(graph, device, acceleration) for device in devices for graph in wanted
+        }
+        self._limits: dict[Path, int] = {}
+        self._changing = Lock()  # of the counts and the limits
+        self._opening = Lock()  # of sessions beside the devices' own
+        self._closed = False
+        self._pool: ThreadPoolExecutor | None = None
+        workers = [device for device in devices for _ in range(device.batches_at_once)]
+        self._most_in_flight = _IN_FLIGHT * len(workers)
+        if len(workers) > 1 or devices[0].kind != "cpu":
+            self._own = local()  # the device of a thread of the pool
+            free = deque(workers)
+            self._pool = ThreadPoolExecutor(
+                len(workers), "instructmining-device", lambda: setattr(self._own, "device", free.popleft())
+            )
+
+    def __enter__(self) -> Self:
+        """The executor itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Drop the jobs that are not begun, wait for those that are, let the sessions and their memory go."""
+        self._closed = True
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._sessions.clear()
+
+    def output_size(self, graph: Path, output: str) -> int | None:
+        """Length of an output's last dimension, None where the graph leaves it open."""
+        return self._sessions[self.devices[0], graph].output_size(output)
+
+    def limits(self) -> dict[Path, int]:
+        """Padded tokens that were found to be too many for the memory, by graph."""
+        with self._changing:
+            return dict(self._limits)
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Done]:
+        """Results in the order of the jobs.
+
+        Args:
+            jobs: taken as results are, in that thread; where jobs have threads of their own a few ahead of them.
+
+        Raises:
+            DeviceMemoryError: a single row does not fit.
+            DeviceError: a graph fails on a batch.
+            InstructMiningError: the executor was closed.
+        """
+        if self._closed:
+            raise _closed()
+        if self._pool is None:
+            return (self._finished(job, self.devices[0]) for job in jobs)
+        return self._in_flight(jobs, self._pool)
+
+    def _in_flight(self, jobs: Iterable[Job], pool: ThreadPoolExecutor) -> Iterator[Done]:
+        source = iter(jobs)
+        begun: deque[tuple[Job, Future[Done]]] = deque()
+        held = 0
+        ended: Exception | None = None
+        try:
+            while True:
+                try:
+                    job = next(source)
+                except StopIteration:
+                    break
+                except Exception as error:  # whatever it is, the results of the jobs before it come first
+                    ended = error
+                    break
+                begun.append((job, self._begin(job, pool)))
+                held += job.held
+                while begun and (len(begun) >= self._most_in_flight or held >= MOST_HELD or begun[0][1].done()):
+                    job, future = begun.popleft()
+                    held -= job.held
+                    yield _result(future)
+            while begun:
+                yield _result(begun.popleft()[1])
+            if ended is not None:
+                raise ended
+        finally:
+            for _, future in begun:
+                future.cancel()
+
+    def _begin(self, job: Job, pool: ThreadPoolExecutor) -> Future[Done]:
+        try:
+            return pool.submit(lambda: self._finished(job, self._own.device))
+        except RuntimeError as error:  # the pool is shut down
+            raise _closed() from error
+
+    def _finished(self, job: Job, device: Device) -> Done:
+        session = self._sessions.get((device, job.graph))
+        if session is None:
+            raise (
+                _closed() if self._closed else DeviceError(f"{job.graph}: has no session here; open it with the others")
+            )
+        begin = time.perf_counter()
+        outputs = self._outputs(job, job.batch, session, device)
+        if any(not np.isfinite(values).all() for values in outputs.values()):
+            outputs = self._retried(job, outputs)
+        return Done(job, outputs, (time.perf_counter() - begin) / device.batches_at_once, device)
+
+    def _retried(self, job: Job, outputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+        """The outputs with those that are not finite computed again, each text alone, on the CPU.
+
+        A half-precision graph overflows on a GPU where it does not here: onnxruntime computes on the CPU in float32
+        what it has no half-precision kernel for, matrix products first of all.
+        """
+        better = {name: values.copy() for name, values in outputs.items()}
+        session = self._cpu_session(job.graph)
+        rows = _not_finite(job.batch, outputs)
+        for row in rows:
+            places = job.batch.scored[:, 0] == row
+            try:
+                alone = session.run(_rows(job.batch, row, row + 1), job.outputs)
+            except DeviceError:
+                continue  # it stays as it is, and its row is refused
+            for name, values in alone.items():
+                better[name][places if name == "nll" else row] = values if name == "nll" else values[0]
+        with self._changing:
+            self.retried += len(rows)
+        return better
+
+    def _cpu_session(self, graph: Path) -> GraphSession:
+        cpu = next((device for device in self.devices if device.kind == "cpu"), Device("cpu", threads=cpu_threads()))
+        with self._opening:
+            if (cpu, graph) not in self._sessions:
+                self._sessions[cpu, graph] = GraphSession(graph, cpu, NO_ACCELERATION)
+            return self._sessions[cpu, graph]
+
+    def _outputs(
+        self, job: Job, batch: Batch, session: GraphSession, device: Device
+    ) -> Mapping[str, NDArray[np.float32]]:
+        rows, width = batch.ids.shape
+        limit = self._limits.get(job.graph)
+        if limit is None or batch.ids.size < limit or rows == 1:
+            try:
+                return session.run(batch, job.outputs)
+            except DeviceMemoryError as error:
+                if rows == 1:
+                    raise DeviceMemoryError(
+                        f"{job.graph}: a text of {width} tokens does not fit into the memory of {device}: {error}; "
+                        "export it with a lower --max-tokens, or use another --device"
+                    ) from error
+                with self._changing:
+                    self._limits[job.graph] = min(batch.ids.size, self._limits.get(job.graph, batch.ids.size))
+        with self._changing:
+            self.splits += 1
+        first, second = (self._outputs(job, half, session, device) for half in halve(batch))
+        return {name: np.concatenate([first[name], second[name]]) for name in job.outputs}
+
+
+def _not_finite(batch: Batch, outputs: Mapping[str, NDArray[np.float32]]) -> list[int]:
+    """Rows of a batch that have an output that is not a finite number."""
+    bad = np.zeros(len(batch.members), dtype=bool)
+    for name, values in outputs.items():
+        finite = np.isfinite(values)
+        if name == "nll":
+            bad[batch.scored[~finite, 0]] = True
+        else:
+            bad |= ~finite.reshape(len(bad), -1).all(axis=1)
+    return np.flatnonzero(bad).tolist()
+
+
+def halve(batch: Batch) -> tuple[Batch, Batch]:
+    """The first and the last rows of a batch of at least two, each half as wide as its own longest row."""
+    middle = (len(batch.members) + 1) // 2
+    return _rows(batch, 0, middle), _rows(batch, middle, len(batch.members))
+
+
+def _rows(batch: Batch, begin: int, end: int) -> Batch:
+    width = int(batch.mask[begin:end].sum(axis=1).max())
+    scored = batch.scored[(batch.scored[:, 0] >= begin) & (batch.scored[:, 0] < end)]
+    return Batch(
+        members=batch.members[begin:end],
+        ids=np.ascontiguousarray(batch.ids[begin:end, :width]),
+        positions=np.ascontiguousarray(batch.positions[begin:end, :width]),
+        mask=np.ascontiguousarray(batch.mask[begin:end, :width]),
+        scored=scored - np.array([begin, 0]),
+    )
+
+
+def _result(future: Future[Done]) -> Done:
+    try:
+        return future.result()
+    except CancelledError as error:
+        raise _closed() from error
+
+
+def _closed() -> InstructMiningError:
+    return InstructMiningError("the executor is closed: run jobs inside its with block")

@@ -1,0 +1,316 @@
+"""Batch to arrays through onnxruntime, on a device that is proved and never silently another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
+from instructmining.inference.devices import Device, probe_path
+from instructmining.inference.io_binding import DeviceBinding
+from instructmining.types import Batch
+
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
+_PRODUCTS_GRAPH = "products.onnx"
+_PRODUCTS = ("MatMul", "Gemm")
+# The wordings of onnxruntime's arenas (bfc_arena.cc), of CUDA, cuBLAS and cuDNN, and of C++.
+_OUT_OF_MEMORY = re.compile(
+    r"failed to allocate memory|available memory of \d+ is smaller|out[ _]of[ _]memory|ALLOC_FAILED"
+    r"|cudaErrorMemoryAllocation|bad_alloc|bad allocation",
+    re.IGNORECASE,
+)
+# Scored positions are padded to a multiple of an eighth of the batch where shapes must repeat.
+_SCORED_STEPS = 8
+_SCORED_STEP = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Acceleration:
+    """What a user may turn on for CUDA; a CPU takes no notice."""
+
+    cuda_graphs: bool = False  # replay the kernels of batches whose shapes repeat; one device
+    tensorrt: Path | None = None  # folder in which TensorRT keeps the engines that it builds; None leaves it out
+    tensorrt_fp16: bool = False  # TensorRT may compute in fp16: only where all graphs are exported so
+    memory_bytes: int | None = None  # most that a session's arena takes on a device
+
+
+NO_ACCELERATION = Acceleration()
+
+
+def open_session(
+    graph: str | Path,
+    device: Device,
+    acceleration: Acceleration = NO_ACCELERATION,
+    *,
+    free_dimensions: Mapping[str, int] = MappingProxyType({}),
+) -> ort.InferenceSession:
+    """A session with the engine's own options.
+
+    Args:
+        graph: an ``.onnx`` file.
+        device: where it runs.
+        acceleration: what is turned on there.
+        free_dimensions: sizes of inputs' dimensions that the graph leaves open, by the dimension's name; for those not
+            named any size may be given in a run.
+
+    Raises:
+        BundleError: the graph cannot be loaded.
+        DeviceError: the session opened elsewhere than asked, or an acceleration cannot be had for this graph.
+        DeviceMemoryError: the device has no room for its weights.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    for name, size in free_dimensions.items():
+        options.add_free_dimension_override_by_name(name, size)
+    if device.kind == "cuda":
+        providers = _cuda_providers(device, acceleration)
+        if acceleration.tensorrt is not None:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    else:
+        providers = [(_CPU, {})]
+        _set_cpu(options, device)
+    wanted = providers[0][0]
+    if wanted == _TENSORRT and wanted not in ort.get_available_providers():
+        raise DeviceError(f"{graph}: this onnxruntime ({ort.__version__}) is built without TensorRT; leave it out")
+    try:
+        # With its fallback on, a provider that fails in the middle of a run is replaced by the CPU, with a print.
+        session = ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime's own classes have no common root but this one
+        raise _opening_error(str(graph), device, acceleration, error) from error
+    if session.get_providers()[0] != wanted:
+        how = "; install TensorRT's libraries (pip install tensorrt) or leave it out" if wanted == _TENSORRT else ""
+        raise DeviceError(f"{graph}: opened on {session.get_providers()[0]}, asked for {wanted}{how}")
+    if wanted == _TENSORRT:
+        _prove_tensorrt(str(graph), session)
+    return session
+
+
+def _set_cpu(options: ort.SessionOptions, device: Device) -> None:
+    options.intra_op_num_threads = max(1, device.threads // device.batches_at_once)
+    # Exact integer products also where the CPU has no VNNI: the default kernel saturates there.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    # A session's idle threads spin by default, on the cores that another session's batch or a tokenizer needs. Within
+    # a batch they may: without it a batch takes a tenth longer.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+
+
+def _cuda_providers(device: Device, acceleration: Acceleration) -> list[tuple[str, dict[str, object]]]:
+    cuda: dict[str, object] = {
+        "device_id": device.index,
+        # Growing by powers of two takes up to twice what is needed, and several sessions share the device.
+        "arena_extend_strategy": "kSameAsRequested",
+        # TF32 rounds the inputs of float32 products to 10 bits, and the numbers would not be those of the gate.
+        "use_tf32": 0,
+    }
+    if acceleration.memory_bytes is not None:
+        cuda["gpu_mem_limit"] = acceleration.memory_bytes
+    if acceleration.tensorrt is None:
+        return [(_CUDA, cuda | ({"enable_cuda_graph": 1} if acceleration.cuda_graphs else {}))]
+    if acceleration.cuda_graphs:
+        raise DeviceError("CUDA graphs and TensorRT were both asked for; turn one of them off")
+    acceleration.tensorrt.mkdir(parents=True, exist_ok=True)
+    tensorrt = {
+        "device_id": device.index,
+        "trt_engine_cache_enable": 1,
+        "trt_engine_cache_path": str(acceleration.tensorrt),
+        "trt_timing_cache_enable": 1,
+        "trt_timing_cache_path": str(acceleration.tensorrt),
+        "trt_fp16_enable": int(acceleration.tensorrt_fp16),
+    }
+    return [(_TENSORRT, tensorrt), (_CUDA, cuda)]
+
+
+def _prove_tensorrt(graph: str, session: ort.InferenceSession) -> None:
+    """TensorRT leaves what it does not know to CUDA, without a word: it must have every matrix product."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        raise DeviceError(
+            f"{graph}: onnxruntime {ort.__version__} does not say what TensorRT took; install a newer one, "
+            "or leave TensorRT out"
+        )
+    products = [
+        part.ep_name == _TENSORRT
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+        if node.op_type in _PRODUCTS
+    ]
+    if not products or not all(products):
+        raise DeviceError(
+            f"{graph}: TensorRT took {sum(products)} of {len(products)} matrix products and would leave the others to "
+            "CUDA; leave TensorRT out"
+        )
+
+
+def _opening_error(graph: str, device: Device, acceleration: Acceleration, error: Exception) -> Exception:
+    if _is_out_of_memory(error):
+        return DeviceMemoryError(
+            f"{graph}: its weights do not fit into the memory of {device}: {error}; use another device, "
+            "or export it with a smaller --precision"
+        )
+    if device.kind == "cuda" and acceleration.cuda_graphs and "graph" in str(error).lower():
+        return DeviceError(f"{graph}: cannot be opened for CUDA graphs: {error}; leave CUDA graphs out")
+    return BundleError(f"{graph}: onnxruntime cannot load it: {error}")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+class GraphSession:
+    """One graph on one device; safe to share between threads."""
+
+    def __init__(self, graph: Path, device: Device, acceleration: Acceleration = NO_ACCELERATION) -> None:
+        """Open the graph.
+
+        Args:
+            graph: an ``.onnx`` file with the inputs and outputs of DESIGN's contract.
+            device: where it runs.
+            acceleration: what is turned on there.
+
+        Raises:
+            BundleError: the graph cannot be loaded.
+            DeviceError: the session opened elsewhere than asked, or an acceleration cannot be had for this graph.
+            DeviceMemoryError: the device has no room for its weights.
+        """
+        self._graph = graph
+        self._device = device
+        self._session = open_session(graph, device, acceleration)
+        self._captures = device.kind == "cuda" and acceleration.cuda_graphs
+        self._binding = DeviceBinding(self._session, device, capture=self._captures) if device.kind == "cuda" else None
+        self._shrink = False  # after the next run
+        self._inputs = frozenset(value.name for value in self._session.get_inputs())
+        self.outputs = frozenset(value.name for value in self._session.get_outputs())
+
+    def output_size(self, output: str) -> int | None:
+        """Length of an output's last dimension, None where the graph leaves it open."""
+        (shape,) = (value.shape for value in self._session.get_outputs() if value.name == output)
+        return shape[-1] if shape and isinstance(shape[-1], int) else None
+
+    def run(self, batch: Batch, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Run one batch.
+
+        Args:
+            batch: right-padded texts. Its scored positions are passed only when ``nll`` is among the outputs:
+                the vocabulary product is computed for whatever positions are given.
+            outputs: names of those wanted.
+
+        Returns:
+            ``nll`` (n,), in the order of the batch's scored positions; ``reward`` (rows,); ``embedding`` (rows, size).
+
+        Raises:
+            DeviceMemoryError: the device has too little memory for this batch; the next one may run.
+            DeviceError: the graph fails on this batch.
+        """
+        scored = batch.scored if "nll" in outputs else batch.scored[:0]
+        feeds = {
+            "input_ids": batch.ids,
+            "position_ids": batch.positions,
+            "attention_mask": batch.mask,
+            "scored": _repeating(scored, batch.ids.size) if self._captures else scored,
+        }
+        try:
+            values = self._run(outputs, {name: feeds[name] for name in feeds if name in self._inputs})
+        except Exception as error:  # onnxruntime's own classes have no common root but this one
+            raise self._error(batch, error) from error
+        named = dict(zip(outputs, values, strict=True))
+        if "nll" in named:
+            named["nll"] = named["nll"][: len(scored)]
+        return named
+
+    def _run(self, outputs: Sequence[str], feeds: dict[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        if self._binding is None:
+            values: list[NDArray[np.float32]] = self._session.run(list(outputs), feeds)
+            return values
+        values = self._binding.run(outputs, feeds, shrink=self._shrink)
+        self._shrink = False
+        return values
+
+    def _error(self, batch: Batch, error: Exception) -> DeviceError:
+        where = f"{self._graph}: failed on a batch of shape {batch.ids.shape}"
+        if _is_out_of_memory(error):
+            self._shrink = True  # what the failed run had taken is in pieces that the next one may not fit into
+            return DeviceMemoryError(f"{where}: {self._device} has too little memory: {error}")
+        how = "; CUDA graphs are on, try without" if self._captures else ""
+        return DeviceError(f"{where}: {error}{how}")
+
+
+def _repeating(scored: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
+    """Positions (n, 2) with the last repeated, so that few different n occur for batches of one shape."""
+    step = max(_SCORED_STEP, tokens // _SCORED_STEPS)
+    missing = -len(scored) % step
+    return np.concatenate([scored, np.repeat(scored[-1:], missing, axis=0)])
+
+
+class ProductSession:
+    """Inner products on one CPU thread, by a small graph that ships with the package; safe to share between threads."""
+
+    def __init__(self) -> None:
+        """Open the graph."""
+        self._session = open_session(
+            str(resources.files("instructmining.knn") / _PRODUCTS_GRAPH), Device("cpu", threads=1)
+        )
+
+    def __call__(self, queries: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Inner products of each query with each point, float32 (queries, points).
+
+        Args:
+            queries: float32 (queries, size).
+            points: float32 (points, size).
+
+        Raises:
+            DeviceMemoryError: there is too little memory for the products.
+            DeviceError: the graph fails on these vectors.
+        """
+        try:
+            products: NDArray[np.float32] = self._session.run(["products"], {"queries": queries, "points": points})[0]
+        except Exception as error:  # onnxruntime's own classes have no common root but this one
+            raise _vectors_error("products", queries, points, error) from error
+        return products
+
+
+class TopKSession:
+    """Largest inner products between two sets of vectors, by the small graph that ships with the package."""
+
+    def __init__(self, device: Device) -> None:
+        """Open the graph on a device."""
+        self._session = open_session(probe_path(), device)
+
+    def __call__(
+        self, queries: NDArray[np.float32], points: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k largest inner products of each query with the points, descending.
+
+        Args:
+            queries: float32 (queries, size).
+            points: float32 (points, size).
+            k: how many, at most the number of points.
+
+        Returns:
+            float32 (queries, k) products and int64 (queries, k) indices of points.
+
+        Raises:
+            DeviceMemoryError: the device has too little memory for these vectors.
+            DeviceError: the graph fails on these vectors.
+        """
+        feeds = {"queries": queries, "points": points, "k": np.array([k], dtype=np.int64)}
+        try:
+            values, indices = self._session.run(["values", "indices"], feeds)
+        except Exception as error:  # onnxruntime's own classes have no common root but this one
+            raise _vectors_error("neighbours", queries, points, error) from error
+        return values, indices
+
+
+def _vectors_error(
+    what: str, queries: NDArray[np.float32], points: NDArray[np.float32], error: Exception
+) -> DeviceError:
+    kind = DeviceMemoryError if _is_out_of_memory(error) else DeviceError
+    return kind(f"{what} of {queries.shape} among {points.shape}: failed: {error}")

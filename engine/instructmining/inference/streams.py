@@ -1,0 +1,255 @@
+"""Windows to measurements: every stream through its graph, results back in the order of the rows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.inference.batching import Batching
+from instructmining.inference.executor import MOST_HELD, Done, Executor, Job
+from instructmining.inference.threads import ahead
+from instructmining.tokenizing.windows import StreamTexts, Window
+from instructmining.types import Batch, LikelihoodSums, Measurements, Tokens, rows_of_sides
+from instructmining.writing.journal import Journal
+from instructmining.writing.statistics import Statistics
+
+# Results that may wait while those before them are used; each is small, but keeps the rows of its window.
+_RESULTS_AHEAD = 64
+
+
+def measure(
+    windows: Iterable[Window],
+    executor: Executor,
+    batching: Batching,
+    *,
+    statistics: Statistics,
+    report: Callable[[], None],
+    journal: Journal | None = None,
+) -> Generator[Measurements, None, None]:
+    """Compute what the plan's streams measure, a window's measurements as its last batch is done, in order.
+
+    Batches of the next window follow those of the one before without a gap; they run in a thread of their own, beside
+    whoever takes the measurements. Of equal texts in a stream of a window one is computed, for all of their rows.
+
+    Args:
+        windows: tokenized rows, taken in that thread.
+        executor: runs the batches.
+        batching: the budgets of all roles.
+        statistics: tokens computed, padding and seconds are added to it.
+        report: called after each batch, here.
+        journal: has the outputs of the first batches from an earlier run, which are not computed again, and takes
+            those of the others as they come.
+
+    Raises:
+        ResumeError: the batches are not those of the earlier run.
+    """
+    unfinished: deque[_WindowResults] = deque()
+    earlier = journal.batches if journal is not None else None
+
+    def jobs(of_windows: Iterable[_WindowResults]) -> Iterator[Job]:
+        for window in of_windows:
+            unfinished.append(window)
+            yield from window.jobs(batching)
+
+    def results() -> Iterator[_Result | None]:
+        """Of each batch; None for a window without a text, once all before it is done."""
+        for has_texts, some in groupby(map(_WindowResults, windows), key=lambda window: window.missing > 0):
+            if not has_texts:
+                for window in some:
+                    unfinished.append(window)
+                    yield None
+                continue
+            to_do = jobs(some)
+            if earlier is not None:
+                for job, outputs in earlier.matched(to_do):
+                    outputs.check(job.batch)
+                    yield _Result(Done(job, outputs.arrays, outputs.seconds, executor.devices[0]), is_new=False)
+            for done in executor.run(to_do):
+                yield _Result(done, is_new=True)
+
+    with ahead(results(), name="device", depth=_RESULTS_AHEAD, weight=_weight) as found:
+        for result in found:
+            if result is None:
+                yield unfinished.popleft().measurements(statistics)
+                continue
+            if journal is not None and (result.is_new or journal.batches is not earlier):
+                journal.batches.add(result.done.job.batch, result.done.outputs, result.done.seconds)
+            unfinished[0].add(result.done, statistics, is_new=result.is_new)
+            if not unfinished[0].missing:
+                yield unfinished.popleft().measurements(statistics)
+            report()
+
+
+class _Result(NamedTuple):
+    done: Done
+    is_new: bool  # not from an earlier run
+
+
+def _weight(result: _Result | None) -> int:
+    """As how many results one counts: a window of long rows, or of rejects alone, is taken before the next is made."""
+    if result is None:
+        return _RESULTS_AHEAD
+    return max(1, _RESULTS_AHEAD * result.done.job.held // MOST_HELD)
+
+
+def count(window: Window, statistics: Statistics) -> Measurements:
+    """The measurements of a window in a plan without streams: what was counted in its texts."""
+    return _WindowResults(window).measurements(statistics)
+
+
+class _WindowResults:
+    """Makes the jobs of a window and takes their results, in the same order."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._rows = rows_of_sides(window.examples)
+        self._streams = [_StreamResults(part) for part in window.streams]
+        self._tokens = sum(len(text.ids) for stream in self._streams for text in stream.texts)
+        self._at_work = iter(self._streams)
+        self._current: _StreamResults | None = None
+        self._counted = 0.0  # rows that the statistics have of this window
+        self.missing = sum(len(stream.texts) for stream in self._streams)
+
+    def jobs(self, batching: Batching) -> Iterator[Job]:
+        """Every batch of every stream; the last one holds the rows."""
+        left = self.missing
+        for stream in self._streams:
+            for job in stream.jobs(batching):
+                left -= len(job.batch.members)
+                yield job if left else replace(job, held=self._window.bytes)
+
+    def add(self, done: Done, statistics: Statistics, *, is_new: bool) -> None:
+        while self._current is None or not self._current.missing:
+            self._current = next(self._at_work)
+        self._current.add(done.job.batch, done.outputs)
+        batch, stream = done.job.batch, self._current.stream
+        self.missing -= len(batch.members)
+        tokens = int(batch.mask.sum())
+        label = "+".join(stream.roles)
+        statistics.seconds[f"model:{label}:{stream.text}"] += done.seconds
+        statistics.busy[str(done.device)] += done.seconds
+        statistics.batches += 1
+        statistics.texts[label] += len(batch.members)
+        statistics.tokens[label] += tokens
+        statistics.padded[label] += batch.ids.size
+        statistics.scored[label] += len(batch.scored) if "nll" in done.job.outputs else 0
+        share = self._rows * tokens / self._tokens
+        statistics.rows_computed += share
+        self._counted += share
+        if not is_new:
+            before = statistics.before
+            before.rows += share
+            before.batches += 1
+            before.texts += len(batch.members)
+            before.tokens += tokens
+            before.busy[str(done.device)] += done.seconds
+
+    def measurements(self, statistics: Statistics) -> Measurements:
+        """All of the window; call it when nothing is missing."""
+        rows = len(self._window.examples)
+        window = self._window
+        measured = Measurements(
+            window.examples,
+            window.prompt_tokens,
+            window.response_tokens,
+            truncated=[[] for _ in range(rows)],
+            places=window.places,
+            rejects=window.rejects,
+            end=window.end,
+        )
+        for part, results in zip(window.streams, self._streams, strict=True):
+            _note_truncated(part, measured)
+            results.give(measured)
+        for row, (example, names) in enumerate(zip(window.examples, measured.truncated, strict=True)):
+            counted = measured.truncated[row - 1] if example.side == "rejected" else ()
+            statistics.truncated.update(name for name in names if name not in counted)
+        statistics.rows_computed = round(statistics.rows_computed + self._rows - self._counted)
+        return measured
+
+
+class _StreamResults:
+    """Collects a graph's outputs for the distinct texts of a stream, then gives each row those of its own texts."""
+
+    def __init__(self, part: StreamTexts) -> None:
+        self.stream = part.stream
+        self._owners = part.owners
+        self.texts, self._copy_of = _distinct(part.texts)
+        self.missing = len(self.texts)
+        self._nll = LikelihoodSums(np.zeros(len(self.texts)), np.zeros(len(self.texts), dtype=np.int64))
+        self._values: dict[str, NDArray[np.float32]] = {}  # output → (texts, …)
+
+    def jobs(self, batching: Batching) -> Iterator[Job]:
+        role = self.stream.role
+        for batch in batching.of(role.name, self.texts):
+            yield Job(role.graph, batch, self.stream.outputs)
+
+    def add(self, batch: Batch, outputs: Mapping[str, NDArray[np.float32]]) -> None:
+        self.missing -= len(batch.members)
+        for output, values in outputs.items():
+            if output == "nll":
+                of_row, rows = batch.scored[:, 0], len(batch.members)
+                self._nll.total[batch.members] = np.bincount(of_row, weights=values, minlength=rows)
+                self._nll.tokens[batch.members] = np.bincount(of_row, minlength=rows)
+                continue
+            if output not in self._values:
+                self._values[output] = np.zeros((len(self.texts), *values.shape[1:]), dtype=np.float32)
+            self._values[output][batch.members] = values
+
+    def give(self, measured: Measurements) -> None:
+        rows = len(measured.examples)
+        for measure in self.stream.measures:
+            match measure:
+                case "conversation_nll":
+                    measured.conversation_nll = self._sums(rows)
+                case "response_nll":
+                    measured.response_nll = self._sums(rows)
+                case "reward":
+                    measured.reward = self._numbers("reward", rows)
+                case "embedding":
+                    measured.embedding = self._of_rows("embedding", rows)
+                case question:
+                    measured.answers[question] = self._numbers("yes", rows)
+
+    def _sums(self, rows: int) -> LikelihoodSums:
+        """Over all texts of a row."""
+        sums = LikelihoodSums(np.zeros(rows), np.zeros(rows, dtype=np.int64))
+        np.add.at(sums.total, self._owners, self._nll.total[self._copy_of])
+        np.add.at(sums.tokens, self._owners, self._nll.tokens[self._copy_of])
+        return sums
+
+    def _numbers(self, output: str, rows: int) -> NDArray[np.float64]:
+        values = self._of_rows(output, rows)
+        return np.zeros(rows) if values is None else values.astype(np.float64)
+
+    def _of_rows(self, output: str, rows: int) -> NDArray[np.float32] | None:
+        """An output of which a row has one, float32 (rows, …); None in a window without a text."""
+        values = self._values.get(output)
+        if values is None:
+            return None
+        of_rows = np.zeros((rows, *values.shape[1:]), dtype=np.float32)
+        of_rows[self._owners] = values[self._copy_of]
+        return of_rows
+
+
+def _distinct(texts: Sequence[Tokens]) -> tuple[list[Tokens], NDArray[np.int64]]:
+    """Texts of the same tokens and scored positions once each, and for every text which of those it is."""
+    numbers: dict[tuple[bytes, bytes], int] = {}
+    kept: list[Tokens] = []
+    copy_of = np.zeros(len(texts), dtype=np.int64)
+    for place, text in enumerate(texts):
+        number = numbers.setdefault((text.ids.tobytes(), text.scored.tobytes()), len(kept))
+        if number == len(kept):
+            kept.append(text)
+        copy_of[place] = number
+    return kept, copy_of
+
+
+def _note_truncated(part: StreamTexts, measured: Measurements) -> None:
+    for row in {int(owner) for owner, text in zip(part.owners, part.texts, strict=True) if text.truncated}:
+        measured.truncated[row] += [role for role in part.stream.roles if role not in measured.truncated[row]]

@@ -1,0 +1,236 @@
+"""Exact distances to the nearest neighbours of every row, in blocks: a few numbers a row stay in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.knn.crowds import Compute, Crowds, OpenRows
+from instructmining.knn.float64 import smallest
+from instructmining.knn.tiles import Checkpoint, Products, Vectors, largest_products, one_tile, tiles_of
+
+# (queries, points, k) → the k largest inner products of each query, descending, and their points' indices
+TopK: TypeAlias = Callable[[Vectors, Vectors, int], tuple[NDArray[np.float32], NDArray[np.int64]]]
+Progress: TypeAlias = Callable[[int, int], None]
+Places: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
+
+_QUERIES = 512
+_POINTS = 16384
+_ROWS = 4096  # whose candidates are settled at a time
+_MARGIN = 4  # candidates beyond the neighbours wanted, for those that float32 cannot tell apart
+_PRODUCT_ERROR = 1e-5  # of a float32 inner product of unit vectors, with room to spare
+_OVERHEAD = 1.1  # merging and settling beside the tiles: a tenth to a fifth of 20,000 rows, less of more
+
+
+def neighbour_distances(
+    points: Vectors,
+    ks: Sequence[int],
+    search: TopK | Products,
+    *,
+    queries: Vectors | None = None,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> NDArray[np.float64]:
+    """Euclidean distances from each row to its k-th nearest other row, for several k by one search.
+
+    Candidates come from inner products in float32; those that decide are then computed from the differences in
+    float64, because the square root of 2 − 2·cos errs by 3e-4 between near duplicates. Rows for which one that was left
+    out could still be nearer, within float32's error, are then searched together with those near them, in float64.
+
+    Args:
+        points: float32 (rows, size), near unit length, in memory or mapped from a file.
+        ks: which neighbours, the row itself not counted; rows must be more than each.
+        search: computes inner products on the CPU, or finds the largest of them on a device.
+        queries: float32 (queries, size), where the distances wanted are not those of the points but from these to the
+            points, of which none is left out; points may then be as many as the largest k.
+        progress: called with rows done and rows in all, from the calling thread.
+        checkpoint: where a search on the CPU keeps its state.
+
+    Returns:
+        float64 (rows, ks), or (queries, ks).
+    """
+    exact = _Exact(points, ks, queries)
+    if queries is not None:
+        open_rows = _among_others(exact, max(ks) + _MARGIN, search, progress)
+    elif isinstance(search, Products):
+        open_rows = _by_tiles(exact, min(max(ks) + _MARGIN, len(points) - 1), search, progress, checkpoint)
+    else:
+        open_rows = _by_blocks(exact, max(ks) + 1 + _MARGIN, search, 1, progress)  # the row itself is among them
+    exact.finish(open_rows, search.compute if isinstance(search, Products) else _products)
+    if progress is not None:
+        progress(len(exact.distances), len(exact.distances))
+    return exact.distances
+
+
+def _by_tiles(
+    exact: _Exact, wanted: int, products: Products, progress: Progress | None, checkpoint: Checkpoint | None
+) -> list[OpenRows]:
+    rows = len(exact.distances)
+
+    def report(share: float) -> None:
+        if progress is not None:
+            progress(min(int(share * rows), rows - 1), rows)
+
+    found = largest_products(exact.points, wanted, products, report=report, checkpoint=checkpoint)
+    open_rows = []
+    for begin in range(0, rows, _ROWS):
+        block = np.arange(begin, min(begin + _ROWS, rows))
+        floor = found.products[block].min(axis=1)
+        open_rows.append(exact.settle(block, found.products[block], found.where[block], floor))
+    return open_rows
+
+
+def _among_others(exact: _Exact, wanted: int, search: TopK | Products, progress: Progress | None) -> list[OpenRows]:
+    if isinstance(search, Products):
+        return _by_blocks(exact, wanted, partial(_top_k, search), search.threads, progress)
+    return _by_blocks(exact, wanted, search, 1, progress)
+
+
+def _by_blocks(exact: _Exact, wanted: int, top_k: TopK, threads: int, progress: Progress | None) -> list[OpenRows]:
+    rows = len(exact.distances)
+
+    def block(begin: int) -> OpenRows:
+        return exact.search(np.arange(begin, min(begin + _QUERIES, rows)), wanted, top_k)
+
+    open_rows = []
+    with ThreadPoolExecutor(threads, "instructmining-neighbours") as pool:
+        try:
+            for begin, found in zip(range(0, rows, _QUERIES), pool.map(block, range(0, rows, _QUERIES)), strict=True):
+                open_rows.append(found)
+                if progress is not None and begin + _QUERIES < rows:
+                    progress(begin + _QUERIES, rows)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # where it was broken off, blocks that are not begun
+    return open_rows
+
+
+def kth_distances(
+    points: Vectors, k: int, search: TopK | Products, *, progress: Progress | None = None
+) -> NDArray[np.float64]:
+    """Distances to the k-th nearest other row alone, float64 (rows,); see :func:`neighbour_distances`."""
+    return neighbour_distances(points, (k,), search, progress=progress)[:, 0]
+
+
+def estimate_seconds(points: Vectors, search: TopK | Products) -> float:
+    """How long :func:`neighbour_distances` will take, from one block timed here; takes about a block's time itself."""
+    rows = len(points)
+    if isinstance(search, Products):
+        with ThreadPoolExecutor(search.threads) as pool:
+
+            def round_of_tiles() -> None:
+                for done in [pool.submit(one_tile, points, search) for _ in range(search.threads)]:
+                    done.result()
+
+            return _OVERHEAD * tiles_of(rows) / search.threads * _seconds(round_of_tiles)
+    queries, block = np.ascontiguousarray(points[:_QUERIES]), np.ascontiguousarray(points[:_POINTS])
+    blocks = (rows / len(queries)) * (rows / len(block))
+    return _OVERHEAD * blocks * _seconds(lambda: search(queries, block, min(8, len(block))))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Of a call that is not the first."""
+    work()
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+class _Exact:
+    """Distances as they become certain."""
+
+    def __init__(self, points: Vectors, ks: Sequence[int], queries: Vectors | None = None) -> None:
+        """The distances of the points to each other, or of queries, which are other rows, to them."""
+        self.points = np.asarray(points)
+        self._among = queries is None
+        self._queries = np.asarray(points if queries is None else queries)
+        self.distances = np.empty((len(self._queries), len(ks)), dtype=np.float64)
+        self._ks = tuple(ks)
+        self._squares = _squares(points)
+        self._query_squares = self._squares if queries is None else _squares(queries)
+        self._shortest = float(self._squares.min())
+        longest = max(float(self._squares.max()), float(self._query_squares.max(initial=0.0)))
+        self._error = 2 * _PRODUCT_ERROR * max(1.0, longest)  # of a squared distance
+
+    def search(self, rows: NDArray[np.int64], wanted: int, top_k: TopK) -> OpenRows:
+        """Find candidates of rows and settle these; returns the rows that need more."""
+        products, where = _candidates(self._queries[rows], self.points, wanted, top_k)
+        floor = products.min(axis=1)
+        if self._among:
+            products[where == rows[:, None]] = -np.inf  # a row is not its own neighbour
+        return self.settle(rows, products, where, floor)
+
+    def settle(
+        self, rows: NDArray[np.int64], products: NDArray[np.float32], where: Places, floor: NDArray[np.float32]
+    ) -> OpenRows:
+        """Set the distances of rows from their candidates; returns the rows that need more candidates.
+
+        Args:
+            rows: (rows,) of the queries.
+            products: (rows, candidates) inner products with other rows, −inf where there is none.
+            where: (rows, candidates) the other rows, of the points.
+            floor: (rows,) no row left out has a larger product.
+        """
+        squared = self._query_squares[rows][:, None] + self._squares[where] - 2 * products.astype(np.float64)
+
+        def differences(row: NDArray[np.intp], column: NDArray[np.intp]) -> NDArray[np.float64]:
+            found: NDArray[np.float64] = self.points[where[row, column]].astype(np.float64) - self._queries[rows[row]]
+            return found
+
+        found = smallest(squared, self._error, self._ks, differences)
+        self.distances[rows] = np.sqrt(np.stack(found, axis=1))
+        farthest = np.max(found, axis=0)
+        nearest_left_out = self._query_squares[rows] + self._shortest - 2 * floor.astype(np.float64) - self._error
+        still = (farthest > nearest_left_out) & (farthest > 0)
+        return OpenRows.of(rows[still], farthest[still], squared[still], where[still], self._error)
+
+    def finish(self, parts: Sequence[OpenRows], compute: Compute) -> None:
+        """Set the distances of the rows that need more candidates."""
+        open_rows = OpenRows.joined(parts)
+        crowds = Crowds(
+            self.points, self._queries, self._among, self._ks, compute, squares=self._squares, error=self._error
+        )
+        for found in crowds.search(open_rows):
+            self.distances[found.rows] = np.sqrt(found.squared)
+
+
+def _squares(points: Vectors) -> NDArray[np.float64]:
+    """Squared lengths, (rows,)."""
+    blocks = (points[begin : begin + _ROWS] for begin in range(0, len(points), _ROWS))
+    return np.concatenate([np.empty(0), *(np.einsum("rd,rd->r", part, part, dtype=np.float64) for part in blocks)])
+
+
+def _products(queries: Vectors, points: Vectors) -> NDArray[np.float32]:
+    return queries @ points.T
+
+
+def _top_k(
+    products: Products, queries: Vectors, points: Vectors, k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The k largest inner products of each query, in no order."""
+    tile = products.compute(queries, points)
+    largest = np.argpartition(tile, -k, axis=1)[:, -k:]
+    return np.take_along_axis(tile, largest, axis=1), largest
+
+
+def _candidates(
+    queries: Vectors, points: Vectors, wanted: int, top_k: TopK
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The largest inner products and the indices of their points, both (queries, wanted)."""
+    best = np.empty((len(queries), 0), dtype=np.float32)
+    where = np.empty((len(queries), 0), dtype=np.int64)
+    for begin in range(0, len(points), _POINTS):
+        block = np.ascontiguousarray(points[begin : begin + _POINTS])
+        values, indices = top_k(queries, block, min(wanted, len(block)))
+        best = np.concatenate([best, values], axis=1)
+        where = np.concatenate([where, indices + begin], axis=1)
+        if best.shape[1] > wanted:
+            kept = np.argpartition(best, -wanted, axis=1)[:, -wanted:]
+            best = np.take_along_axis(best, kept, axis=1)
+            where = np.take_along_axis(where, kept, axis=1)
+    return best, where

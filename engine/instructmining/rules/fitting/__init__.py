@@ -1,0 +1,287 @@
+"""A linear rule from fine-tuning runs: log evaluation loss on the indicator means of the sets trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from types import NoneType
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.errors import FittingError
+from instructmining.errors.arguments import check_type
+from instructmining.rules import Rule
+from instructmining.rules.fitting.fitting_runs import Runs, RunsSource, read_runs
+from instructmining.rules.fitting.regression import (
+    LeastSquares,
+    Projection,
+    Subset,
+    bootstrapped,
+    condition_number,
+    least_squares,
+    variance_inflation,
+)
+from instructmining.rules.fitting.term_choice import (
+    PAPER_P,
+    SEARCHES,
+    Choose,
+    Problem,
+    choose_terms,
+    figures,
+    nested_r2,
+)
+
+CONFIDENCE = 0.95  # of all intervals
+RUNS_A_TERM = 10  # fewer are said to be few
+VIF_LIMIT = 10.0
+CONDITION_LIMIT = 30.0
+_SHOWN_SUBSETS = 10  # in the rule file
+
+_HOW = {
+    "loo": "the subset of least leave-one-out error",
+    "adjusted-r2": "the subset of highest adjusted R2",
+    "paper": f"the highest R2, which all terms have, then without the term of the largest p until all are < {PAPER_P}",
+    "all": "all terms, none chosen",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficient:
+    """One coefficient of ordinary least squares, in units of log loss over those of its column."""
+
+    name: str  # the column, or "intercept"
+    value: float
+    standard_error: float
+    t: float
+    p: float  # two-sided, of the value 0, as if the terms had been fixed beforehand
+    interval: tuple[float, float]  # 95 %, by Student's t, as if the terms had been fixed beforehand
+    bootstrap_interval: tuple[float, float] | None  # 95 %, percentiles over resampled runs; None where not asked for
+    vif: float | None  # variance inflation factor; None for the intercept
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well the rule fits its runs, and predicts others."""
+
+    r2: float
+    adjusted_r2: float
+    loo_r2: float  # each run predicted by a fit of the same terms to the others
+    loo_error: float  # root mean square of these errors, in log loss
+    nested_loo_r2: (
+        float | None
+    )  # each run predicted by terms chosen without it; None where none were, or over 1,000 runs
+    residual_sd: float  # of log loss, by the degrees of freedom
+    f: float
+    f_p: float  # of the hypothesis that no term has an effect
+    aic: float
+    bic: float
+    condition_number: float  # of the columns centred and scaled to variance 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A rule and all that is known of how it was estimated."""
+
+    rule: Rule
+    choose: Choose
+    considered: tuple[str, ...]
+    intercept: Coefficient
+    coefficients: tuple[Coefficient, ...]  # one a term of the rule, in the order of the runs' columns
+    quality: Quality
+    resamples: int  # of the runs that the bootstrap intervals rest on
+    search: tuple[Subset, ...]  # every subset, best first; for "paper" the steps from all terms to those that are left
+    runs: Runs
+    fitted: NDArray[np.float64]  # (runs,) log loss
+    residuals: NDArray[np.float64]  # (runs,) log loss observed less fitted
+    left_out_residuals: NDArray[np.float64]  # (runs,) the same, each by a fit to the others
+    warnings: tuple[str, ...]
+
+    @property
+    def how(self) -> str:
+        """The choice of terms in words."""
+        return _HOW[self.choose]
+
+
+def fit(
+    runs: RunsSource,
+    *,
+    terms: Sequence[str] | None = None,
+    choose: Choose = "loo",
+    bootstrap: int = 2000,
+    seed: int = 0,
+    rule_id: str = "fitted",
+    reward_model: str | None = None,
+) -> Fit:
+    """Estimate a rule by ordinary least squares of log loss on set means.
+
+    Args:
+        runs: a CSV file, columns by name, or a table with the Arrow interface (pandas, Polars, Arrow), one row a
+            fine-tuning run: ``loss``, the raw evaluation loss, and the indicators' means of the set it was trained on.
+        terms: the columns to consider; by default every indicator there.
+        choose: which of them the rule takes. ``loo``: the subset of least leave-one-out error; ``adjusted-r2``: of
+            highest adjusted R²; ``paper``: all, then without the least significant one until all p-values are below
+            0.05; ``all``: all.
+        bootstrap: resamples of the runs for the bootstrap intervals; 0: none.
+        seed: of the resamples.
+        rule_id: the rule's name.
+        reward_model: source id of the model behind the column ``reward``, carried in the rule.
+
+    Raises:
+        InputError: the file cannot be read.
+        FittingError: the runs are wrong or too few, the terms are collinear, no term is left, or statsmodels is not
+            there.
+
+    Source:
+        Cao et al., arXiv 2307.06290: log loss, linear in the indicators' means. Miller, Subset Selection in Regression
+        (2002), on what the search does to R² and p-values.
+
+    Example:
+        >>> found = fit("examples/runs.csv", terms=["reward", "naturalness", "understandability"])  # doctest: +SKIP
+        >>> found.quality.loo_r2, found.rule.terms  # doctest: +SKIP
+        >>> found.rule.save("rule.json")  # doctest: +SKIP
+    """
+    if choose not in get_args(Choose):
+        raise FittingError(f"choose is {choose!r}, wanted one of {', '.join(get_args(Choose))}")
+    check_type("terms", terms, (list, tuple, NoneType), wanted="a list of columns or None", error=FittingError)
+    for name, number in (("bootstrap", bootstrap), ("seed", seed)):
+        check_type(name, number, int, wanted="a whole number", error=FittingError)
+    check_type("rule_id", rule_id, str, wanted="a name", error=FittingError)
+    if bootstrap < 0 or seed < 0:
+        raise FittingError(f"bootstrap is {bootstrap} and seed {seed}, wanted neither below 0")
+    table = read_runs(runs, terms)
+    problem = Problem(tuple(table.means), np.column_stack(list(table.means.values())), np.log(table.losses))
+    columns, search = choose_terms(problem, choose)
+    names = tuple(problem.names[column] for column in columns)
+    values = problem.values[:, columns]
+    projection = Projection.of(values, problem.target)
+    if projection is None:
+        raise FittingError(f"terms {', '.join(names)}: one is a combination of the others; name fewer of them")
+    result = least_squares(values, problem.target, CONFIDENCE)
+    draws = bootstrapped(values, problem.target, resamples=bootstrap, seed=seed)
+    intercept, *coefficients = _coefficients(result, values, names, draws)
+    quality = _quality(result, values, Subset.of(names, projection, problem.target), nested_r2(problem, choose))
+    found = Fit(
+        rule=Rule(rule_id, intercept.value, {of.name: of.value for of in coefficients}, reward_model),
+        choose=choose,
+        considered=problem.names,
+        intercept=intercept,
+        coefficients=tuple(coefficients),
+        quality=quality,
+        resamples=len(draws),
+        search=search,
+        runs=table,
+        fitted=result.fitted,
+        residuals=result.residuals,
+        left_out_residuals=projection.left_out,
+        warnings=(),
+    )
+    found = replace(found, warnings=tuple(_warnings(found, problem, bootstrap)))
+    return replace(found, rule=replace(found.rule, provenance=_provenance(found, bootstrap, seed)))
+
+
+# What is said of the fit
+
+
+def _coefficients(
+    result: LeastSquares, values: NDArray[np.float64], names: Sequence[str], draws: NDArray[np.float64]
+) -> list[Coefficient]:
+    tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
+    resampled = np.percentile(draws, tails, axis=0).T if len(draws) else None
+    inflation = [None, *variance_inflation(values).tolist()]
+    return [
+        Coefficient(
+            name=name,
+            value=float(result.coefficients[at]),
+            standard_error=float(result.errors[at]),
+            t=float(result.t[at]),
+            p=float(result.p[at]),
+            interval=(float(result.intervals[at, 0]), float(result.intervals[at, 1])),
+            bootstrap_interval=None if resampled is None else (float(resampled[at, 0]), float(resampled[at, 1])),
+            vif=inflation[at],
+        )
+        for at, name in enumerate(["intercept", *names])
+    ]
+
+
+def _quality(result: LeastSquares, values: NDArray[np.float64], chosen: Subset, nested_r2: float | None) -> Quality:
+    return Quality(
+        r2=result.r2,
+        adjusted_r2=result.adjusted_r2,
+        loo_r2=chosen.loo_r2,
+        loo_error=chosen.loo_error,
+        nested_loo_r2=nested_r2,
+        residual_sd=float(np.sqrt(result.variance)),
+        f=result.f,
+        f_p=result.f_p,
+        aic=result.aic,
+        bic=result.bic,
+        condition_number=condition_number(values),
+    )
+
+
+def _warnings(found: Fit, problem: Problem, bootstrap: int) -> Iterator[str]:
+    runs, terms = problem.values.shape
+    if runs < RUNS_A_TERM * terms:
+        yield f"few runs: {runs} for {terms} terms considered, fewer than {RUNS_A_TERM} a term"
+    if found.choose in SEARCHES:
+        if problem.most < terms:
+            yield f"subsets of more than {problem.most} terms were not searched: the runs are too few"
+        elif not figures(problem, list(range(terms))):
+            yield "some of the terms considered are exact combinations of others; subsets with both were passed over"
+    if found.choose != "all":
+        yield "the terms were chosen on these runs: standard errors, p-values and intervals are too small"
+    # What the mean of the other runs reaches, which is a little below 0.
+    if not found.quality.loo_r2 > 1 - (runs / (runs - 1)) ** 2:
+        yield f"the rule predicts a run left out no better than the mean does: R2 {found.quality.loo_r2:.3f}"
+    for run in np.flatnonzero(~np.isfinite(found.left_out_residuals)):
+        yield f"{found.runs.labels[run]} alone decides a coefficient; the errors of runs left out are not defined"
+    if found.resamples < bootstrap:
+        yield f"{bootstrap - found.resamples} of {bootstrap} resamples do not decide all coefficients: left out"
+    yield from _warnings_of_terms(found)
+
+
+def _warnings_of_terms(found: Fit) -> Iterator[str]:
+    for of in found.coefficients:
+        if of.vif is not None and of.vif > VIF_LIMIT:
+            yield f"collinear: the variance inflation factor of {of.name} is {of.vif:.1f}, over {VIF_LIMIT:g}"
+    if found.quality.condition_number > CONDITION_LIMIT:
+        yield f"collinear: the condition number is {found.quality.condition_number:.1f}, over {CONDITION_LIMIT:g}"
+    for of in found.coefficients:
+        if of.bootstrap_interval is not None and of.bootstrap_interval[0] <= 0 <= of.bootstrap_interval[1]:
+            yield f"the sign of {of.name} is not known: its bootstrap interval contains 0"
+    if "reward" in found.rule.terms and found.rule.reward_model is None:
+        yield "the rule has the term reward and does not say of which reward model; name it with --reward-model"
+
+
+def _provenance(found: Fit, bootstrap: int, seed: int) -> dict[str, object]:
+    """Everything that the rule rests on; the same runs and settings give the same."""
+    means = found.runs.means
+    return {
+        "predicts": "natural logarithm of the evaluation loss after fine-tuning; lower is better",
+        "inputs": "means of a set, raw units",
+        "runs": {**found.runs.origin, "count": len(found.runs)},
+        "considered": list(found.considered),
+        "choose": {"by": found.choose, "how": found.how, "subsets": len(found.search)},
+        "ranges": {term: [float(means[term].min()), float(means[term].max())] for term in found.rule.terms},
+        "loss_range": [float(found.runs.losses.min()), float(found.runs.losses.max())],
+        "quality": asdict(found.quality),
+        "coefficients": {of.name: _without_name(of) for of in (found.intercept, *found.coefficients)},
+        "confidence": CONFIDENCE,
+        "bootstrap": {"of": "runs, percentiles", "resamples": bootstrap, "used": found.resamples, "seed": seed},
+        "subsets": [asdict(subset) for subset in found.search[:_SHOWN_SUBSETS]],
+        "warnings": list(found.warnings),
+        "versions": dict(_versions()),
+    }
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    return tuple((name, version(name)) for name in ("instructmining", "numpy", "statsmodels"))
+
+
+def _without_name(of: Coefficient) -> dict[str, object]:
+    return {key: value for key, value in asdict(of).items() if key != "name"}

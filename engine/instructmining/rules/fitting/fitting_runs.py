@@ -1,0 +1,247 @@
+"""Fine-tuning runs as a table: the evaluation loss of each, and the indicator means of the set it was trained on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from numbers import Real
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.errors import FittingError, InputError
+from instructmining.errors.arguments import shown
+from instructmining.errors.names import no_such
+from instructmining.reading.small_files import read_small
+from instructmining.reading.values import utf8
+from instructmining.types import COLUMNS, PREDICTION, known_columns
+
+LOSS = "loss"
+_LARGEST = 1e100  # of which the squares of a few can still be added
+LABELS = ("name", "run")  # a column of this name says what a run is called
+INDICATORS = tuple(column for column in COLUMNS if column != PREDICTION)
+
+
+class ArrowStream(Protocol):
+    """A table of pandas, Polars, Arrow and others, through the Arrow interface."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """A capsule with the table."""
+
+
+RunsSource: TypeAlias = str | Path | Mapping[str, Sequence[object] | NDArray[np.generic]] | ArrowStream
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What a rule is estimated from."""
+
+    labels: tuple[str, ...]  # (runs,) what messages call each
+    losses: NDArray[np.float64]  # (runs,) raw evaluation loss, above 0
+    means: Mapping[str, NDArray[np.float64]]  # column → (runs,), in raw units
+    origin: Mapping[str, str]  # where it came from, with the sha256 of the file or of the numbers
+
+    def __len__(self) -> int:
+        """Runs."""
+        return len(self.losses)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Cells as they were given: text from a CSV, values from memory."""
+
+    name: str
+    columns: Mapping[str, Sequence[object]]
+    places: Sequence[str]  # (rows,) where each row stands, as "line 5"
+    digest: str | None = None  # sha256 of the file
+
+
+def read_runs(source: RunsSource, terms: Sequence[str] | None = None) -> Runs:
+    """Read runs and check every number.
+
+    Args:
+        source: a CSV file, columns by name, or a table with the Arrow interface. The column ``loss`` is the raw
+            evaluation loss; ``name`` or ``run`` labels the runs; the others are indicator means.
+        terms: the columns to take, of any name; by default all, which must then be indicators. A column without any
+            value counts as absent.
+
+    Raises:
+        InputError: the file cannot be read.
+        FittingError: it is not a table with a loss and numbers; the message names line, column and value.
+    """
+    table = _table(source)
+    if not table.places:
+        raise FittingError(f"{table.name}: holds no run; wanted a header line and a line a run")
+    if LOSS not in table.columns:
+        raise FittingError(f"{table.name}: {no_such('column', LOSS, table.columns)}")
+    losses = _numbers(table, LOSS)
+    for place, loss in zip(table.places, losses, strict=True):
+        if loss <= 0:
+            raise FittingError(f"{table.name}, {place}, column {LOSS!r}: {loss:g}, wanted a raw loss above 0")
+    means = {column: _numbers(table, column) for column in _considered(table, terms)}
+    for column, values in {LOSS: losses, **means}.items():
+        if np.ptp(values) <= 1e-12 * np.abs(values).max():
+            raise FittingError(
+                f"{table.name}, column {column!r}: is {values[0]:g} in every run, so nothing can be estimated from it"
+                + ("" if column == LOSS else "; leave it out")
+            )
+    return Runs(_labels(table), losses, means, _origin(table, losses, means))
+
+
+def _considered(table: _Table, terms: Sequence[str] | None) -> list[str]:
+    label = _label_column(table)
+    there = [column for column in table.columns if column not in (LOSS, label)]
+    filled = [column for column in there if not all(_is_empty(cell) for cell in table.columns[column])]
+    if terms is None:
+        if unknown := [column for column in there if column not in INDICATORS]:
+            raise FittingError(
+                f"{table.name}: no indicators: {', '.join(map(repr, unknown))}; rename them ({known_columns()}) "
+                "or name the columns to take with --terms"
+            )
+        if not filled:
+            raise FittingError(f"{table.name}: no column holds an indicator's means; wanted {', '.join(INDICATORS)}")
+        return filled
+    if not terms:
+        raise FittingError("no terms are named; name at least one, or none at all for every indicator")
+    for number, term in enumerate(terms):
+        if term in terms[:number]:
+            raise FittingError(f"term {term!r} is named twice")
+        if term not in there:
+            raise FittingError(f"{table.name}: {no_such('column of means', term, there)}")
+        if term not in filled:
+            raise FittingError(f"{table.name}, column {term!r}: is empty in every run")
+    return list(terms)
+
+
+def _label_column(table: _Table) -> str | None:
+    labels = [column for column in LABELS if column in table.columns]
+    if len(labels) > 1:
+        raise FittingError(f"{table.name}: both {' and '.join(map(repr, labels))} label the runs; keep one")
+    return labels[0] if labels else None
+
+
+def _labels(table: _Table) -> tuple[str, ...]:
+    column = _label_column(table)
+    if column is None:
+        return tuple(table.places)
+    cells = zip(table.columns[column], table.places, strict=True)
+    return tuple(place if _is_empty(cell) else str(cell).strip() for cell, place in cells)
+
+
+def _numbers(table: _Table, column: str) -> NDArray[np.float64]:
+    cells = zip(table.columns[column], table.places, strict=True)
+    return np.array([_number(cell, f"{table.name}, {place}, column {column!r}") for cell, place in cells])
+
+
+def _number(cell: object, where: str) -> float:
+    if _is_empty(cell):
+        raise FittingError(f"{where}: is empty in this run; fill it, or leave out the run or the column")
+    value = math.nan
+    if isinstance(cell, str) and "_" not in cell:  # which Python takes in numbers, and nobody else
+        with suppress(ValueError):
+            value = float(cell)
+    elif not isinstance(cell, bool) and isinstance(cell, Real):
+        with suppress(OverflowError):
+            value = float(cell)
+    if not math.isfinite(value):
+        raise FittingError(f"{where}: {cell if isinstance(cell, float) else repr(cell)}, wanted a finite number")
+    if abs(value) > _LARGEST:
+        raise FittingError(f"{where}: {value:g}, wanted a number between -{_LARGEST:g} and {_LARGEST:g}")
+    return value
+
+
+def _is_empty(cell: object) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def _origin(table: _Table, losses: NDArray[np.float64], means: Mapping[str, NDArray[np.float64]]) -> dict[str, str]:
+    if table.digest is not None:
+        return {"file": table.name, "sha256": table.digest, "sha256_of": "the file"}
+    digest = hashlib.sha256()
+    for column, values in {LOSS: losses, **means}.items():
+        digest.update(column.encode() + b"\0" + values.astype("<f8").tobytes())
+    kind = "for each column its name, a zero byte and the float64 values, little-endian; loss first"
+    return {"file": table.name, "sha256": digest.hexdigest(), "sha256_of": kind}
+
+
+# Tables
+
+
+def _table(source: RunsSource) -> _Table:
+    if isinstance(source, str | Path):
+        return _from_csv(Path(source))
+    if isinstance(source, Mapping):
+        columns = {str(column): list(cells) for column, cells in source.items()}
+    else:
+        columns = _from_arrow(source)
+    sizes = {column: len(cells) for column, cells in columns.items()}
+    if len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{column!r} {size}" for column, size in sizes.items())
+        raise FittingError(f"runs: columns of different length: {shown}")
+    rows = next(iter(sizes.values()), 0)
+    return _Table("runs", columns, [f"run {number + 1}" for number in range(rows)])
+
+
+def _from_arrow(stream: ArrowStream) -> dict[str, list[object]]:
+    if not hasattr(stream, "__arrow_c_stream__"):
+        raise FittingError(f"runs: {shown(stream)}, wanted a path, columns by name, or a table with __arrow_c_stream__")
+    arrow = import_module("pyarrow")  # untyped, and half a second that a CSV does not need
+    try:
+        table = arrow.table(stream)
+    except (arrow.ArrowException, TypeError) as error:
+        raise FittingError(f"runs: no table: {error}") from error
+    # What pandas adds for an index that is not 0, 1, 2, …
+    names = [name for name in table.column_names if not name.startswith("__index_level_")]
+    _check_names("runs", names)
+    return {name: table.column(name).to_pylist() for name in names}
+
+
+def _from_csv(path: Path) -> _Table:
+    name = utf8(path.name)
+    try:
+        content = read_small(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FittingError(f"{name}: not UTF-8: byte {content[error.start]:#04x} at byte {error.start}") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[list[str]] = []
+    places: list[str] = []
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append(cells)
+                places.append(f"line {reader.line_num}")
+    except csv.Error as error:
+        raise FittingError(f"{name}, line {reader.line_num}: no CSV: {error}") from error
+    if not rows:
+        raise FittingError(f"{name}: is empty; wanted a header line and a line a run")
+    names = [cell.strip() for cell in rows[0]]
+    _check_names(name, names)
+    for cells, place in zip(rows[1:], places[1:], strict=True):
+        if len(cells) != len(names):
+            raise FittingError(f"{name}, {place}: {len(cells)} cells, the header has {len(names)}")
+    columns = {name: [cells[at] for cells in rows[1:]] for at, name in enumerate(names)}
+    return _Table(name, columns, places[1:], hashlib.sha256(content).hexdigest())
+
+
+def _check_names(where: str, names: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for number, name in enumerate(names):
+        if not name:
+            raise FittingError(f"{where}: column {number + 1} has no name")
+        if name in seen:
+            raise FittingError(f"{where}: column {name!r} is there twice")
+        seen.add(name)
+        if len(names) == 1 and any(separator in name for separator in ";\t"):
+            raise FittingError(f"{where}: wanted cells separated by commas; the header is {name!r}")

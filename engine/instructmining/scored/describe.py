@@ -1,0 +1,201 @@
+"""What a scored set is like: its columns in numbers, how they go together, and the loss that a rule predicts for it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.bundle import ROLES
+from instructmining.errors import SelectionError
+from instructmining.errors.arguments import shown
+from instructmining.errors.names import few
+from instructmining.reading.rows import Source
+from instructmining.rules import OutOfRange, Rule
+from instructmining.scored.column_store import ColumnStore
+from instructmining.scored.correlations import correlations, inflation
+from instructmining.scored.few_tokens import rows_on_few_tokens
+from instructmining.scored.scored_file import LARGEST, ScoredRows
+from instructmining.types import MARGIN, PREDICTION, SourceRow
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSummary:
+    """One column of a set, in its own unit; None where no row has a value."""
+
+    nulls: int  # rows without a value
+    mean: float | None = None
+    standard_deviation: float | None = None  # of a sample (n - 1); None also for a single value
+    minimum: float | None = None
+    percentile_5: float | None = None  # linear between the two nearest values, as numpy's default
+    percentile_25: float | None = None
+    median: float | None = None
+    percentile_75: float | None = None
+    percentile_95: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedLoss:
+    """The log loss of a set by a rule; the natural logarithm."""
+
+    rule: str | None  # its id; None: the column that the file has, by whichever rule wrote it
+    at_means: float | None  # the rule at the set's means, each over the rows that have the column
+    mean_of_rows: float | None  # the mean of the rows' predictions; the same where no term is null
+    rows: int  # with a prediction
+    extrapolated: tuple[OutOfRange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A scored set in numbers; columns by their names without prefix."""
+
+    name: str  # the source
+    rows: int
+    columns: Mapping[str, ColumnSummary]  # the indicators, then the prediction where the file has it
+    truncated_rows: int  # of which some model saw less than the whole text
+    truncated: Mapping[str, int]  # role → rows that it saw less of
+    pearson: Mapping[str, Mapping[str, float | None]]  # each pair over the rows where both are known
+    spearman: Mapping[str, Mapping[str, float | None]]
+    inflation: Mapping[str, float | None]  # variance inflation factor among the indicators; infinity where collinear
+    predicted: PredictedLoss | None  # None without rule and prediction
+    few_tokens: Mapping[str, int] = field(default_factory=dict)  # column → rows whose value rests on fewer than three
+
+    @property
+    def means(self) -> dict[str, float | None]:
+        """Mean of each indicator: the set's line in the table that a rule is fitted on."""
+        return {name: summary.mean for name, summary in self.columns.items() if name != PREDICTION}
+
+
+def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None = None) -> Description:
+    """Describe a scored set.
+
+    The file is read once; its numbers wait in temporary files, 8 bytes a row and column, and memory holds those of one
+    column with their ranks at a time: about 60 bytes a row.
+
+    Args:
+        scored: a file that ``score`` wrote.
+        prefix: what ``score`` put before its columns' names.
+        rule: predicts the loss of the set; by default the predictions in the file are taken.
+
+    Raises:
+        InputError: the file cannot be read.
+        SelectionError: a line is not a row, lacks a column of the first, or no row has a column of ``score``'s.
+        RuleError: the rule cannot be read, or one of its terms has no column.
+        OutputError: the temporary folder does not take the numbers.
+
+    Example:
+        >>> from instructmining import describe
+        >>> described = describe("scored.jsonl", rule="paper-v1")  # doctest: +SKIP
+        >>> described.columns["perplexity"].median, described.predicted.at_means  # doctest: +SKIP
+    """
+    source = ScoredRows(scored, prefix=prefix)
+    chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
+    if source.fields and not source.columns:
+        raise SelectionError(
+            f"{source.name}: has no column that score adds; fields: {few(source.fields)}; select "
+            "--keep-scores keeps them (or were they written with another --prefix?)"
+        )
+    if chosen is not None:
+        source.check_terms(chosen)
+    terms = tuple(chosen.terms) if chosen is not None else ()
+    indicators = [name for name in source.columns if name != PREDICTION]
+    with ColumnStore(tuple(dict.fromkeys(source.columns + terms)) if source.fields else ()) as store:
+        truncation = Truncation(f"{prefix}truncated")
+        few_tokens: Counter[str] = Counter()
+        for block in source.blocks(store.names, largest=LARGEST):
+            store.add(block.columns)
+            few_tokens.update(rows_on_few_tokens(block.columns))
+            for row in block.rows:
+                truncation.count(row)
+        found = correlations(store, source.columns)
+        return Description(
+            name=source.name,
+            rows=store.rows,
+            columns={name: _summary(store.known(name), store.rows) for name in source.columns},
+            truncated_rows=truncation.rows,
+            truncated=dict(sorted(truncation.roles.items())),
+            pearson=_by_name(source.columns, found.pearson),
+            spearman=_by_name(source.columns, found.spearman),
+            # A margin is the difference of two others, which would all be called collinear.
+            inflation=inflation(store, [name for name in indicators if not name.startswith(f"{MARGIN}.")]),
+            predicted=_predicted(store, chosen) if store.rows else None,
+            few_tokens=dict(few_tokens),
+        )
+
+
+class Truncation:
+    """Counts the rows of which a model saw less than the whole text."""
+
+    def __init__(self, column: str) -> None:
+        self.rows = 0
+        self.roles: Counter[str] = Counter()
+        self._column = column
+
+    def count(self, row: SourceRow) -> None:
+        """Take note of a row.
+
+        Raises:
+            SelectionError: the column holds something other than a list of roles.
+        """
+        roles = row.fields.get(self._column)
+        if not roles:
+            return
+        if not isinstance(roles, list) or not all(isinstance(role, str) and role in ROLES for role in roles):
+            raise SelectionError(
+                f"{row.source}, line {row.line}: column {self._column!r} is {shown(roles)}, wanted a list of "
+                f"roles, {', '.join(ROLES)}"
+            )
+        self.rows += 1
+        self.roles.update(roles)
+
+
+def _summary(known: NDArray[np.float64], rows: int) -> ColumnSummary:
+    nulls = rows - len(known)
+    if not len(known):
+        return ColumnSummary(nulls)
+    mean = float(known.mean())
+    deviation = float(known.std(ddof=1)) if len(known) > 1 else None
+    minimum, low, quarter, median, three_quarters, high, maximum = np.quantile(
+        known, QUANTILES, overwrite_input=True
+    ).tolist()
+    return ColumnSummary(nulls, mean, deviation, minimum, low, quarter, median, three_quarters, high, maximum)
+
+
+def _by_name(names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, dict[str, float | None]]:
+    return {
+        name: {other: None if math.isnan(value) else value for other, value in zip(names, row, strict=True)}
+        for name, row in zip(names, values.tolist(), strict=True)
+    }
+
+
+def _predicted(store: ColumnStore, rule: Rule | None) -> PredictedLoss | None:
+    if rule is None:
+        if PREDICTION not in store.names:
+            return None
+        known = store.known(PREDICTION)
+        return PredictedLoss(None, None, float(known.mean()) if len(known) else None, len(known))
+    means = {}
+    for term in rule.terms:
+        known = store.known(term)
+        means[term] = float(known.mean()) if len(known) else math.nan
+    at_means = float(rule.predict({term: np.array(mean) for term, mean in means.items()}))
+    total, rows = 0.0, 0
+    for chunk in store.chunks(tuple(rule.terms)):
+        values = rule.predict(dict(zip(rule.terms, chunk.T, strict=True)))
+        values = values[np.isfinite(values)]
+        total, rows = total + float(values.sum()), rows + len(values)
+    return PredictedLoss(
+        rule=rule.id,
+        at_means=at_means if math.isfinite(at_means) else None,
+        mean_of_rows=total / rows if rows else None,
+        rows=rows,
+        extrapolated=rule.outside_range(means),
+    )

@@ -1,0 +1,248 @@
+"""Keep the best: original rows of a scored file in ascending predicted loss, as many as are wanted, and why these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import numpy as np
+
+from instructmining.errors import SelectionError
+from instructmining.reading.examples import input_digest
+from instructmining.reading.rows import Source
+from instructmining.reading.values import all_utf8, loads
+from instructmining.rules import Rule
+from instructmining.scored.scored_file import ScoredRows
+from instructmining.scored.selection.choices import Choice, Extras, check
+from instructmining.scored.selection.explanations import Explainer, rule_of_run
+from instructmining.scored.selection.filesets import FileSet
+from instructmining.scored.selection.near_duplicates import Distinct
+from instructmining.scored.selection.ranking import Ranking, groups_as_json, rank
+from instructmining.scored.selection.subsets import in_file_order, in_order, random_rows, without_scores
+from instructmining.types import PREDICTION, SourceRow
+
+__all__ = ["Choice", "Extras", "Selection", "select"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was kept."""
+
+    rows: int  # rows in the scored file
+    without_value: int  # rows left out because the column is null there
+    kept: int
+    worst: float | None  # the column's value in the last row kept
+    left_out: Mapping[str, int] = field(default_factory=dict)  # rows by reason; with the kept ones they are all rows
+    tokens: int | None = None  # of the rows kept, where a budget was given
+    remarks: tuple[str, ...] = ()  # what was asked for and could not be done in full, in words
+    kept_rows: tuple[Mapping[str, object], ...] = ()  # the rows kept, the best first, where no OUT was given
+
+
+def select(  # noqa: PLR0913 - what Choice says may be said here by itself
+    scored: Source,
+    out: str | Path | None = None,
+    choice: Choice | None = None,
+    *,
+    top: int | None = None,
+    fraction: float | None = None,
+    max_loss: float | None = None,
+    tokens: int | None = None,
+    where: Sequence[str] = (),
+    group_by: str | None = None,
+    quotas: Mapping[str, int] | None = None,
+    distinct: Distinct | None = None,
+    by: str = PREDICTION,
+    prefix: str = "",
+    descending: bool = False,
+    keep_scores: bool = False,
+    overwrite: bool = False,
+    extras: Extras | None = None,
+) -> Selection:
+    """Write the rows with the smallest values, ascending; equal values keep their input order.
+
+    Beside OUT stands OUT.selection.json: the settings, the digest of the scored file and the counts by reason. The same
+    file and settings give the same bytes in all files. The scored file is read twice, once more for each of the extras
+    and a few times more for near duplicates; memory holds a few numbers a row, not the rows.
+
+    Args:
+        scored: a file that ``score`` wrote, or a table in memory with what it adds.
+        out: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output, without OUT.selection.json. None: no
+            file, the rows are in the result's ``kept_rows``, and in memory.
+        choice: which rows are kept; or say it by the arguments of its fields' names.
+        top: as in :class:`Choice`, which explains all eight.
+        fraction: likewise.
+        max_loss: likewise.
+        tokens: likewise.
+        where: likewise.
+        group_by: likewise.
+        quotas: likewise.
+        distinct: likewise.
+        by: the column to order by.
+        prefix: what ``score`` put before its columns' names.
+        descending: the largest values first, for columns where more is better.
+        keep_scores: keep the added columns; otherwise rows are as they were before scoring, byte for byte.
+        overwrite: replace OUT and the extras.
+        extras: what else is written.
+
+    Raises:
+        InputError: the scored file cannot be read, or was changed meanwhile.
+        SelectionError: an argument is of another type or out of range, a line is not a row, or the rows lack a column
+            or a group that is asked for.
+        RowError: a row has no example that could be embedded, which ``distinct`` needs.
+        RuleError: the rule to explain cannot be read, or the rows lack one of its terms.
+        OutputError: a file exists, has another suffix, or cannot be written.
+
+    Example:
+        >>> from instructmining import Choice, Distinct, Extras, Scorer, select
+        >>> select("scored.jsonl", "best.jsonl", top=1000, where=["output_length>=5"]).kept  # doctest: +SKIP
+        >>> select("scored.jsonl", fraction=0.1).kept_rows  # doctest: +SKIP
+        >>> with Scorer.open("bundle", indicators=["knn_6"]) as scorer:  # doctest: +SKIP
+        ...     choice = Choice(top=1000, where=["output_length>=5"], distinct=Distinct(0.3, scorer))
+        ...     select("scored.jsonl", "best.jsonl", choice, extras=Extras(explain="why.jsonl"))
+    """
+    given = {
+        "top": top,
+        "fraction": fraction,
+        "max_loss": max_loss,
+        "tokens": tokens,
+        "where": where,
+        "group_by": group_by,
+        "quotas": {} if quotas is None else quotas,
+        "distinct": distinct,
+    }
+    choice = _choice(choice, given)
+    check("out", out, (str, Path, NoneType), wanted='a path, "-" or None')
+    check("by", by, str, wanted="the name of a column")
+    check("extras", extras, (Extras, NoneType), wanted="Extras, as Extras(explain='why.jsonl')")
+    extras = extras or Extras()
+    if descending and choice.max_loss is not None:
+        raise SelectionError("max_loss keeps the smallest values and does not go with descending")
+    source = ScoredRows(scored, prefix=prefix)
+    targets = [extras.random_baseline, extras.explain, out]
+    reads = [*source.files, extras.rule if isinstance(extras.rule, (str, Path)) else None]
+    with FileSet(targets, reads=reads, prefix=prefix, overwrite=overwrite) as files:
+        rule, remark = _rule(source.path, extras)
+        if rule is not None:
+            source.check_terms(rule)
+        ranking = rank(source, choice, by=by, descending=descending)
+
+        def content(row: SourceRow) -> bytes:
+            return row.raw if keep_scores else without_scores(row, prefix)
+
+        if extras.random_baseline is not None:
+            drawn = random_rows(np.flatnonzero(~np.isnan(ranking.values)), len(ranking.kept), extras.seed)
+            files.write(extras.random_baseline, map(content, in_file_order(source, drawn)))
+        if extras.explain is not None:
+            files.write(extras.explain, Explainer(source, ranking, choice, source.field(by), rule).lines())
+        lines = (line for _, line in in_order(source, ranking.kept, content))
+        rows: tuple[Mapping[str, object], ...] = ()
+        if out is None:
+            rows = tuple(map(loads, lines))
+        elif str(out) != "-":
+            files.write(out, lines)
+        source.check_unchanged()
+        nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []
+        remarks = (*nothing, *([remark] if remark else []), *_short_of_quota(ranking, choice))
+        found = _selection(ranking, choice, source.field(by), remarks, rows)
+        settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
+        digest = input_digest(str(source.path)) if source.path is not None else None
+        said = {"instructmining": version("instructmining"), "scored": digest}
+        files.put_in_place(all_utf8(said | _as_json(found, ranking, choice, settings, extras, rule)))
+        if out is not None and str(out) == "-":
+            files.write("-", lines)
+    return found
+
+
+def _choice(choice: Choice | None, given: Mapping[str, Any]) -> Choice:
+    """The choice that was given, or the one that its fields' names say.
+
+    Raises:
+        SelectionError: both, neither, or something else was given.
+    """
+    said = [
+        name for name, value in given.items() if value is not None and not (isinstance(value, Sized) and not len(value))
+    ]
+    if choice is None:
+        return Choice(**given)
+    check(
+        "choice", choice, (Choice, NoneType), wanted="a Choice, as Choice(top=3), or the arguments themselves, as top=3"
+    )
+    if said:
+        raise SelectionError(f"both a Choice and {', '.join(said)} are given; say all of it in one of them")
+    return choice
+
+
+def _rule(scored: Path | None, extras: Extras) -> tuple[Rule | None, str]:
+    """The rule to explain, and where it is not known a remark."""
+    if extras.explain is None:
+        return None, ""
+    if extras.rule is not None:
+        return extras.rule if isinstance(extras.rule, Rule) else Rule.load(extras.rule), ""
+    if scored is None:
+        rule, reason = None, "a table in memory has no run file that names its rule"
+    else:
+        rule, reason = rule_of_run(scored)
+    return (
+        rule,
+        f"{reason}: the explanations are without the terms' contributions; give rule (--rule)" if reason else "",
+    )
+
+
+def _selection(
+    ranking: Ranking,
+    choice: Choice,
+    value: str,
+    remarks: tuple[str, ...],
+    rows: tuple[Mapping[str, object], ...],
+) -> Selection:
+    return Selection(
+        rows=len(ranking.values),
+        without_value=int(np.isnan(ranking.values).sum()),
+        kept=len(ranking.kept),
+        worst=float(ranking.values[ranking.kept[-1]]) if len(ranking.kept) else None,
+        left_out=ranking.left_out(choice, value),
+        tokens=ranking.tokens,
+        remarks=remarks,
+        kept_rows=rows,
+    )
+
+
+def _short_of_quota(ranking: Ranking, choice: Choice) -> Iterator[str]:
+    if ranking.groups is None:
+        return
+    kept = np.bincount(ranking.groups.of_row[ranking.kept], minlength=len(ranking.groups.names)).tolist()
+    for name, count in zip(ranking.groups.names, kept, strict=True):
+        if count < choice.quotas.get(name, 0):
+            yield f"group {name!r}: {count:,} of its quota of {choice.quotas[name]:,}"
+
+
+def _as_json(
+    found: Selection,
+    ranking: Ranking,
+    choice: Choice,
+    settings: Mapping[str, object],
+    extras: Extras,
+    rule: Rule | None,
+) -> dict[str, object]:
+    """The selection file; it holds no time, so that it is the same for the same selection."""
+    baseline = {"file": str(extras.random_baseline), "seed": extras.seed, "rows": found.kept}
+    return {
+        "choice": choice.as_json(),
+        **settings,
+        "explained": {"rule": rule.id, "digest": rule.digest} if rule is not None else None,
+        "random_baseline": baseline if extras.random_baseline is not None else None,
+        "counts": {
+            "rows": found.rows,
+            "candidates": len(ranking.order),
+            "kept": found.kept,
+            "left_out": dict(found.left_out),
+            "groups": groups_as_json(ranking),
+        },
+        "tokens": found.tokens,
+        "worst": found.worst,
+        "remarks": list(found.remarks),
+    }

@@ -1,0 +1,140 @@
+"""Conditions on a column, as ``perplexity<=30`` or ``category==science``: a name, a comparison and a number or text."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.errors import SelectionError
+from instructmining.errors.arguments import check_type
+from instructmining.types import SourceRow
+
+_Compare: TypeAlias = Callable[[Any, Any], Any]  # of numbers, of texts, or an array's numbers with one
+
+_COMPARISONS: Mapping[str, _Compare] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_OF_TEXT = frozenset({"==", "!="})
+_FORM = re.compile(r"([^<>=!]+)(<=|>=|==|!=|<|>)(.+)", re.DOTALL)
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_QUOTED = re.compile(r"([\"'])(.*)\1", re.DOTALL)
+_NUMBERS = frozenset({int, float, type(None)})
+_SHOWN = 200  # characters of a condition in a message
+_EXACT = 2**53  # integers up to that are floats too
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a row's value in a column must be.
+
+    A row's number is compared with ``number``, its text, true or false with the characters of ``text``. What is of the
+    other type is not equal. Null never fulfils a condition.
+    """
+
+    column: str  # without prefix where it is one of ours
+    comparison: str
+    text: str  # the value as it was written, without quotes
+    number: int | float | None  # the value where it is a number: not in quotes, and finite
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read NAME OP VALUE, OP one of <, <=, >, >=, == and !=; of text == and != alone.
+
+        Raises:
+            SelectionError: it is not of that form.
+        """
+        check_type("condition", text, str, wanted="text: NAME OP NUMBER", error=SelectionError)
+        form = _FORM.fullmatch(text)
+        column, comparison, value = (part.strip() for part in form.groups()) if form is not None else ("", "", "")
+        if not column or not value or value[0] in "<>=!":
+            raise SelectionError(
+                f"condition {_short(text)!r}: wanted NAME OP VALUE with OP one of <, <=, >, >=, ==, != and VALUE a "
+                "number or, for == and !=, text"
+            )
+        quoted = _QUOTED.fullmatch(value)
+        number = None if quoted else _finite(value)
+        if comparison in _OF_TEXT:
+            return cls(column, comparison, quoted[2] if quoted else value, number)
+        if number is None:
+            raise SelectionError(
+                f"condition {_short(text)!r}: {comparison} compares numbers, and {_short(value)!r} is none; text is "
+                "compared with == and != alone"
+            )
+        return cls(column, comparison, _written(number), number)
+
+    def __str__(self) -> str:
+        """As it is read again, without spaces around the comparison."""
+        text = self.text
+        if self.number is None and (_finite(text) is not None or text != text.strip() or text[:1] in {*"<>=!\"'", ""}):
+            text = f'"{text}"'
+        return f"{self.column}{self.comparison}{text}"
+
+    def passes(self, rows: Sequence[SourceRow], field: str) -> NDArray[np.bool_]:
+        """Which of the rows, (rows,), it holds for.
+
+        Args:
+            rows: some of a scored file.
+            field: the field that holds the column.
+
+        Raises:
+            SelectionError: a row has text where numbers are compared by size, or a list or an object.
+        """
+        values = [row.fields.get(field) for row in rows]
+        if self.number is not None and abs(self.number) <= _EXACT and _are_floats(values):
+            numbers = np.array(values, dtype=np.float64)  # of None it makes NaN
+            passed: NDArray[np.bool_] = _COMPARISONS[self.comparison](numbers, self.number) & ~np.isnan(numbers)
+            return passed
+        return np.array([self._holds(*of, field) for of in zip(values, rows, strict=True)], dtype=np.bool_)
+
+    def _holds(self, value: object, row: SourceRow, field: str) -> bool:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return False
+        compare = _COMPARISONS[self.comparison]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return self.comparison == "!=" if self.number is None else bool(compare(value, self.number))
+        if isinstance(value, str | bool) and self.comparison in _OF_TEXT:
+            return bool(compare(value if isinstance(value, str) else str(value).lower(), self.text))
+        wanted = (
+            "a number or text" if self.comparison in _OF_TEXT else "a number: text is compared with == and != alone"
+        )
+        raise SelectionError(
+            f"{row.source}, line {row.line}: column {field!r} is {str(value)[:60]!r}, wanted {wanted} "
+            f"(condition {str(self)!r})"
+        )
+
+
+def _are_floats(values: Sequence[object]) -> bool:
+    """Whether they are numbers that a float holds, or None."""
+    kinds = set(map(type, values))
+    if not kinds <= _NUMBERS:
+        return False
+    return int not in kinds or all(-_EXACT <= value <= _EXACT for value in values if type(value) is int)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _finite(text: str) -> int | float | None:
+    """The number that a text is, an integer of any size as it is; None where it is none or infinite."""
+    try:
+        number = int(text) if _WHOLE.fullmatch(text) else float(text)
+    except ValueError:
+        return None
+    return number if (isinstance(number, int) or math.isfinite(number)) and "_" not in text else None
+
+
+def _written(number: float) -> str:
+    return str(int(number) if isinstance(number, float) and number.is_integer() and abs(number) < _EXACT else number)

@@ -1,0 +1,153 @@
+"""What a choice needs to know of every row, and which rows are candidates: a few numbers a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.errors import SelectionError
+from instructmining.errors.names import no_such
+from instructmining.reading.values import dumps
+from instructmining.scored.scored_file import ScoredRows, no_column
+from instructmining.scored.selection.choices import Choice
+from instructmining.types import SourceRow
+
+LENGTHS = ("input_length", "output_length")
+_MOST_GROUPS = 100_000  # names that are held
+_LONGEST_GROUP = 1000  # characters of a name
+
+
+class Verdict(IntEnum):
+    """What became of a row. Behind these come two for each condition: it fails, and its column is null."""
+
+    UNDECIDED = -1
+    KEPT = 0
+    NO_VALUE = 1
+    NO_LENGTH = 2
+    NO_QUOTA = 3
+    ABOVE = 4
+    FULL = 5
+    OVER_BUDGET = 6
+    NEAR = 7
+    FIRST_CONDITION = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The groups of a column."""
+
+    names: Sequence[str]
+    of_row: NDArray[np.int32]  # (rows,) places among the names
+
+
+class Columns:
+    """Numbers of every row, and the verdict on those that are no candidates.
+
+    Attributes:
+        values: float64 (rows,) of the column to order by, NaN where it is null.
+        verdicts: int16 (rows,) of :class:`Verdict`.
+        lengths: float64 (rows,) tokens of prompt and response, where the choice has a budget.
+        groups: where the choice has them.
+    """
+
+    def __init__(self, source: ScoredRows, choice: Choice, by: str) -> None:
+        """Read them; the source is read once.
+
+        Args:
+            source: the rows.
+            choice: which of them are wanted.
+            by: the column to order by.
+
+        Raises:
+            InputError: the source cannot be read.
+            SelectionError: the rows lack a column that is asked for, or a group that has a quota.
+        """
+        self._source = source
+        self._choice = choice
+        self._numbers: dict[str, int] = {}  # of the groups
+        wanted = [condition.column for condition in choice.conditions]
+        self._missing = set(wanted if choice.group_by is None else [*wanted, choice.group_by])  # in all rows so far
+        values, verdicts, lengths, of_row = (
+            [np.empty(0)],
+            [np.empty(0, np.int16)],
+            [np.empty(0)],
+            [np.empty(0, np.int32)],
+        )
+        for block in source.blocks([by, *(LENGTHS if choice.tokens is not None else ())]):
+            values.append(block.columns[by])
+            verdicts.append(np.where(np.isnan(block.columns[by]), Verdict.NO_VALUE, Verdict.UNDECIDED).astype(np.int16))
+            if choice.tokens is not None:
+                lengths.append(block.columns[LENGTHS[0]] + block.columns[LENGTHS[1]])
+                _set(verdicts[-1], np.isnan(lengths[-1]), Verdict.NO_LENGTH)
+            self._missing -= {name for name in self._missing if self._is_in(name, block.rows)}
+            self._test(block.rows, verdicts[-1])
+            if choice.group_by is not None:
+                of_row.append(self._groups_of(block.rows))
+        self.values = np.concatenate(values)
+        self.verdicts = np.concatenate(verdicts)
+        self.lengths = np.concatenate(lengths) if choice.tokens is not None else None
+        self.groups = Groups(list(self._numbers), np.concatenate(of_row)) if choice.group_by is not None else None
+        self._check(by)
+        if self.groups is not None:
+            closed = np.array([not choice.has_room(name) for name in self.groups.names], dtype=bool)
+            _set(self.verdicts, closed[self.groups.of_row], Verdict.NO_QUOTA)
+
+    def _is_in(self, column: str, rows: Sequence[SourceRow]) -> bool:
+        field = self._source.field(column)
+        return any(field in row.fields for row in rows)
+
+    def _test(self, rows: Sequence[SourceRow], verdicts: NDArray[np.int16]) -> None:
+        for number, condition in enumerate(self._choice.conditions):
+            field = self._source.field(condition.column)
+            first = Verdict.FIRST_CONDITION + 2 * number
+            _set(verdicts, np.array([row.fields.get(field) is None for row in rows], dtype=np.bool_), first + 1)
+            _set(verdicts, ~condition.passes(rows, field), first)
+
+    def _groups_of(self, rows: Sequence[SourceRow]) -> NDArray[np.int32]:
+        field = self._source.field(self._choice.group_by or "")
+        found = [self._numbers.setdefault(_group_name(row, field), len(self._numbers)) for row in rows]
+        if len(self._numbers) > _MOST_GROUPS:
+            raise SelectionError(
+                f"{self._source.name}: column {field!r} has more than {_MOST_GROUPS:,} values; wanted one of groups"
+            )
+        return np.array(found, dtype=np.int32)
+
+    def _check(self, by: str) -> None:
+        """That the file has what was asked for.
+
+        Raises:
+            SelectionError: it has not.
+        """
+        if not len(self.values):
+            return
+        name = self._source.name
+        if np.isnan(self.values).all():
+            raise SelectionError(f"{name}: no row has a number in column {self._source.field(by)!r}")
+        for column in sorted(self._missing):
+            raise SelectionError(f"{name}: {no_column(column, self._source.names)}")
+        for group in self._choice.quotas:
+            if group not in self._numbers:
+                missing = no_such("group", group, self._numbers)
+                raise SelectionError(f"{name}: --quota {group}={self._choice.quotas[group]}: {missing}")
+
+
+def _set(verdicts: NDArray[np.int16], rows: NDArray[np.bool_], verdict: int) -> None:
+    """Of those rows that have none yet."""
+    verdicts[rows & (verdicts == Verdict.UNDECIDED)] = verdict
+
+
+def _group_name(row: SourceRow, field: str) -> str:
+    value = row.fields.get(field)
+    if isinstance(value, (dict, list)):
+        raise SelectionError(f"{row.source}, line {row.line}: column {field!r} is not a single value to group by")
+    name = value if isinstance(value, str) else dumps(value).decode()
+    if len(name) > _LONGEST_GROUP:
+        raise SelectionError(
+            f"{row.source}, line {row.line}: column {field!r} has {len(name):,} characters, wanted a group's name "
+            f"of at most {_LONGEST_GROUP:,}"
+        )
+    return name

@@ -1,0 +1,197 @@
+"""Which rows of a scored file are kept, and of each other row why it is not: a few numbers a row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.errors import InputError, RowError, SelectionError
+from instructmining.reading.parsing import RowParser
+from instructmining.reading.values import loads
+from instructmining.scored.scored_file import BLOCK_ROWS, ScoredRows
+from instructmining.scored.selection.choices import Choice
+from instructmining.scored.selection.near_duplicates import BLOCK, Distinct, KeptVectors
+from instructmining.scored.selection.qualifying import LENGTHS, Columns, Groups, Verdict
+from instructmining.scored.selection.subsets import in_order
+from instructmining.types import Example, SourceRow
+
+
+@dataclass(frozen=True, slots=True)
+class NearestKept:
+    """Of the near duplicates, the nearest of the rows that were kept before them."""
+
+    rows: NDArray[np.int64]  # (rows,) their numbers
+    distances: NDArray[np.float64]  # (rows,)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The verdict on every row."""
+
+    values: NDArray[np.float64]  # (rows,) of the column to order by, NaN where it is null
+    verdicts: NDArray[np.int16]  # (rows,) of :class:`Verdict`
+    order: NDArray[np.int64]  # (candidates,) row numbers, the best first
+    kept: NDArray[np.int64]  # (kept,) row numbers, the best first
+    groups: Groups | None
+    room: Sequence[int]  # most rows of each group; of all rows where there are no groups
+    nearest: NearestKept | None
+    tokens: int | None  # of the rows kept, where a budget was given
+
+    def left_out(self, choice: Choice, value: str) -> dict[str, int]:
+        """Rows left out by reason, those with rows alone; ``value`` is the name of the column to order by."""
+        names = {
+            Verdict.NO_VALUE: f"{value} is null",
+            Verdict.NO_LENGTH: f"{' or '.join(LENGTHS)} is null",
+            Verdict.NO_QUOTA: "the group has no quota",
+            Verdict.ABOVE: f"{value} is more than {choice.max_loss}",
+            Verdict.FULL: "behind the rows wanted" if self.groups is None else "the group is full",
+            Verdict.OVER_BUDGET: "beyond the token budget",
+            Verdict.NEAR: "near duplicate of a row that was kept",
+        }
+        counts: Counter[str] = Counter()
+        found, rows = np.unique(self.verdicts, return_counts=True)
+        for verdict, count in zip(found.tolist(), rows.tolist(), strict=True):
+            if verdict >= Verdict.FIRST_CONDITION:
+                number, is_null = divmod(verdict - Verdict.FIRST_CONDITION, 2)
+                condition = choice.conditions[number]
+                counts[f"{condition.column} is null" if is_null else f"fails {condition}"] += count
+            elif verdict != Verdict.KEPT:
+                counts[names[Verdict(verdict)]] += count
+        return dict(counts)
+
+
+def rank(source: ScoredRows, choice: Choice, *, by: str, descending: bool) -> Ranking:
+    """Decide on every row; equal values keep their input order.
+
+    Args:
+        source: read once, and with ``distinct`` again for the rows whose embeddings are wanted.
+        choice: which rows are wanted.
+        by: the column to order by.
+        descending: the largest values first.
+
+    Raises:
+        InputError: the source cannot be read.
+        SelectionError: the rows lack a column that is asked for, or a group that has a quota.
+        RowError: a row has no example that could be embedded.
+    """
+    columns = Columns(source, choice, by)
+    values, verdicts = columns.values, columns.verdicts
+    candidates = np.flatnonzero(verdicts == Verdict.UNDECIDED)
+    keys = -values[candidates] if descending else values[candidates]
+    order = candidates[np.argsort(keys, kind="stable")]
+    groups = columns.groups
+    names = groups.names if groups else [""]
+    counts = np.bincount(groups.of_row[order], minlength=len(names)) if groups else np.array([len(order)])
+    room = [choice.room(name, count) for name, count in zip(names, counts.tolist(), strict=True)]
+    within = order
+    if choice.max_loss is not None:
+        within = order[: np.searchsorted(values[order], np.float64(choice.max_loss), side="right")]
+        verdicts[order[len(within) :]] = Verdict.ABOVE
+    nearest = None
+    blocks = _blocks(within)
+    if choice.distinct is not None:
+        nearest = NearestKept(np.full(len(values), -1), np.full(len(values), np.nan))
+        blocks = _embedded_blocks(source, within, sum(room), choice.distinct)
+    with closing(blocks):
+        tokens = _walk(blocks, columns, list(room), choice.tokens, nearest)
+    undecided = within[verdicts[within] == Verdict.UNDECIDED]
+    verdicts[undecided] = Verdict.FULL if tokens is None else Verdict.OVER_BUDGET
+    kept = within[verdicts[within] == Verdict.KEPT]
+    of_kept = None if columns.lengths is None else int(columns.lengths[kept].sum())
+    return Ranking(values, verdicts, order, kept, groups, room, nearest, of_kept)
+
+
+def _blocks(order: NDArray[np.int64]) -> Generator[tuple[NDArray[np.int64], KeptVectors | None], None, None]:
+    for begin in range(0, len(order), BLOCK_ROWS):
+        yield order[begin : begin + BLOCK_ROWS], None
+
+
+def _embedded_blocks(
+    source: ScoredRows, order: NDArray[np.int64], wanted: int, distinct: Distinct
+) -> Generator[tuple[NDArray[np.int64], KeptVectors | None], None, None]:
+    """Rows with their vectors taken; those behind the last block asked for are embedded for a window or two only."""
+    kept = KeptVectors(distinct.distance)
+    begin = 0
+    with (
+        closing(_examples(source, order, wanted, distinct)) as examples,
+        closing(distinct.embedder.embeddings(examples)) as embeddings,
+    ):
+        for window in embeddings:
+            for first in range(0, len(window), BLOCK):
+                block = window[first : first + BLOCK]
+                kept.begin(block)
+                yield order[begin : begin + len(block)], kept
+                begin += len(block)
+    if begin != len(order):
+        raise SelectionError(f"the embedder gave {begin} vectors for {len(order)} examples")
+
+
+def _examples(
+    source: ScoredRows, order: NDArray[np.int64], wanted: int, distinct: Distinct
+) -> Generator[Example, None, None]:
+    """In the order given. The file is read for somewhat more rows than are wanted, then for twice as many each time."""
+    options = distinct.field_options
+    begin, size = 0, wanted + wanted // 4 + BLOCK
+    while begin < len(order):
+        for line, raw in in_order(source, order[begin : begin + size], lambda row: row.raw):
+            row = SourceRow(source.name, line, 0, raw, loads(raw))
+            try:
+                yield RowParser(options.shape_of([row]), options).example(row)
+            except (RowError, InputError) as error:
+                raise RowError(f"{source.name}, line {line}: {error} (its text is wanted for distinct)") from error
+        begin, size = begin + size, 2 * size
+
+
+def _walk(
+    blocks: Iterator[tuple[NDArray[np.int64], KeptVectors | None]],
+    columns: Columns,
+    room: list[int],
+    budget: int | None,
+    nearest: NearestKept | None,
+) -> int | None:
+    """Give verdicts in order, until no group has room.
+
+    Returns:
+        The tokens that the first row beyond the budget would have made, where that ended it.
+    """
+    spent, places_left = 0, sum(room)
+    for rows, kept in blocks if places_left else ():
+        of_row = columns.groups.of_row[rows].tolist() if columns.groups is not None else [0] * len(rows)
+        lengths = columns.lengths[rows].tolist() if columns.lengths is not None else [0] * len(rows)
+        for at, (row, group, length) in enumerate(zip(rows.tolist(), of_row, lengths, strict=True)):
+            if not room[group]:
+                columns.verdicts[row] = Verdict.FULL
+                continue
+            if kept is not None and nearest is not None and (found := kept.near(at)) is not None:
+                columns.verdicts[row] = Verdict.NEAR
+                nearest.distances[row], nearest.rows[row] = found
+                continue
+            if budget is not None and spent + length > budget:
+                return int(spent + length)
+            columns.verdicts[row] = Verdict.KEPT
+            spent += length
+            room[group] -= 1
+            places_left -= 1
+            if kept is not None:
+                kept.keep(at, row)
+        if not places_left:
+            break
+    return None
+
+
+def groups_as_json(ranking: Ranking) -> Mapping[str, object] | None:
+    """Candidates, most rows and rows kept of each group, in the order in which the file has them."""
+    if ranking.groups is None:
+        return None
+    of_row, most = ranking.groups.of_row, len(ranking.groups.names)
+    candidates = np.bincount(of_row[ranking.order], minlength=most).tolist()
+    kept = np.bincount(of_row[ranking.kept], minlength=most).tolist()
+    return {
+        name: {"candidates": candidates[at], "at_most": ranking.room[at], "kept": kept[at]}
+        for at, name in enumerate(ranking.groups.names)
+    }

@@ -1,0 +1,1 @@
+"""The stages composed: examples in, scored rows out; also from and to tables in memory."""

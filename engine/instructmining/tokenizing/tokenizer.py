@@ -1,0 +1,409 @@
+"""Text to token ids with the Rust tokenizers, many texts a call; what is cut is said."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from instructmining.errors import BundleError, RowError
+from instructmining.tokenizing.pretokenize import Cutter, cutter, joins, last_cut, longest_part, parts, takes_parts
+from instructmining.types import Part, Run, Special, Tokens
+
+MIN_PROMPT_TOKENS = 256  # what a long response leaves of its prompt; from the original reward model's code
+_FAILS = "the tokenizer fails on a text"
+Known: TypeAlias = dict[str, bytes]  # text → its ids, the bytes of int32
+_BYTES = 4  # of an id while all ids of a text are held; what a graph gets is int64
+MOST_PIECE = 1_000_000  # characters that a tokenizer is given at once; it takes some 200 bytes for each
+_PART = 1 << 17  # characters of a longer text that are tokenized at a time
+_SHORT = 48  # characters of a piece that is remembered
+_LONGEST_HEAD = 200  # characters of a template's words that are remembered
+_MOST_HEADS = 4096  # of these
+_MET = 1 << 18  # pieces remembered, some 50 MB; then it begins anew
+
+
+class TextEncoder:
+    """One tokenizer; safe to share between threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a tokenizer.
+
+        Args:
+            path: a ``tokenizer.json``. Its own truncation and padding are switched off.
+
+        Raises:
+            BundleError: it cannot be read.
+        """
+        try:
+            with _told(path, "not a tokenizer"):
+                content = path.read_bytes()
+                tokenizer = _prepared(Tokenizer.from_buffer(content))
+                inner = _inside_a_text(content)
+                inside = None if inner is None else _prepared(Tokenizer.from_buffer(inner))
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path}: not a tokenizer: {error}") from error
+        self._tokenizer = tokenizer
+        self._cut = cutter(tokenizer)
+        self._outer = _Pieces(tokenizer, self._cut)
+        self._inner = self._outer if inside is None else _Pieces(inside, None)
+        self._heads: dict[str, bytes] = {}
+        self._specials: dict[str, bytes] = {}
+        self._path = path
+
+    def check_length(self, texts: Sequence[str]) -> None:
+        """Prove that no text has a piece that is too long for the tokenizer.
+
+        Args:
+            texts: of one row.
+
+        Raises:
+            RowError: one has.
+        """
+        whole = sum(map(len, texts))
+        if whole <= MOST_PIECE:
+            return
+        longest = whole if not takes_parts(self._tokenizer) else max(longest_part(text, _PART // 2) for text in texts)
+        if longest > MOST_PIECE:
+            what = "characters without a space" if longest < whole or self._cut is not None else "characters"
+            raise RowError(
+                f"{longest:,} {what} are more than the {MOST_PIECE:,} that the tokenizer can be given at once"
+            )
+
+    def special(self, token: str) -> int:
+        """The id of a template's special token.
+
+        Raises:
+            BundleError: the tokenizer has no such token.
+        """
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise BundleError(f"{self._path}: no token {token!r}, which the template names; export the bundle again")
+        return int(number)
+
+    def plain(self, texts: Sequence[str], known: Known | None = None) -> list[NDArray[np.int32]]:
+        """Ids of each text, without special tokens: int32 (width,) each, not to be written to.
+
+        Args:
+            texts: as the user wrote them.
+            known: remembers texts between calls, so that each is tokenized once.
+
+        Raises:
+            BundleError: the tokenizer cannot tokenize them.
+        """
+        known = {} if known is None else known
+        with _told(self._path, _FAILS):
+            self._outer.encode(texts, known)
+        return [np.frombuffer(known[text], dtype=np.int32) for text in texts]
+
+    def decoded(self, ids: NDArray[np.int64]) -> str:
+        """The text of ids, special tokens included."""
+        return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
+
+    def rendered(self, texts: Sequence[Sequence[Part]], *, max_tokens: int, known: Known | None = None) -> list[Tokens]:
+        """Ids of each rendered text, its response tokens marked as scored.
+
+        A token belongs to a response when it ends behind the response's first character. The first token of a text
+        has nothing before it and is not scored. A text longer than ``max_tokens`` keeps, of all before its last
+        response, the last ``max(256, max_tokens − response)`` tokens (but at most three quarters of a small limit),
+        and of the response the first that then fit. A special token that begins the text stays: models read the whole
+        text at it, or rest their attention on it.
+
+        Args:
+            texts: specials and runs of text in order.
+            max_tokens: the model's limit.
+            known: remembers texts between calls, so that each is tokenized once.
+
+        Raises:
+            BundleError: the tokenizer cannot tokenize them, or lacks a special token.
+        """
+        with _told(self._path, _FAILS):
+            encoded = iter(self._encoded([part for parts in texts for part in parts if isinstance(part, Run)], known))
+        return [self._join(parts, encoded, max_tokens) for parts in texts]
+
+    def _encoded(self, runs: Sequence[Run], known: Known | None) -> list[_Encoded]:
+        """Of each run, as what begins a text or as what stands inside of one."""
+        by_pieces: dict[_Pieces, Known] = {self._inner: {}, self._outer: {} if known is None else known}
+        chosen = [self._outer if run.begins else self._inner for run in runs]
+        cuts = [self._content_begins(run) for run in runs]
+        for pieces, of_pieces in by_pieces.items():
+            taken = [
+                run.text[cut:]
+                for run, cut, own in zip(runs, cuts, chosen, strict=True)
+                if cut is not None and own is pieces
+            ]
+            pieces.encode(taken, of_pieces)
+        searched = {
+            pieces: iter(
+                pieces.with_offsets(
+                    [run for run, cut, own in zip(runs, cuts, chosen, strict=True) if cut is None and own is pieces]
+                )
+            )
+            for pieces in by_pieces
+        }
+        encoded = []
+        for run, cut, pieces in zip(runs, cuts, chosen, strict=True):
+            if cut is None:
+                encoded.append(next(searched[pieces]))
+                continue
+            ids = by_pieces[pieces][run.text[cut:] if cut else run.text]
+            head = self._head(run.text[:cut]) if cut else b""
+            spans = ((len(head) // _BYTES, (len(head) + len(ids)) // _BYTES),) if run.responses else ()
+            encoded.append(_Encoded(head + ids if cut else ids, spans))
+        return encoded
+
+    def _content_begins(self, run: Run) -> int | None:
+        """Where the template's words end in a run that is them and then one text; None where offsets are needed."""
+        if not run.responses:
+            return 0
+        (begin, end), *others = run.responses
+        if others or end != len(run.text) or self._cut is None:
+            return None
+        return begin if begin == 0 or joins(run.text[:begin], run.text[begin:]) else None
+
+    def _head(self, text: str) -> bytes:
+        """Ids of what stands before a text that does not begin with whitespace: the template's words.
+
+        Where no special token parts them, other texts of the row stand before these words.
+        """
+        if len(text) > _LONGEST_HEAD and self._outer.takes_parts and (at := last_cut(text)):
+            of_front: Known = {}
+            self._outer.encode([text[:at]], of_front)
+            return of_front[text[:at]] + self._head(text[at:])
+        ids = self._heads.get(text)
+        if ids is None:
+            both, letter = self._tokenizer.encode_batch_fast([text + "x", "x"], add_special_tokens=False)
+            ids = _as_bytes(both.ids[: -len(letter.ids)])
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads = {}
+            if len(text) <= _LONGEST_HEAD:
+                self._heads[text] = ids
+        return ids
+
+    def _special(self, token: str) -> bytes:
+        ids = self._specials.get(token)
+        if ids is None:
+            ids = self._specials[token] = _as_bytes([self.special(token)])
+        return ids
+
+    def _join(self, parts: Sequence[Part], encoded: Iterator[_Encoded], max_tokens: int) -> Tokens:
+        pieces: list[bytes] = []
+        size = 0
+        spans: list[tuple[int, int]] = []  # token ranges of the responses
+        closing = 0  # tokens of the template behind all content
+        for part in parts:
+            if isinstance(part, Special):
+                pieces.append(self._special(part.token))
+                size += 1
+                closing += 1
+                continue
+            run = next(encoded)
+            spans += [(size + first, size + last) for first, last in run.responses]
+            pieces.append(run.ids)
+            tokens = len(run.ids) // _BYTES
+            size += tokens
+            closing = closing + tokens if part.closing else 0
+        ids = np.frombuffer(b"".join(pieces), dtype=np.int32)
+        if size <= max_tokens:
+            return Tokens(ids.astype(np.int64), _positions(spans))
+        response = spans[-1] if spans else (0, size - closing)
+        kept = _kept(size, 1 if isinstance(parts[0], Special) else 0, response, closing, max_tokens)
+        scored = _is_in(kept, spans)
+        scored[:1] = False
+        return Tokens(ids[kept].astype(np.int64), np.flatnonzero(scored), truncated=True)
+
+
+@contextmanager
+def _told(path: Path, what: str) -> Iterator[None]:
+    """Errors of the Rust side, which raises the bare class, and its panics, which are no exceptions of Python's."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is Exception or type(error).__name__ == "PanicException":
+            raise BundleError(f"{path}: {what}: {error}; export the bundle again") from error
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """The tokens of one run."""
+
+    ids: bytes  # of int32
+    responses: tuple[tuple[int, int], ...]  # their token ranges
+
+
+class _Pieces:
+    """Tokenizes pieces of text and remembers the short ones: words come again and again."""
+
+    def __init__(self, tokenizer: Tokenizer, cut: Cutter | None) -> None:
+        self._tokenizer = tokenizer
+        self._cut = cut
+        self.takes_parts = cut is not None and takes_parts(tokenizer)
+        self._met: dict[str, bytes] = {}
+
+    def encode(self, texts: Iterable[str], known: Known) -> None:
+        """Put the ids of those texts into ``known`` that it does not hold."""
+        if len(self._met) > _MET:
+            self._met = {}  # a thread that is at work keeps the one it began with
+        met = self._met
+        cut, find = self._cut, met.__getitem__
+        waiting: dict[str, list[str]] = {}
+        for text in texts:
+            if text in known or text in waiting:
+                continue
+            if self.takes_parts and len(text) > _PART:
+                known[text] = self._in_parts(text)
+                met = self._met
+                find = met.__getitem__
+                continue
+            pieces = [text] if cut is None else cut(text)
+            try:
+                known[text] = b"".join(map(find, pieces))
+            except KeyError:
+                waiting[text] = pieces
+        if not waiting:
+            return
+        new = list(dict.fromkeys(piece for pieces in waiting.values() for piece in pieces if piece not in met))
+        encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
+        long: dict[str, bytes] = {}
+        for piece, encoding in zip(new, encodings, strict=True):
+            (met if len(piece) <= _SHORT else long)[piece] = _as_bytes(encoding.ids)
+        for text, pieces in waiting.items():
+            known[text] = b"".join([met[piece] if piece in met else long[piece] for piece in pieces])
+
+    def _in_parts(self, text: str) -> bytes:
+        """The ids of a long text, of which the tokenizer holds a part at a time."""
+        ids = bytearray()
+        for part in parts(text, _PART // 2):
+            if len(part) > _PART:  # no place to cut: it goes whole, as far as check_length lets it
+                ids += _as_bytes(self._tokenizer.encode_batch_fast([part], add_special_tokens=False)[0].ids)
+                continue
+            of_part: Known = {}
+            self.encode([part], of_part)
+            ids += of_part[part]
+        return bytes(ids)
+
+    def with_offsets(self, runs: Sequence[Run]) -> list[_Encoded]:
+        """Runs whose responses have to be looked for among their tokens."""
+        whole = [run.text for run in runs if not self._is_long(run)]
+        encodings = iter(self._tokenizer.encode_batch(whole, add_special_tokens=False) if whole else [])
+        return [self._long(run) if self._is_long(run) else _searched(run, next(encodings)) for run in runs]
+
+    def _is_long(self, run: Run) -> bool:
+        return self.takes_parts and len(run.text) > _PART
+
+    def _long(self, run: Run) -> _Encoded:
+        """A long run, of which the tokenizer holds a part at a time."""
+        ids, begins, ends = bytearray(), array("q"), array("q")
+        at = 0
+        for part in parts(run.text, _PART // 2):
+            (encoding,) = self._tokenizer.encode_batch([part], add_special_tokens=False)
+            ids += _as_bytes(encoding.ids)
+            begins.extend(at + begin for begin, _ in encoding.offsets)
+            ends.extend(at + end for _, end in encoding.offsets)
+            at += len(part)
+        spans = [(bisect_right(ends, begin), bisect_left(begins, end)) for begin, end in run.responses]
+        return _Encoded(bytes(ids), tuple((first, max(first, last)) for first, last in spans))
+
+
+def _searched(run: Run, encoding: Encoding) -> _Encoded:
+    offsets = encoding.offsets
+    spans = []
+    for begin, end in run.responses:
+        first = bisect_right(offsets, begin, key=lambda offset: offset[1])
+        last = bisect_left(offsets, end, key=lambda offset: offset[0])
+        spans.append((first, max(first, last)))
+    return _Encoded(_as_bytes(encoding.ids), tuple(spans))
+
+
+def _as_bytes(ids: list[int]) -> bytes:
+    return array("i", ids).tobytes()
+
+
+def _positions(spans: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """The positions in the ranges, in order, but for the first of a text."""
+    ranges = [np.arange(max(first, 1), last) for first, last in spans]
+    return ranges[0] if len(ranges) == 1 else np.concatenate([np.empty(0, dtype=np.int64), *ranges])
+
+
+def _is_in(positions: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Whether each position is in one of the ranges, which are in order."""
+    if not spans:
+        return np.zeros(len(positions), dtype=bool)
+    ranges = np.array(spans, dtype=np.int64)
+    last = np.maximum.accumulate(ranges[:, 1])
+    span = np.searchsorted(ranges[:, 0], positions, side="right") - 1
+    inside: NDArray[np.bool_] = (span >= 0) & (positions < last[span])
+    return inside
+
+
+def alone(ids: NDArray[np.int32], *, max_tokens: int, bos: int | None = None) -> Tokens:
+    """A text by itself, each token from its second on scored; cut on the right at ``max_tokens``.
+
+    Args:
+        ids: int32 (width,), the text's own tokens.
+        max_tokens: the limit, ``bos`` included.
+        bos: the token that the model wants in front of every text; the text's first token is not scored behind it
+            either, so that all models leave out the same.
+    """
+    own = 0 if bos is None else 1
+    kept = ids[: max_tokens - own]
+    truncated = len(kept) < len(ids)
+    if bos is not None:
+        kept = np.concatenate([np.array([bos], dtype=np.int64), kept])
+    return Tokens(kept.astype(np.int64), np.arange(own + 1, len(kept), dtype=np.int64), truncated)
+
+
+def _prepared(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with what it would add, cut or hide switched off."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # "<|im_end|>" in a row is plain text
+    # A byte-level post-processor may trim spaces from the offsets, and a response's last spaces would be lost.
+    tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    return tokenizer
+
+
+def _inside_a_text(content: bytes) -> bytes | None:
+    """The tokenizer for runs that do not begin a text, as JSON; None where it is the same one.
+
+    SentencePiece's scheme "first" marks a word's start at offset 0 alone; a run behind a special token has none, but
+    would stand at offset 0 when it is tokenized by itself.
+    """
+    if b'"prepend_scheme"' not in content:  # large vocabularies take long to parse
+        return None
+    tokenizer = orjson.loads(content)
+    outer = tokenizer.get("pre_tokenizer") or {}
+    marks = [
+        step
+        for step in (outer, *outer.get("pretokenizers", ()))
+        if step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first"
+    ]
+    for step in marks:
+        step["prepend_scheme"] = "never"
+    return orjson.dumps(tokenizer) if marks else None
+
+
+def _kept(size: int, opening: int, response: tuple[int, int], closing: int, max_tokens: int) -> NDArray[np.int64]:
+    """Positions that stay of a text of ``size`` tokens, given where its last response lies, in order.
+
+    What stands between that response and the closing tokens gives way first: it tells nothing of the response.
+    """
+    begin, end = response
+    last = np.arange(size - closing, size)
+    room = max_tokens - closing
+    if end <= room:
+        return np.concatenate([np.arange(room), last])
+    room -= opening
+    begin = max(begin, opening)
+    prompt = min(begin - opening, max(min(MIN_PROMPT_TOKENS, room - room // 4), room - (end - begin)))
+    return np.concatenate([np.arange(opening), np.arange(begin - prompt, begin + room - prompt), last])

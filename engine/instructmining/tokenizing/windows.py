@@ -1,0 +1,169 @@
+"""Examples to tokenized windows: each text once per tokenizer, one list of texts for each stream of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.errors import RowError
+from instructmining.indicators.plan import Plan, Stream
+from instructmining.tokenizing import templates as prompts
+from instructmining.tokenizing.tokenizer import Known, TextEncoder, alone
+from instructmining.types import Example, InputWindow, Part, Position, Reject, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTexts:
+    """The texts of one stream in a window."""
+
+    stream: Stream
+    texts: list[Tokens]
+    owners: NDArray[np.int64]  # (texts,) row of the window that each text belongs to
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Rows whose texts are tokenized."""
+
+    examples: list[Example]  # the sides of a pair are rows of their own here, one after the other
+    streams: list[StreamTexts]
+    prompt_tokens: NDArray[np.int64] | None  # (rows,)
+    response_tokens: NDArray[np.int64] | None  # (rows,)
+    places: list[int] = field(default_factory=list)  # (rows,) of the examples among all that were read for the window
+    rejects: list[tuple[int, Reject]] = field(default_factory=list)  # the others, with their places
+    end: Position | None = None  # of the last that was read
+    bytes: int = 0  # of all that was read
+
+
+class WindowBuilder:
+    """Renders and tokenizes; safe to share between threads."""
+
+    def __init__(self, plan: Plan, length_tokenizer: Path) -> None:
+        """Load the tokenizers that the plan needs."""
+        self._plan = plan
+        self._length_tokenizer = length_tokenizer
+        self._lengths = {"prompt_tokens", "response_tokens"} & plan.needs
+        paths = {stream.role.tokenizer for stream in plan.streams} | ({length_tokenizer} if self._lengths else set())
+        self._encoders = {path: TextEncoder(path) for path in paths}
+
+    def build(self, taken: InputWindow, *, strict: bool = False) -> Window:
+        """Tokenize examples; those that have no response or that a template cannot hold become rejects.
+
+        Args:
+            taken: what was read.
+            strict: whether the first reject raises.
+
+        Raises:
+            RowError: there is a reject, and strict is asked for.
+        """
+        rendered: dict[Stream, list[list[Part]]] = {
+            stream: [] for stream in self._plan.streams if stream.text != "responses"
+        }
+        examples: list[Example] = []
+        places: list[int] = []
+        rejects: list[tuple[int, Reject]] = []
+        for place, item in enumerate(taken.items):
+            if isinstance(item, Example):
+                try:
+                    of_sides = [self._render(side, list(rendered)) for side in item.sides]
+                except RowError as error:
+                    item = Reject.of(item, str(error))  # noqa: PLW2901 - the row goes on as what it turned out to be
+            if isinstance(item, Reject):
+                if strict:
+                    raise refusal(item)
+                rejects.append((place, item))
+                continue
+            if not isinstance(item, Example):
+                raise TypeError(f"score takes examples, found {type(item).__name__}; see Example and read_examples")
+            for side, of_side in zip(item.sides, of_sides, strict=True):
+                examples.append(side)
+                places.append(place)
+                for of_stream, parts in zip(rendered.values(), of_side, strict=True):
+                    of_stream.append(parts)
+        responses, owners = _flatten([example.response_texts for example in examples])
+        known: dict[Path, Known] = {path: {} for path in self._encoders}  # a text comes in several streams
+
+        def plain(tokenizer: Path, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+            return self._encoders[tokenizer].plain(texts, known[tokenizer])
+
+        streams = []
+        for stream in self._plan.streams:
+            role = stream.role
+            if stream.text == "responses":
+                bos = self._encoders[role.tokenizer].special(role.bos) if role.bos is not None else None
+                texts = [alone(ids, max_tokens=role.max_tokens, bos=bos) for ids in plain(role.tokenizer, responses)]
+                with_scores = [number for number, text in enumerate(texts) if len(text.scored)]
+                streams.append(StreamTexts(stream, [texts[number] for number in with_scores], owners[with_scores]))
+                continue
+            texts = self._encoders[role.tokenizer].rendered(
+                rendered[stream], max_tokens=role.max_tokens, known=known[role.tokenizer]
+            )
+            streams.append(StreamTexts(stream, texts, np.arange(len(examples))))
+        prompt_tokens = response_tokens = None
+        if self._lengths:
+            response_tokens = _count(plain(self._length_tokenizer, responses), owners, len(examples))
+            texts_of, prompt_owners = _flatten([example.prompt_texts for example in examples])
+            prompt_tokens = _count(plain(self._length_tokenizer, texts_of), prompt_owners, len(examples))
+        return Window(examples, streams, prompt_tokens, response_tokens, places, rejects, taken.end, taken.bytes)
+
+    def _render(self, example: Example, streams: Sequence[Stream]) -> list[list[Part]]:
+        """The example as the texts of streams.
+
+        Raises:
+            RowError: it has no response, or a template cannot hold it.
+        """
+        if not example.has_response:
+            raise RowError(f"the {f'{example.side} ' if example.side else ''}response is empty")
+        if example.row is None:  # what came from a file is Unicode
+            _check_unicode(example)
+        texts = [turn.text for turn in example.turns]
+        for encoder in self._encoders.values():
+            encoder.check_length(texts)
+        return [_render(example, stream) for stream in streams]
+
+
+def _check_unicode(example: Example) -> None:
+    for turn in example.turns:
+        try:
+            turn.text.encode()
+        except UnicodeEncodeError as error:
+            raise RowError(f"a text is not Unicode: half of a surrogate pair at character {error.start}") from error
+
+
+def refusal(reject: Reject) -> RowError:
+    """A reject as the error that ends a strict run."""
+    where = f"{reject.source}, line {reject.line}: " if reject.source else ""
+    return RowError(f"{where}{reject.reason}")
+
+
+def _render(example: Example, stream: Stream) -> list[Part]:
+    """The example as the text of a stream that takes one text of each row.
+
+    Raises:
+        RowError: the stream's template cannot hold it.
+    """
+    template = stream.role.template
+    match stream.text:
+        case "conversation":
+            return prompts.conversation(example, template)
+        case "document" | "prompt" | "response" as of:
+            return prompts.document(example, template, of)
+        case name:
+            return prompts.question(example, template, name)
+
+
+def _flatten(texts: Sequence[Sequence[str]]) -> tuple[list[str], NDArray[np.int64]]:
+    """All texts, and the row that each is of."""
+    owners = np.repeat(np.arange(len(texts)), [len(row) for row in texts])
+    return [text for row in texts for text in row], owners
+
+
+def _count(ids: Sequence[NDArray[np.int32]], owners: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """Tokens of each row, int64 (rows,)."""
+    counts = np.zeros(rows, dtype=np.int64)
+    np.add.at(counts, owners, [len(text) for text in ids])
+    return counts

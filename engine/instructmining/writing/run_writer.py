@@ -1,0 +1,373 @@
+"""Scored rows to files: added columns are spliced into the row's own bytes, and OUT appears complete or not at all."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, BinaryIO, Self
+
+import orjson
+import zstandard
+
+from instructmining.errors import OutputError, ResumeError
+from instructmining.reading.compression import is_pipe
+from instructmining.reading.values import dumps
+from instructmining.types import SCORE_COLUMNS, Example, Reject, ScoredRow, Turn
+from instructmining.writing import partial_folder
+from instructmining.writing.atomic import check_apart, check_place, claimed, sync_folder, write_whole
+from instructmining.writing.journal import STATE, WRITTEN, Journal, close_quietly, opened_at
+from instructmining.writing.parquet import Kind, ParquetLines, write_parquet
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+_FINISHED = "finished"
+_ROWS, _JOINED, _REJECTS, _RUN = "rows", "rows.joined", "rejects", "run"
+_ZSTD_LEVEL = 3
+_COPIED = 1 << 20  # bytes at a time
+_WHOLE = (".zst", ".parquet")  # of which OUT is made at the end, from the rows so far
+
+
+def splice(row: ScoredRow, prefix: str = "") -> bytes:
+    """The row as it was read, with the columns behind its own fields; one JSON line without its newline."""
+    columns = dumps(added_fields(row, prefix))
+    source = row.example.row
+    if source is None:
+        return orjson.dumps(_own_fields(row.example))[:-1] + b"," + columns[1:]
+    return source.raw.rstrip()[:-1] + b"," + columns[1:]
+
+
+def _own_fields(example: Example) -> dict[str, object]:
+    """The row of an example that came from no file."""
+
+    def messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
+        return [{"role": turn.role, "content": turn.text} for turn in turns]
+
+    if example.rejected is None:
+        return {"messages": messages(example.turns)}
+    return {"chosen": messages(example.turns), "rejected": messages(example.rejected)}
+
+
+def added_fields(row: ScoredRow, prefix: str = "") -> dict[str, object]:
+    """What scoring adds to a row: its columns, the roles that saw less, and why a column is null."""
+    added: dict[str, object] = {f"{prefix}{name}": value for name, value in row.columns.items()}
+    added[f"{prefix}truncated"] = list(row.truncated)
+    added[f"{prefix}score_notes"] = {f"{prefix}{name}": reason for name, reason in row.notes.items()}
+    return added
+
+
+def added_names(columns: tuple[str, ...], prefix: str = "") -> list[str]:
+    """All names that :func:`splice` adds."""
+    return [f"{prefix}{name}" for name in (*columns, "truncated", "score_notes")]
+
+
+def reject_line(reject: Reject) -> bytes:
+    """A reject as one JSON line: where it was, why, and the row as text, or base64 where it is not UTF-8."""
+    value: dict[str, object] = {
+        "source": reject.source,
+        "line": reject.line,
+        "offset": reject.offset,
+        "reason": reject.reason,
+    }
+    try:
+        value["row"] = reject.raw.decode("utf-8")
+    except UnicodeDecodeError:
+        value["row_base64"] = base64.b64encode(reject.raw).decode("ascii")
+    return orjson.dumps(value) + b"\n"
+
+
+def known_kinds(prefix: str = "") -> dict[str, Kind]:
+    """What is known beforehand of the columns that are added, so that their types do not depend on the rows."""
+    kinds: dict[str, Kind] = {f"{prefix}{name}": "number" for name in SCORE_COLUMNS}
+    kinds |= {f"{prefix}{name}": "whole" for name in SCORE_COLUMNS if name.endswith("_length")}
+    return kinds | {f"{prefix}truncated": "texts", f"{prefix}score_notes": "json"}
+
+
+def compressed(stream: BinaryIO, name: str, *, prefix: str = "") -> BinaryIO:
+    """The stream, taking JSON lines and compressing as the file's name says, or making a table of them.
+
+    Who asked for it closes it when all is well, and then the stream; it must have the name of a file for a table.
+
+    Args:
+        stream: a file, open for writing.
+        name: of the file when it is done.
+        prefix: what stands before the names of added columns.
+    """
+    if name.endswith(".parquet"):
+        return ParquetLines(stream, known_kinds(prefix))  # type: ignore[return-value]
+    if name.endswith(".gz"):
+        return gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=6, mtime=0)  # type: ignore[return-value]
+    if name.endswith(".zst"):
+        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(stream, closefd=False)
+    return stream
+
+
+class RunWriter:
+    """OUT, its rejects and its run file, written in a folder beside OUT and moved into place at the end.
+
+    A run that is cut leaves the folder, ``OUT.partial``, as its last commit found it or further; another one with
+    ``resume`` goes on there.
+    """
+
+    def __init__(
+        self,
+        out: str,
+        *,
+        prefix: str = "",
+        overwrite: bool = False,
+        resume: bool = False,
+        inputs: Sequence[str] = (),
+        reads: Sequence[str | Path | None] = (),
+    ) -> None:
+        """Check that OUT can be written, and take the folder for this run alone.
+
+        Args:
+            out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or "-" for standard output; there, rejects
+                go to standard error, there is no run file, and no run can be resumed.
+            prefix: put before each column's name.
+            overwrite: replace OUT, and what is left of another run.
+            resume: go on with a run that was cut, if there is one.
+            inputs: the files of rows; neither OUT nor what stands beside it may be one of them.
+            reads: what else is read: files, and folders such as a bundle; likewise.
+
+        Raises:
+            OutputError: the suffix is not known, OUT exists, it or what stands beside it is read, another run writes
+                there, one was cut there, or the folder is not a run's or cannot be made.
+            ResumeError: what the other run left is damaged.
+        """
+        self.finished = False  # OUT is complete; a run that was finished before needs nothing more
+        self._taken_over = False  # what another run left is there, and stays where this one is refused
+        self.journal: Journal | None = None  # of the run; there once it has begun, or was begun before
+        self._prefix = prefix
+        self._resumable = not any(map(is_pipe, inputs))
+        self._final = None if out == "-" else Path(out)
+        self._open: list[BinaryIO] = []
+        if self._final is None:
+            if resume:
+                raise OutputError("standard output cannot be resumed; give -o a file")
+            self._rows, self._rejects = sys.stdout.buffer, sys.stderr.buffer
+            return
+        if resume and not self._resumable:
+            raise OutputError("standard input and pipes cannot be read again, so the run cannot be resumed; give files")
+        if not out.endswith(SUFFIXES):
+            raise OutputError(f"{out}: wanted a name ending in {', '.join(SUFFIXES)}, or - for standard output")
+        self._folder = Path(f"{out}.partial")
+        sidecars = [Path(f"{out}.rejects.jsonl"), Path(f"{out}.run.json")]
+        check_apart([out, *sidecars, self._folder], [*inputs, *reads])
+        with ExitStack() as stack:
+            stack.enter_context(claimed(self._final))
+            check_place(self._final, overwrite=overwrite or resume)
+            for sidecar in sidecars:
+                check_place(sidecar, overwrite=True)
+            self._take_over(self._final, overwrite=overwrite, resume=resume)
+            self._claim = stack.pop_all()
+
+    def _take_over(self, out: Path, *, overwrite: bool, resume: bool) -> None:
+        exists = out.exists()
+        if exists and resume and not partial_folder.is_of_a_run(self._folder):
+            self.finished = True
+            return
+        partial_folder.take(self._folder)
+        if resume:
+            self.journal = Journal.resume(self._folder)
+            if self.journal is not None:
+                self._taken_over = True
+                if _FINISHED in self.journal.marks:
+                    self._put_in_place()
+                return
+        elif (self._folder / STATE).exists() and not overwrite:
+            raise OutputError(
+                f"{self._folder}: a run was cut there; give --resume to go on with it, or --overwrite to begin anew"
+            )
+        try:
+            if exists and resume:  # it was cut while it removed the folder
+                partial_folder.remove(self._folder)
+                self.finished = True
+            else:
+                partial_folder.clear(self._folder)
+        except OSError as error:
+            raise OutputError(f"{self._folder}: {error.strerror}") from error
+
+    @property
+    def identity(self) -> Mapping[str, Any] | None:
+        """Of the run that is gone on with or was finished before; None where there is none.
+
+        Raises:
+            ResumeError: a run was finished before, and no run file says which.
+        """
+        if not self.finished or self._final is None:
+            return self.journal.identity if self.journal is not None else None
+        path = Path(f"{self._final}.run.json")
+        try:
+            identity: Mapping[str, Any] = orjson.loads(path.read_bytes())["identity"]
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise ResumeError(
+                f"{self._final}: is there, but {path} does not say which run it is of; give --overwrite to begin anew"
+            ) from error
+        return identity
+
+    def begin(self, identity: Mapping[str, object] = MappingProxyType({})) -> None:
+        """Open the files, at their beginning or where the run that is resumed left them.
+
+        Args:
+            identity: all that the results depend on, JSON; kept for who resumes the run.
+
+        Raises:
+            ResumeError: the files are shorter than the journal says.
+            OutputError: the disk does not take them.
+        """
+        if self._final is None:
+            return
+        if self.journal is None:
+            self.journal = Journal.begin(self._folder, identity)
+        mark = self.journal.marks.get(WRITTEN, {})
+        self._rows = self._opened(_ROWS, mark.get("rows_bytes", 0))
+        self._rejects = self._opened(_REJECTS, mark.get("rejects_bytes", 0))
+
+    def _opened(self, name: str, size: int) -> BinaryIO:
+        file = opened_at(self._folder / name, size)
+        self._open.append(file)
+        return file
+
+    def __enter__(self) -> Self:
+        """The writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the files go; the folder stays where a run can be resumed from it."""
+        if self._final is None:
+            self._rows.flush()
+            return
+        with self._claim:
+            if self.finished:
+                return
+            kept = self.resumable or self._taken_over
+            self._close()
+            if not kept:
+                with suppress(OSError):
+                    partial_folder.remove(self._folder)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is something that a later run can go on with."""
+        return self._resumable and not self.finished and self.journal is not None and not self.journal.empty
+
+    def write(self, rows: Iterable[ScoredRow], rejects: Iterable[Reject] = ()) -> None:
+        """Add the rows of a window, and those of it that cannot be scored.
+
+        In a compressed OUT they are a part of their own, so that a cut run can be gone on with between two of them.
+
+        Raises:
+            OutputError: the disk does not take them.
+        """
+        lines = b"".join([splice(row, self._prefix) + b"\n" for row in rows])
+        if lines:
+            self._put(self._rows, _packed(lines, self._final.name) if self._final is not None else lines)
+        for reject in rejects:
+            self._put(self._rejects, reject_line(reject))
+
+    def commit(self, mark: dict[str, object]) -> None:
+        """State that all rows so far are done; see :meth:`Journal.commit`.
+
+        Args:
+            mark: what is kept beside the sizes of the files, JSON.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        if self.journal is None:
+            return
+        sizes = {"rows_bytes": self._rows.tell(), "rejects_bytes": self._rejects.tell()}
+        self.journal.commit(WRITTEN, sizes | mark, [self._rows, self._rejects])
+
+    def finish(self, run: dict[str, object]) -> None:
+        """Move everything into place, OUT last.
+
+        Args:
+            run: what the run file says.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        if self._final is None:
+            return
+        assert self.journal is not None
+        try:
+            if self._final.name.endswith(".gz") and not self._rows.tell():
+                self._rows.write(_packed(b"", self._final.name))  # of nothing, gzip's own file is not nothing
+            self._rows.flush()
+            if self._final.name.endswith(".zst"):
+                self._join_frames()
+            elif self._final.name.endswith(".parquet"):
+                self._make_table()
+        except OSError as error:
+            raise OutputError(f"{self._final}: {error.strerror}") from error
+        write_whole(self._folder / _RUN, orjson.dumps(run, option=orjson.OPT_INDENT_2) + b"\n")
+        self.journal.commit(_FINISHED, {}, self._open)
+        self._put_in_place()
+
+    def _join_frames(self) -> None:
+        """One frame of all: many readers stop behind the first."""
+        joined = (self._folder / _JOINED).open("wb")
+        self._open.append(joined)
+        with (
+            (self._folder / _ROWS).open("rb") as parts,
+            zstandard.ZstdDecompressor().stream_reader(parts, read_across_frames=True) as plain,
+            zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(joined, closefd=False) as packed,
+        ):
+            shutil.copyfileobj(plain, packed, _COPIED)
+
+    def _make_table(self) -> None:
+        target = (self._folder / _JOINED).open("wb")
+        self._open.append(target)
+        with (self._folder / _ROWS).open("rb") as lines:
+            try:
+                write_parquet(lines, target, known_kinds(self._prefix))
+            except OutputError as error:
+                self._taken_over = True  # so that the folder stays
+                raise OutputError(f"{error}; the rows are kept as JSON lines, {self._folder / _ROWS}") from error
+
+    def _put_in_place(self) -> None:
+        assert self._final is not None
+        self._close()
+        out = str(self._final)
+        rows = _JOINED if out.endswith(_WHOLE) else _ROWS
+        targets = {_REJECTS: f"{out}.rejects.jsonl", _RUN: f"{out}.run.json", rows: out}
+        try:
+            for name, target in targets.items():
+                if (self._folder / name).exists():  # a run that was cut here has moved some of them
+                    (self._folder / name).replace(target)
+            sync_folder(self._final.parent)
+            partial_folder.remove(self._folder)
+        except OSError as error:
+            raise OutputError(f"{self._final}: {error.strerror}") from error
+        self.finished = True
+
+    def _put(self, stream: BinaryIO, line: bytes) -> None:
+        try:
+            stream.write(line)
+        except BrokenPipeError:  # whoever read standard output went away, which is no error of ours
+            raise
+        except OSError as error:
+            raise OutputError(f"{self._final or 'standard output'}: {error.strerror}") from error
+
+    def _close(self) -> None:
+        for file in self._open:
+            close_quietly(file)
+        if self.journal is not None:
+            self.journal.close()
+
+
+def _packed(lines: bytes, name: str) -> bytes:
+    """As a gzip member or a zstd frame, where the file's name says so."""
+    if name.endswith(".gz"):
+        return gzip.compress(lines, compresslevel=6, mtime=0)
+    if name.endswith(".zst"):
+        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(lines)
+    return lines
