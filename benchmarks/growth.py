@@ -24,7 +24,7 @@ from instructmining.inference.batching import batches
 from instructmining.inference.devices import choose_devices
 from instructmining.inference.sessions import GraphSession
 from instructmining.types import Tokens
-from instructmining_cli.demo_bundle import demo_bundle
+from instructmining_cli.run.demo_bundle import demo_bundle
 
 INDICATORS = "perplexity,reward,output_length,mtld"
 TOKENS = 2048

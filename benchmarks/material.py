@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from instructmining import Rule
 from instructmining.inference.devices import cpu_threads
 from instructmining.writing.cache import cache_folder
-from instructmining_cli.demo_bundle import demo_bundle
+from instructmining_cli.run.demo_bundle import demo_bundle
 from instructmining_export.demo.data import fetch
 from instructmining_export.demo.preset import GGUF
 

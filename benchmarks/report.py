@@ -16,7 +16,7 @@ from typing import Any
 from lines import Entry, Line, Run
 
 from instructmining.inference.devices import Device
-from instructmining_cli.hardware import device_name
+from instructmining_cli.machine.hardware import device_name
 
 ROOT = Path(__file__).parents[1]
 MARKS = ("<!-- speed -->", "<!-- /speed -->")

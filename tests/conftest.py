@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from instructmining.bundle import RoleName
 from instructmining.writing.cache import cache_folder
-from instructmining_cli.demo_bundle import demo_bundle
 from instructmining_cli.main import main
+from instructmining_cli.run.demo_bundle import demo_bundle
 from instructmining_export import templates
 from instructmining_export.bundles import BundleWriter, RoleEntry
 from instructmining_export.demo.data import fetch

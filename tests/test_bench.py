@@ -8,7 +8,7 @@ import altered_bundle
 import pytest
 
 from instructmining import Bundle, __version__
-from instructmining_cli import throughput
+from instructmining_cli.machine import throughput
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ROWS = EXAMPLES / "alpaca.json"
@@ -19,8 +19,8 @@ OPTIONS = ("--indicators", "perplexity,reward,mtld", "--device", "cpu")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few calls; the peak is measured as it is."""
     monkeypatch.setattr(throughput, "_LATENCY_S", 0.0)
-    monkeypatch.setattr("instructmining_cli.peaks.SHAPES", {"cpu": ((128, 256),)})
-    monkeypatch.setattr("instructmining_cli.peaks._SHAPE_S", 0.01)
+    monkeypatch.setattr("instructmining_cli.machine.peaks.SHAPES", {"cpu": ((128, 256),)})
+    monkeypatch.setattr("instructmining_cli.machine.peaks._SHAPE_S", 0.01)
 
 
 @pytest.fixture

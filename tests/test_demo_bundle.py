@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instructmining.bundle.demo import demo_place
-from instructmining_cli import demo_bundle
+from instructmining_cli.run import demo_bundle
 from instructmining_export.demo import preset
 from instructmining_export.roles import Settings
 

@@ -18,8 +18,8 @@ from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.references import Agreement, References
 from instructmining.inference.sessions import GraphSession
 from instructmining.types import Tokens
-from instructmining_cli import diagnosis
-from instructmining_cli.diagnosis import RoleCheck, check_bundle, describe_machine
+from instructmining_cli.machine import diagnosis
+from instructmining_cli.machine.diagnosis import RoleCheck, check_bundle, describe_machine
 
 CPU = Device("cpu", threads=1)
 OUTPUTS = {"perplexity": "nll", "reward": "reward", "embedding": "embedding"}

@@ -23,7 +23,7 @@ from instructmining.inference.devices import Device
 from instructmining.inference.references import BOUNDS, References
 from instructmining.tokenizing.templates import conversation, question
 from instructmining.tokenizing.tokenizer import TextEncoder
-from instructmining_cli.diagnosis import check_bundle
+from instructmining_cli.machine.diagnosis import check_bundle
 from instructmining_export import neighbours_graph, parity, roles
 from instructmining_export.bundles import BundleWriter
 from instructmining_export.checkpoints import Checkpoint

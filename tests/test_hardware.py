@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from instructmining.inference.devices import Device
-from instructmining_cli import hardware
-from instructmining_cli.hardware import device_memory_bytes, device_name, peak_memory_bytes
+from instructmining_cli.machine import hardware
+from instructmining_cli.machine.hardware import device_memory_bytes, device_name, peak_memory_bytes
 
 CPU, GPU = Device("cpu"), Device("cuda", 1)
 

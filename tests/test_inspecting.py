@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from instructmining import Bundle, FieldOptions, ReadOptions
-from instructmining_cli import speeds
-from instructmining_cli.inspecting import Asked, inspect_inputs
-from instructmining_cli.speeds import Speed, keep_speed, last_speed
+from instructmining_cli.reports.inspecting import Asked, inspect_inputs
+from instructmining_cli.run import speeds
+from instructmining_cli.run.speeds import Speed, keep_speed, last_speed
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 Run = Callable[..., int]

@@ -7,8 +7,8 @@ import pytest
 from instructmining.bundle import PrecisionName
 from instructmining.errors import DeviceError
 from instructmining.inference.devices import Device
-from instructmining_cli import peaks
-from instructmining_cli.peaks import Peak, product_peak
+from instructmining_cli.machine import peaks
+from instructmining_cli.machine.peaks import Peak, product_peak
 
 CPU = Device("cpu", threads=1)
 

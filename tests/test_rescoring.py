@@ -314,7 +314,7 @@ def test_a_role_that_is_missing_names_the_demo_bundle_where_it_gives_it(
 ) -> None:
     scored = write_rows({"mtld": 1})
     for cached, words in ((small_bundle, f"--bundle {small_bundle}"), (None, "export one: instructmining export")):
-        monkeypatch.setattr("instructmining_cli.demo_bundle.cached_demo_bundle", lambda cached=cached: cached)
+        monkeypatch.setattr("instructmining_cli.run.demo_bundle.cached_demo_bundle", lambda cached=cached: cached)
         assert run("rescore", scored, "-o", out, "--rule", "paper-v1") == 1
         assert words in capsys.readouterr().err
         assert run("describe", scored, "--rule", "paper-v1") == 1

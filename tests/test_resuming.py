@@ -27,7 +27,7 @@ from instructmining.inference.sessions import GraphSession
 from instructmining.scorer import scorer
 from instructmining.types import Batch
 from instructmining.writing.run_writer import RunWriter
-from instructmining_cli import resuming
+from instructmining_cli.run import resuming
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from instructmining.writing.statistics import Statistics
-from instructmining_cli import runs
-from instructmining_cli.runs import FromBefore, Run
+from instructmining_cli.run import run as runs
+from instructmining_cli.run.run import FromBefore, Run
 
 
 def shown(capsys: pytest.CaptureFixture[str], statistics: Statistics, **of_run: object) -> str:

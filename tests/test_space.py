@@ -9,7 +9,7 @@ import pytest
 
 from instructmining.errors import OutputError
 from instructmining.writing.run_writer import RunWriter
-from instructmining_cli.space import check_open_files, room_left, room_needed
+from instructmining_cli.run.space import check_open_files, room_left, room_needed
 
 EXAMPLE = {"instruction": "Name a colour.", "input": "", "output": "Green, blue or red: all of them are colours."}
 
@@ -88,8 +88,8 @@ def test_a_run_with_too_little_room_says_so_before_it_begins(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("instructmining_cli.runs.room_left", lambda _: 1 << 20)
-    monkeypatch.setattr("instructmining_cli.runs.room_needed", lambda *_, **__: 5 << 30)
+    monkeypatch.setattr("instructmining_cli.run.run.room_left", lambda _: 1 << 20)
+    monkeypatch.setattr("instructmining_cli.run.run.room_needed", lambda *_, **__: 5 << 30)
     arguments = ("score", write_rows(EXAMPLE), "-o", tmp_path / "out.jsonl", "--bundle", small_bundle)
     assert run(*arguments, "--indicators", "mtld") == 0
     said = capsys.readouterr().err

@@ -115,7 +115,7 @@ def _catches(pid: int, number: signal.Signals) -> bool:
 def test_a_process_that_cannot_unwind_is_ended_all_the_same(signals: int) -> None:
     code = """
 import time
-from instructmining_cli.stopping import stopping
+from instructmining_cli.process.stopping import stopping
 stopping().install()
 with stopping().unwinding(), stopping().noting(lambda: "much is kept", say=print):
     print("ready", flush=True)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from instructmining_cli.app import app
-from instructmining_cli.terminal import VisibleFormatter, visible
+from instructmining_cli.process.terminal import VisibleFormatter, visible
 
 CLEAR_SCREEN = "\x1b[2J"
 

@@ -13,9 +13,9 @@ from instructmining.errors import BundleError, InputError
 from instructmining.inference.devices import Device
 from instructmining.reading.examples import ExampleReader, read_examples
 from instructmining.writing.statistics import Statistics
-from instructmining_cli import throughput
-from instructmining_cli.peaks import Peak
-from instructmining_cli.throughput import Latency, Round, Throughput, measure_throughput
+from instructmining_cli.machine import throughput
+from instructmining_cli.machine.peaks import Peak
+from instructmining_cli.machine.throughput import Latency, Round, Throughput, measure_throughput
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CPU = Device("cpu", threads=2)

@@ -9,18 +9,18 @@ import typer
 
 from instructmining import __version__
 from instructmining.errors import InstructMiningError
-from instructmining_cli.bench import bench
-from instructmining_cli.compare import compare
-from instructmining_cli.describe import describe
-from instructmining_cli.doctor import doctor
-from instructmining_cli.export import export
-from instructmining_cli.fit import fit
-from instructmining_cli.inspect import inspect
-from instructmining_cli.memory import return_large_blocks
-from instructmining_cli.rescore import rescore
-from instructmining_cli.score import score
-from instructmining_cli.select import select
-from instructmining_cli.terminal import VisibleFormatter, echo
+from instructmining_cli.commands.bench import bench
+from instructmining_cli.commands.compare import compare
+from instructmining_cli.commands.describe import describe
+from instructmining_cli.commands.doctor import doctor
+from instructmining_cli.commands.export import export
+from instructmining_cli.commands.fit import fit
+from instructmining_cli.commands.inspect import inspect
+from instructmining_cli.commands.rescore import rescore
+from instructmining_cli.commands.score import score
+from instructmining_cli.commands.select import select
+from instructmining_cli.process.memory import return_large_blocks
+from instructmining_cli.process.terminal import VisibleFormatter, echo
 
 app = typer.Typer(
     name="instructmining",

@@ -16,7 +16,7 @@ def main() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # which shows no traceback, until our own handler is there
-    from instructmining_cli.stopping import Stopped, end_output, open_standard_streams, stopping
+    from instructmining_cli.process.stopping import Stopped, end_output, open_standard_streams, stopping
 
     open_standard_streams()
     stops = stopping()

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from instructmining_cli.option_checks import as_utf8, named_rule
-from instructmining_cli.terminal import echo
-from instructmining_cli.text_out import Out, Overwrite, text_file
+from instructmining_cli.options.checks import as_utf8, named_rule
+from instructmining_cli.process.terminal import echo
+from instructmining_cli.reports.text_out import Out, Overwrite, text_file
 
 
 def describe(
@@ -35,7 +35,7 @@ def describe(
     """
     from instructmining.scored.describe import describe as describe_set
     from instructmining.scored.render import descriptions_csv, descriptions_json, descriptions_text
-    from instructmining_cli.demo_bundle import check_terms
+    from instructmining_cli.run.demo_bundle import check_terms
 
     if rule is not None:
         for file in scored:

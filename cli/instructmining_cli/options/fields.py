@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from instructmining_cli.option_checks import known_format
+from instructmining_cli.options.checks import known_format
 
 if TYPE_CHECKING:
     from instructmining.reading.formats import FieldOptions

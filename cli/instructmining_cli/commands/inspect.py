@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from instructmining_cli.device_options import DeviceName
-from instructmining_cli.field_options import Format, Ignore, Map, field_options
-from instructmining_cli.option_checks import a_count, as_utf8, known_indicators, known_rule
-from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
-from instructmining_cli.terminal import echo
-from instructmining_cli.text_out import text_width
+from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_rule
+from instructmining_cli.options.devices import DeviceName
+from instructmining_cli.options.fields import Format, Ignore, Map, field_options
+from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.process.terminal import echo
+from instructmining_cli.reports.text_out import text_width
 
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
-    from instructmining_cli.inspecting import Inspection
+    from instructmining_cli.reports.inspecting import Inspection
 
 SAMPLE, SHOWN = 1000, 2  # rows looked at, and rows of which the texts are shown
 
@@ -111,8 +111,8 @@ def look(
     import orjson
 
     from instructmining.reading.values import all_utf8
-    from instructmining_cli.inspect_report import as_json, report
-    from instructmining_cli.inspecting import Asked, inspect_inputs
+    from instructmining_cli.reports.inspect_report import as_json, report
+    from instructmining_cli.reports.inspecting import Asked, inspect_inputs
 
     files, _ = expanded(inputs, say=lambda line: echo(line, err=True))
     bundle = _opened(wanted.bundle, wanted.max_tokens)
@@ -140,7 +140,7 @@ def _opened(bundle: str | None, max_tokens: int | None) -> Bundle | None:
 
 def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[float | None, str]:
     """Seconds that scoring all rows should take, and where that comes from or why it is not known."""
-    from instructmining_cli.speeds import last_speed
+    from instructmining_cli.run.speeds import last_speed
 
     if bundle is None:
         return None, "no bundle is at hand"

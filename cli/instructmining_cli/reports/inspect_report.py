@@ -8,8 +8,8 @@ import numpy as np
 
 from instructmining.reading.formats import SHAPES
 from instructmining.scored.aligning import aligned, wrapped
-from instructmining_cli.inspecting import FileFacts, Inspection, Lengths, SeenRow, SeenText
-from instructmining_cli.wording import duration, rows_of
+from instructmining_cli.reports.inspecting import FileFacts, Inspection, Lengths, SeenRow, SeenText
+from instructmining_cli.reports.wording import duration, rows_of
 
 _MOST_SHOWN = 600  # characters of a text; its middle is left out
 _OPEN, _CLOSE = "⟦", "⟧"  # around what is scored

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from instructmining_cli.option_checks import a_count, a_size, known_device
+from instructmining_cli.options.checks import a_count, a_size, known_device
 
 if TYPE_CHECKING:
     from instructmining.inference.sessions import Acceleration

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from instructmining_cli.option_checks import a_count
-from instructmining_cli.terminal import echo
-from instructmining_cli.text_out import text_width
+from instructmining_cli.options.checks import a_count
+from instructmining_cli.process.terminal import echo
+from instructmining_cli.reports.text_out import text_width
 
 
 def fit(
@@ -55,8 +55,8 @@ def fit(
 
     from instructmining.rules.fitting import fit as fit_runs
     from instructmining.writing.atomic import Placement
-    from instructmining_cli.fit_report import FitReport
-    from instructmining_cli.residual_plot import drawing
+    from instructmining_cli.reports.fit_report import FitReport
+    from instructmining_cli.reports.residual_plot import drawing
 
     if plot is not None and not plot.endswith(".svg"):
         raise typer.BadParameter(f"--plot {plot}: wanted a name ending in .svg")

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from instructmining_cli.device_options import DeviceName
-from instructmining_cli.field_options import Format, Map, field_options
-from instructmining_cli.option_checks import (
+from instructmining_cli.options.checks import (
     a_count,
     a_distance,
     a_number,
@@ -19,8 +17,10 @@ from instructmining_cli.option_checks import (
     named_rule,
     rows_out,
 )
-from instructmining_cli.terminal import echo
-from instructmining_cli.text_out import OUT_HELP
+from instructmining_cli.options.devices import DeviceName
+from instructmining_cli.options.fields import Format, Map, field_options
+from instructmining_cli.process.terminal import echo
+from instructmining_cli.reports.text_out import OUT_HELP
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -222,7 +222,7 @@ class Encoder:
             InstructMiningError: the bundle cannot be opened or built, or an example cannot be embedded.
         """
         from instructmining.scorer.scorer import Scorer
-        from instructmining_cli.demo_bundle import demo_bundle, naming_another
+        from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
 
         folder = self._bundle or demo_bundle(_say)
         with naming_another():

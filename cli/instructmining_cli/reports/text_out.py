@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from instructmining_cli.terminal import echo
+from instructmining_cli.process.terminal import echo
 
 _MOST_DIGITS = 9  # of the width of a terminal
 OUT_HELP = "OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output."

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from instructmining_cli.device_options import (
+from instructmining_cli.commands.inspect import Wanted, look
+from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_rule, rows_out
+from instructmining_cli.options.devices import (
     BatchesAtOnce,
     BudgetTokens,
     CudaGraphs,
@@ -18,12 +20,10 @@ from instructmining_cli.device_options import (
     TensorRT,
     acceleration,
 )
-from instructmining_cli.field_options import Format, Ignore, Map, StrictFields, field_options
-from instructmining_cli.inspect import Wanted, look
-from instructmining_cli.option_checks import a_count, as_utf8, known_indicators, known_rule, rows_out
-from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
-from instructmining_cli.stopping import stopping
-from instructmining_cli.terminal import echo
+from instructmining_cli.options.fields import Format, Ignore, Map, StrictFields, field_options
+from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.process.stopping import stopping
+from instructmining_cli.process.terminal import echo
 
 _Search: TypeAlias = Literal["exact", "approx"]
 _Metric: TypeAlias = Literal["euclidean", "cosine"]
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
     from instructmining.writing.run_writer import RunWriter
-    from instructmining_cli.runs import Run
+    from instructmining_cli.run.run import Run
 
 
 def score(
@@ -140,12 +140,12 @@ def score(
     from instructmining.scorer.scorer import Scorer
     from instructmining.types import SCORE_COLUMNS
     from instructmining.writing.run_writer import RunWriter, added_names
-    from instructmining_cli.calibrations import choose_budgets
-    from instructmining_cli.demo_bundle import demo_bundle, naming_another
-    from instructmining_cli.kept_columns import KeptColumns, neighbours_as_json
-    from instructmining_cli.resuming import identity_of, kept_budgets
-    from instructmining_cli.runs import Run
-    from instructmining_cli.space import check_open_files
+    from instructmining_cli.options.kept_columns import KeptColumns, neighbours_as_json
+    from instructmining_cli.run.calibrations import choose_budgets
+    from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
+    from instructmining_cli.run.resuming import identity_of, kept_budgets
+    from instructmining_cli.run.run import Run
+    from instructmining_cli.run.space import check_open_files
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite begins anew; give one of them")
@@ -246,7 +246,7 @@ def _carry_out(
         InputError: an input was changed meanwhile.
         InstructMiningError: it cannot be read, scored or written.
     """
-    from instructmining_cli.resuming import check_identity, check_inputs, restore
+    from instructmining_cli.run.resuming import check_identity, check_inputs, restore
 
     if writer.identity is not None:
         check_identity(writer.identity, identity, run.out)

@@ -106,7 +106,7 @@ def _open(device: Device, precision: PrecisionName, rows: int, size: int) -> ort
         settings = {}
         options.intra_op_num_threads = device.threads
         options.add_session_config_entry("session.x64quantprecision", "1")  # as the engine's sessions
-    graph = resources.files("instructmining_cli") / f"peak_{precision}.onnx"
+    graph = resources.files("instructmining_cli.machine") / f"peak_{precision}.onnx"
     providers = [(_PROVIDERS[device.kind], settings)]
     return ort.InferenceSession(graph.read_bytes(), options, providers=providers, enable_fallback=0)
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 
 from instructmining.scored.aligning import wrapped
 from instructmining.scorer.scorer import Scorer
-from instructmining_cli.diagnosis import versions
-from instructmining_cli.hardware import device_name
-from instructmining_cli.throughput import Throughput
+from instructmining_cli.machine.diagnosis import versions
+from instructmining_cli.machine.hardware import device_name
+from instructmining_cli.machine.throughput import Throughput
 
 _PERCENTILES = {"p50": 0.5, "p95": 0.95}
 _STEADY = 0.8  # of the faster peak, or the machine changed its speed meanwhile

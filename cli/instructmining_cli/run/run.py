@@ -28,10 +28,10 @@ from instructmining.scored.few_tokens import rows_on_few_tokens, said_of_few_tok
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import PAIR_COLUMNS, PREDICTION, Position, ScoredRow, ScoredWindow
 from instructmining.writing.statistics import Statistics, Work
-from instructmining_cli.space import room_left, room_needed
-from instructmining_cli.speeds import keep_speed
-from instructmining_cli.terminal import visible
-from instructmining_cli.wording import duration, rows_of
+from instructmining_cli.process.terminal import visible
+from instructmining_cli.reports.wording import duration, rows_of
+from instructmining_cli.run.space import room_left, room_needed
+from instructmining_cli.run.speeds import keep_speed
 
 _TEXTS = {
     "document": "turns joined by newlines",

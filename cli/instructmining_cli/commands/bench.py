@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from instructmining_cli.device_options import (
+from instructmining_cli.options.checks import a_count, known_indicators, known_rule
+from instructmining_cli.options.devices import (
     BatchesAtOnce,
     BudgetTokens,
     CudaGraphs,
@@ -16,11 +17,10 @@ from instructmining_cli.device_options import (
     TensorRT,
     acceleration,
 )
-from instructmining_cli.field_options import Format, Ignore, Map, field_options
-from instructmining_cli.option_checks import a_count, known_indicators, known_rule
-from instructmining_cli.reading_options import Delimiter, Encoding, expanded, reading_options
-from instructmining_cli.terminal import echo
-from instructmining_cli.text_out import text_width
+from instructmining_cli.options.fields import Format, Ignore, Map, field_options
+from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.process.terminal import echo
+from instructmining_cli.reports.text_out import text_width
 
 if TYPE_CHECKING:
     from instructmining.writing.atomic import Placement
@@ -81,10 +81,10 @@ def bench(
     from instructmining.reading.examples import ExampleReader, read_examples
     from instructmining.scorer.scorer import Scorer
     from instructmining.writing.atomic import Placement
-    from instructmining_cli.bench_report import BenchReport
-    from instructmining_cli.calibrations import choose_budgets
-    from instructmining_cli.demo_bundle import demo_bundle, naming_another
-    from instructmining_cli.throughput import measure_throughput
+    from instructmining_cli.machine.throughput import measure_throughput
+    from instructmining_cli.reports.bench_report import BenchReport
+    from instructmining_cli.run.calibrations import choose_budgets
+    from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
 
     if any(is_pipe(path) for path in inputs):
         raise typer.BadParameter("bench reads its input several times, which a pipe does not allow; give files")

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from instructmining_cli.option_checks import as_utf8, rows_out
-from instructmining_cli.text_out import Out, Overwrite, text_file
+from instructmining_cli.options.checks import as_utf8, rows_out
+from instructmining_cli.reports.text_out import Out, Overwrite, text_file
 
 
 def compare(

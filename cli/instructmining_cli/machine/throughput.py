@@ -17,8 +17,8 @@ from instructmining.reading.examples import ExampleReader
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import Example
 from instructmining.writing.statistics import Statistics
-from instructmining_cli.hardware import device_memory_bytes, peak_memory_bytes
-from instructmining_cli.peaks import Peak, product_peak
+from instructmining_cli.machine.hardware import device_memory_bytes, peak_memory_bytes
+from instructmining_cli.machine.peaks import Peak, product_peak
 
 Say: TypeAlias = Callable[[str], None]
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from instructmining_cli.option_checks import as_utf8, named_rule, rows_out
-from instructmining_cli.terminal import echo
-from instructmining_cli.text_out import OUT_HELP
+from instructmining_cli.options.checks import as_utf8, named_rule, rows_out
+from instructmining_cli.process.terminal import echo
+from instructmining_cli.reports.text_out import OUT_HELP
 
 
 def rescore(
@@ -25,7 +25,7 @@ def rescore(
     -o - writes rows alone.
     """
     from instructmining.scored.rescore import rescore as rescore_rows
-    from instructmining_cli.demo_bundle import check_terms
+    from instructmining_cli.run.demo_bundle import check_terms
 
     begin = time.perf_counter()
     check_terms(scored, rule, prefix=prefix)

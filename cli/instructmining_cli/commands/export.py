@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from instructmining.errors import ExportError
-from instructmining_cli.option_checks import a_count
-from instructmining_cli.terminal import echo
+from instructmining_cli.options.checks import a_count
+from instructmining_cli.process.terminal import echo
 
 if TYPE_CHECKING:
     from instructmining.bundle import RoleName
@@ -115,7 +115,7 @@ def _is_folder(model: str) -> bool:
 
 def _export_demo(out: Path, settings: object, *, overwrite: bool) -> None:
     """The demo bundle: a copy of the cached one, or built here where it differs from that in precision or limits."""
-    from instructmining_cli.demo_bundle import demo_bundle
+    from instructmining_cli.run.demo_bundle import demo_bundle
     from instructmining_export.bundles import copy_bundle
     from instructmining_export.demo.preset import export_demo
     from instructmining_export.roles import Settings

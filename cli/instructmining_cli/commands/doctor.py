@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from instructmining_cli.option_checks import known_device
-from instructmining_cli.terminal import echo
+from instructmining_cli.options.checks import known_device
+from instructmining_cli.process.terminal import echo
 
 
 def doctor(
@@ -27,7 +27,7 @@ def doctor(
     from instructmining.bundle import Bundle
     from instructmining.bundle.demo import cached_demo_bundle
     from instructmining.inference.devices import choose_devices, choose_devices_for
-    from instructmining_cli.diagnosis import check_bundle, describe_machine
+    from instructmining_cli.machine.diagnosis import check_bundle, describe_machine
 
     for name, value in describe_machine().items():
         echo(f"{name + ':':<28}{value}")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from instructmining.rules.fitting import Coefficient, Fit
 from instructmining.scored.aligning import aligned, wrapped
-from instructmining_cli.residual_plot import sketch
+from instructmining_cli.reports.residual_plot import sketch
 
 _SHOWN_SUBSETS = 5
 _FAR = 3  # runs of the largest residuals are named

@@ -1,0 +1,1 @@
+"""What `bench` and `doctor` find out about the machine."""
