@@ -24,7 +24,7 @@ faults: $(READY)
 
 # Damaged files of each kind, so many of each; a few of them are in `test`.
 fuzz: $(READY)
-	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/test_fuzzing.py -v --timeout 36000
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/whole/test_fuzzing.py -v --timeout 36000
 
 lint: $(READY)
 	$(BIN)/ruff check .

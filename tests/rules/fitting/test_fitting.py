@@ -20,6 +20,7 @@ import polars as pl
 import pytest
 import statsmodels.api as sm
 from numpy.typing import NDArray
+from paths import ROOT
 from scipy.stats import binom
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
@@ -30,7 +31,6 @@ from instructmining import Rule, fit
 from instructmining.errors import FittingError
 from instructmining.rules.fitting import Fit
 
-ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "examples" / "runs.csv"
 TRUE = Rule.load("paper-v3")
 UNIEVAL = ("naturalness", "coherence", "understandability")

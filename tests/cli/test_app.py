@@ -17,13 +17,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from paths import EXAMPLES
 
 from instructmining.errors import OutputError
 from instructmining.inference.devices import cuda_problem
 from instructmining.writing import run_writer as writers
 
 DEMO_BUNDLE = "instructmining_cli.run.demo_bundle.demo_bundle"
-EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -535,9 +535,7 @@ def test_a_wrong_value_of_an_option_is_wrong_usage_before_anything_is_opened(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        DEMO_BUNDLE, lambda _: pytest.fail("a bundle was asked for")
-    )
+    monkeypatch.setattr(DEMO_BUNDLE, lambda _: pytest.fail("a bundle was asked for"))
     assert run(*arguments) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
@@ -548,9 +546,7 @@ def test_a_misspelt_term_of_a_rule_is_said_before_a_bundle_is_built(
 ) -> None:
     rule = tmp_path / "rule.json"
     rule.write_text('{"intercept": 1.0, "terms": {"perplexty": 1.0}}')
-    monkeypatch.setattr(
-        DEMO_BUNDLE, lambda _: pytest.fail("a bundle was asked for")
-    )
+    monkeypatch.setattr(DEMO_BUNDLE, lambda _: pytest.fail("a bundle was asked for"))
     assert run(*SCORE, tmp_path / "out.jsonl", "--rule", rule) == 1
     assert "no indicator 'perplexty'; did you mean 'perplexity'?" in capsys.readouterr().err
 
@@ -563,9 +559,7 @@ def test_a_misspelt_field_of_pools_is_said_before_a_model_is_loaded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = write_rows(*({"instruction": "a", "output": "b", "source": "c"} for _ in range(9)))
-    monkeypatch.setattr(
-        DEMO_BUNDLE, lambda _: pytest.fail("a bundle was asked for")
-    )
+    monkeypatch.setattr(DEMO_BUNDLE, lambda _: pytest.fail("a bundle was asked for"))
     assert run("score", rows, "-o", tmp_path / "out.jsonl", "--indicators", "knn_1", "--pool", "sorce") == 1
     wanted = (
         "pool (--pool), in the first 9 rows: no field 'sorce'; did you mean 'source'? There are: instruction, output"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import altered_bundle
 import pytest
+from paths import EXAMPLES
 
 from instructmining import Bundle, __version__
 from instructmining_cli.machine import throughput
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 ROWS = EXAMPLES / "alpaca.json"
 OPTIONS = ("--indicators", "perplexity,reward,mtld", "--device", "cpu")
 

@@ -15,21 +15,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from windows_by_hand import (
+    COHERENT,
+    CONVERSATIONS,
+    DOCUMENTS,
+    EXAMPLE,
+    NATURAL,
+    RESPONSES,
+    part,
+    text,
+)
 
-from instructmining import Example, Statistics
-from instructmining.bundle import ROLES, Role, RoleName, Template
+from instructmining import Statistics
+from instructmining.bundle import ROLES
 from instructmining.errors import ResumeError
-from instructmining.indicators.base import Measurement
-from instructmining.indicators.plan import Stream, TextKind
 from instructmining.inference.batching import Batching
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import MOST_HELD, Done, Executor, Job
 from instructmining.inference.streams import count, measure
 from instructmining.tokenizing.windows import StreamTexts, Window
-from instructmining.types import Batch, Measurements, Tokens
+from instructmining.types import Batch, Measurements
 from instructmining.writing.journal import Journal
-
-EXAMPLE = Example.of("a", "b")
 
 
 class SumSession:
@@ -60,30 +66,6 @@ class SumExecutor:
     def __init__(self, session: SumSession) -> None:
         self.run = session.jobs
         self.devices = (Device("cpu"),)
-
-
-def role(name: RoleName) -> Role:
-    path = Path(name)
-    return Role(name, path / "model.onnx", path / "tokenizer.json", Template({}), 512, "fp32", {}, {}, None)
-
-
-def stream(name: RoleName, text: TextKind, measures: tuple[Measurement, ...], *more: RoleName) -> Stream:
-    return Stream(role(name), text, measures, (name, *more))
-
-
-CONVERSATIONS = stream("perplexity", "conversation", ("conversation_nll", "reward"), "reward")
-RESPONSES = stream("perplexity", "responses", ("response_nll",))
-DOCUMENTS = stream("embedding", "document", ("embedding",))
-NATURAL = stream("unieval", "naturalness", ("naturalness",))
-COHERENT = stream("unieval", "coherence", ("coherence",))
-
-
-def text(*ids: int, scored: Sequence[int] = (), truncated: bool = False) -> Tokens:
-    return Tokens(np.array(ids, dtype=np.int64), np.array(scored, dtype=np.int64), truncated)
-
-
-def part(of: Stream, texts: list[Tokens], owners: Sequence[int] | None = None) -> StreamTexts:
-    return StreamTexts(of, texts, np.array(range(len(texts)) if owners is None else owners, dtype=np.int64))
 
 
 def measured(

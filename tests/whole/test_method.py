@@ -12,11 +12,11 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from instructmining.writing.cache import cache_folder
 from instructmining_export.demo.data import fetch
 
-ROOT = Path(__file__).parents[1]
 SETS = ("alpaca_en_demo.json", "glaive_toolcall_en_demo.json", "v1_sft_demo.jsonl")
 
 

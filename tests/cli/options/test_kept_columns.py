@@ -8,10 +8,10 @@ from pathlib import Path
 import orjson
 import pandas as pd
 import pytest
+from paths import EXAMPLES
 
 from instructmining import Scorer, score_table
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 ROWS = EXAMPLES / "alpaca.json"
 PAIRS = EXAMPLES / "formats" / "preference.jsonl"
 

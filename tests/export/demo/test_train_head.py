@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import small_tokenizer
+from small_bundle import small_tokenizer
 
 from instructmining import Bundle, Example
 from instructmining.tokenizing.templates import conversation

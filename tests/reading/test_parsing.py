@@ -9,6 +9,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import ROOT
 
 from instructmining import Example, Scorer, Turn, read_examples
 from instructmining.errors import InputError, RowError
@@ -16,7 +17,6 @@ from instructmining.reading.formats import SHAPES, FieldOptions, FormatName
 from instructmining.reading.parsing import RowParser, parse
 from instructmining.types import SourceRow
 
-ROOT = Path(__file__).parent.parent
 FILES = ROOT / "examples" / "formats"
 sys.path.insert(0, str(ROOT / "examples"))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from paths import EXAMPLES
 
 from instructmining.errors import OutputError, RuleError, SelectionError
 from instructmining.rules import Rule
@@ -13,7 +14,6 @@ from instructmining.scored.selection import Selection, select
 from instructmining.scored.selection.choices import Choice, Extras
 from instructmining.scored.selection.explanations import rule_of_run
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 RULE = Rule("mine", 1.0, {"mtld": -0.5, "output_length": 0.25})
 
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from test_measuring import CONVERSATIONS, DOCUMENTS, EXAMPLE, RESPONSES, part, text
+from windows_by_hand import CONVERSATIONS, DOCUMENTS, EXAMPLE, RESPONSES, part, text
 
 from instructmining.inference.batching import Batching
 from instructmining.inference.calibration import calibrated, one_budget

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from conftest import SMALL_DECODER, random_weights
 from numpy.typing import NDArray
+from small_bundle import SMALL_DECODER, random_weights
 
 from instructmining.inference.batching import batches
 from instructmining.types import Tokens

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from paths import EXAMPLES
 from typer.main import get_command
 
 from instructmining_cli.app import app
 
-ALPACA = Path(__file__).parent.parent / "examples" / "alpaca.json"
+ALPACA = EXAMPLES / "alpaca.json"
 
 # Of each option that has wrong values one of them, by its name alone or with the command's.
 WRONG = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import altered_bundle
 import pytest
+from paths import EXAMPLES
 
 from instructmining import Bundle, Scorer
 from instructmining.bundle import PrecisionName
@@ -17,7 +18,6 @@ from instructmining_cli.machine import throughput
 from instructmining_cli.machine.peaks import Peak
 from instructmining_cli.machine.throughput import Latency, Round, Throughput, measure_throughput
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 CPU = Device("cpu", threads=2)
 COUNTS = {"token": 1000, "scored": 400, "row": 10}
 INDICATORS = "perplexity,reward,mtld"

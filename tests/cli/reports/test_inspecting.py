@@ -10,13 +10,13 @@ from pathlib import Path
 
 import orjson
 import pytest
+from paths import EXAMPLES
 
 from instructmining import Bundle, FieldOptions, ReadOptions
 from instructmining_cli.reports.inspecting import Asked, inspect_inputs
 from instructmining_cli.run import speeds
 from instructmining_cli.run.speeds import Speed, keep_speed, last_speed
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 Run = Callable[..., int]
 
 

@@ -4,8 +4,8 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from conftest import SMALL_DECODER, SMALL_ENCODER, random_weights
 from numpy.typing import NDArray
+from small_bundle import SMALL_DECODER, SMALL_ENCODER, random_weights
 from small_models import T5 as SMALL_T5
 from transformers import T5Config
 
