@@ -15,9 +15,9 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
+from instructmining.inference.batching import Batch
 from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.sessions import GraphSession
-from instructmining.types import Batch
 
 # Values of one batch: (n,) NLLs in the order of its scored positions, (rows, size), or (rows,).
 Step: TypeAlias = Callable[[Batch], NDArray[np.float32]]

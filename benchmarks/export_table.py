@@ -30,9 +30,9 @@ from export_peers import NO, TASKS, YES, Step, our_step, stock_step, transformer
 from numpy.typing import NDArray
 
 from instructmining.bundle import PRECISIONS
-from instructmining.inference.batching import batches
+from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import cpu_threads
-from instructmining.types import Batch, Tokens
+from instructmining.tokenizing.truncation import Tokens
 from instructmining_export import families, originals
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5

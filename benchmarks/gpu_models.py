@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy, normalize
 from transformers import PreTrainedModel
 
-from instructmining.types import Batch
+from instructmining.inference.batching import Batch
 from instructmining_export import families, originals
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.types import Tokens
+from instructmining.tokenizing.truncation import Tokens
 
 # Every 5th percentile of the 999 rows' tokens in SmolLM2's tokenizer, from the shortest to the longest.
 PROMPTS = (5, 8, 9, 10, 11, 12, 12, 13, 14, 15, 16, 17, 18, 20, 21, 23, 26, 29, 34, 44, 170)

@@ -39,11 +39,11 @@ from gpu_models import SUBJECTS, TINY, Output, Peer, Step, Subject, export_graph
 from numpy.typing import NDArray
 
 from instructmining.errors import DeviceError
-from instructmining.inference.batching import batches
+from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import Device, choose_devices, cuda_problem
 from instructmining.inference.executor import Executor, Job
 from instructmining.inference.sessions import Acceleration
-from instructmining.types import Batch, Tokens
+from instructmining.tokenizing.truncation import Tokens
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

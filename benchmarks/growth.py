@@ -23,7 +23,7 @@ from instructmining.bundle import Bundle
 from instructmining.inference.batching import batches
 from instructmining.inference.devices import choose_devices
 from instructmining.inference.sessions import GraphSession
-from instructmining.types import Tokens
+from instructmining.tokenizing.truncation import Tokens
 from instructmining_cli.run.demo_bundle import demo_bundle
 
 INDICATORS = "perplexity,reward,output_length,mtld"

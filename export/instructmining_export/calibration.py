@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from instructmining.inference.batching import batches
 from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.sessions import GraphSession
-from instructmining.types import Tokens
+from instructmining.tokenizing.truncation import Tokens
 from instructmining_export.graphs.quantization import LEVELS, quantize_columns
 from instructmining_export.graphs.tape import GraphTape, save
 

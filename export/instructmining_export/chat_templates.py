@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from transformers import PreTrainedTokenizerBase
 
-from instructmining.bundle import Strip, Template
+from instructmining.bundle.template import Strip, Template
 from instructmining.errors import ExportError, RowError
 from instructmining.tokenizing.templates import conversation
 from instructmining.tokenizing.tokenizer import TextEncoder

@@ -23,9 +23,9 @@ from transformers import (
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from instructmining.errors import ExportError
-from instructmining.inference.batching import batches
+from instructmining.inference.batching import Batch, batches
 from instructmining.inference.references import References
-from instructmining.types import Batch, Tokens
+from instructmining.tokenizing.truncation import Tokens
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs.bidirectional import Pooling
 from instructmining_export.graphs.causal import LinearHead

@@ -11,12 +11,14 @@ from typing import Any, TypeAlias
 
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-from instructmining.bundle import PrecisionName, RoleName, Template
+from instructmining.bundle import PrecisionName, RoleName
+from instructmining.bundle.template import Part, Template
 from instructmining.errors import ExportError, RowError
 from instructmining.inference.references import Agreement, References
 from instructmining.tokenizing.templates import conversation, document, question
 from instructmining.tokenizing.tokenizer import TextEncoder
-from instructmining.types import Example, Part, Tokens
+from instructmining.tokenizing.truncation import Tokens
+from instructmining.types import Example
 from instructmining_export import families, originals, templates
 from instructmining_export.bundles import BundleWriter, RoleEntry
 from instructmining_export.calibration import Calibration, calibrate

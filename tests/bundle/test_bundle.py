@@ -10,7 +10,8 @@ import altered_bundle
 import pytest
 from altered_bundle import Manifest
 
-from instructmining.bundle import FORMAT_VERSION, Bundle, Template
+from instructmining.bundle import FORMAT_VERSION, Bundle
+from instructmining.bundle.template import Template
 from instructmining.errors import BundleError
 from instructmining.tokenizing.templates import conversation
 from instructmining.types import Example

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from small_bundle import SMALL_DECODER, random_weights
 
 from instructmining.inference.batching import batches
-from instructmining.types import Tokens
+from instructmining.tokenizing.truncation import Tokens
 from instructmining_export import calibration
 from instructmining_export.calibration import Calibration, calibrate
 from instructmining_export.graphs import causal

@@ -18,11 +18,12 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from instructmining.bundle import Template
+from instructmining.bundle.template import Template
 from instructmining.errors import ExportError, RowError
 from instructmining.tokenizing.templates import conversation, document, question
 from instructmining.tokenizing.tokenizer import TextEncoder
-from instructmining.types import Example, Tokens, Turn, TurnRole
+from instructmining.tokenizing.truncation import Tokens
+from instructmining.types import Example, Turn, TurnRole
 from instructmining_export import templates
 
 CORPUS = [

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from instructmining import Example
-from instructmining.bundle import Role, RoleName, Template
+from instructmining.bundle import Role, RoleName
+from instructmining.bundle.template import Template
 from instructmining.indicators.base import Measurement
 from instructmining.indicators.plan import Stream, TextKind
+from instructmining.tokenizing.truncation import Tokens
 from instructmining.tokenizing.windows import StreamTexts
-from instructmining.types import Tokens
 
 EXAMPLE = Example.of("a", "b")
 

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from instructmining import Example, Rule
 from instructmining.indicators import INDICATORS
+from instructmining.indicators.base import LikelihoodSums, Measurements
 from instructmining.indicators.columns import part, predict, row_columns, rows_of
-from instructmining.types import Column, EarlierScores, LikelihoodSums, Measurements, Reject, ScoredWindow
+from instructmining.types import Column, EarlierScores, Reject, ScoredWindow
 
 EXAMPLES = [Example.of(f"question {number}", "an answer") for number in range(3)]
 

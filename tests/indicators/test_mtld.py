@@ -10,8 +10,9 @@ from lexicalrichness import LexicalRichness
 
 import instructmining.indicators.mtld as mtld_module
 from instructmining.indicators import INDICATORS, RowIndicator
+from instructmining.indicators.base import Measurements
 from instructmining.indicators.mtld import mtld
-from instructmining.types import Example, Measurements, Turn
+from instructmining.types import Example, Turn
 
 TEXTS = [
     "The cat sat on the mat. The dog sat on the log. The cat saw the dog, and the dog saw the cat.",

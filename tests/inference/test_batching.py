@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining.inference.batching import Batching, batches
-from instructmining.types import Batch, Tokens
+from instructmining.inference.batching import Batch, Batching, batches
+from instructmining.tokenizing.truncation import Tokens
 
 
 def text(ids: Sequence[int], scored: Sequence[int] = ()) -> Tokens:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from instructmining import Bundle
 from instructmining.errors import DeviceError, DeviceMemoryError, InstructMiningError
 from instructmining.inference import executor as execution
-from instructmining.inference.batching import batches
+from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import Device, choose_devices
 from instructmining.inference.executor import MOST_HELD, Done, Executor, Job, halve
 from instructmining.inference.sessions import Acceleration, GraphSession
-from instructmining.types import Batch, Tokens
+from instructmining.tokenizing.truncation import Tokens
 
 CPU = Device("cpu", threads=1)
 SHARED_CPU = Device("cpu", threads=4, batches_at_once=2)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from instructmining.errors import BundleError
-from instructmining.inference.batching import batches
+from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import Device
 from instructmining.inference.references import BOUNDS, Agreement, References, agreement, agreements
 from instructmining.inference.sessions import GraphSession
-from instructmining.types import Batch, Tokens
+from instructmining.tokenizing.truncation import Tokens
 
 CPU = Device("cpu", threads=1)
 LENGTHS = (23, 5, 40, 11, 2)

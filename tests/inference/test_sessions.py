@@ -14,10 +14,10 @@ from instructmining import Bundle
 from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
 from instructmining.inference import devices
 from instructmining.inference import io_binding as binding
-from instructmining.inference.batching import batches
+from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import Device, choose_devices, cuda_problem
 from instructmining.inference.sessions import Acceleration, GraphSession, ProductSession, TopKSession
-from instructmining.types import Batch, Tokens
+from instructmining.tokenizing.truncation import Tokens
 
 CPU = Device("cpu", threads=1)
 

@@ -29,12 +29,12 @@ from windows_by_hand import (
 from instructmining import Statistics
 from instructmining.bundle import ROLES
 from instructmining.errors import ResumeError
-from instructmining.inference.batching import Batching
+from instructmining.indicators.base import Measurements
+from instructmining.inference.batching import Batch, Batching
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import MOST_HELD, Done, Executor, Job
 from instructmining.inference.streams import count, measure
 from instructmining.tokenizing.windows import StreamTexts, Window
-from instructmining.types import Batch, Measurements
 from instructmining.writing.journal import Journal
 
 

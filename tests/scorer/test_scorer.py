@@ -19,11 +19,11 @@ from instructmining import Example, Rule, ScoredRow, Scorer, Statistics, Turn
 from instructmining.bundle import ROLES
 from instructmining.bundle.demo import demo_place
 from instructmining.errors import BundleError, DeviceError, InstructMiningError, RowError, RuleError
-from instructmining.inference.batching import Batching
+from instructmining.inference.batching import Batch, Batching
 from instructmining.inference.devices import cpu_threads
 from instructmining.inference.sessions import Acceleration, GraphSession
 from instructmining.knn.search import Neighbourhood
-from instructmining.types import Batch, SourceRow
+from instructmining.types import SourceRow
 
 ROW_COLUMNS = ["input_length", "output_length", "reward", "perplexity", "mtld", "ifd"]
 WORDS = ["bread", "train", "green", "seven", "dough", "noon", "ferry", "yeast", "colour", "three"]

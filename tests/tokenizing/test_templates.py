@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining.bundle import Pieces, Strip, Template
+from instructmining.bundle.template import Pieces, Segment, Special, Strip, Template
 from instructmining.errors import BundleError, RowError
 from instructmining.tokenizing.templates import conversation, document, question
-from instructmining.types import Example, Run, Special, Turn, TurnRole
+from instructmining.types import Example, Turn, TurnRole
 
 START, END = Special("<|im_start|>"), Special("<|im_end|>")
 ROLES: tuple[TurnRole, ...] = ("user", "assistant")
@@ -51,11 +51,11 @@ PLAIN = template(
 def test_chatml_has_a_run_of_text_between_its_special_tokens() -> None:
     assert conversation(Example.of("Name a colour.", "Green."), CHATML) == [
         START,
-        Run("user\nName a colour."),
+        Segment("user\nName a colour."),
         END,
-        Run("\n"),
+        Segment("\n"),
         START,
-        Run("assistant\nGreen.", ((10, 16),)),
+        Segment("assistant\nGreen.", ((10, 16),)),
         END,
     ]
 
@@ -64,8 +64,8 @@ def test_a_template_without_literals_has_the_turns_text_alone_in_its_runs() -> N
     example = Example((Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d")))
     prompter, assistant, end = Special("<|prompter|>"), Special("<|assistant|>"), Special("<|endoftext|>")
     assert conversation(example, OPEN_ASSISTANT) == [
-        *(prompter, Run("a"), end, assistant, Run("b", ((0, 1),)), end),
-        *(prompter, Run("c"), end, assistant, Run("d", ((0, 1),)), end),
+        *(prompter, Segment("a"), end, assistant, Segment("b", ((0, 1),)), end),
+        *(prompter, Segment("c"), end, assistant, Segment("d", ((0, 1),)), end),
     ]
 
 
@@ -73,14 +73,14 @@ def test_neighbouring_texts_are_one_run_and_every_response_in_it_is_marked() -> 
     example = Example((Turn("user", "a"), Turn("assistant", "bb"), Turn("user", "c"), Turn("assistant", "d")))
     parts = conversation(example, PLAIN)
     text = "A talk.\nHuman: a\nBot: bb\nHuman: c\nBot: d\nThe end."
-    assert parts == [Special("<s>"), Run(text, ((22, 24), (39, 40)), begins=True), Special("</s>")]
+    assert parts == [Special("<s>"), Segment(text, ((22, 24), (39, 40)), begins=True), Special("</s>")]
     assert [text[begin:end] for begin, end in ((22, 24), (39, 40))] == ["bb", "d"]
 
 
 def test_a_special_token_written_in_a_row_stays_text() -> None:
     parts = conversation(Example.of("<|im_end|>\n<|im_start|>", "</s>"), CHATML)
-    assert parts[1] == Run("user\n<|im_end|>\n<|im_start|>")
-    assert parts[5] == Run("assistant\n</s>", ((10, 14),))
+    assert parts[1] == Segment("user\n<|im_end|>\n<|im_start|>")
+    assert parts[5] == Segment("assistant\n</s>", ((10, 14),))
     assert sum(isinstance(part, Special) for part in parts) == 4
 
 
@@ -119,10 +119,10 @@ THINKING = Template(
 def test_the_response_has_gaps_of_its_own() -> None:
     turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d"))
     parts = conversation(Example(turns), THINKING)
-    assert parts[5] == Run("assistant\nb", ((10, 11),))
+    assert parts[5] == Segment("assistant\nb", ((10, 11),))
     assert parts[-7:] == [
-        *(END, Special("<think>"), Run("\nd", ((1, 2),))),
-        *(END, Run("\n", closing=True), Special("<|end|>"), Run(" ", closing=True)),
+        *(END, Special("<think>"), Segment("\nd", ((1, 2),))),
+        *(END, Segment("\n", closing=True), Special("<|end|>"), Segment(" ", closing=True)),
     ]
 
 
@@ -148,7 +148,7 @@ def test_where_the_response_has_no_gap_or_strip_the_assistants_counts() -> None:
 )
 def test_what_is_stripped_is_neither_text_nor_response(strip: Strip, text: str) -> None:
     parts = conversation(Example.of("a", " \n b \n "), Template(CHATML.gaps, strip={"response": strip}))
-    assert parts[5] == Run(f"assistant\n{text}", ((10, 10 + len(text)),))
+    assert parts[5] == Segment(f"assistant\n{text}", ((10, 10 + len(text)),))
 
 
 @pytest.mark.parametrize(
@@ -156,18 +156,18 @@ def test_what_is_stripped_is_neither_text_nor_response(strip: Strip, text: str) 
 )
 def test_newlines_alone_can_be_stripped(strip: Strip, text: str) -> None:
     parts = conversation(Example.of("a", "\n b\n\n"), Template(CHATML.gaps, strip={"response": strip}))
-    assert parts[5] == Run(f"assistant\n{text}", ((10, 10 + len(text)),))
+    assert parts[5] == Segment(f"assistant\n{text}", ((10, 10 + len(text)),))
 
 
 def test_a_run_begins_a_text_behind_nothing_or_the_tokenizers_own_token() -> None:
     between: Pieces = (("literal", "\n"),)
     gaps: dict[str, Pieces] = {"user>assistant": between, "assistant>end": ()}
     (run,) = conversation(Example.of("a", "b"), Template({**gaps, "start>user": ()}))
-    assert run == Run("a\nb", ((2, 3),), begins=True)
+    assert run == Segment("a\nb", ((2, 3),), begins=True)
     parts = conversation(Example.of("a", "b"), Template({**gaps, "start>user": (("bos", "<s>"),)}))
     assert parts == [Special("<s>"), run]
     parts = conversation(Example.of("a", "b"), Template({**gaps, "start>user": (("special", "<s>"),)}))
-    assert parts == [Special("<s>"), Run("a\nb", ((2, 3),), begins=False)]
+    assert parts == [Special("<s>"), Segment("a\nb", ((2, 3),), begins=False)]
 
 
 # Single texts and questions
@@ -181,7 +181,7 @@ def test_a_document_joins_all_texts_by_newlines_within_start_and_end() -> None:
     }
     assert document(example, Template(gaps)) == [
         Special("[CLS]"),
-        Run("query: s\na\nb\nt", begins=True),
+        Segment("query: s\na\nb\nt", begins=True),
         Special("[SEP]"),
     ]
 
@@ -203,17 +203,17 @@ ASKING = Template(
 def test_a_question_has_the_last_response_and_all_turns_before_it() -> None:
     turns = (Turn("system", "s"), Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d"))
     assert question(Example(turns), ASKING, "fluency") == [
-        Run("Fluent? ", begins=True),
+        Segment("Fluent? ", begins=True),
         Special("</s>"),
-        Run("d"),
+        Segment("d"),
         Special("</s>"),
     ]
-    assert question(Example(turns), ASKING, "sense") == [Run("s\na\nb\nc\n\n> d", begins=True)]
+    assert question(Example(turns), ASKING, "sense") == [Segment("s\na\nb\nc\n\n> d", begins=True)]
 
 
 def test_turns_behind_the_last_response_are_no_part_of_a_question() -> None:
     turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"))
-    assert question(Example(turns), ASKING, "sense") == [Run("a\n\n> b", begins=True)]
+    assert question(Example(turns), ASKING, "sense") == [Segment("a\n\n> b", begins=True)]
 
 
 def test_a_question_that_the_template_does_not_have_is_a_bundle_error() -> None:
@@ -235,7 +235,7 @@ TURNS = st.lists(st.builds(Turn, st.sampled_from(ROLES), st.text(max_size=12)), 
 @given(turns=TURNS, template=st.sampled_from([CHATML, OPEN_ASSISTANT, PLAIN]))
 def test_the_marked_spans_are_the_responses_in_order(turns: list[Turn], template: Template) -> None:
     parts = conversation(Example(tuple(turns)), template)
-    runs = [part for part in parts if isinstance(part, Run)]
+    runs = [part for part in parts if isinstance(part, Segment)]
     marked = [run.text[begin:end] for run in runs for begin, end in run.responses]
     responses = [turn.text for turn in turns if turn.role == "assistant"]
     assert [text for text in marked if text] == [text for text in responses if text]
@@ -245,5 +245,5 @@ def test_the_marked_spans_are_the_responses_in_order(turns: list[Turn], template
 @given(turns=TURNS, template=st.sampled_from([CHATML, OPEN_ASSISTANT, PLAIN]))
 def test_no_two_runs_touch_and_none_is_empty(turns: list[Turn], template: Template) -> None:
     parts = conversation(Example(tuple(turns)), template)
-    assert all(part.text for part in parts if isinstance(part, Run))
-    assert not any(isinstance(a, Run) and isinstance(b, Run) for a, b in pairwise(parts))
+    assert all(part.text for part in parts if isinstance(part, Segment))
+    assert not any(isinstance(a, Segment) and isinstance(b, Segment) for a, b in pairwise(parts))

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from instructmining.bundle import Pieces, Template
+from instructmining.bundle.template import Pieces, Segment, Special, Template
 from instructmining.errors import BundleError, RowError
 from instructmining.tokenizing import tokenizer as tokens_module
 from instructmining.tokenizing.templates import conversation, document
-from instructmining.tokenizing.tokenizer import MIN_PROMPT_TOKENS, TextEncoder, alone
-from instructmining.types import Example, Run, Special, Tokens, Turn
+from instructmining.tokenizing.tokenizer import TextEncoder
+from instructmining.tokenizing.truncation import MIN_PROMPT_TOKENS, Tokens, alone
+from instructmining.types import Example, Turn
 
 START, END = "<|im_start|>", "<|im_end|>"
 SENTENCES = [
@@ -165,7 +166,7 @@ def test_the_scored_tokens_are_the_responses_and_nothing_else(bpe: Trained) -> N
 
 
 def test_the_first_token_of_a_text_has_nothing_before_it_and_is_not_scored(bpe: Trained) -> None:
-    (tokens,) = bpe.encoder.rendered([[Run("abc", ((0, 3),)), Special(END)]], max_tokens=100)
+    (tokens,) = bpe.encoder.rendered([[Segment("abc", ((0, 3),)), Special(END)]], max_tokens=100)
     assert tokens.scored.tolist() == [1, 2]
     assert bpe.text(tokens.ids[tokens.scored]) == "bc"
 
@@ -173,12 +174,12 @@ def test_the_first_token_of_a_text_has_nothing_before_it_and_is_not_scored(bpe: 
 def test_a_token_that_reaches_into_a_response_belongs_to_it(bpe: Trained) -> None:
     ids = bpe.encoder.plain(["the cat"])[0]
     assert bpe.text(ids[:1]) == "the"
-    (tokens,) = bpe.encoder.rendered([[Special(START), Run("the cat", ((1, 7),))]], max_tokens=100)
+    (tokens,) = bpe.encoder.rendered([[Special(START), Segment("the cat", ((1, 7),))]], max_tokens=100)
     assert bpe.text(tokens.ids[tokens.scored]) == "the cat"
 
 
 def test_a_token_that_ends_where_a_response_begins_does_not_belong_to_it(bpe: Trained) -> None:
-    (tokens,) = bpe.encoder.rendered([[Special(START), Run("the cat", ((3, 7),))]], max_tokens=100)
+    (tokens,) = bpe.encoder.rendered([[Special(START), Segment("the cat", ((3, 7),))]], max_tokens=100)
     assert bpe.text(tokens.ids[tokens.scored]) == " cat"
 
 
@@ -194,7 +195,7 @@ def test_a_run_has_the_tokens_of_its_whole_text_and_those_behind_the_templates_w
     tokenizer.encode_special_tokens = True
     whole = tokenizer.encode(head + text, add_special_tokens=False)
     wanted = [n for n, (_, end) in enumerate(whole.offsets, start=1) if end > len(head)]
-    run = Run(head + text, ((len(head), len(head + text)),))
+    run = Segment(head + text, ((len(head), len(head + text)),))
     (tokens,) = bpe.encoder.rendered([[Special(START), run]], max_tokens=10_000)
     assert tokens.ids.tolist() == [0, *whole.ids]
     assert tokens.scored.tolist() == wanted
@@ -203,7 +204,7 @@ def test_a_run_has_the_tokens_of_its_whole_text_and_those_behind_the_templates_w
 def test_a_text_that_is_known_is_not_tokenized_again(bpe: Trained) -> None:
     known = {"Green.": np.array([5, 6], dtype=np.int32).tobytes()}
     assert bpe.encoder.plain(["Green."], known)[0].tolist() == [5, 6]
-    parts = [Special(START), Run("assistant\nGreen.", ((10, 16),)), Special(END)]
+    parts = [Special(START), Segment("assistant\nGreen.", ((10, 16),)), Special(END)]
     (tokens,) = bpe.encoder.rendered([parts], max_tokens=100, known=known)
     assert tokens.ids[tokens.scored].tolist() == [5, 6]
 
@@ -261,10 +262,10 @@ def half_tokens(bpe: Trained, size: int) -> str:
     return text
 
 
-def parts_of(prompt: str, response: str, after: str = "") -> list[Special | Run]:
+def parts_of(prompt: str, response: str, after: str = "") -> list[Special | Segment]:
     """A prompt, a response and what follows it, each in a run of its own, closed by a special token."""
-    tail = [Special(END), Run(after), Special(END)] if after else [Special(END)]
-    return [Run(prompt), Special(START), Run(response, ((0, len(response)),)), *tail]
+    tail = [Special(END), Segment(after), Special(END)] if after else [Special(END)]
+    return [Segment(prompt), Special(START), Segment(response, ((0, len(response)),)), *tail]
 
 
 def test_a_text_that_just_fits_is_not_cut(bpe: Trained) -> None:
@@ -343,8 +344,8 @@ def test_the_special_token_that_begins_a_text_stays_when_the_prompt_is_cut(bpe: 
 
 def test_what_the_template_ends_in_stays_when_the_text_is_cut(bpe: Trained) -> None:
     parts = [
-        *(Run(half_tokens(bpe, 100)), Special(START), Run(half_tokens(bpe, 100), ((0, 50),))),
-        *(Special(END), Run("\n", closing=True)),
+        *(Segment(half_tokens(bpe, 100)), Special(START), Segment(half_tokens(bpe, 100), ((0, 50),))),
+        *(Special(END), Segment("\n", closing=True)),
     ]
     (tokens,) = bpe.encoder.rendered([parts], max_tokens=64)
     assert len(tokens.ids) == 64
@@ -385,7 +386,10 @@ def marking(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_only_a_run_that_begins_a_text_has_the_mark_of_a_words_start(marking: TextEncoder) -> None:
-    runs = [[Special("<s>"), Run("ab", begins=True), Special("<s>"), Run("ab")], [Run(" b", ((1, 2),)), Run("a")]]
+    runs = [
+        [Special("<s>"), Segment("ab", begins=True), Special("<s>"), Segment("ab")],
+        [Segment(" b", ((1, 2),)), Segment("a")],
+    ]
     tokens = marking.rendered(runs, max_tokens=100)
     assert [text.ids.tolist() for text in tokens] == [[1, 2, 1, 3], [4, 5]]
     assert marking.plain(["ab"])[0].tolist() == [2]
@@ -482,7 +486,7 @@ def test_a_template_without_special_tokens_gives_the_tokens_of_the_whole_text(
         example = Example(tuple(Turn(("user", "assistant")[at % 2], texts[at % 2]) for at in range(2 * turns)), None)
         parts = conversation(example, LITERAL)
         (run,) = parts
-        assert isinstance(run, Run)
+        assert isinstance(run, Segment)
         (found,) = TextEncoder(bpe.path).rendered([parts], max_tokens=100_000)
     reference = Tokenizer.from_file(str(bpe.path))
     reference.no_truncation()

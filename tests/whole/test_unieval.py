@@ -19,9 +19,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditiona
 from instructmining import Example, ScoredRow, Scorer, Statistics, Turn
 from instructmining.bundle import ROLES
 from instructmining.errors import BundleError
-from instructmining.inference.batching import Batching
+from instructmining.inference.batching import Batch, Batching
 from instructmining.inference.sessions import GraphSession
-from instructmining.types import Batch
 from instructmining_export import parity
 from instructmining_export.exporting import export_bundle
 from instructmining_export.roles import Settings

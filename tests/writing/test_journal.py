@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining.errors import OutputError, ResumeError
-from instructmining.inference.batching import batches
-from instructmining.types import Batch, Tokens
+from instructmining.inference.batching import Batch, batches
+from instructmining.tokenizing.truncation import Tokens
 from instructmining.writing import journal
 from instructmining.writing.atomic import is_unfinished
 from instructmining.writing.journal import BatchLog, Journal, Outputs

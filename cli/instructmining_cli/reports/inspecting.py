@@ -16,8 +16,9 @@ from instructmining.reading.formats import FieldOptions, FormatName
 from instructmining.reading.options import ReadOptions
 from instructmining.rules import Rule
 from instructmining.tokenizing.tokenizer import TextEncoder
+from instructmining.tokenizing.truncation import Tokens
 from instructmining.tokenizing.windows import Window, WindowBuilder
-from instructmining.types import COLUMNS, PREDICTION, SCORE_COLUMNS, Example, InputWindow, Reject, Tokens
+from instructmining.types import COLUMNS, PREDICTION, SCORE_COLUMNS, Example, InputWindow, Reject
 from instructmining.writing.run_writer import added_names
 
 _LENGTHS = ("input_length", "output_length")

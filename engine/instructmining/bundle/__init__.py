@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
@@ -11,10 +11,10 @@ from typing import Literal, TypeAlias, get_args
 import orjson
 
 from instructmining.bundle.digests import Digests
+from instructmining.bundle.template import Template
 from instructmining.errors import BundleError, MissingRoleError
 from instructmining.errors.arguments import check_type
 from instructmining.reading.small_files import read_small
-from instructmining.types import Joint, TurnRole
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -23,93 +23,7 @@ ROLES: tuple[RoleName, ...] = get_args(RoleName)
 PrecisionName: TypeAlias = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)  # of a graph's matrix products
 UNITS = ("token", "scored", "row")  # for which a graph's multiply-adds are given
-PieceKind: TypeAlias = Literal["special", "literal", "bos", "content"]
-Pieces: TypeAlias = tuple[tuple[PieceKind, str], ...]
-Strip: TypeAlias = Literal["none", "left", "right", "both", "left newlines", "right newlines", "both newlines"]
-STRIPS: tuple[Strip, ...] = get_args(Strip)
-_BEFORE = ("start", *get_args(TurnRole), "response")
-_AFTER = (*get_args(TurnRole), "response", "end")
 _MIN_TOKENS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """How a model's text is put together: what stands between the contents, by transition.
-
-    A transition is "start>user", "user>assistant", "assistant>end", …; ``response`` is the last assistant turn where
-    it is the last turn of all, and where "x>response" or "response>x" is absent, the assistant's counts. A single text
-    stands between "start>document" and "document>end".
-
-    A piece is ("special", token), ("literal", text) or ("bos", token): a token that the tokenizer itself puts before a
-    text, so that what follows it begins a text. In a question a piece may also be ("content", "response" or "history").
-    """
-
-    gaps: Mapping[str, Pieces]
-    strip: Mapping[str, Strip] = field(
-        default_factory=dict
-    )  # whitespace of a content that the model never sees, by role
-    questions: Mapping[str, Pieces] = field(default_factory=dict)  # whole texts about a conversation, by name
-    joints: dict[tuple[str, str], Joint] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Gaps made ready by ``prompts``, which fills this as it meets them."""
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object], where: str) -> Template:
-        """Read the manifest's form.
-
-        Raises:
-            BundleError: it is not of that form.
-        """
-        if "gaps" not in value:
-            raise BundleError(f"{where}: 'gaps' is missing; export the bundle again")
-        gaps = _pieces_by_name(value["gaps"], f"{where}: gaps", ("special", "literal", "bos"))
-        strange = [name for name in gaps if not _is_transition(name)]
-        if strange:
-            raise BundleError(
-                f"{where}: {strange[0]!r} is no transition such as 'user>assistant', between {', '.join(_BEFORE)} "
-                f"and {', '.join(_AFTER)}; export the bundle again"
-            )
-        questions = value.get("questions", {})
-        return cls(
-            gaps=gaps,
-            strip=_strips(value.get("strip", {}), where),
-            questions=_pieces_by_name(questions, f"{where}: questions", ("special", "literal", "bos", "content")),
-        )
-
-
-def _is_transition(name: str) -> bool:
-    before, _, after = name.partition(">")
-    return (before in _BEFORE and after in _AFTER) or name in ("start>document", "document>end")
-
-
-def _strips(value: object, where: str) -> dict[str, Strip]:
-    strips: dict[str, Strip] = {}
-    for role, kind in value.items() if isinstance(value, dict) else [("", value)]:
-        known = [name for name in STRIPS if name == kind]
-        if role not in _BEFORE or not known:
-            raise BundleError(
-                f"{where}: strip {role!r}: {kind!r} is none of {', '.join(map(repr, STRIPS))}; export the bundle again"
-            )
-        strips[role] = known[0]
-    return strips
-
-
-def _pieces_by_name(value: object, where: str, kinds: Sequence[PieceKind]) -> dict[str, Pieces]:
-    if not isinstance(value, dict):
-        raise BundleError(f"{where}: found {type(value).__name__}, wanted an object; export the bundle again")
-    return {str(name): _pieces(pieces, where, kinds) for name, pieces in value.items()}
-
-
-def _pieces(value: object, where: str, kinds: Sequence[PieceKind]) -> Pieces:
-    pieces: list[tuple[PieceKind, str]] = []
-    for piece in value if isinstance(value, list) else [value]:
-        match piece:
-            case ["content", ("response" | "history") as text] if "content" in kinds:
-                pieces.append(("content", text))
-            case [("special" | "literal" | "bos") as kind, str(text)]:
-                pieces.append((kind, text))
-            case _:
-                raise BundleError(f"{where}: {piece!r} is not a template piece; export the bundle again")
-    return tuple(pieces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from instructmining.bundle import RoleName
-from instructmining.types import Column, Measurements
+from instructmining.types import Column, Example, Position, Reject
 
 Question: TypeAlias = Literal["naturalness", "coherence", "understandability"]  # names of the unieval template
 QUESTIONS: tuple[Question, ...] = get_args(Question)
@@ -24,6 +27,35 @@ MEASURED_BY: dict[Measurement, RoleName] = {
     "coherence": "unieval",
     "understandability": "unieval",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class LikelihoodSums:
+    """Negative log likelihood summed over each row's scored tokens."""
+
+    total: NDArray[np.float64]  # (rows,) in nats
+    tokens: NDArray[np.int64]  # (rows,) 0 where the row has no token to score
+
+
+@dataclass(slots=True)
+class Measurements:
+    """What was counted and computed for a window of rows; the indicators read it. Absent where nobody asked.
+
+    The sides of a pair are rows of their own here, one after the other.
+    """
+
+    examples: list[Example]
+    prompt_tokens: NDArray[np.int64] | None = None  # (rows,)
+    response_tokens: NDArray[np.int64] | None = None  # (rows,)
+    conversation_nll: LikelihoodSums | None = None  # response tokens, each given all before it
+    response_nll: LikelihoodSums | None = None  # response tokens from the second on, each response alone
+    reward: NDArray[np.float64] | None = None  # (rows,)
+    embedding: NDArray[np.float32] | None = None  # (rows, size) unit vectors
+    answers: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # question → (rows,) p(Yes) in 0..1
+    truncated: list[list[str]] = field(default_factory=list)  # (rows,) names of the roles that saw less
+    places: list[int] = field(default_factory=list)  # (rows,) of the rows among all that were read for the window
+    rejects: list[tuple[int, Reject]] = field(default_factory=list)  # with their places, in that order
+    end: Position | None = None  # of the window's last row, good or bad
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.indicators import Indicator, RowIndicator
+from instructmining.indicators.base import Measurements
 from instructmining.rules import Rule
 from instructmining.types import (
     PREDICTION,
@@ -17,7 +18,6 @@ from instructmining.types import (
     ColumnValue,
     EarlierScores,
     Example,
-    Measurements,
     Reject,
     ScoredRow,
     ScoredWindow,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from instructmining.indicators.base import RowIndicator
+from instructmining.indicators.base import Measurements, RowIndicator
 from instructmining.indicators.perplexity import mean_nll
-from instructmining.types import Column, Measurements
+from instructmining.types import Column
 
 
 def _ifd(rows: Measurements) -> Column:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from instructmining.indicators.base import RowIndicator
-from instructmining.types import Column, Measurements
+from instructmining.indicators.base import Measurements, RowIndicator
+from instructmining.types import Column
 
 
 def _input_length(rows: Measurements) -> Column:

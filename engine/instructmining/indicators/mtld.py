@@ -13,8 +13,8 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from instructmining.indicators.base import RowIndicator
-from instructmining.types import Column, Measurements
+from instructmining.indicators.base import Measurements, RowIndicator
+from instructmining.types import Column
 
 _THRESHOLD = 0.72
 _LONG = 1 << 20  # characters of a text whose words are not all held

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.indicators.base import RowIndicator
-from instructmining.types import Column, LikelihoodSums, Measurements
+from instructmining.indicators.base import LikelihoodSums, Measurements, RowIndicator
+from instructmining.types import Column
 
 
 def mean_nll(sums: LikelihoodSums) -> NDArray[np.float64]:

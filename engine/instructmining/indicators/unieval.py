@@ -7,8 +7,8 @@ Source:
 
 from __future__ import annotations
 
-from instructmining.indicators.base import Question, RowIndicator
-from instructmining.types import Column, Measurements
+from instructmining.indicators.base import Measurements, Question, RowIndicator
+from instructmining.types import Column
 
 
 def _indicator(question: Question) -> RowIndicator:

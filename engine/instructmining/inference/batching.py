@@ -6,11 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instructmining.bundle import RoleName
-from instructmining.types import Batch, Tokens
+from instructmining.tokenizing.truncation import Tokens
 
 _ALIKE = 0.9  # of a batch's width: a text of at least that needs little padding
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Texts of like length, padded on the right to one width."""
+
+    members: NDArray[np.int64]  # (rows,) indices into the list of texts that was batched
+    ids: NDArray[np.int64]  # (rows, width) token ids, 0 where padded
+    positions: NDArray[np.int64]  # (rows, width) 0, 1, 2, … and 0 where padded
+    mask: NDArray[np.int64]  # (rows, width) 1 where ids holds a token
+    scored: NDArray[np.int64]  # (n, 2) row and position of each token to score, ordered by row
 
 
 @dataclass(frozen=True, slots=True)

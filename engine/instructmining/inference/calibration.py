@@ -11,8 +11,8 @@ import numpy as np
 from instructmining.bundle import RoleName
 from instructmining.inference.batching import Batching
 from instructmining.inference.executor import Executor, Job
+from instructmining.tokenizing.truncation import Tokens
 from instructmining.tokenizing.windows import StreamTexts, Window
-from instructmining.types import Tokens
 
 CANDIDATES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192, 16384, 32768, 65536)}  # padded tokens of a batch
 _ROUNDS = 3  # over all candidates, the best time of each counts: what other programs do only adds

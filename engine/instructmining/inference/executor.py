@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.errors import DeviceError, DeviceMemoryError, InstructMiningError
+from instructmining.inference.batching import Batch
 from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.sessions import NO_ACCELERATION, Acceleration, GraphSession
-from instructmining.types import Batch
 
 _IN_FLIGHT = 3  # jobs a worker: one computed, one ready for it, one whose result waits for those before
 MOST_HELD = 8 << 20  # bytes of rows, in jobs that wait for their result to be used; a single job may hold more

@@ -13,9 +13,9 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import BundleError
-from instructmining.inference.batching import batches
+from instructmining.inference.batching import Batch, batches
 from instructmining.inference.sessions import GraphSession
-from instructmining.types import Batch, Tokens
+from instructmining.tokenizing.truncation import Tokens
 
 _BUDGET_TOKENS = 1024
 _Values: TypeAlias = list[NDArray[np.float32]]  # by text

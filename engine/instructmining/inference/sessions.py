@@ -14,9 +14,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
+from instructmining.inference.batching import Batch
 from instructmining.inference.devices import Device, probe_path
 from instructmining.inference.io_binding import DeviceBinding
-from instructmining.types import Batch
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"

@@ -11,11 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.inference.batching import Batching
+from instructmining.indicators.base import LikelihoodSums, Measurements
+from instructmining.inference.batching import Batch, Batching
 from instructmining.inference.executor import MOST_HELD, Done, Executor, Job
 from instructmining.inference.threads import ahead
+from instructmining.tokenizing.truncation import Tokens
 from instructmining.tokenizing.windows import StreamTexts, Window
-from instructmining.types import Batch, LikelihoodSums, Measurements, Tokens, rows_of_sides
+from instructmining.types import rows_of_sides
 from instructmining.writing.journal import Journal
 from instructmining.writing.statistics import Statistics
 

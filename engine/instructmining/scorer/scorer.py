@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import NoneType, TracebackType
 from typing import Self, TypeAlias
 
@@ -19,38 +18,24 @@ from instructmining.bundle.demo import demo_folder
 from instructmining.errors import DeviceError, InputError, InstructMiningError, RuleError
 from instructmining.errors.arguments import check_call, check_type
 from instructmining.indicators import CorpusIndicator
-from instructmining.indicators.columns import part, predict, row_columns, rows_of
-from instructmining.indicators.plan import Plan, indicator_names, plan
+from instructmining.indicators.columns import predict, rows_of
+from instructmining.indicators.plan import indicator_names, plan
 from instructmining.inference.batching import Batching
 from instructmining.inference.calibration import CANDIDATES, calibrated
 from instructmining.inference.devices import Device, check_device, choose_devices_for, runtime_version
 from instructmining.inference.executor import Executor
 from instructmining.inference.sessions import Acceleration
-from instructmining.inference.streams import count, measure
-from instructmining.inference.threads import ahead
-from instructmining.knn.search import Neighbourhood, NeighbourSearch, pools_of, siblings_of
-from instructmining.reading.examples import read_examples
+from instructmining.knn.search import Neighbourhood, NeighbourSearch
 from instructmining.reading.given import Examples, windows_given
-from instructmining.reading.options import ReadOptions
 from instructmining.rules import Rule
-from instructmining.tokenizing.windows import Window, WindowBuilder, refusal
-from instructmining.types import PREDICTION, Example, InputWindow, Position, Reject, ScoredRow, ScoredWindow
-from instructmining.writing.journal import OTHERS, SPOOLED, WRITTEN, Journal
-from instructmining.writing.spool import Spool, Vectors
+from instructmining.scorer.corpus_pass import CorpusPass
+from instructmining.scorer.row_pass import OnProgress, RowPass
+from instructmining.tokenizing.windows import WindowBuilder
+from instructmining.types import PREDICTION, Example, InputWindow, Reject, ScoredRow, ScoredWindow
+from instructmining.writing.journal import Journal
 from instructmining.writing.statistics import Statistics
 
-_NEIGHBOURS = "neighbours"
-
 OnReject: TypeAlias = Callable[[Reject], None]
-OnProgress: TypeAlias = Callable[[Statistics], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What is computed of each row, and the tokenizers for it."""
-
-    plan: Plan
-    windows: WindowBuilder
 
 
 class Scorer:
@@ -60,24 +45,19 @@ class Scorer:
         self,
         bundle: Bundle,
         rule: Rule | None,
-        work: _Work,
-        *,
-        executor: Executor,
+        row_pass: RowPass,
+        corpus_pass: CorpusPass | None,
         batching: Batching,
-        neighbours: NeighbourSearch | None,
-        others: _Work | None,
     ) -> None:
         """Use :meth:`open`, which reads the parts and chooses the devices."""
         self.bundle = bundle
         self.rule = rule
-        self.devices = executor.devices
+        self.devices = row_pass.executor.devices
         self.batching = batching
-        self.columns = (*(indicator.column for indicator in work.plan.indicators), *([PREDICTION] if rule else []))
-        self._work = work
+        self.columns = (*(indicator.column for indicator in row_pass.plan.indicators), *([PREDICTION] if rule else []))
         self._closed = False
-        self._executor = executor
-        self._neighbours = neighbours
-        self._others = others  # of the rows of another file that are the neighbours
+        self._row_pass = row_pass
+        self._corpus_pass = corpus_pass
 
     @classmethod
     def open(  # noqa: PLR0913 - each is an option that users know by its name
@@ -146,20 +126,15 @@ class Scorer:
             windows = loading.result()
         usual = Batching.usual(devices[0].kind, [role.name for role in roles])
         corpus = [indicator for indicator in work.indicators if isinstance(indicator, CorpusIndicator)]
-        neighbours = NeighbourSearch(corpus, around, devices[0]) if corpus else None
-        others = None
-        if corpus and around.against is not None:
-            of_others = plan(opened, None, [corpus[0].column], around.text)
-            others = _Work(of_others, WindowBuilder(of_others, opened.roles[opened.length_tokenizer].tokenizer))
-        return cls(
-            opened,
-            chosen,
-            _Work(work, windows),
-            executor=executor,
-            batching=batching or usual,
-            neighbours=neighbours,
-            others=others,
-        )
+        corpus_pass = None
+        if corpus:
+            others = None
+            if around.against is not None:
+                of_others = plan(opened, None, [corpus[0].column], around.text)
+                builder = WindowBuilder(of_others, opened.roles[opened.length_tokenizer].tokenizer)
+                others = RowPass(of_others, builder, executor)
+            corpus_pass = CorpusPass(NeighbourSearch(corpus, around, devices[0]), others)
+        return cls(opened, chosen, RowPass(work, windows, executor), corpus_pass, batching or usual)
 
     def __enter__(self) -> Self:
         """The scorer itself."""
@@ -174,7 +149,7 @@ class Scorer:
     def close(self) -> None:
         """Let the sessions and their memory go; nothing is scored after it."""
         self._closed = True
-        self._executor.close()
+        self._row_pass.executor.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -193,35 +168,35 @@ class Scorer:
     @property
     def searches_neighbours(self) -> bool:
         """Whether a column needs the neighbours of each row among all rows."""
-        return self._neighbours is not None
+        return self._corpus_pass is not None
 
     @property
     def embedding_size(self) -> int | None:
         """Numbers of an embedding that waits on disk until all rows are read; None where no column needs that."""
         if not self.searches_neighbours:
             return None
-        graph = next(stream.role.graph for stream in self._work.plan.streams if "embedding" in stream.outputs)
-        return self._executor.output_size(graph, "embedding")
+        graph = next(stream.role.graph for stream in self._row_pass.plan.streams if "embedding" in stream.outputs)
+        return self._row_pass.executor.output_size(graph, "embedding")
 
     @property
     def roles(self) -> frozenset[RoleName]:
         """The roles of the bundle that the columns rest on."""
-        return frozenset(role for stream in self._work.plan.streams for role in stream.roles)
+        return frozenset(role for stream in self._row_pass.plan.streams for role in stream.roles)
 
     @property
     def precisions(self) -> frozenset[str]:
         """Of the graphs that run."""
-        return frozenset(stream.role.precision for stream in self._work.plan.streams)
+        return frozenset(stream.role.precision for stream in self._row_pass.plan.streams)
 
     @property
     def memory_splits(self) -> int:
         """Batches that had to be split because a device's memory did not hold them; with some, runs may differ."""
-        return self._executor.splits
+        return self._row_pass.executor.splits
 
     @property
     def texts_retried(self) -> int:
         """Texts computed again, alone, because a model output was not a finite number."""
-        return self._executor.retried
+        return self._row_pass.executor.retried
 
     @property
     def caution(self) -> str | None:
@@ -328,12 +303,12 @@ class Scorer:
         self._check_open()
         counts = statistics if statistics is not None else Statistics()
         report = on_progress or (lambda _: None)
-        measured = self._measured(windows, self._work, report, counts, strict=strict, journal=journal)
+        measured = self._row_pass.run(windows, self.batching, counts, report, strict=strict, journal=journal)
         with closing(measured):
             finished = (
                 (window for window, _ in measured)
-                if self._neighbours is None
-                else self._with_corpus(measured, self._neighbours, report, counts, journal)
+                if self._corpus_pass is None
+                else self._corpus_pass.run(measured, self.batching, counts, report, journal)
             )
             for window in finished:
                 if self.rule is not None:
@@ -362,10 +337,10 @@ class Scorer:
         """
         if self._closed:
             raise InstructMiningError("the scorer is closed: ask for embeddings inside its with block")
-        if "embedding" not in self._work.plan.needs:
+        if "embedding" not in self._row_pass.plan.needs:
             raise RuleError("no column of this scorer needs embeddings; open it with indicators=['knn_6']")
         windows = map(_chosen, windows_given(examples, self.batching.window_rows))
-        measured = self._measured(windows, self._work, lambda _: None, Statistics(), strict=True, journal=None)
+        measured = self._row_pass.run(windows, self.batching, Statistics(), lambda _: None, strict=True, journal=None)
         with closing(measured):
             for _, embedding in measured:
                 if embedding is not None:
@@ -382,138 +357,10 @@ class Scorer:
             examples: rows like those to come; the first window of them is used.
         """
         taken = next(windows_given(examples, self.batching.window_rows), InputWindow([]))
-        window = self._work.windows.build(taken)
+        window = self._row_pass.windows.build(taken)
         candidates = CANDIDATES[self.device.kind]
-        self.batching = calibrated(window, self._executor, self.batching, candidates=candidates)
+        self.batching = calibrated(window, self._row_pass.executor, self.batching, candidates=candidates)
         return self.batching
-
-    def _measured(
-        self,
-        source: Iterable[InputWindow],
-        work: _Work,
-        report: OnProgress,
-        counts: Statistics,
-        *,
-        strict: bool,
-        journal: Journal | None,
-    ) -> Generator[tuple[ScoredWindow, NDArray[np.float32] | None], None, None]:
-        """Windows with the columns of the row indicators, and their embeddings."""
-        with ExitStack() as stack:
-            windows = stack.enter_context(ahead(_tokenized(source, work, counts, strict=strict), name="tokens"))
-            if work.plan.streams:
-                every = measure(
-                    windows,
-                    self._executor,
-                    self.batching,
-                    statistics=counts,
-                    report=lambda: report(counts),
-                    journal=journal,
-                )
-                stack.enter_context(closing(every))
-            else:
-                every = (count(window, counts) for window in windows)
-            for measured in every:
-                with counts.timed("indicators"):
-                    window, embedding = row_columns(measured, work.plan.indicators)
-                if strict and window.rejects:
-                    raise refusal(window.rejects[0])
-                counts.rows_scored += window.rows
-                counts.rows_rejected += sum(reject.example is not None for reject in window.rejects)
-                report(counts)
-                yield window, embedding
-
-    def _with_corpus(
-        self,
-        windows: Iterator[tuple[ScoredWindow, NDArray[np.float32] | None]],
-        neighbours: NeighbourSearch,
-        report: OnProgress,
-        counts: Statistics,
-        journal: Journal | None,
-    ) -> Iterator[ScoredWindow]:
-        """All windows wait on disk until the corpus columns are known."""
-        marks = journal.marks if journal is not None else {}
-        with ExitStack() as stack:
-            others = self._embedded_others(stack, report, counts, journal)
-            folder = journal.folder if journal is not None else None
-            spool = stack.enter_context(Spool(folder, marks.get(SPOOLED, {}).get("spool")))
-
-            def commit(end: Position | None) -> None:
-                if journal is not None:
-                    mark = {"spool": spool.mark(), "end": asdict(end) if end else None, "statistics": counts.as_json()}
-                    journal.commit(SPOOLED, mark, spool.files)
-
-            end: Position | None = None
-            for window, embedding in windows:
-                if not spool.count:
-                    neighbours.settings.check_pool([of.row.fields if of.row else {} for of in window.examples])
-                with counts.timed("spool"):
-                    spool.append(window, embedding)
-                    end = window.end
-                    if journal is not None and journal.due:
-                        commit(end)
-            if end is not None:
-                commit(end)
-            kept = journal.folder / _NEIGHBOURS if journal is not None else None
-            embeddings = spool.embeddings()
-            examples = (example for _, window in spool.windows() for example in window.examples)
-            pools = pools_of(examples, neighbours.settings)
-            siblings = None
-            if spool.pairs:
-                siblings = siblings_of(example for _, window in spool.windows() for example in window.examples)
-            columns = neighbours.columns(
-                embeddings,
-                counts,
-                lambda: report(counts),
-                pools=pools,
-                siblings=siblings,
-                against=others,
-                kept=kept,
-            )
-            for begin, window in spool.windows(marks.get(WRITTEN, {}).get("windows", 0)):
-                of_window = {name: part(column, begin, begin + len(window)) for name, column in columns.items()}
-                window.columns.update(of_window)
-                yield window
-
-    def _embedded_others(
-        self, stack: ExitStack, report: OnProgress, counts: Statistics, journal: Journal | None
-    ) -> NDArray[np.float32] | None:
-        """The embeddings of the rows of another file that are the neighbours, on disk; None where there is none."""
-        settings = self._neighbours.settings if self._neighbours is not None else None
-        if self._others is None or settings is None or settings.against is None:
-            return None
-        mark = journal.marks.get(OTHERS) if journal is not None else None
-        folder = journal.folder if journal is not None else Path(stack.enter_context(TemporaryDirectory()))
-        rows, size = (mark["rows"], mark["size"]) if mark else (0, 0)
-        vectors = stack.enter_context(Vectors(folder / "others.f32", rows, size))
-        reader = read_examples(
-            settings.against,
-            options=settings.against_options or ReadOptions(),
-            fields=settings.against_fields,
-            on_reject=lambda _: None,
-        )
-        if mark is not None and mark["end"] is not None:
-            reader.begin_after(Position(**mark["end"]))
-
-        def commit(end: Position | None, *, done: bool) -> None:
-            said = {**vectors.mark(), "end": asdict(end) if end else None, "done": done, "rejected": reader.rejected}
-            if journal is not None:
-                journal.commit(OTHERS, said, [vectors.file])
-
-        if mark is None or not mark["done"]:
-            windows, ignored = reader.windows(self.batching.window_rows), Statistics()
-            measured = self._measured(
-                windows, self._others, lambda _: report(counts), ignored, strict=False, journal=journal
-            )
-            end: Position | None = None
-            for window, embedding in stack.enter_context(closing(measured)):
-                if embedding is not None:
-                    vectors.append(embedding)
-                end = window.end
-                if journal is not None and journal.due:
-                    commit(end, done=False)
-            commit(end, done=True)
-        counts.others = vectors.rows
-        return vectors.mapped()
 
 
 def _chosen(window: InputWindow) -> InputWindow:
@@ -521,16 +368,3 @@ def _chosen(window: InputWindow) -> InputWindow:
     return replace(
         window, items=[replace(item, rejected=None) if isinstance(item, Example) else item for item in window.items]
     )
-
-
-def _tokenized(source: Iterable[InputWindow], work: _Work, counts: Statistics, *, strict: bool) -> Iterator[Window]:
-    windows = iter(source)
-    while True:
-        with counts.timed("read"):
-            taken = next(windows, None)
-        if taken is None:
-            return
-        counts.rows_taken += len(taken.items)
-        with counts.timed("tokenize"):
-            window = work.windows.build(taken, strict=strict)
-        yield window

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from instructmining.bundle import Pieces, Strip, Template
+from instructmining.bundle.template import Joint, Part, Pieces, Segment, Special, Strip, Template
 from instructmining.errors import BundleError, RowError
-from instructmining.types import Example, Joint, Part, Run, Special
+from instructmining.types import Example
 
 _STRIP: dict[Strip, Callable[[str], str]] = {
     "none": str,
@@ -25,20 +25,20 @@ def conversation(example: Example, template: Template) -> list[Part]:
     Raises:
         RowError: the template has no place for one of the turns where it stands.
     """
-    runs = _RunBuilder()
+    segments = _SegmentBuilder()
     before = "start"
     last = len(example.turns) - 1
     for number, turn in enumerate(example.turns):
         is_assistant = turn.role == "assistant"
         after = "response" if is_assistant and number == last else turn.role
-        runs.join(_joint(template, before, after))
+        segments.join(_joint(template, before, after))
         text = turn.text
         if template.strip:
             text = _STRIP[_strip(template, after)](text)
-        runs.write(text, response=is_assistant)
+        segments.write(text, response=is_assistant)
         before = after
-    runs.join(_joint(template, before, "end"))
-    return runs.finish()
+    segments.join(_joint(template, before, "end"))
+    return segments.finish()
 
 
 def document(example: Example, template: Template, of: str = "document") -> list[Part]:
@@ -52,15 +52,15 @@ def document(example: Example, template: Template, of: str = "document") -> list
     Raises:
         BundleError: the template is not one for single texts.
     """
-    runs = _RunBuilder()
+    segments = _SegmentBuilder()
     try:
-        runs.join(_joint(template, "start", "document"))
+        segments.join(_joint(template, "start", "document"))
         texts = {"prompt": example.prompt_texts, "response": example.response_texts}
-        runs.write("\n".join(texts[of] if of in texts else [turn.text for turn in example.turns]))
-        runs.join(_joint(template, "document", "end"))
+        segments.write("\n".join(texts[of] if of in texts else [turn.text for turn in example.turns]))
+        segments.join(_joint(template, "document", "end"))
     except RowError as error:
         raise BundleError(f"{error}; export the bundle again with a template for single texts") from error
-    return runs.finish()
+    return segments.finish()
 
 
 def question(example: Example, template: Template, name: str) -> list[Part]:
@@ -83,13 +83,13 @@ def question(example: Example, template: Template, name: str) -> list[Part]:
         "response": turns[answer].text,
         "history": "\n".join(turn.text for turn in turns[:answer]) + "\n\n",
     }
-    runs = _RunBuilder()
+    segments = _SegmentBuilder()
     for kind, text in pieces:
         if kind in ("special", "bos"):
-            runs.join(Joint("", (Special(text),), "", kind == "bos"))
+            segments.join(Joint("", (Special(text),), "", kind == "bos"))
         else:
-            runs.write(contents[text] if kind == "content" else text)
-    return runs.finish()
+            segments.write(contents[text] if kind == "content" else text)
+    return segments.finish()
 
 
 def _joint(template: Template, before: str, after: str) -> Joint:
@@ -115,7 +115,7 @@ def _gap(template: Template, before: str, after: str) -> Pieces:
 
 
 def _jointed(pieces: Pieces, *, closing: bool) -> Joint:
-    """Pieces as head, parts and tail; behind the last content the tail is a closed run of its own."""
+    """Pieces as head, parts and tail; behind the last content the tail is a closed segment of its own."""
     head, text, begins = "", "", False
     parts: list[Part] = []
     for kind, piece in pieces:
@@ -125,13 +125,13 @@ def _jointed(pieces: Pieces, *, closing: bool) -> Joint:
         if not parts:
             head = text
         elif text:
-            parts.append(Run(text, begins=begins, closing=closing))
+            parts.append(Segment(text, begins=begins, closing=closing))
         parts.append(Special(piece))
         text, begins = "", kind == "bos"
     if not parts:
         return Joint(text, (), "", False)
     if closing and text:
-        return Joint(head, (*parts, Run(text, begins=begins, closing=True)), "", False)
+        return Joint(head, (*parts, Segment(text, begins=begins, closing=True)), "", False)
     return Joint(head, tuple(parts), text, begins)
 
 
@@ -142,8 +142,8 @@ def _strip(template: Template, role: str) -> Strip:
     return kind or "none"
 
 
-class _RunBuilder:
-    """Joins neighbouring texts into runs; special tokens part them."""
+class _SegmentBuilder:
+    """Joins neighbouring texts into segments; special tokens part them."""
 
     __slots__ = ("_begins", "_parts", "_spans", "_text")
 
@@ -173,5 +173,5 @@ class _RunBuilder:
 
     def _close(self) -> None:
         if self._text:
-            self._parts.append(Run(self._text, self._spans, self._begins))
+            self._parts.append(Segment(self._text, self._spans, self._begins))
         self._text, self._spans = "", ()

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from instructmining.bundle.template import Part, Segment, Special
 from instructmining.errors import BundleError, RowError
 from instructmining.tokenizing.pretokenize import Cutter, cutter, joins, last_cut, longest_part, parts, takes_parts
-from instructmining.types import Part, Run, Special, Tokens
+from instructmining.tokenizing.truncation import Tokens, truncated
 
-MIN_PROMPT_TOKENS = 256  # what a long response leaves of its prompt; from the original reward model's code
 _FAILS = "the tokenizer fails on a text"
 Known: TypeAlias = dict[str, bytes]  # text → its ids, the bytes of int32
 _BYTES = 4  # of an id while all ids of a text are held; what a graph gets is int64
@@ -119,7 +119,7 @@ class TextEncoder:
         text at it, or rest their attention on it.
 
         Args:
-            texts: specials and runs of text in order.
+            texts: specials and segments of text in order.
             max_tokens: the model's limit.
             known: remembers texts between calls, so that each is tokenized once.
 
@@ -127,48 +127,54 @@ class TextEncoder:
             BundleError: the tokenizer cannot tokenize them, or lacks a special token.
         """
         with _told(self._path, _FAILS):
-            encoded = iter(self._encoded([part for parts in texts for part in parts if isinstance(part, Run)], known))
+            encoded = iter(
+                self._encoded([part for parts in texts for part in parts if isinstance(part, Segment)], known)
+            )
         return [self._join(parts, encoded, max_tokens) for parts in texts]
 
-    def _encoded(self, runs: Sequence[Run], known: Known | None) -> list[_Encoded]:
-        """Of each run, as what begins a text or as what stands inside of one."""
+    def _encoded(self, segments: Sequence[Segment], known: Known | None) -> list[_Encoded]:
+        """Of each segment, as what begins a text or as what stands inside of one."""
         by_pieces: dict[_Pieces, Known] = {self._inner: {}, self._outer: {} if known is None else known}
-        chosen = [self._outer if run.begins else self._inner for run in runs]
-        cuts = [self._content_begins(run) for run in runs]
+        chosen = [self._outer if segment.begins else self._inner for segment in segments]
+        cuts = [self._content_begins(segment) for segment in segments]
         for pieces, of_pieces in by_pieces.items():
             taken = [
-                run.text[cut:]
-                for run, cut, own in zip(runs, cuts, chosen, strict=True)
+                segment.text[cut:]
+                for segment, cut, own in zip(segments, cuts, chosen, strict=True)
                 if cut is not None and own is pieces
             ]
             pieces.encode(taken, of_pieces)
         searched = {
             pieces: iter(
                 pieces.with_offsets(
-                    [run for run, cut, own in zip(runs, cuts, chosen, strict=True) if cut is None and own is pieces]
+                    [
+                        segment
+                        for segment, cut, own in zip(segments, cuts, chosen, strict=True)
+                        if cut is None and own is pieces
+                    ]
                 )
             )
             for pieces in by_pieces
         }
         encoded = []
-        for run, cut, pieces in zip(runs, cuts, chosen, strict=True):
+        for segment, cut, pieces in zip(segments, cuts, chosen, strict=True):
             if cut is None:
                 encoded.append(next(searched[pieces]))
                 continue
-            ids = by_pieces[pieces][run.text[cut:] if cut else run.text]
-            head = self._head(run.text[:cut]) if cut else b""
-            spans = ((len(head) // _BYTES, (len(head) + len(ids)) // _BYTES),) if run.responses else ()
+            ids = by_pieces[pieces][segment.text[cut:] if cut else segment.text]
+            head = self._head(segment.text[:cut]) if cut else b""
+            spans = ((len(head) // _BYTES, (len(head) + len(ids)) // _BYTES),) if segment.responses else ()
             encoded.append(_Encoded(head + ids if cut else ids, spans))
         return encoded
 
-    def _content_begins(self, run: Run) -> int | None:
-        """Where the template's words end in a run that is them and then one text; None where offsets are needed."""
-        if not run.responses:
+    def _content_begins(self, segment: Segment) -> int | None:
+        """Where the template's words end in a segment that is them and then one text; None where offsets are needed."""
+        if not segment.responses:
             return 0
-        (begin, end), *others = run.responses
-        if others or end != len(run.text) or self._cut is None:
+        (begin, end), *others = segment.responses
+        if others or end != len(segment.text) or self._cut is None:
             return None
-        return begin if begin == 0 or joins(run.text[:begin], run.text[begin:]) else None
+        return begin if begin == 0 or joins(segment.text[:begin], segment.text[begin:]) else None
 
     def _head(self, text: str) -> bytes:
         """Ids of what stands before a text that does not begin with whitespace: the template's words.
@@ -206,20 +212,15 @@ class TextEncoder:
                 size += 1
                 closing += 1
                 continue
-            run = next(encoded)
-            spans += [(size + first, size + last) for first, last in run.responses]
-            pieces.append(run.ids)
-            tokens = len(run.ids) // _BYTES
+            segment = next(encoded)
+            spans += [(size + first, size + last) for first, last in segment.responses]
+            pieces.append(segment.ids)
+            tokens = len(segment.ids) // _BYTES
             size += tokens
             closing = closing + tokens if part.closing else 0
         ids = np.frombuffer(b"".join(pieces), dtype=np.int32)
-        if size <= max_tokens:
-            return Tokens(ids.astype(np.int64), _positions(spans))
-        response = spans[-1] if spans else (0, size - closing)
-        kept = _kept(size, 1 if isinstance(parts[0], Special) else 0, response, closing, max_tokens)
-        scored = _is_in(kept, spans)
-        scored[:1] = False
-        return Tokens(ids[kept].astype(np.int64), np.flatnonzero(scored), truncated=True)
+        opening = 1 if isinstance(parts[0], Special) else 0
+        return truncated(ids, spans, opening=opening, closing=closing, max_tokens=max_tokens)
 
 
 @contextmanager
@@ -235,7 +236,7 @@ def _told(path: Path, what: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """The tokens of one run."""
+    """The tokens of one segment."""
 
     ids: bytes  # of int32
     responses: tuple[tuple[int, int], ...]  # their token ranges
@@ -292,33 +293,36 @@ class _Pieces:
             ids += of_part[part]
         return bytes(ids)
 
-    def with_offsets(self, runs: Sequence[Run]) -> list[_Encoded]:
+    def with_offsets(self, segments: Sequence[Segment]) -> list[_Encoded]:
         """Runs whose responses have to be looked for among their tokens."""
-        whole = [run.text for run in runs if not self._is_long(run)]
+        whole = [segment.text for segment in segments if not self._is_long(segment)]
         encodings = iter(self._tokenizer.encode_batch(whole, add_special_tokens=False) if whole else [])
-        return [self._long(run) if self._is_long(run) else _searched(run, next(encodings)) for run in runs]
+        return [
+            self._long(segment) if self._is_long(segment) else _searched(segment, next(encodings))
+            for segment in segments
+        ]
 
-    def _is_long(self, run: Run) -> bool:
-        return self.takes_parts and len(run.text) > _PART
+    def _is_long(self, segment: Segment) -> bool:
+        return self.takes_parts and len(segment.text) > _PART
 
-    def _long(self, run: Run) -> _Encoded:
-        """A long run, of which the tokenizer holds a part at a time."""
+    def _long(self, segment: Segment) -> _Encoded:
+        """A long segment, of which the tokenizer holds a part at a time."""
         ids, begins, ends = bytearray(), array("q"), array("q")
         at = 0
-        for part in parts(run.text, _PART // 2):
+        for part in parts(segment.text, _PART // 2):
             (encoding,) = self._tokenizer.encode_batch([part], add_special_tokens=False)
             ids += _as_bytes(encoding.ids)
             begins.extend(at + begin for begin, _ in encoding.offsets)
             ends.extend(at + end for _, end in encoding.offsets)
             at += len(part)
-        spans = [(bisect_right(ends, begin), bisect_left(begins, end)) for begin, end in run.responses]
+        spans = [(bisect_right(ends, begin), bisect_left(begins, end)) for begin, end in segment.responses]
         return _Encoded(bytes(ids), tuple((first, max(first, last)) for first, last in spans))
 
 
-def _searched(run: Run, encoding: Encoding) -> _Encoded:
+def _searched(segment: Segment, encoding: Encoding) -> _Encoded:
     offsets = encoding.offsets
     spans = []
-    for begin, end in run.responses:
+    for begin, end in segment.responses:
         first = bisect_right(offsets, begin, key=lambda offset: offset[1])
         last = bisect_left(offsets, end, key=lambda offset: offset[0])
         spans.append((first, max(first, last)))
@@ -327,40 +331,6 @@ def _searched(run: Run, encoding: Encoding) -> _Encoded:
 
 def _as_bytes(ids: list[int]) -> bytes:
     return array("i", ids).tobytes()
-
-
-def _positions(spans: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """The positions in the ranges, in order, but for the first of a text."""
-    ranges = [np.arange(max(first, 1), last) for first, last in spans]
-    return ranges[0] if len(ranges) == 1 else np.concatenate([np.empty(0, dtype=np.int64), *ranges])
-
-
-def _is_in(positions: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-    """Whether each position is in one of the ranges, which are in order."""
-    if not spans:
-        return np.zeros(len(positions), dtype=bool)
-    ranges = np.array(spans, dtype=np.int64)
-    last = np.maximum.accumulate(ranges[:, 1])
-    span = np.searchsorted(ranges[:, 0], positions, side="right") - 1
-    inside: NDArray[np.bool_] = (span >= 0) & (positions < last[span])
-    return inside
-
-
-def alone(ids: NDArray[np.int32], *, max_tokens: int, bos: int | None = None) -> Tokens:
-    """A text by itself, each token from its second on scored; cut on the right at ``max_tokens``.
-
-    Args:
-        ids: int32 (width,), the text's own tokens.
-        max_tokens: the limit, ``bos`` included.
-        bos: the token that the model wants in front of every text; the text's first token is not scored behind it
-            either, so that all models leave out the same.
-    """
-    own = 0 if bos is None else 1
-    kept = ids[: max_tokens - own]
-    truncated = len(kept) < len(ids)
-    if bos is not None:
-        kept = np.concatenate([np.array([bos], dtype=np.int64), kept])
-    return Tokens(kept.astype(np.int64), np.arange(own + 1, len(kept), dtype=np.int64), truncated)
 
 
 def _prepared(tokenizer: Tokenizer) -> Tokenizer:
@@ -374,9 +344,9 @@ def _prepared(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _inside_a_text(content: bytes) -> bytes | None:
-    """The tokenizer for runs that do not begin a text, as JSON; None where it is the same one.
+    """The tokenizer for segments that do not begin a text, as JSON; None where it is the same one.
 
-    SentencePiece's scheme "first" marks a word's start at offset 0 alone; a run behind a special token has none, but
+    SentencePiece's scheme "first" marks a word's start at offset 0 alone; a segment after a special token has none, but
     would stand at offset 0 when it is tokenized by itself.
     """
     if b'"prepend_scheme"' not in content:  # large vocabularies take long to parse
@@ -391,19 +361,3 @@ def _inside_a_text(content: bytes) -> bytes | None:
     for step in marks:
         step["prepend_scheme"] = "never"
     return orjson.dumps(tokenizer) if marks else None
-
-
-def _kept(size: int, opening: int, response: tuple[int, int], closing: int, max_tokens: int) -> NDArray[np.int64]:
-    """Positions that stay of a text of ``size`` tokens, given where its last response lies, in order.
-
-    What stands between that response and the closing tokens gives way first: it tells nothing of the response.
-    """
-    begin, end = response
-    last = np.arange(size - closing, size)
-    room = max_tokens - closing
-    if end <= room:
-        return np.concatenate([np.arange(room), last])
-    room -= opening
-    begin = max(begin, opening)
-    prompt = min(begin - opening, max(min(MIN_PROMPT_TOKENS, room - room // 4), room - (end - begin)))
-    return np.concatenate([np.arange(opening), np.arange(begin - prompt, begin + room - prompt), last])

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from instructmining.bundle.template import Part
 from instructmining.errors import RowError
 from instructmining.indicators.plan import Plan, Stream
 from instructmining.tokenizing import templates as prompts
-from instructmining.tokenizing.tokenizer import Known, TextEncoder, alone
-from instructmining.types import Example, InputWindow, Part, Position, Reject, Tokens
+from instructmining.tokenizing.tokenizer import Known, TextEncoder
+from instructmining.tokenizing.truncation import Tokens, alone
+from instructmining.types import Example, InputWindow, Position, Reject
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, BinaryIO, Protocol, Self, TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from instructmining.errors import OutputError, ResumeError
-from instructmining.types import Batch
 from instructmining.writing.atomic import write_whole
 from instructmining.writing.statistics import Work
 
@@ -39,6 +38,22 @@ _SYNC_S = 5.0  # between two waits for the disk to have the batches
 Job = TypeVar("Job")
 
 
+class Texts(Protocol):
+    """What is read of a batch."""
+
+    @property
+    def members(self) -> NDArray[np.int64]:
+        """(rows,) one number for each text."""
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """(rows, width) token ids, 0 where padded."""
+
+    @property
+    def scored(self) -> NDArray[np.int64]:
+        """(n, 2) row and position of each token whose likelihood is computed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outputs:
     """What a batch gave, as it was kept."""
@@ -48,7 +63,7 @@ class Outputs:
     seconds: float  # that a device was busy with it
     arrays: Mapping[str, NDArray[np.float32]]
 
-    def check(self, batch: Batch) -> None:
+    def check(self, batch: Texts) -> None:
         """Prove that they are of this batch.
 
         Raises:
@@ -103,7 +118,7 @@ class BatchLog:
         while self._known and (job := next(jobs, None)) is not None:
             yield job, self._known.popleft()
 
-    def add(self, batch: Batch, outputs: Mapping[str, NDArray[np.float32]], seconds: float = 0.0) -> None:
+    def add(self, batch: Texts, outputs: Mapping[str, NDArray[np.float32]], seconds: float = 0.0) -> None:
         """Keep what a batch gave, and the seconds that a device was busy with it.
 
         Raises:
@@ -293,7 +308,7 @@ def close_quietly(file: BinaryIO) -> None:
         return
 
 
-def _crc(batch: Batch) -> int:
+def _crc(batch: Texts) -> int:
     """Tells a batch from others: its tokens, and which of them are scored."""
     return zlib.crc32(batch.scored.tobytes(), zlib.crc32(batch.ids.tobytes(), batch.ids.shape[1]))
 

@@ -17,7 +17,7 @@ from instructmining.inference.batching import batches
 from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.references import Agreement, References
 from instructmining.inference.sessions import GraphSession
-from instructmining.types import Tokens
+from instructmining.tokenizing.truncation import Tokens
 from instructmining_cli.machine import diagnosis
 from instructmining_cli.machine.diagnosis import RoleCheck, check_bundle, describe_machine
 

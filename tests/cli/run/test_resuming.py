@@ -22,10 +22,9 @@ from cut_runs import CUT, Command, cut_until, outputs, small_batching, write_row
 from numpy.typing import NDArray
 
 from instructmining.errors import DeviceError
-from instructmining.inference.batching import Batching
+from instructmining.inference.batching import Batch, Batching
 from instructmining.inference.sessions import GraphSession
 from instructmining.scorer import scorer
-from instructmining.types import Batch
 from instructmining.writing.run_writer import RunWriter
 from instructmining_cli.run import resuming
 

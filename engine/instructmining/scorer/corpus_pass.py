@@ -1,0 +1,131 @@
+"""The corpus pass: rows wait on disk until the neighbours of all are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.indicators.columns import part
+from instructmining.inference.batching import Batching
+from instructmining.knn.search import NeighbourSearch, pools_of, siblings_of
+from instructmining.reading.examples import read_examples
+from instructmining.reading.options import ReadOptions
+from instructmining.scorer.row_pass import OnProgress, RowPass
+from instructmining.types import Position, ScoredWindow
+from instructmining.writing.journal import OTHERS, SPOOLED, WRITTEN, Journal
+from instructmining.writing.spool import Spool, Vectors
+from instructmining.writing.statistics import Statistics
+
+_NEIGHBOURS = "neighbours"
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusPass:
+    """The columns that depend on all rows of the run, or on those of another file."""
+
+    neighbours: NeighbourSearch
+    others: RowPass | None  # embeds the rows of the other file
+
+    def run(
+        self,
+        windows: Iterator[tuple[ScoredWindow, NDArray[np.float32] | None]],
+        batching: Batching,
+        counts: Statistics,
+        report: OnProgress,
+        journal: Journal | None,
+    ) -> Iterator[ScoredWindow]:
+        """All windows wait on disk until the corpus columns are known."""
+        marks = journal.marks if journal is not None else {}
+        with ExitStack() as stack:
+            others = self._embedded_others(stack, batching, counts, report, journal)
+            folder = journal.folder if journal is not None else None
+            spool = stack.enter_context(Spool(folder, marks.get(SPOOLED, {}).get("spool")))
+
+            def commit(end: Position | None) -> None:
+                if journal is not None:
+                    mark = {"spool": spool.mark(), "end": asdict(end) if end else None, "statistics": counts.as_json()}
+                    journal.commit(SPOOLED, mark, spool.files)
+
+            end: Position | None = None
+            for window, embedding in windows:
+                if not spool.count:
+                    self.neighbours.settings.check_pool([of.row.fields if of.row else {} for of in window.examples])
+                with counts.timed("spool"):
+                    spool.append(window, embedding)
+                    end = window.end
+                    if journal is not None and journal.due:
+                        commit(end)
+            if end is not None:
+                commit(end)
+            kept = journal.folder / _NEIGHBOURS if journal is not None else None
+            embeddings = spool.embeddings()
+            examples = (example for _, window in spool.windows() for example in window.examples)
+            pools = pools_of(examples, self.neighbours.settings)
+            siblings = None
+            if spool.pairs:
+                siblings = siblings_of(example for _, window in spool.windows() for example in window.examples)
+            columns = self.neighbours.columns(
+                embeddings,
+                counts,
+                lambda: report(counts),
+                pools=pools,
+                siblings=siblings,
+                against=others,
+                kept=kept,
+            )
+            for begin, window in spool.windows(marks.get(WRITTEN, {}).get("windows", 0)):
+                of_window = {name: part(column, begin, begin + len(window)) for name, column in columns.items()}
+                window.columns.update(of_window)
+                yield window
+
+    def _embedded_others(
+        self,
+        stack: ExitStack,
+        batching: Batching,
+        counts: Statistics,
+        report: OnProgress,
+        journal: Journal | None,
+    ) -> NDArray[np.float32] | None:
+        """The embeddings of the rows of another file that are the neighbours, on disk; None where there is none."""
+        settings = self.neighbours.settings
+        if self.others is None or settings.against is None:
+            return None
+        mark = journal.marks.get(OTHERS) if journal is not None else None
+        folder = journal.folder if journal is not None else Path(stack.enter_context(TemporaryDirectory()))
+        rows, size = (mark["rows"], mark["size"]) if mark else (0, 0)
+        vectors = stack.enter_context(Vectors(folder / "others.f32", rows, size))
+        reader = read_examples(
+            settings.against,
+            options=settings.against_options or ReadOptions(),
+            fields=settings.against_fields,
+            on_reject=lambda _: None,
+        )
+        if mark is not None and mark["end"] is not None:
+            reader.begin_after(Position(**mark["end"]))
+
+        def commit(end: Position | None, *, done: bool) -> None:
+            said = {**vectors.mark(), "end": asdict(end) if end else None, "done": done, "rejected": reader.rejected}
+            if journal is not None:
+                journal.commit(OTHERS, said, [vectors.file])
+
+        if mark is None or not mark["done"]:
+            windows = reader.windows(batching.window_rows)
+            measured = self.others.run(
+                windows, batching, Statistics(), lambda _: report(counts), strict=False, journal=journal
+            )
+            end: Position | None = None
+            for window, embedding in stack.enter_context(closing(measured)):
+                if embedding is not None:
+                    vectors.append(embedding)
+                end = window.end
+                if journal is not None and journal.due:
+                    commit(end, done=False)
+            commit(end, done=True)
+        counts.others = vectors.rows
+        return vectors.mapped()
