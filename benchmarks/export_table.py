@@ -36,7 +36,8 @@ from instructmining.tokenizing.truncation import Tokens
 from instructmining_export import families, originals
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
-from instructmining_export.graphs.tape import CONTRIB, GraphTape, Precision, Weights, save
+from instructmining_export.graphs.tape import CONTRIB, GraphTape, Precision, Weights
+from instructmining_export.graphs.tensors import save
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 BUDGET_TOKENS = 512

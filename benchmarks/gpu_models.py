@@ -20,7 +20,8 @@ from instructmining_export import families, originals
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
 from instructmining_export.graphs.causal import LinearHead
-from instructmining_export.graphs.tape import GraphTape, Precision, Weights, save
+from instructmining_export.graphs.tape import GraphTape, Precision, Weights
+from instructmining_export.graphs.tensors import save
 
 Output: TypeAlias = Literal["nll", "reward", "embedding", "yes"]
 # Values of one batch on the host: (n,) NLLs in the order of its scored positions, (rows, size), or (rows,).

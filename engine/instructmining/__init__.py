@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
     from instructmining.errors import InstructMiningError
-    from instructmining.knn.search import Neighbourhood
+    from instructmining.knn.options import Neighbourhood
     from instructmining.reading.examples import read_examples
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions

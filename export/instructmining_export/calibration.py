@@ -17,7 +17,8 @@ from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.sessions import GraphSession
 from instructmining.tokenizing.truncation import Tokens
 from instructmining_export.graphs.quantization import LEVELS, quantize_columns
-from instructmining_export.graphs.tape import GraphTape, save
+from instructmining_export.graphs.tape import GraphTape
+from instructmining_export.graphs.tensors import save
 
 _TEXTS = 100
 _ROWS_OF_A_BATCH = 192  # kept of each input

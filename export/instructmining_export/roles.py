@@ -25,7 +25,8 @@ from instructmining_export.calibration import Calibration, calibrate
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
 from instructmining_export.graphs.causal import LinearHead
-from instructmining_export.graphs.tape import GraphTape, Precision, Weights, save
+from instructmining_export.graphs.tape import GraphTape, Precision, Weights
+from instructmining_export.graphs.tensors import save
 from instructmining_export.parity import ParityError, check, parity_examples
 from instructmining_export.sentences import SentenceModel
 from instructmining_export.tokenizing import load_tokenizer, save_tokenizer

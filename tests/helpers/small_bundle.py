@@ -14,7 +14,8 @@ from instructmining_export.bundles import BundleWriter, RoleEntry
 from instructmining_export.graphs import bidirectional, causal
 from instructmining_export.graphs.decoder import GatedDecoder
 from instructmining_export.graphs.encoder import PostNormEncoder
-from instructmining_export.graphs.tape import Weights, save
+from instructmining_export.graphs.tape import Weights
+from instructmining_export.graphs.tensors import save
 
 CORPUS = [
     "user\nName a colour.",

@@ -17,7 +17,8 @@ from instructmining.errors import DeviceError, InstructMiningError, RuleError
 from instructmining.indicators import CorpusIndicator
 from instructmining.inference.devices import Device
 from instructmining.knn import search as corpus_module
-from instructmining.knn.search import Neighbourhood, NeighbourSearch, Pools, pools_of, siblings_of
+from instructmining.knn.options import Neighbourhood
+from instructmining.knn.search import NeighbourSearch, Pools, pools_of, siblings_of
 from instructmining.types import Example, SourceRow, Turn
 
 KNN_1 = CorpusIndicator("knn_1", ("embedding",), k=1)

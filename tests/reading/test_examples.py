@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from instructmining.errors import InputError, RowError
 from instructmining.reading import examples as examples_module
-from instructmining.reading.examples import DETECTION_ROWS, ExampleReader, read_examples
+from instructmining.reading.example_reader import DETECTION_ROWS, ExampleReader
+from instructmining.reading.examples import read_examples
 from instructmining.reading.options import ReadOptions
 from instructmining.types import COLUMNS, InputWindow, Position, Reject
 

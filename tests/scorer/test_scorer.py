@@ -22,7 +22,7 @@ from instructmining.errors import BundleError, DeviceError, InstructMiningError,
 from instructmining.inference.batching import Batch, Batching
 from instructmining.inference.devices import cpu_threads
 from instructmining.inference.sessions import Acceleration, GraphSession
-from instructmining.knn.search import Neighbourhood
+from instructmining.knn.options import Neighbourhood
 from instructmining.types import SourceRow
 
 ROW_COLUMNS = ["input_length", "output_length", "reward", "perplexity", "mtld", "ifd"]

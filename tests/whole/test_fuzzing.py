@@ -23,7 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from instructmining.errors import InputError
-from instructmining.reading.examples import ExampleReader, read_examples
+from instructmining.reading.example_reader import ExampleReader
+from instructmining.reading.examples import read_examples
 from instructmining.reading.options import ReadOptions
 from instructmining.types import Example, InputWindow, Position
 

@@ -78,7 +78,8 @@ def bench(
     rejected.
     """
     from instructmining.reading.compression import is_pipe
-    from instructmining.reading.examples import ExampleReader, read_examples
+    from instructmining.reading.example_reader import ExampleReader
+    from instructmining.reading.examples import read_examples
     from instructmining.scorer.scorer import Scorer
     from instructmining.writing.atomic import Placement
     from instructmining_cli.machine.throughput import measure_throughput

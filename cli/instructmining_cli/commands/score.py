@@ -31,8 +31,8 @@ _Text: TypeAlias = Literal["document", "prompt", "response"]
 _Neighbours: TypeAlias = tuple[_Search, _Metric, _Text, str | None, str | None]  # with the pool and the other file
 
 if TYPE_CHECKING:
-    from instructmining.knn.search import Neighbourhood
-    from instructmining.reading.examples import ExampleReader
+    from instructmining.knn.options import Neighbourhood
+    from instructmining.reading.example_reader import ExampleReader
     from instructmining.reading.file_states import State
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
@@ -134,7 +134,7 @@ def score(
     A run that is cut goes on with --resume; its OUT is then the same to the byte.
     """
     from instructmining.bundle import Bundle
-    from instructmining.knn.search import Neighbourhood
+    from instructmining.knn.options import Neighbourhood
     from instructmining.reading.examples import input_digest, read_examples
     from instructmining.reading.file_states import state_of
     from instructmining.scorer.scorer import Scorer
@@ -298,7 +298,7 @@ def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions,
         RuleError: no row has the field.
     """
     from instructmining.errors import RuleError
-    from instructmining.knn.search import Neighbourhood
+    from instructmining.knn.options import Neighbourhood
     from instructmining.reading.compression import is_pipe
     from instructmining.reading.examples import first_fields, read_examples
 

@@ -13,7 +13,7 @@ import numpy as np
 from instructmining.bundle import PRECISIONS, Bundle, PrecisionName, Role
 from instructmining.errors import InputError
 from instructmining.inference.devices import Device
-from instructmining.reading.examples import ExampleReader
+from instructmining.reading.example_reader import ExampleReader
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import Example
 from instructmining.writing.statistics import Statistics

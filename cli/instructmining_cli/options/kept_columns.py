@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 import orjson
 
 from instructmining.errors import RuleError
-from instructmining.knn.search import Neighbourhood
-from instructmining.reading.examples import ExampleReader
+from instructmining.knn.options import Neighbourhood
+from instructmining.reading.example_reader import ExampleReader
 from instructmining.reading.small_files import read_small
 from instructmining.rules import PRESETS
 from instructmining.scorer.scorer import Scorer

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from instructmining.bundle import Bundle
 from instructmining.indicators.plan import Plan, indicator_names, plan
-from instructmining.reading.examples import ExampleReader, read_examples
+from instructmining.reading.example_reader import ExampleReader
+from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FieldOptions, FormatName
 from instructmining.reading.options import ReadOptions
 from instructmining.rules import Rule

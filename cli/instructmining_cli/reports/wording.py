@@ -15,3 +15,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     hours, rest = divmod(whole, 3600)
     return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60} min {rest % 60:02d} s"
+
+
+def size_of(count: int) -> str:
+    """Bytes in the unit that fits."""
+    for power, unit, digits in ((30, "GiB", 1), (20, "MiB", 0), (10, "KiB", 0)):
+        if count >= 1 << power:
+            return f"{count / (1 << power):,.{digits}f} {unit}"
+    return f"{count} bytes"

@@ -9,7 +9,8 @@ from typing import Any
 from instructmining import __version__
 from instructmining.errors import InputError, ResumeError
 from instructmining.inference.batching import Batching
-from instructmining.reading.examples import ExampleReader, input_digest
+from instructmining.reading.example_reader import ExampleReader
+from instructmining.reading.examples import input_digest
 from instructmining.reading.file_states import State, state_of
 from instructmining.reading.values import all_utf8
 from instructmining.scorer.scorer import Scorer

@@ -20,8 +20,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from instructmining import __version__
 from instructmining.errors import InstructMiningError
 from instructmining.errors.names import few, short
-from instructmining.knn.search import Neighbourhood
-from instructmining.reading.examples import ExampleReader
+from instructmining.knn.options import Neighbourhood
+from instructmining.reading.example_reader import ExampleReader
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import all_utf8
 from instructmining.scored.few_tokens import rows_on_few_tokens, said_of_few_tokens
@@ -29,7 +29,7 @@ from instructmining.scorer.scorer import Scorer
 from instructmining.types import PAIR_COLUMNS, PREDICTION, Position, ScoredRow, ScoredWindow
 from instructmining.writing.statistics import Statistics, Work
 from instructmining_cli.process.terminal import visible
-from instructmining_cli.reports.wording import duration, rows_of
+from instructmining_cli.reports.wording import duration, rows_of, size_of
 from instructmining_cli.run.space import room_left, room_needed
 from instructmining_cli.run.speeds import keep_speed
 
@@ -163,11 +163,11 @@ class Run:
         left = room_left(self.out)
         if needed > left:
             self.say(
-                f"caution: the run will need about {_size(needed)} beside {self.out}, where {_size(left)} are free; "
+                f"caution: the run will need about {size_of(needed)} beside {self.out}, where {size_of(left)} are free; "
                 "where the disk is full it stops, and --resume goes on"
             )
         elif needed >= max(_WORTH_A_WORD_BYTES, _WORTH_A_WORD_SHARE * left):
-            self.say(f"the run will need about {_size(needed)} beside {self.out}; {_size(left)} are free")
+            self.say(f"the run will need about {size_of(needed)} beside {self.out}; {size_of(left)} are free")
 
     @contextmanager
     def display(self) -> Iterator[None]:
@@ -395,10 +395,3 @@ def _rows_on_few_tokens(rows: Sequence[ScoredRow]) -> dict[str, int]:
         for name in names
     }
     return rows_on_few_tokens(values)
-
-
-def _size(count: int) -> str:
-    for power, unit, digits in ((30, "GiB", 1), (20, "MiB", 0), (10, "KiB", 0)):
-        if count >= 1 << power:
-            return f"{count / (1 << power):,.{digits}f} {unit}"
-    return f"{count} bytes"

@@ -11,35 +11,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from types import NoneType
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from instructmining.errors import RuleError
-from instructmining.errors.arguments import check_type
-from instructmining.errors.names import no_such, short
+from instructmining.errors.names import short
 from instructmining.indicators import CorpusIndicator
-from instructmining.indicators.plan import DocumentText
 from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.sessions import ProductSession, TopKSession
 from instructmining.knn.exact import estimate_seconds, neighbour_distances
 from instructmining.knn.hnsw import approximate_distances, load_library
+from instructmining.knn.options import Neighbourhood
 from instructmining.knn.pools import pool_distances
 from instructmining.knn.tiles import Checkpoint, Products
-from instructmining.reading.formats import FieldOptions
-from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import dumps
 from instructmining.types import Approximation, Column, Example
 from instructmining.writing.atomic import write_whole
 from instructmining.writing.statistics import Statistics
 
-Search: TypeAlias = Literal["exact", "approx"]
-Metric: TypeAlias = Literal["euclidean", "cosine"]
 _WORTH_A_WORD = 20_000  # rows; fewer are searched in seconds
 _KEEP_S = 20.0  # between two times that distances found so far are kept
 _REPORT_S = 0.1  # at least, between two reports
@@ -48,50 +39,6 @@ _SMALL = 64  # rows at most of a pool that is searched together with others of i
 _TOGETHER = 4096  # rows at most in such pools that are searched at a time
 _IN_MEMORY = 1 << 26  # bytes at most of a pool's embeddings that are gathered in memory, not on disk
 _ROUNDING = 1e-12  # relative, of a distance that is computed in float64
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbourhood:
-    """Which neighbours a row has, and how far they are."""
-
-    search: Search = "exact"  # "approx": by an index whose recall is measured; not the same in each run
-    metric: Metric = "euclidean"  # between unit vectors; "cosine": 1 − cosine, which is half its square
-    text: DocumentText = "document"  # what of each row is embedded: all of it, its "prompt", its "response"
-    pool: str | None = None  # a field of the rows: neighbours are those that are equal in it; None: all rows of the run
-    against: str | None = None  # a file or folder of rows that are the neighbours in place of those of the run
-    against_options: ReadOptions | None = None  # how these are read
-    against_fields: FieldOptions | None = None  # likewise their fields
-
-    def __post_init__(self) -> None:
-        """Check that the parts go together.
-
-        Raises:
-            RuleError: they do not, or a word is not known.
-        """
-        check_type("knn: pool", self.pool, (str, NoneType), wanted="a field's name", error=RuleError)
-        check_type("knn: against", self.against, (str, Path, NoneType), wanted="the path of a file", error=RuleError)
-        for value, words in ((self.search, Search), (self.metric, Metric), (self.text, DocumentText)):
-            if value not in get_args(words):
-                raise RuleError(f"knn: {value!r} is not known; wanted {', '.join(get_args(words))}")
-        if self.pool is not None and self.against is not None:
-            raise RuleError("knn: neighbours come from a pool of the run's rows or from another file; give one of them")
-        if self.search == "approx" and (self.pool is not None or self.against is not None):
-            raise RuleError("knn: an approximate search is one of all rows of the run; search pools and files exactly")
-
-    def check_pool(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Prove, before all rows are scored, that there is something to find a pool by.
-
-        Args:
-            rows: the fields of the first rows of the run; none of an example that came from no row.
-
-        Raises:
-            RuleError: none of them has the field.
-        """
-        if self.pool is None or not rows or any(self.pool in fields for fields in rows):
-            return
-        first = f"the first {len(rows)} rows" if len(rows) > 1 else "the first row"
-        missing = no_such("field", self.pool, chain.from_iterable(rows))
-        raise RuleError(f"pool (--pool), in {first}: {missing}")
 
 
 @dataclass(frozen=True, slots=True)

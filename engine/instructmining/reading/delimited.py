@@ -12,8 +12,9 @@ import orjson
 
 from instructmining.errors import InputError
 from instructmining.errors.names import short
-from instructmining.reading.compression import DAMAGE, FileRows
+from instructmining.reading.compression import DAMAGE
 from instructmining.reading.encodings import Encoding, encoding_of
+from instructmining.reading.file_rows import FileRows
 from instructmining.reading.options import ReadOptions
 from instructmining.types import Reject, RowOrReject, SourceRow
 

@@ -11,7 +11,8 @@ from typing import TypeAlias, cast
 from instructmining.errors import InputError
 from instructmining.errors.arguments import shown
 from instructmining.reading.arrow import Table, is_table
-from instructmining.reading.examples import ExampleReader, read_examples, windows_of
+from instructmining.reading.example_reader import ExampleReader
+from instructmining.reading.examples import read_examples, windows_of
 from instructmining.reading.objects import Object
 from instructmining.types import Example, InputWindow
 

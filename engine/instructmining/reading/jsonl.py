@@ -13,9 +13,10 @@ from pathlib import Path
 import orjson
 
 from instructmining.errors import InputError
-from instructmining.reading.compression import BOM, DAMAGE, FileRows
+from instructmining.reading.compression import BOM, DAMAGE
 from instructmining.reading.conversations import kind_of
 from instructmining.reading.encodings import wide_by_head
+from instructmining.reading.file_rows import FileRows
 from instructmining.reading.json_array import KEPT, JsonValues, document_of
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import loads

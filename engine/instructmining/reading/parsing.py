@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Literal
 
 from instructmining.errors import InputError, RowError
 from instructmining.reading.conversations import (
     SPEAKERS,
     TurnKeys,
-    Unread,
     history,
     holds_text,
     is_turn,
@@ -24,6 +22,7 @@ from instructmining.reading.conversations import (
     turn_list,
 )
 from instructmining.reading.formats import SHAPES, FieldOptions, FieldRole, FormatName, Shape, value_at
+from instructmining.reading.parsed import Assignment, Parsed
 from instructmining.types import SIDES, Example, SourceRow, Turn
 
 _MOST_MESSAGES = 100_000  # remembered, where nothing says which tree a message is of
@@ -62,7 +61,7 @@ class RowParser:
         self.templated: Counter[str] = Counter()
         self._taken: Counter[tuple[FieldRole, str]] = Counter()
         self._paths = [name for names in shape.fields.values() for name in names if "." in name]
-        self._assignments: dict[tuple[str, ...], _Assignment] = {}  # by the names of a row's fields
+        self._assignments: dict[tuple[str, ...], Assignment] = {}  # by the names of a row's fields
         self._options = options or FieldOptions()
         self._threads = _Threads() if "message" in shape.needs else None
 
@@ -130,7 +129,7 @@ class RowParser:
             raise InputError(f"{source}: what is not read: {name}; --ignore '{name}' leaves it out")
         self.unread[name] = 1
 
-    def _parsed(self, row: SourceRow) -> _Parsed:
+    def _parsed(self, row: SourceRow) -> Parsed:
         fields, ignored = row.fields, self._options.ignore
         if self._paths:
             inner = {path: value_at(fields, path) for path in self._paths if path not in fields}
@@ -141,12 +140,12 @@ class RowParser:
             taken = self.shape.assigned(fields, ignored)
             others = tuple(name for name in names if name not in taken.values())
             is_kept = self.shape.is_plain(names, ignored) and len(self._assignments) < _MOST_ASSIGNMENTS
-            known = _Assignment(taken, others, is_kept)
+            known = Assignment(taken, others, is_kept)
             if is_kept:
                 self._assignments[names] = known
-        return _Parsed(self.shape, fields, known.taken, known)
+        return Parsed(self.shape, fields, known.taken, known)
 
-    def _count_unread(self, parsed: _Parsed, example: Example, row: SourceRow) -> None:
+    def _count_unread(self, parsed: Parsed, example: Example, row: SourceRow) -> None:
         unread, fields = parsed.unread, parsed.fields
         for name in parsed.assignment.others:
             unread.look(name, fields[name])
@@ -182,64 +181,7 @@ def _is_said(value: object, said: Collection[str], keys: TurnKeys) -> bool:
     return bool(value)
 
 
-@dataclass(slots=True)
-class _Assignment:
-    """Which of a row's fields takes which role, where their names alone decide it."""
-
-    taken: Mapping[FieldRole, str]
-    others: tuple[str, ...]  # fields that take none
-    is_kept: bool  # for all rows of the same fields
-    rows: int = 0  # good ones that have these fields
-
-
-@dataclass(slots=True)
-class _Parsed:
-    """The fields of a row, and which of them takes which role."""
-
-    shape: Shape
-    fields: Mapping[str, object]
-    taken: Mapping[FieldRole, str]
-    assignment: _Assignment
-    unread: Unread = field(default_factory=Unread)  # what holds text and is not read, so far
-
-    def has(self, role: FieldRole) -> bool:
-        """Whether a role is taken by more than null, or must be taken."""
-        return role in self.shape.needs or (role in self.taken and self.fields[self.taken[role]] is not None)
-
-    def value(self, role: FieldRole) -> tuple[str, object]:
-        """The field that takes a role, and what it holds.
-
-        Raises:
-            RowError: none does.
-        """
-        if role in self.taken:
-            return self.taken[role], self.fields[self.taken[role]]
-        names = self.shape.fields[role]
-        if len(names) == 1:
-            raise RowError(f"field '{names[0]}' is missing")
-        raise RowError(f"no field for a {role} (format {self.shape.name})")
-
-    def text(self, role: FieldRole) -> str:
-        """The text that takes a role that must be taken.
-
-        Raises:
-            RowError: none does, or it is no text.
-        """
-        name, value = self.value(role)
-        if not isinstance(value, str):
-            raise RowError(f"field '{name}' is {kind_of(value)}, wanted text")
-        return value
-
-    def text_or_none(self, role: FieldRole) -> str | None:
-        """The text that takes a role that may be free; None where it is free or holds null.
-
-        Raises:
-            RowError: it is no text.
-        """
-        return self.text(role) if role in self.taken and self.fields[self.taken[role]] is not None else None
-
-
-def _before(parsed: _Parsed) -> list[Turn]:
+def _before(parsed: Parsed) -> list[Turn]:
     """All turns before the response; where a list of turns holds the response too, all turns."""
     keys, unread = parsed.shape.keys, parsed.unread
     turns: list[Turn] = []
@@ -259,7 +201,7 @@ def _before(parsed: _Parsed) -> list[Turn]:
     return [system, *turns] if system.text and turns[:1] != [system] else turns
 
 
-def _prompt(parsed: _Parsed) -> list[Turn]:
+def _prompt(parsed: Parsed) -> list[Turn]:
     """The prompt's turns, the context on a line of its own below the last of them."""
     name, value = parsed.value("prompt")
     context = parsed.text_or_none("context")
@@ -276,7 +218,7 @@ def _prompt(parsed: _Parsed) -> list[Turn]:
     return [*turns, Turn("user", context)]
 
 
-def _conversation(parsed: _Parsed) -> tuple[Turn, ...]:
+def _conversation(parsed: Parsed) -> tuple[Turn, ...]:
     """All turns; the response stands in a field of its own or among them."""
     before = _before(parsed)
     if not parsed.has("response"):
@@ -307,7 +249,7 @@ def _joined(before: Sequence[Turn], turns: Sequence[Turn], name: str) -> tuple[T
     return (*apart, *turns)
 
 
-def _turns(name: str, value: object, role: Literal["user", "assistant"], parsed: _Parsed) -> list[Turn]:
+def _turns(name: str, value: object, role: Literal["user", "assistant"], parsed: Parsed) -> list[Turn]:
     """A text as one turn of that role, an object as a turn, a list of objects as turns."""
     keys, unread = parsed.shape.keys, parsed.unread
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
@@ -319,14 +261,14 @@ def _turns(name: str, value: object, role: Literal["user", "assistant"], parsed:
     return [Turn(role, value)]
 
 
-def _pair(parsed: _Parsed, row: SourceRow) -> Example:
+def _pair(parsed: Parsed, row: SourceRow) -> Example:
     """A pair of responses to one prompt, which stands in fields of its own or at the beginning of both."""
     before = _before(parsed)
     chosen, rejected = (_side(parsed, role, before) for role in ("chosen", "rejected"))
     return Example(chosen, row, rejected=rejected)
 
 
-def _side(parsed: _Parsed, role: Literal["chosen", "rejected"], before: Sequence[Turn]) -> tuple[Turn, ...]:
+def _side(parsed: Parsed, role: Literal["chosen", "rejected"], before: Sequence[Turn]) -> tuple[Turn, ...]:
     """The whole conversation of one side."""
     name, value = parsed.value(role)
     if value is None:
@@ -343,7 +285,7 @@ def _side(parsed: _Parsed, role: Literal["chosen", "rejected"], before: Sequence
     return joined
 
 
-def _responses(parsed: _Parsed) -> list[Turn]:
+def _responses(parsed: Parsed) -> list[Turn]:
     """The last turn of each side, where they can be read."""
     last = []
     for role in SIDES:
@@ -378,7 +320,7 @@ class _Threads:
         self._tree: str | None = None
         self._threads: dict[str, tuple[Turn, ...]] = {}  # message → the turns up to it
 
-    def turns(self, parsed: _Parsed) -> tuple[Turn, ...]:
+    def turns(self, parsed: Parsed) -> tuple[Turn, ...]:
         """The messages up to the one that a row holds, which is an assistant's.
 
         Raises:

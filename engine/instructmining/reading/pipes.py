@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 
 from instructmining.errors import InputError
 from instructmining.reading.arrow import TableRows
-from instructmining.reading.compression import BOM, DAMAGE, STANDARD_INPUT, ByteSource, FileRows, opened
+from instructmining.reading.compression import BOM, DAMAGE, STANDARD_INPUT, ByteSource, opened
 from instructmining.reading.delimited import DelimitedRows
+from instructmining.reading.file_rows import FileRows
 from instructmining.reading.formats import is_a_row
 from instructmining.reading.json_array import is_told as is_object_told
 from instructmining.reading.jsonl import JsonRows

@@ -25,7 +25,8 @@ from instructmining.inference.calibration import CANDIDATES, calibrated
 from instructmining.inference.devices import Device, check_device, choose_devices_for, runtime_version
 from instructmining.inference.executor import Executor
 from instructmining.inference.sessions import Acceleration
-from instructmining.knn.search import Neighbourhood, NeighbourSearch
+from instructmining.knn.options import Neighbourhood
+from instructmining.knn.search import NeighbourSearch
 from instructmining.reading.given import Examples, windows_given
 from instructmining.rules import Rule
 from instructmining.scorer.corpus_pass import CorpusPass

@@ -31,7 +31,7 @@ from tokenizers import Tokenizer
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import causal
 from instructmining_export.graphs.decoder import GatedDecoder
-from instructmining_export.graphs.tape import save
+from instructmining_export.graphs.tensors import save
 
 MAX_TOKENS = 640  # longer conversations, but for unspoilt Alpaca rows, are left out
 HELD_OUT = 0.3

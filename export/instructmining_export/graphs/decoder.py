@@ -12,7 +12,8 @@ import onnx_ir as ir
 from instructmining.errors import ExportError
 from instructmining_export.graphs.causal import CausalAttention
 from instructmining_export.graphs.rotary import Rotary
-from instructmining_export.graphs.tape import CONTRIB, Change, GraphTape
+from instructmining_export.graphs.tape import CONTRIB, GraphTape
+from instructmining_export.graphs.tensors import Change
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3")
 _ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}

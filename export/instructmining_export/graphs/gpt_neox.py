@@ -14,7 +14,8 @@ from instructmining.errors import ExportError
 from instructmining_export.graphs.causal import CausalAttention
 from instructmining_export.graphs.layer_norm import LayerNorm
 from instructmining_export.graphs.rotary import Rotary
-from instructmining_export.graphs.tape import CONTRIB, Change, GraphTape
+from instructmining_export.graphs.tape import CONTRIB, GraphTape
+from instructmining_export.graphs.tensors import Change
 
 # The second is OpenAssistant's: the same model with a Linear ``out_proj`` on the last token.
 FAMILIES = ("gpt_neox", "gpt_neox_reward_model")

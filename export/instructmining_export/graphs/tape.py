@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +16,7 @@ from onnx_ir.tape import Tape
 from instructmining.bundle import PrecisionName
 from instructmining.errors import ExportError
 from instructmining_export.graphs.quantization import quantize_columns, quantize_rows
+from instructmining_export.graphs.tensors import Change, key_of, lazy, to_half, transposed
 
 OPSET = 18  # every operator used here is in it, and onnxruntime knows it since 1.14
 CONTRIB = "com.microsoft"  # onnxruntime's own operators: attention, normalization with its residual
@@ -37,14 +37,6 @@ class Precision:
 
 
 FP32 = Precision()
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What is done to a tensor of the checkpoint before it is stored."""
-
-    name: str  # part of the stored tensor's name, so that two changes of one tensor do not meet
-    apply: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class GraphTape:
@@ -102,7 +94,7 @@ class GraphTape:
             narrow: in the type of narrow values; else float32.
             change: done to the stacked tensor; keeps its shape.
         """
-        key = _key(names, change) + (".T" if transpose else "")
+        key = key_of(names, change) + (".T" if transpose else "")
         half = narrow and self.precision.name == "fp16"
         stored_as = key + ".fp16" if half else key
         if stored_as in self._known:
@@ -111,7 +103,7 @@ class GraphTape:
         def read() -> ir.TensorProtocol:
             array = self._read(names, shape, change)
             turned = np.ascontiguousarray(array.T if transpose else array)
-            return ir.tensor(_to_half(turned, key) if half else turned, name=stored_as)
+            return ir.tensor(to_half(turned, key) if half else turned, name=stored_as)
 
         kind = ir.DataType.FLOAT16 if half else ir.DataType.FLOAT
         stored = ir.Shape(shape[::-1] if transpose else shape)
@@ -176,7 +168,7 @@ class GraphTape:
             shape: the table's, (rows, size).
             change: done to the table.
         """
-        key = _key((name,), change)
+        key = key_of((name,), change)
         self.tables.append(f"{key}.rows")
         if self.precision.name != "int8" or self.tables[-1] in self.precision.kept:
             return self.full(self.call("Gather", self.weight(name, shape=shape, narrow=True, change=change), ids))
@@ -216,11 +208,11 @@ class GraphTape:
         """
         out, size = shape
         self.count(out * size)
-        key = _key(names, change)
+        key = key_of(names, change)
         quantized = self.precision.name == "int8" and not keep and key not in self.precision.kept
         on_disk = (size, out) if turned else (out, size)
         if not keep:
-            self._product(key, value, lambda: _turn(self._read(names, on_disk, change), turned))
+            self._product(key, value, lambda: transposed(self._read(names, on_disk, change), turned))
         if quantized:
             result = self._integer_product(value, key, (size, out))
         else:
@@ -363,8 +355,8 @@ class GraphTape:
         """Initializers of integers and of their scales; each is computed when it is written."""
         names = (key + ".int8", key + ".scales")
         if names[0] not in self._known:
-            self._initializer(names[0], _lazy(names[0], ir.DataType.INT8, shapes[0], integers))
-            self._initializer(names[1], _lazy(names[1], ir.DataType.FLOAT, shapes[1], scales))
+            self._initializer(names[0], lazy(names[0], ir.DataType.INT8, shapes[0], integers))
+            self._initializer(names[1], lazy(names[1], ir.DataType.FLOAT, shapes[1], scales))
         return self._known[names[0]], self._known[names[1]]
 
     def _read(self, names: Sequence[str], shape: tuple[int, ...], change: Change | None) -> NDArray[np.float32]:
@@ -378,42 +370,3 @@ class GraphTape:
         value = self._tape.initializer(tensor, name=name)
         self._known[name] = value
         return value
-
-
-def save(model: ir.Model, path: Path) -> list[Path]:
-    """Write a graph and its weights beside it; returns the files written.
-
-    Raises:
-        ExportError: a tensor is missing, or of another shape than the config says.
-    """
-    data = path.with_suffix(".onnx.data")
-    try:
-        ir.save(model, path, external_data=data.name, max_workers=1)
-    except ir.serde.SerdeError as error:  # around what a weight's reader raised
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ExportError):
-            cause = cause.__cause__
-        raise cause or error from error
-    return [path, *([data] if data.exists() else [])]
-
-
-def _key(names: Sequence[str], change: Change | None) -> str:
-    return "+".join(names) + (f".{change.name}" if change is not None else "")
-
-
-def _lazy(name: str, kind: ir.DataType, shape: tuple[int, ...], read: Callable[[], NDArray[Any]]) -> ir.TensorProtocol:
-    def tensor() -> ir.TensorProtocol:
-        return ir.tensor(np.ascontiguousarray(read()), name=name)
-
-    return ir.LazyTensor(tensor, dtype=kind, shape=ir.Shape(shape), name=name)
-
-
-def _turn(array: NDArray[np.float32], turned: bool) -> NDArray[np.float32]:
-    return array if turned else array.T
-
-
-def _to_half(array: NDArray[np.float32], key: str) -> NDArray[np.float16]:
-    limit = float(np.finfo(np.float16).max)
-    if np.abs(array).max(initial=0.0) > limit:
-        raise ExportError(f"{key}: has weights beyond {limit:.0f}, the largest number of fp16; use --precision fp32")
-    return array.astype(np.float16)

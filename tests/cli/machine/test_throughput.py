@@ -12,7 +12,8 @@ from instructmining import Bundle, Scorer
 from instructmining.bundle import PrecisionName
 from instructmining.errors import BundleError, InputError
 from instructmining.inference.devices import Device
-from instructmining.reading.examples import ExampleReader, read_examples
+from instructmining.reading.example_reader import ExampleReader
+from instructmining.reading.examples import read_examples
 from instructmining.writing.statistics import Statistics
 from instructmining_cli.machine import throughput
 from instructmining_cli.machine.peaks import Peak

@@ -43,7 +43,8 @@ from instructmining_export.graphs.bidirectional import (
 )
 from instructmining_export.graphs.encoder import PostNormEncoder
 from instructmining_export.graphs.modernbert import ModernBert
-from instructmining_export.graphs.tape import Precision, save
+from instructmining_export.graphs.tape import Precision
+from instructmining_export.graphs.tensors import save
 
 with warnings.catch_warnings():
     # Its module compiles as it is imported, and PyTorch's compiler warns of PyTorch's own deprecated parts.

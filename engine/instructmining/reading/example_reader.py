@@ -1,0 +1,366 @@
+"""The reader of one or more files of examples: formats, positions, counts."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
+from typing import TypeVar
+
+from instructmining.errors import InputError, RowError
+from instructmining.errors.names import no_such
+from instructmining.reading.formats import FieldOptions, FieldRole, FormatName, Shape
+from instructmining.reading.parsing import RowParser
+from instructmining.reading.rows import WINDOW_BYTES, RowReader, first_of
+from instructmining.reading.scores import ScoreFields, lacking
+from instructmining.types import (
+    EarlierScores,
+    Example,
+    InputWindow,
+    Position,
+    Reject,
+    RowOrReject,
+    SourceRow,
+    bytes_of,
+)
+
+OF_DOCUMENT = " of the document"  # behind the name of what a document holds beside its rows
+DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused
+log = logging.getLogger(__name__)
+Item = TypeVar("Item", bound="Example | Reject")
+Read = TypeVar("Read")
+
+
+class ExampleReader:
+    """Examples of one or more files, in order; counts what it passed.
+
+    Attributes:
+        rows: rows met so far, bad ones included, blank lines not.
+        rejected: bad rows among them.
+        blank: blank lines skipped so far.
+        formats: the format of each file, as it was detected or given.
+        ignored_in_vain: what is to be said of fields that are ignored and that no row looked at has.
+        unread: of each file the fields that hold text and are not read, with the rows that have it.
+    """
+
+    def __init__(
+        self,
+        readers: Sequence[RowReader],
+        fields: FieldOptions,
+        scores: ScoreFields,
+        *,
+        limit: int | None,
+        taken: frozenset[str],
+        on_reject: Callable[[Reject], None],
+    ) -> None:
+        """Use :func:`read_examples`."""
+        self.rows = 0
+        self.rejected = 0
+        self.blank = 0
+        self.formats: dict[str, FormatName] = {}
+        self.unread: dict[str, Mapping[str, int]] = {}
+        self.ignored_in_vain: list[str] = []
+        self._readers = readers
+        self._begun: dict[int, Iterator[RowOrReject]] = {}  # of what can be read once, and was looked into
+        self._begin: Position | None = None
+        self._at = (0, 0, 0, 0)  # file, line and offset of the row met last, and the blank lines before it
+        self._seen = (0, 0.0)  # rows, and bytes of all files up to the end of the last of them
+        self._fields = fields
+        self._scores = scores
+        self._kept: frozenset[str] = frozenset()
+        self._parser: RowParser | None = None  # of the file that is read
+        self._limit = limit
+        self._detection_rows = DETECTION_ROWS if limit is None else min(DETECTION_ROWS, limit)
+        self._taken = taken
+        self._on_reject = on_reject
+
+    @property
+    def share_read(self) -> float | None:
+        """Share of the files' bytes up to the end of the last row that was counted, 0..1; None where it is not known.
+
+        It may be asked for in any thread.
+        """
+        total = self._bytes_total
+        if total is None:
+            return None
+        return self._seen[1] / total if total else 1.0
+
+    @property
+    def rows_expected(self) -> float | None:
+        """Rows of all files, by those that were counted and their share; None where nothing tells it yet."""
+        rows, bytes_read = self._seen
+        total = self._bytes_total
+        if not total or not bytes_read:
+            return None
+        return rows * total / bytes_read
+
+    @property
+    def _bytes_total(self) -> int | None:
+        return _sum(reader.bytes_total for reader in self._readers)
+
+    @property
+    def taken(self) -> Mapping[tuple[FieldRole, str], int]:
+        """The roles and the fields that take them in the file read last, with the rows that have them."""
+        return self._parser.taken if self._parser is not None else {}
+
+    @property
+    def templated(self) -> Mapping[str, int]:
+        """Marks of templates in texts that are all taken for the response, in the file read last, with the rows."""
+        return self._parser.templated if self._parser is not None else {}
+
+    def look(self) -> frozenset[str]:
+        """Look at the first rows of every source, before they are read, and prove that each will be.
+
+        Returns:
+            The columns that the rows of every source were scored with before; a source without a row says nothing.
+
+        Raises:
+            InputError: a source cannot be opened, its rows are in no known format, lack a field that was named or have
+                one that a column would hide; or some are preference pairs and others not, whose columns differ.
+        """
+        earlier: frozenset[str] | None = None
+        pairs: dict[bool, str] = {}
+        names: set[str] = set()
+        for file, reader in enumerate(self._readers):
+            first = self._first_rows(file, reader)
+            if not first:
+                continue
+            names.update(*(row.fields for row in first))
+            pairs[self._shape_of(first).is_of_pairs] = reader.path
+            found = self._scores.columns_of(first[0].fields)
+            earlier = found if earlier is None else earlier & found
+        if len(pairs) > 1:
+            raise InputError(
+                f"{pairs[True]} holds preference pairs and {pairs[False]} does not: they get other columns; score them "
+                "apart"
+            )
+        self.ignored_in_vain = [
+            no_such("field", name, sorted(names))
+            for name in sorted(self._fields.ignore)
+            if names and name not in names and "[]" not in name and not name.endswith(OF_DOCUMENT)
+        ]
+        return earlier or frozenset()
+
+    def keep(self, columns: Iterable[str]) -> None:
+        """Refuse rows that lack one of these columns, which were computed before and will not be computed again."""
+        self._kept = frozenset(columns)
+
+    def begin_after(self, position: Position) -> None:
+        """Go on behind a position that an earlier reader of the same files gave.
+
+        Raises:
+            InputError: the position is in standard input.
+        """
+        self.rows, self.rejected, self.blank = position.rows, position.rejected, position.blank
+        self.formats = {path: self._fields.shape_named(name).name for path, name in position.formats.items()}
+        self.unread = dict(position.unread)
+        at = self._readers[position.file]
+        if (parser := self._known_parser(at)) is None or not parser.looks_back:
+            at.begin_at(position.line, position.offset)
+        self._begin = position
+
+    def __iter__(self) -> Iterator[Example]:
+        """Yield the examples; bad rows go to who takes them.
+
+        Raises:
+            InputError: a file cannot be opened, is in no known format, or has a field that a column would hide.
+        """
+        for item in self._items():
+            if isinstance(item, Example):
+                yield item
+            else:
+                self._on_reject(item)
+
+    def windows(self, rows: int) -> Iterator[InputWindow]:
+        """Yield windows of so many rows, good and bad in their order, each with the position of its last.
+
+        Raises:
+            InputError: as when the examples are asked for.
+        """
+        for taken in filled(self._items(), rows):
+            file, line, offset, blank = self._at
+            unread = {path: dict(counts) for path, counts in self.unread.items() if counts}
+            counts = (self.rows, self.rejected, blank)
+            yield InputWindow(taken, Position(file, line, offset, *counts, dict(self.formats), unread))
+
+    def _items(self) -> Iterator[Example | Reject]:
+        first_file = self._begin.file if self._begin is not None else 0
+        for file, reader in enumerate(self._readers[first_file:], first_file):
+            if self._limit is not None and self.rows >= self._limit:
+                return
+            yield from self._of_file(file, reader)
+
+    def _of_file(self, file: int, reader: RowReader) -> Iterator[Example | Reject]:
+        blank_before = self.blank
+        before = _sum(other.bytes_total for other in self._readers[:file]) or 0
+        source = self._begun.pop(file, None) or reader
+        rows = ((row, blank_before + reader.blank, before + reader.bytes_read) for row in source)
+        first: deque[tuple[RowOrReject, int, float]] = deque()
+        if self._begin is not None and file == self._begin.file:
+            self._parser = self._known_parser(reader)
+            self._skip((row for row, _, _ in rows), self._begin)
+            if self._parser is not None and self._parser.looks_back:  # the blank lines before are met again
+                blank_before -= reader.blank
+            self._seen = (self.rows, before + reader.bytes_read)
+        else:
+            first = first_of(rows, self._detection_rows, lambda read: read[0].raw)
+            self._parser = self._detected_in(first, reader)
+        for row, self.blank, bytes_read in chain(_let_go(first), rows):
+            self.rows += 1
+            self._seen = (self.rows, bytes_read)
+            self._at = (file, row.line, row.offset, self.blank)
+            item = self._item(row, reader)
+            if reader.left_out:
+                self._name_left_out(reader)
+            if isinstance(item, Reject):
+                self.rejected += 1
+            yield item
+            if self.rows == self._limit:
+                return
+        self.blank = blank_before + reader.blank
+        self._name_left_out(reader)
+        if self._fields.unread == "warn" and self._parser is not None and self._parser.unread:
+            named = ", ".join(f"{name} ({rows:,})" for name, rows in self._parser.unread.items())
+            log.warning("%s: text that is not read, in rows: %s", reader.path, named)
+        self._seen = (self.rows, before + (reader.bytes_total or 0))
+
+    def _name_left_out(self, reader: RowReader) -> None:
+        """Count what a document holds beside its rows as not read, once.
+
+        Raises:
+            InputError: it is to be an error.
+        """
+        if self._parser is not None:
+            for name in reader.left_out:
+                self._parser.leave_out(f"{name}{OF_DOCUMENT}", reader.path)
+
+    def _skip(self, rows: Iterator[RowOrReject], position: Position) -> None:
+        """Pass over the rows up to a position: one, or all where they are read with those before them."""
+        for row in rows:
+            if self._parser is not None and isinstance(row, SourceRow):
+                with suppress(RowError):
+                    self._parser.pass_over(self._own(row)[0])
+            if (row.line, row.offset) == (position.line, position.offset):
+                return
+
+    def _first_rows(self, file: int, reader: RowReader) -> list[SourceRow]:
+        rows = iter(reader)
+        first = first_of(rows, self._detection_rows, raw_of)
+        good = [row for row in first if isinstance(row, SourceRow)]
+        if reader.once:
+            self._begun[file] = chain(_let_go(first), rows)
+        return good
+
+    def _known_parser(self, reader: RowReader) -> RowParser | None:
+        """The parser of a file; None where its format is not known so far."""
+        return self._parser_of(reader) if reader.path in self.formats else None
+
+    def _parser_of(self, reader: RowReader) -> RowParser:
+        parser = RowParser(self._fields.shape_named(self.formats[reader.path]), self._fields)
+        parser.unread.update(self.unread.get(reader.path, {}))
+        self.unread[reader.path] = parser.unread
+        return parser
+
+    def _detected_in(self, first: Iterable[tuple[RowOrReject, int, float]], reader: RowReader) -> RowParser | None:
+        """The parser of a file whose first rows these are; None where none of them is good."""
+        good = [row for row, _, _ in first if isinstance(row, SourceRow)]
+        return self._detected(reader, good) if good else None
+
+    def _detected(self, reader: RowReader, good: Sequence[SourceRow]) -> RowParser:
+        """The parser of a file, by its first good rows.
+
+        Raises:
+            InputError: they are in no known format, or have a field that a column would hide.
+        """
+        self.formats[reader.path] = self._shape_of(good).name
+        return self._parser_of(reader)
+
+    def _shape_of(self, good: Sequence[SourceRow]) -> Shape:
+        own = []
+        for row in good:
+            fields = row.fields
+            if self._scores.are_in(fields):
+                fields = {name: value for name, value in fields.items() if name not in self._scores.names}
+            elif hidden := self._taken & fields.keys():
+                raise InputError(
+                    f"{row.source}, line {row.line}: the row has a field {min(hidden)!r}, which is also a column "
+                    "of ours; give --prefix to name the columns otherwise"
+                )
+            own.append(replace(row, fields=fields))
+        return self._fields.shape_of(own)
+
+    def _item(self, row: RowOrReject, reader: RowReader) -> Example | Reject:
+        if isinstance(row, Reject):
+            return row
+        if self._parser is None:
+            try:
+                self._parser = self._detected(reader, [row])
+            except InputError as error:
+                return Reject(row.source, row.line, row.offset, str(error), row.raw)
+        try:
+            return self._example(row, self._parser)
+        except RowError as error:
+            return Reject(row.source, row.line, row.offset, str(error), row.raw)
+
+    def _example(self, row: SourceRow, parser: RowParser) -> Example:
+        """The example that a row holds, with the scores that it had.
+
+        Raises:
+            RowError: it holds none, or cannot take or lacks a column.
+        """
+        own, scores = self._own(row)
+        example = parser.example(own)
+        if scores is not None:
+            example = replace(example, scores=scores)
+        if self._kept and (missing := lacking(example, self._kept)):
+            raise RowError(
+                f"the row was not scored with {', '.join(missing)}, as the first rows were; --recompute computes all "
+                "columns again"
+            )
+        return example
+
+    def _own(self, row: SourceRow) -> tuple[SourceRow, EarlierScores | None]:
+        """The row without the scores that it had, and these.
+
+        Raises:
+            RowError: a field is also a column.
+        """
+        own, scores = self._scores.taken_off(row) if self._scores.are_in(row.fields) else (row, None)
+        if not self._taken.isdisjoint(own.fields):
+            hidden = self._taken & own.fields.keys()
+            raise RowError(f"field {min(hidden)!r} is also a column of ours; --prefix names the columns otherwise")
+        return own, scores
+
+
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    """The sum; None where one is not known."""
+    every = list(sizes)
+    return None if None in every else sum(size for size in every if size is not None)
+
+
+def filled(items: Iterable[Item], rows: int) -> Iterator[list[Item]]:
+    """Items so many together, or as many as have so many bytes; one that is longer stands alone."""
+    taken: list[Item] = []
+    size = 0
+    for item in items:
+        taken.append(item)
+        size += bytes_of(item)
+        if len(taken) == rows or size >= WINDOW_BYTES:
+            yield taken
+            taken, size = [], 0
+    if taken:
+        yield taken
+
+
+def raw_of(row: RowOrReject) -> bytes:
+    """The row's own bytes."""
+    return row.raw
+
+
+def _let_go(items: deque[Read]) -> Iterator[Read]:
+    """The items, none of which is held once it is taken."""
+    while items:
+        yield items.popleft()
