@@ -46,7 +46,7 @@ def main() -> None:
         folder = Path(temporary) / "checkpoint"
         parameters = write_llama(folder, asked)
         command = [sys.executable, __file__, "--child", str(folder), str(Path(temporary) / "bundle")]
-        settings = [asked.precision, str(asked.max_tokens)]
+        settings = [asked.precision, str(asked.max_length)]
         child = subprocess.Popen([*command, *settings], stdout=subprocess.PIPE, text=True)
         steps, told_peak = _watch(child)
         if child.wait():
@@ -169,7 +169,7 @@ def _print(asked: argparse.Namespace, parameters: int, steps: list[Step], told_p
     fp32 = 4 * parameters
     print(
         f"Llama of {asked.layers} layers, hidden {asked.hidden}, {asked.words} words, stored in {asked.type}, "
-        f"exported in {asked.precision} with --max-tokens {asked.max_tokens}; "
+        f"exported in {asked.precision} with --max-length {asked.max_length}; "
         f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.2f}\n"
     )
     base = max(step.private for step in steps[:2])  # before the export began
@@ -193,7 +193,7 @@ def _print(asked: argparse.Namespace, parameters: int, steps: list[Step], told_p
     )
 
 
-def _child(folder: str, bundle: str, precision: str, max_tokens: str) -> None:
+def _child(folder: str, bundle: str, precision: str, max_length: str) -> None:
     """The export itself; says its steps on standard output."""
     import transformers  # noqa: PLC0415
 
@@ -205,7 +205,7 @@ def _child(folder: str, bundle: str, precision: str, max_tokens: str) -> None:
 
     transformers.utils.logging.disable_progress_bar()
     report("libraries are loaded")
-    export_bundle(bundle, {"perplexity": folder}, settings=Settings(precision, int(max_tokens), report))
+    export_bundle(bundle, {"perplexity": folder}, settings=Settings(precision, int(max_length), report))
     status = Path("/proc/self/status").read_text(encoding="ascii")
     print(json.dumps({"peak": _field(status, "VmHWM")}), flush=True)
 
@@ -223,7 +223,7 @@ def _arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--type", choices=list(TYPES), default="bfloat16", help="of the stored weights")
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
-    parser.add_argument("--max-tokens", type=int, default=64, help="the exporter's own; fewer make the gate faster")
+    parser.add_argument("--max-length", type=int, default=64, help="the exporter's own; fewer make the gate faster")
     parser.add_argument("--folder", type=Path, help="for the files; by default the system's temporary folder")
     return parser.parse_args()
 

@@ -86,8 +86,8 @@ def _heading(run: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"{run['rows']} rows of 32 to 256 random tokens, {run['tokens']} in all; batches of at most "
-        f"{run['budget_tokens']} padded tokens, longest first. {run['rounds']} rounds, in each of which every way runs "
-        "once; medians of the times, and of the ratios within a round. "
+        f"{run['max_batch_tokens']} padded tokens, longest first. {run['rounds']} rounds, in each of which "
+        "every way runs once; medians of the times, and of the ratios within a round. "
         "For transformers (eager and sdpa attention) and stock (as exported and "
         "after onnxruntime's optimizer at O2), one by one and in batches, the fastest that gives the right numbers. "
         "What a stock graph leaves out (the NLL "

@@ -95,7 +95,7 @@ def main() -> None:
         "rounds": ROUNDS,
         "rows": len(LENGTHS),
         "tokens": int(LENGTHS.sum()),
-        "budget_tokens": BUDGET_TOKENS,
+        "max_batch_tokens": BUDGET_TOKENS,
         "tiny": TINY,
         "versions": {name: version(name) for name in ("onnxruntime-gpu", "torch", "transformers", "onnx-ir")},
     }
@@ -123,8 +123,8 @@ def measure(subject: Subject, folder: Path) -> tuple[Entry, dict[str, str]]:
     stock, versions = _export_stock(subject, folder, entry)
     texts = list(_texts())
     works = {
-        "batches": list(batches(texts, budget_tokens=BUDGET_TOKENS)),
-        "one by one": list(batches(texts, budget_tokens=1)),
+        "batches": list(batches(texts, max_batch_tokens=BUDGET_TOKENS)),
+        "one by one": list(batches(texts, max_batch_tokens=1)),
     }
     ways = [Way(f"ours {name}", our_step(ours[name], subject.output), works["batches"]) for name in ("fp32", "int8")]
     for attention in ("eager", "sdpa"):
@@ -179,7 +179,7 @@ def _build(subject: Subject, checkpoint: Checkpoint, weights: Weights, precision
         "yes": families.SEQUENCE_TO_SEQUENCE,
     }.get(subject.output, families.ENCODERS)
     limit = families.limit_tokens(config, asked=None)
-    backbone = table[config.model_type].from_config(config.to_dict(), max_tokens=limit)
+    backbone = table[config.model_type].from_config(config.to_dict(), max_length=limit)
     if subject.output == "nll":
         return causal.build(backbone, weights, vocabulary=True, reward=None, precision=precision)
     if subject.output == "embedding":

@@ -83,7 +83,7 @@ def _write_bundle(graphs: Mapping[str, Path], folder: Path, tokenizer: Tokenizer
         "reward": (REWARD, templates.open_assistant()),
         "unieval": (UNIEVAL, templates.unieval()),
     }
-    limits = {subject.name: subject.max_tokens for subject in SUBJECTS}
+    limits = {subject.name: subject.max_length for subject in SUBJECTS}
     with BundleWriter(folder, frozenset(roles)) as bundle:
         for role, (name, template) in roles.items():
             for file in graphs[name].parent.glob("model.onnx*"):
@@ -94,7 +94,7 @@ def _write_bundle(graphs: Mapping[str, Path], folder: Path, tokenizer: Tokenizer
                 graph=f"{role}/model.onnx",
                 tokenizer=f"{role}/tokenizer.json",
                 template=template,
-                max_tokens=limits[name],
+                max_length=limits[name],
                 source={"id": f"random weights, shape of {name}", "revision": "0", "licence": "Apache-2.0"},
                 parity={},
                 references=f"{role}/references.json",

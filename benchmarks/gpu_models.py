@@ -43,7 +43,7 @@ class Subject:
     output: Output
     kind: str  # its classes' name in transformers, without their endings
     head: str  # the ending of the model's class
-    max_tokens: int
+    max_length: int
     config: Mapping[str, Any]
 
     @property
@@ -153,7 +153,7 @@ def _tape(subject: Subject, checkpoint: Checkpoint, weights: Weights, precision:
     table: Mapping[str, Any] = families.CAUSAL if decoder else families.ENCODERS
     if subject.output == "yes":
         table = families.SEQUENCE_TO_SEQUENCE
-    backbone = table[config.model_type].from_config(config.to_dict(), max_tokens=subject.max_tokens)
+    backbone = table[config.model_type].from_config(config.to_dict(), max_length=subject.max_length)
     if decoder:
         head = _head(subject) if subject.output == "reward" else None
         return causal.build(backbone, weights, vocabulary=head is None, reward=head, precision=precision)

@@ -21,12 +21,12 @@ def lengths(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return prompts.round().astype(np.int64), responses.round().astype(np.int64)
 
 
-def texts(rows: int, *, words: int, max_tokens: int) -> list[Tokens]:
+def texts(rows: int, *, words: int, max_length: int) -> list[Tokens]:
     """Random tokens; those of the response are scored."""
     generator = np.random.default_rng(19)
     made = []
     for prompt, response in zip(*lengths(rows), strict=True):
-        begin = min(int(prompt) + TEMPLATE, max_tokens - 1)
-        length = min(begin + int(response), max_tokens)
+        begin = min(int(prompt) + TEMPLATE, max_length - 1)
+        length = min(begin + int(response), max_length)
         made.append(Tokens(generator.integers(10, words, size=length), np.arange(begin, length)))
     return made

@@ -84,7 +84,7 @@ class Way:
 
     def run(self, texts: Sequence[Tokens], budget: int | None = None) -> list[tuple[Batch, NDArray[np.float32]]]:
         """The whole pass, batching included."""
-        work = list(batches(texts, budget_tokens=budget or self.budget, width_multiple=WIDTH_MULTIPLE))
+        work = list(batches(texts, max_batch_tokens=budget or self.budget, width_multiple=WIDTH_MULTIPLE))
         return list(zip(work, self.step(work), strict=True))
 
     def seconds(self, texts: Sequence[Tokens], budget: int | None = None) -> float:
@@ -131,7 +131,7 @@ def main() -> None:
 
 def measure(subject: Subject, folder: Path, device: Device) -> tuple[Entry, Path]:
     """Make one model, check the values of all ways, find each its batch size, and time them in turn."""
-    texts = gpu_rows.texts(ROWS, words=subject.words, max_tokens=subject.max_tokens)
+    texts = gpu_rows.texts(ROWS, words=subject.words, max_length=subject.max_length)
     entry = Entry(subject.name, sum(len(text.ids) for text in texts))
     make_checkpoint(subject, folder, device.kind)
     begin = time.perf_counter()

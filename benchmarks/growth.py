@@ -64,7 +64,7 @@ def with_length(bundle: Path, lengths: list[int]) -> None:
         texts = [
             Tokens(rng.integers(1000, 40000, length), np.arange(1, length)) for _ in range(max(1, TOKENS // length))
         ]
-        work = list(batches(texts, budget_tokens=512))
+        work = list(batches(texts, max_batch_tokens=512))
         seconds = []
         for _ in range(4):
             begin = time.perf_counter()

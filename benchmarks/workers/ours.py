@@ -30,7 +30,7 @@ class Scores(Task):
         counts = Statistics()
         column = [row.columns[self.column] for row in self.scorer.score(self.examples, statistics=counts)]
         self.facts = {
-            "budget_tokens": dict(self.scorer.batching.budget_tokens),
+            "max_batch_tokens": dict(self.scorer.batching.max_batch_tokens),
             "tokens": counts.tokens.total(),
             "padded": counts.padded.total(),
             "scored": counts.scored.total(),

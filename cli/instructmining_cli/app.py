@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ from instructmining_cli.commands.inspect import inspect
 from instructmining_cli.commands.rescore import rescore
 from instructmining_cli.commands.score import score
 from instructmining_cli.commands.select import select
+from instructmining_cli.options.renamed import by_new_names
 from instructmining_cli.process.memory import return_large_blocks
 from instructmining_cli.process.terminal import VisibleFormatter, echo
 
@@ -70,7 +72,7 @@ def run() -> int:
     log.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[log])
     try:
-        code = app(prog_name=app.info.name, standalone_mode=False)
+        code = app(args=by_new_names(sys.argv[1:]), prog_name=app.info.name, standalone_mode=False)
     except InstructMiningError as error:
         echo(f"error: {_bounded(str(error))}", err=True)
         code = 1

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
+from warnings import warn
 
 if TYPE_CHECKING:
     from instructmining.bundle import Bundle
     from instructmining.errors import InstructMiningError
-    from instructmining.knn.options import Neighbourhood
+    from instructmining.knn.options import KnnOptions
     from instructmining.reading.examples import read_examples
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from instructmining.scored.describe import Description, describe
     from instructmining.scored.rescore import Rescoring, rescore
     from instructmining.scored.selection import Selection, select
-    from instructmining.scored.selection.choices import Choice, Extras
     from instructmining.scored.selection.near_duplicates import Distinct
+    from instructmining.scored.selection.options import Extras, SelectionOptions
     from instructmining.scorer.frames import score_table, to_arrow
     from instructmining.scorer.scorer import Scorer
     from instructmining.types import Example, Reject, ScoredRow, Turn
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Bundle",
-    "Choice",
     "Comparison",
     "Description",
     "Differing",
@@ -47,7 +47,7 @@ __all__ = [
     "FieldOptions",
     "Fit",
     "InstructMiningError",
-    "Neighbourhood",
+    "KnnOptions",
     "ReadOptions",
     "Reject",
     "Rescoring",
@@ -55,6 +55,7 @@ __all__ = [
     "ScoredRow",
     "Scorer",
     "Selection",
+    "SelectionOptions",
     "Statistics",
     "Turn",
     "compare",
@@ -69,17 +70,16 @@ __all__ = [
 
 _MODULES = {
     "Bundle": "bundle",
-    "Choice": "scored.selection.choices",
     "Comparison": "scored.compare",
     "Description": "scored.describe",
     "Differing": "scored.compare",
     "Distinct": "scored.selection.near_duplicates",
     "Example": "types",
-    "Extras": "scored.selection.choices",
+    "Extras": "scored.selection.options",
     "FieldOptions": "reading.formats",
     "Fit": "rules.fitting",
     "InstructMiningError": "errors",
-    "Neighbourhood": "knn.search",
+    "KnnOptions": "knn.options",
     "ReadOptions": "reading.options",
     "Reject": "types",
     "Rescoring": "scored.rescore",
@@ -87,6 +87,7 @@ _MODULES = {
     "ScoredRow": "types",
     "Scorer": "scorer.scorer",
     "Selection": "scored.selection",
+    "SelectionOptions": "scored.selection.options",
     "Statistics": "writing.statistics",
     "Turn": "types",
     "compare": "scored.compare",
@@ -98,9 +99,15 @@ _MODULES = {
     "select": "scored.selection",
     "to_arrow": "scorer.frames",
 }
+_RENAMED = {"Choice": "SelectionOptions", "Neighbourhood": "KnnOptions"}  # for one release more
 
 
 def __getattr__(name: str) -> object:
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        message = f"instructmining.{name} is called {new} now; the old name goes with the next release"
+        warn(message, DeprecationWarning, stacklevel=2)
+        return __getattr__(new)
     if name not in _MODULES:
         raise AttributeError(f"module 'instructmining' has no attribute {name!r}")
     return getattr(import_module(f"instructmining.{_MODULES[name]}"), name)

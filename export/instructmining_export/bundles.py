@@ -33,7 +33,7 @@ class RoleEntry:
     graph: str
     tokenizer: str
     template: dict[str, Any]
-    max_tokens: int
+    max_length: int
     source: dict[str, str]
     parity: dict[str, object]
     references: str

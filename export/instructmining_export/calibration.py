@@ -82,7 +82,7 @@ def _inputs(tape: GraphTape, names: Sequence[str], texts: Sequence[Tokens]) -> I
     with tempfile.TemporaryDirectory() as folder:
         session = GraphSession(save(tape.model(), Path(folder) / "probe.onnx")[0], Device("cpu", threads=cpu_threads()))
         wanted = [*names, *({"nll"} & session.outputs)]  # without it no position is scored
-        for batch in batches(texts[:: max(1, len(texts) // _TEXTS)], budget_tokens=_BUDGET_TOKENS):
+        for batch in batches(texts[:: max(1, len(texts) // _TEXTS)], max_batch_tokens=_BUDGET_TOKENS):
             found = session.run(batch, wanted)
             for name in names:
                 by_token = found[name].shape[:2] == batch.mask.shape

@@ -213,7 +213,7 @@ def _prove(chat: Chat, encoder: TextEncoder, template: Template, roles: Roles) -
         proved.update(transitions(dialogue))
     if unproved := set(_NEEDED) - proved:
         raise InexpressibleError(f"no sample dialogue has {', '.join(sorted(unproved))}")
-    ours = encoder.rendered([conversation(Example(turns), template) for turns in talks], max_tokens=_NO_LIMIT)
+    ours = encoder.rendered([conversation(Example(turns), template) for turns in talks], max_length=_NO_LIMIT)
     theirs = chat.tokenizer(texts, add_special_tokens=False)["input_ids"]
     for turns, found, wanted in zip(talks, ours, theirs, strict=True):
         _compare(chat, turns, found.ids.tolist(), wanted)

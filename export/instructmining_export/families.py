@@ -31,7 +31,7 @@ ENCODERS: Mapping[str, type[BidirectionalBackbone]] = {
     "modernbert": ModernBert,
 }
 SEQUENCE_TO_SEQUENCE = {"t5": T5}
-DEFAULT_MAX_TOKENS = 2048  # attention over a row grows with the square of this; --max-tokens gives more
+DEFAULT_MAX_LENGTH = 2048  # attention over a row grows with the square of this; --max-length gives more
 _Graph = TypeVar("_Graph")
 
 
@@ -61,7 +61,7 @@ def positions(config: PretrainedConfig) -> int | None:
     return limit
 
 
-def limit_tokens(config: PretrainedConfig, *, asked: int | None, usual: int = DEFAULT_MAX_TOKENS) -> int:
+def limit_tokens(config: PretrainedConfig, *, asked: int | None, usual: int = DEFAULT_MAX_LENGTH) -> int:
     """The longest text that the role's graph is given.
 
     Args:
@@ -75,6 +75,6 @@ def limit_tokens(config: PretrainedConfig, *, asked: int | None, usual: int = DE
     most = positions(config)
     if asked is not None:
         if most is not None and asked > most:
-            raise ExportError(f"--max-tokens {asked}: the model has {most} positions; give {most} or less")
+            raise ExportError(f"--max-length {asked}: the model has {most} positions; give {most} or less")
         return asked
     return usual if most is None else min(usual, most)

@@ -72,7 +72,7 @@ def likelihoods(
     rewards: list[NDArray[np.float32]] = list(losses) if head is not None else []
     with _model(AutoModelForCausalLM, checkpoint) as model:
         output_embedding = model.get_output_embeddings()
-        for batch in batches(texts, budget_tokens=_BUDGET_TOKENS):
+        for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
             states = model.base_model(**_inputs(batch)).last_hidden_state
             ids = torch.from_numpy(batch.ids)
             rows, positions = (torch.from_numpy(column) for column in batch.scored.T)
@@ -137,7 +137,7 @@ def embeddings(checkpoint: Checkpoint, texts: Sequence[Tokens], *, pooling: Pool
         "last": lambda states: states[-1],
     }
     with _model(AutoModel, checkpoint) as model:
-        for batch in batches(texts, budget_tokens=_BUDGET_TOKENS):
+        for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
             states = model(**_inputs(batch)).last_hidden_state
             for row, member in enumerate(batch.members):
                 pooled = pool[pooling](states[row, : len(texts[member].ids)])
@@ -157,7 +157,7 @@ def answers(checkpoint: Checkpoint, texts: Sequence[Tokens], *, yes: int, no: in
     values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
     with _model(AutoModelForSeq2SeqLM, checkpoint) as model:
         start = model.config.decoder_start_token_id or 0
-        for batch in batches(texts, budget_tokens=_BUDGET_TOKENS):
+        for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
             first = torch.full((len(batch.ids), 1), start)
             logits = model(**_inputs(batch), decoder_input_ids=first).logits[:, 0]
             probabilities = torch.sigmoid(logits[:, yes] - logits[:, no]).numpy()

@@ -44,7 +44,7 @@ class Settings:
     """How roles are exported."""
 
     precision: PrecisionName = "fp32"
-    max_tokens: int | None = None  # longest text a role is given; None for the model's own, at most 2,048
+    max_length: int | None = None  # longest text a role is given; None for the model's own, at most 2,048
     report: Report = lambda _: None  # told of each step
 
 
@@ -62,7 +62,7 @@ class _Text:
 
     tokenizer: Path
     template: dict[str, Any]
-    max_tokens: int
+    max_length: int
     bos: str | None
     tokens: list[Tokens]
 
@@ -100,15 +100,15 @@ def add_perplexity(
     """
     config = originals.read_config(checkpoint)
     backbone_class = families.choose(families.CAUSAL, config, wanted_for="perplexity")
-    max_tokens = families.limit_tokens(config, asked=settings.max_tokens)
-    backbone = backbone_class.from_config(config.to_dict(), max_tokens=max_tokens)
+    max_length = families.limit_tokens(config, asked=settings.max_length)
+    backbone = backbone_class.from_config(config.to_dict(), max_length=max_length)
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
     kind = "given"
     if template is None:
         kind = "the model's chat template" if tokenizer.chat_template else "plain text"
         bos = templates.begin_of_text(tokenizer.backend_tokenizer)
         template = templates.from_chat_template(tokenizer) if tokenizer.chat_template else templates.plain(bos)
-    text = _conversations(bundle, "perplexity", tokenizer, template, max_tokens)
+    text = _conversations(bundle, "perplexity", tokenizer, template, max_length)
     settings.report(f"perplexity: the values of transformers on {len(text.tokens)} texts")
     head = reward.head if reward is not None else None
     # References first, then torch's copy of the weights goes, then the graph is written and run.
@@ -136,15 +136,15 @@ def add_reward(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings)
     if config.model_type not in families.REWARD_DECODERS:
         _add_pair_reward(bundle, checkpoint, settings, config)
         return
-    max_tokens = families.limit_tokens(config, asked=settings.max_tokens)
-    backbone = families.REWARD_DECODERS[config.model_type].from_config(config.to_dict(), max_tokens=max_tokens)
+    max_length = families.limit_tokens(config, asked=settings.max_length)
+    backbone = families.REWARD_DECODERS[config.model_type].from_config(config.to_dict(), max_length=max_length)
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
     if not own and not tokenizer.chat_template:
         raise ExportError(
             f"{checkpoint.folder}: a decoder as a reward model needs a chat template, its tokenizer has none"
         )
     template = templates.open_assistant() if own else templates.from_chat_template(tokenizer)
-    text = _conversations(bundle, "reward", tokenizer, template, max_tokens)
+    text = _conversations(bundle, "reward", tokenizer, template, max_length)
     settings.report(f"reward: the values of {'the original' if own else 'transformers'} on {len(text.tokens)} texts")
     references = originals.rewards(checkpoint, text.tokens, separator=None)
     names = ("out_proj.weight", "out_proj.bias") if own else ("score.weight", None)
@@ -172,10 +172,10 @@ def _add_pair_reward(
     bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings, config: PretrainedConfig
 ) -> None:
     backbone_class = families.choose(families.ENCODERS, config, wanted_for="reward")
-    max_tokens = families.limit_tokens(config, asked=settings.max_tokens)
-    backbone = backbone_class.from_config(config.to_dict(), max_tokens=max_tokens)
+    max_length = families.limit_tokens(config, asked=settings.max_length)
+    backbone = backbone_class.from_config(config.to_dict(), max_length=max_length)
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
-    text = _conversations(bundle, "reward", tokenizer, templates.pair(tokenizer.backend_tokenizer), max_tokens)
+    text = _conversations(bundle, "reward", tokenizer, templates.pair(tokenizer.backend_tokenizer), max_length)
     separator = tokenizer.sep_token_id
     settings.report(f"reward: the values of transformers on {len(text.tokens)} texts")
     references = originals.rewards(checkpoint, text.tokens, separator=separator)
@@ -197,15 +197,15 @@ def add_embedding(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settin
     inner = Checkpoint(model.folder, checkpoint.source)
     config = originals.read_config(inner)
     backbone_class = families.choose(families.ENCODERS, config, wanted_for="embedding")
-    usual = model.max_tokens or families.DEFAULT_MAX_TOKENS
-    max_tokens = families.limit_tokens(config, asked=settings.max_tokens, usual=usual)
-    backbone = backbone_class.from_config(config.to_dict(), max_tokens=max_tokens)
+    usual = model.max_length or families.DEFAULT_MAX_LENGTH
+    max_length = families.limit_tokens(config, asked=settings.max_length, usual=usual)
+    backbone = backbone_class.from_config(config.to_dict(), max_length=max_length)
     tokenizer = load_tokenizer(inner, words=config.vocab_size)
     template = templates.document(tokenizer.backend_tokenizer, model.prompt)
     path = bundle.file_of("embedding", "tokenizer.json")
     save_tokenizer(tokenizer, path)
     texts = [document(example, Template.from_json(template, "template")) for example in parity_examples()]
-    text = _Text(path, template, max_tokens, None, TextEncoder(path).rendered(texts, max_tokens=max_tokens))
+    text = _Text(path, template, max_length, None, TextEncoder(path).rendered(texts, max_length=max_length))
     settings.report(f"embedding: the values of transformers on {len(texts)} texts")
     references = originals.embeddings(inner, text.tokens, pooling=model.pooling)
 
@@ -230,8 +230,8 @@ def add_unieval(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings
     """
     config = originals.read_config(checkpoint)
     model_class = families.choose(families.SEQUENCE_TO_SEQUENCE, config, wanted_for="unieval")
-    max_tokens = families.limit_tokens(config, asked=settings.max_tokens, usual=UNIEVAL_MAX_TOKENS)
-    model = model_class.from_config(config.to_dict(), max_tokens=max_tokens)
+    max_length = families.limit_tokens(config, asked=settings.max_length, usual=UNIEVAL_MAX_TOKENS)
+    model = model_class.from_config(config.to_dict(), max_length=max_length)
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
     yes, no = (tokenizer(answer).input_ids[0] for answer in ("Yes", "No"))
     if yes == no:
@@ -242,7 +242,7 @@ def add_unieval(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings
     form = Template.from_json(template, "template")
     names = list(form.questions)
     texts = [question(example, form, names[number % len(names)]) for number, example in enumerate(parity_examples())]
-    text = _Text(path, template, max_tokens, None, TextEncoder(path).rendered(texts, max_tokens=max_tokens))
+    text = _Text(path, template, max_length, None, TextEncoder(path).rendered(texts, max_length=max_length))
     settings.report(f"unieval: the values of transformers on {len(texts)} texts")
     references = originals.answers(checkpoint, text.tokens, yes=yes, no=no)
 
@@ -258,7 +258,7 @@ def _conversations(
     role: RoleName,
     tokenizer: PreTrainedTokenizerFast,
     template: dict[str, Any],
-    max_tokens: int,
+    max_length: int,
 ) -> _Text:
     """The tokenizer in its place, and the parity conversations as tokens; those that the template cannot hold stay out.
 
@@ -274,8 +274,8 @@ def _conversations(
             f"role {role!r}: its template holds only {len(rendered)} of the {len(parity_examples())} parity rows; "
             f"wanted {_LEAST_TEXTS}"
         )
-    tokens = TextEncoder(path).rendered(rendered, max_tokens=max_tokens)
-    return _Text(path, template, max_tokens, templates.begin_of_text(tokenizer.backend_tokenizer), tokens)
+    tokens = TextEncoder(path).rendered(rendered, max_length=max_length)
+    return _Text(path, template, max_length, templates.begin_of_text(tokenizer.backend_tokenizer), tokens)
 
 
 def _rendered(example: Example, template: Template) -> list[Part] | None:
@@ -345,7 +345,7 @@ def _add_role(
         graph=bundle.name_of(text.tokenizer.with_name("model.onnx")),
         tokenizer=bundle.name_of(text.tokenizer),
         template=text.template,
-        max_tokens=text.max_tokens,
+        max_length=text.max_length,
         bos=text.bos,
         source=role.source,
         parity=parity.as_json(),

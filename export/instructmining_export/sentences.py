@@ -28,7 +28,7 @@ class SentenceModel:
     folder: Path  # of the transformer itself
     pooling: Pooling = "mean"
     normalized: bool = False  # by the model's own last module
-    max_tokens: int | None = None
+    max_length: int | None = None
     prompt: str = ""  # in front of every text
     stated: bool = False  # by the files, not assumed
 
@@ -58,7 +58,7 @@ class SentenceModel:
             folder=kinds["Transformer"],
             pooling=_pooling(kinds["Pooling"]) if "Pooling" in kinds else "mean",
             normalized="Normalize" in kinds,
-            max_tokens=limits.get("max_seq_length"),
+            max_length=limits.get("max_seq_length"),
             prompt=prompts.get(name, "") if name else "",
             stated="Pooling" in kinds,
         )

@@ -39,7 +39,7 @@ def test_a_bundle_opens_with_its_roles_and_what_the_manifest_says_of_them(small_
     role = bundle.roles["perplexity"]
     assert role.graph == small_bundle / "perplexity/model.onnx"
     assert role.tokenizer == small_bundle / "perplexity/tokenizer.json"
-    assert (role.max_tokens, role.precision) == (512, "fp32")
+    assert (role.max_length, role.precision) == (512, "fp32")
     assert role.source == {"id": "tests/perplexity", "revision": "0", "licence": "Apache-2.0"}
     assert role.template.gaps["start>user"] == (("special", "<|im_start|>"), ("literal", "user\n"))
     assert role.bos is None
@@ -120,9 +120,9 @@ def _role(name: str, **changes: object) -> Callable[[Manifest], None]:
         (_role("reward", graph="other.onnx"), "role 'reward': graph 'other.onnx' is not among the manifest's files"),
         (_role("reward", tokenizer=None), "role 'reward': tokenizer None is not among the manifest's files"),
         (_role("reward", references="no.json"), "role 'reward': references 'no.json' is not among"),
-        (_role("reward", max_tokens=3), "role 'reward': max_tokens is 3, wanted at least 16"),
-        (_role("reward", max_tokens="512"), "role 'reward': max_tokens is '512'"),
-        (_role("reward", max_tokens=None), "role 'reward': max_tokens is None"),
+        (_role("reward", max_length=3), "role 'reward': max_length is 3, wanted at least 16"),
+        (_role("reward", max_length="512"), "role 'reward': max_length is '512'"),
+        (_role("reward", max_length=None), "role 'reward': max_length is None"),
         (_role("reward", bos=7), "role 'reward': bos is 7, wanted a token or null; export the bundle again"),
         (_role("reward", template="chatml"), "found str where the manifest has an object"),
         (_role("reward", template={}), "role 'reward': template: 'gaps' is missing; export the bundle again"),
@@ -286,17 +286,17 @@ def test_rendering_changes_nothing_in_what_roles_share(small_bundle: Path) -> No
 
 
 def test_roles_of_one_graph_with_another_limit_or_template_do_not_share(copy: Path) -> None:
-    altered_bundle.edit(copy, _role("reward", max_tokens=256))
+    altered_bundle.edit(copy, _role("reward", max_length=256))
     roles = Bundle.open(copy).roles
     assert roles["reward"].shares != roles["perplexity"].shares
 
 
 def test_a_limit_of_tokens_holds_for_every_model_that_takes_more(small_bundle: Path) -> None:
     bundle = Bundle.open(small_bundle)
-    limits = {name: role.max_tokens for name, role in bundle.roles.items()}
+    limits = {name: role.max_length for name, role in bundle.roles.items()}
     assert limits == {"perplexity": 512, "reward": 512, "embedding": 64}
     limited = bundle.limited(100)
-    assert {name: role.max_tokens for name, role in limited.roles.items()} == limits | {
+    assert {name: role.max_length for name, role in limited.roles.items()} == limits | {
         "perplexity": 100,
         "reward": 100,
     }

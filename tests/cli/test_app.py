@@ -67,7 +67,7 @@ def test_every_example_file_is_scored(run: Callable[..., int], small_bundle: Pat
     assert scored[0]["instruction"] == "Explain why bread rises."
 
 
-def test_bad_rows_are_quarantined_with_their_reason_and_the_counts_add_up(
+def test_bad_rows_are_rejected_with_their_reason_and_the_counts_add_up(
     run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.jsonl"
@@ -395,10 +395,19 @@ def test_doctor_proves_the_real_bundle(
 
 def test_the_run_file_says_how_it_was_run(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    arguments = ("--bundle", small_bundle, "--device", "cpu", "--budget-tokens", 77, "--indicators", "perplexity,knn_6")
+    arguments = (
+        "--bundle",
+        small_bundle,
+        "--device",
+        "cpu",
+        "--max-batch-tokens",
+        77,
+        "--indicators",
+        "perplexity,knn_6",
+    )
     assert run("score", EXAMPLES / "alpaca.json", "-o", out, *arguments) == 0
     said = json.loads(Path(f"{out}.run.json").read_bytes())
-    assert said["settings"]["budget_tokens"] == {"perplexity": 77, "embedding": 77}
+    assert said["settings"]["max_batch_tokens"] == {"perplexity": 77, "embedding": 77}
     assert said["settings"]["window_rows"] == 512
     assert said["settings"]["knn"]["search"] == "exact"
     assert said["settings"]["knn"]["approximation"] is None

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
+import instructmining
 from instructmining import (
     Bundle,
-    Choice,
     Differing,
     Distinct,
     Example,
     Extras,
     FieldOptions,
-    Neighbourhood,
+    KnnOptions,
     ReadOptions,
     Rule,
+    SelectionOptions,
     Turn,
     compare,
     describe,
@@ -99,28 +100,40 @@ CALLS: dict[str, tuple[Callable[..., object], type[InstructMiningError], str]] =
     "rescored": (lambda: rescore(None, "x.jsonl", RULE), InputError, "None is neither a path nor a table"),
     "its out": (lambda: rescore(ROWS, None, RULE), OutputError, "out is None, wanted the path of a file to write"),
     "no rule": (lambda: rescore(ROWS, "x.jsonl", None), RuleError, "rule is None, wanted"),
-    "selected": (lambda: select(3, "x.jsonl", Choice(top=1)), InputError, r"3 \(int\) is neither a path nor a table"),
-    "a choice": (lambda: select(ROWS, "x.jsonl", 3), SelectionError, r"choice is 3 \(int\), wanted a Choice"),
-    "its path": (lambda: select(ROWS, 3, Choice(top=1)), SelectionError, r"out is 3 \(int\), wanted"),
-    "extras": (lambda: select(ROWS, "x.jsonl", Choice(top=1), extras=3), SelectionError, "extras is 3"),
-    "a column": (lambda: select(ROWS, "x.jsonl", Choice(top=1), by=3), SelectionError, "by is 3"),
-    "top": (lambda: Choice(top="3"), SelectionError, r"top is '3' \(str\), wanted a whole number"),
-    "a fraction": (lambda: Choice(fraction="0.5"), SelectionError, "fraction is '0.5'"),
-    "where": (lambda: Choice(where="mtld>5"), SelectionError, r"where is 'mtld>5' \(str\), wanted a list"),
-    "a condition": (lambda: Choice(where=[3]), SelectionError, r"where is 3 \(int\), wanted conditions as text"),
+    "selected": (
+        lambda: select(3, "x.jsonl", SelectionOptions(top=1)),
+        InputError,
+        r"3 \(int\) is neither a path nor a table",
+    ),
+    "a choice": (lambda: select(ROWS, "x.jsonl", 3), SelectionError, r"choice is 3 \(int\), wanted a SelectionOptions"),
+    "its path": (lambda: select(ROWS, 3, SelectionOptions(top=1)), SelectionError, r"out is 3 \(int\), wanted"),
+    "extras": (lambda: select(ROWS, "x.jsonl", SelectionOptions(top=1), extras=3), SelectionError, "extras is 3"),
+    "a column": (lambda: select(ROWS, "x.jsonl", SelectionOptions(top=1), by=3), SelectionError, "by is 3"),
+    "top": (lambda: SelectionOptions(top="3"), SelectionError, r"top is '3' \(str\), wanted a whole number"),
+    "a fraction": (lambda: SelectionOptions(fraction="0.5"), SelectionError, "fraction is '0.5'"),
+    "where": (lambda: SelectionOptions(where="mtld>5"), SelectionError, r"where is 'mtld>5' \(str\), wanted a list"),
+    "a condition": (
+        lambda: SelectionOptions(where=[3]),
+        SelectionError,
+        r"where is 3 \(int\), wanted conditions as text",
+    ),
     "quotas": (
-        lambda: Choice(quotas=[1], group_by="a"),
+        lambda: SelectionOptions(quotas=[1], group_by="a"),
         SelectionError,
         "quotas is a list, wanted a mapping",
     ),
-    "a quota": (lambda: Choice(quotas={"a": "b"}, group_by="a"), SelectionError, "quota of 'a' is 'b'"),
-    "distinct": (lambda: Choice(distinct=0.3), SelectionError, r"distinct is 0.3 \(float\), wanted a Distinct"),
+    "a quota": (lambda: SelectionOptions(quotas={"a": "b"}, group_by="a"), SelectionError, "quota of 'a' is 'b'"),
+    "distinct": (
+        lambda: SelectionOptions(distinct=0.3),
+        SelectionError,
+        r"distinct is 0.3 \(float\), wanted a Distinct",
+    ),
     "a distance": (lambda: Distinct("0.3", None), SelectionError, "distance is '0.3'"),
     "an embedder": (lambda: Distinct(0.3, None), SelectionError, "embedder is None, wanted a Scorer"),
     "a seed": (lambda: Extras(seed="x"), SelectionError, "seed is 'x'"),
-    "a search": (lambda: Neighbourhood(3), RuleError, "knn: 3 is not known"),
-    "a pool": (lambda: Neighbourhood(pool=3), RuleError, r"knn: pool is 3 \(int\), wanted a field's name"),
-    "others": (lambda: Neighbourhood(against=3), RuleError, r"knn: against is 3 \(int\), wanted the path"),
+    "a search": (lambda: KnnOptions(3), RuleError, "knn: 3 is not known"),
+    "a pool": (lambda: KnnOptions(pool=3), RuleError, r"knn: pool is 3 \(int\), wanted a field's name"),
+    "others": (lambda: KnnOptions(against=3), RuleError, r"knn: against is 3 \(int\), wanted the path"),
     "runs": (lambda: fit(3), FittingError, r"runs: 3 \(int\), wanted a path"),
     "no runs": (lambda: fit(None), FittingError, "runs: None, wanted a path"),
     "its terms": (lambda: fit({}, terms="mtld"), FittingError, r"terms is 'mtld' \(str\), wanted a list"),
@@ -141,3 +154,9 @@ def test_a_wrong_type_is_one_of_our_errors_in_one_line(
         function()
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("former", "now"), [("Choice", SelectionOptions), ("Neighbourhood", KnnOptions)])
+def test_a_renamed_class_is_there_by_its_former_name_with_a_warning(former: str, now: type) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"instructmining\.{former} is called {now.__name__} now"):
+        assert getattr(instructmining, former) is now

@@ -20,7 +20,7 @@ def entry(folder: str) -> RoleEntry:
     return RoleEntry(
         **{key: f"{folder}/{name}" for key, name in CONTENT.items()},
         template=templates.chatml(),
-        max_tokens=64,
+        max_length=64,
         source={"id": f"tests/{folder}"},
         parity={"rows": 1},
     )

@@ -48,7 +48,7 @@ def nll(precision: Precision, folder: Path) -> NDArray[np.float32]:
     session = ort.InferenceSession(str(path[0]), options, providers=["CPUExecutionProvider"])
     names = {value.name for value in session.get_inputs()}
     values = []
-    for batch in batches(texts(), budget_tokens=512):
+    for batch in batches(texts(), max_batch_tokens=512):
         feeds = {"input_ids": batch.ids, "position_ids": batch.positions, "scored": batch.scored}
         values.append(session.run(["nll"], {name: feeds[name] for name in feeds if name in names})[0])
     return np.concatenate(values)

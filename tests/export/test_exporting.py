@@ -44,7 +44,7 @@ def test_a_role_is_exported_and_another_added(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     bundle = tmp_path / "bundle"
-    assert run("export", "-o", bundle, "--perplexity", llama, "--max-tokens", 256) == 0
+    assert run("export", "-o", bundle, "--perplexity", llama, "--max-length", 256) == 0
     said = capsys.readouterr()
     assert said.out == ""
     assert "perplexity: the values of transformers on 200 texts" in said.err
@@ -72,8 +72,8 @@ def test_a_role_that_is_there_needs_overwrite(
     assert run("export", "-o", bundle, "--embedding", bert) == 1
     assert "has the role embedding already; give --overwrite" in capsys.readouterr().err
     assert Bundle.open(bundle).digest == before
-    assert run("export", "-o", bundle, "--embedding", bert, "--overwrite", "--max-tokens", 64) == 0
-    assert Bundle.open(bundle).roles["embedding"].max_tokens == 64
+    assert run("export", "-o", bundle, "--embedding", bert, "--overwrite", "--max-length", 64) == 0
+    assert Bundle.open(bundle).roles["embedding"].max_length == 64
 
 
 def test_a_preset_takes_local_folders_in_place_of_its_ids_and_one_role_of_it(
@@ -86,7 +86,7 @@ def test_a_preset_takes_local_folders_in_place_of_its_ids_and_one_role_of_it(
     assert Bundle.open(bundle).default_rule == "paper-v1"
     assert roles(bundle) == {"embedding"}
     reward = small_models.encoder_classifier("deberta-v2", tmp_path / "deberta")
-    arguments = ("--preset", "paper-v1", "--reward", reward, "--only", "reward", "--max-tokens", 200)
+    arguments = ("--preset", "paper-v1", "--reward", reward, "--only", "reward", "--max-length", 200)
     assert run("export", "-o", bundle, *arguments) == 0
     assert roles(bundle) == {"embedding", "reward"}
 

@@ -341,8 +341,8 @@ class Chat:
         tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
         self.encoder = TextEncoder(folder / "tokenizer.json")
 
-    def ours(self, *turns: Turn, max_tokens: int = 10_000) -> Tokens:
-        (tokens,) = self.encoder.rendered([conversation(Example(turns), self.template)], max_tokens=max_tokens)
+    def ours(self, *turns: Turn, max_length: int = 10_000) -> Tokens:
+        (tokens,) = self.encoder.rendered([conversation(Example(turns), self.template)], max_length=max_length)
         return tokens
 
     def theirs(self, *turns: Turn) -> list[int]:
@@ -475,7 +475,7 @@ def test_special_tokens_written_in_a_row_stay_plain_text(chats: dict[str, Chat],
 
 def test_a_text_that_is_cut_keeps_what_the_template_ends_in(chats: dict[str, Chat]) -> None:
     chat = chats["smollm2"]
-    tokens = chat.ours(Turn("user", "abc " * 100), Turn("assistant", "abc " * 100), max_tokens=64)
+    tokens = chat.ours(Turn("user", "abc " * 100), Turn("assistant", "abc " * 100), max_length=64)
     assert tokens.truncated
     assert len(tokens.ids) == 64
     assert chat.tokenizer.decode(tokens.ids).endswith("abc<|im_end|>\n")
@@ -569,7 +569,7 @@ def ids_of(tokenizer: Tokenizer, form: dict[str, Any], example: Example, folder:
     tokenizer.save(str(folder / "tokenizer.json"))
     template = Template.from_json(form, "here")
     parts = document(example, template) if single else conversation(example, template)
-    (tokens,) = TextEncoder(folder / "tokenizer.json").rendered([parts], max_tokens=10_000)
+    (tokens,) = TextEncoder(folder / "tokenizer.json").rendered([parts], max_length=10_000)
     return tokens.ids.tolist()
 
 
@@ -690,7 +690,7 @@ def test_unievals_questions_are_those_of_its_authors(name: str, turns: tuple[Tur
     text = UNIEVAL[name].format(response=turns[-1].text, history=history)
     parts = question(Example(turns), Template.from_json(templates.unieval(), "here"), name)
     assert "".join(getattr(part, "text", "</s>") for part in parts) == f"{text}</s>"
-    (tokens,) = TextEncoder(tmp_path / "tokenizer.json").rendered([parts], max_tokens=1024)
+    (tokens,) = TextEncoder(tmp_path / "tokenizer.json").rendered([parts], max_length=1024)
     theirs = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
     assert tokens.ids.tolist() == theirs(text)["input_ids"]
     assert tokens.ids.tolist().count(1) == text.count("</s>") + 1

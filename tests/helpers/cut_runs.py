@@ -33,7 +33,7 @@ _FORKING.set_forkserver_preload(
 )
 
 
-def small_batching(kind: str, roles: list[str], *, budget_tokens: int | None = None) -> Batching:  # noqa: ARG001
+def small_batching(kind: str, roles: list[str], *, max_batch_tokens: int | None = None) -> Batching:  # noqa: ARG001
     """Windows of a few rows, so that a short run has many."""
     return Batching(_WINDOW_ROWS, dict.fromkeys(roles, _BUDGET_TOKENS))  # type: ignore[arg-type]
 

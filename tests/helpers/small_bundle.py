@@ -25,7 +25,7 @@ CORPUS = [
     "Count from one to ten: one two three four five six seven eight nine ten.",
 ]
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "[CLS]", "[SEP]"]
-MAX_TOKENS = 512
+MAX_LENGTH = 512
 
 SMALL_DECODER = GatedDecoder.from_config(
     {
@@ -42,7 +42,7 @@ SMALL_DECODER = GatedDecoder.from_config(
         "rope_theta": 10000.0,
         "tie_word_embeddings": True,
     },
-    max_tokens=MAX_TOKENS,
+    max_length=MAX_LENGTH,
 )
 SMALL_ENCODER = PostNormEncoder.from_config(
     {
@@ -57,7 +57,7 @@ SMALL_ENCODER = PostNormEncoder.from_config(
         "layer_norm_eps": 1e-12,
         "hidden_act": "gelu",
     },
-    max_tokens=64,
+    max_length=64,
 )
 
 
@@ -115,8 +115,8 @@ def write_small_bundle(path: Path) -> None:
     rng = np.random.default_rng(7)
     head = causal.LinearHead(rng.normal(size=(1, 32)).astype(np.float32), np.zeros(1, dtype=np.float32))
     roles: dict[RoleName, tuple[str, dict[str, object], int]] = {
-        "perplexity": ("perplexity", templates.chatml(), MAX_TOKENS),
-        "reward": ("perplexity", templates.chatml(), MAX_TOKENS),
+        "perplexity": ("perplexity", templates.chatml(), MAX_LENGTH),
+        "reward": ("perplexity", templates.chatml(), MAX_LENGTH),
         "embedding": ("embedding", templates.sentence("[CLS]", "[SEP]"), 64),
     }
     with BundleWriter(path, frozenset(roles)) as bundle:
@@ -133,7 +133,7 @@ def write_small_bundle(path: Path) -> None:
                 graph=f"{folder}/model.onnx",
                 tokenizer=f"{folder}/tokenizer.json",
                 template=template,
-                max_tokens=limit,
+                max_length=limit,
                 source={"id": f"tests/{role}", "revision": "0", "licence": "Apache-2.0"},
                 parity={},
                 references=references,

@@ -46,7 +46,7 @@ def test_perplexity_and_reward_of_one_graph_and_template_are_one_stream(bundle: 
 @pytest.mark.parametrize(
     "difference",
     [
-        {"max_tokens": 256},
+        {"max_length": 256},
         {"tokenizer": "embedding/tokenizer.json"},
         {"template": {"gaps": {"start>user": [], "user>assistant": [], "assistant>end": []}}},
     ],

@@ -13,7 +13,7 @@ from instructmining.inference.batching import Batching
 from instructmining.inference.calibration import calibrated, one_budget
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Executor, Job
-from instructmining.tokenizing.windows import Window
+from instructmining.tokenizing.windows import TokenizedWindow
 
 BATCHING = Batching(512, {"perplexity": 100, "embedding": 100}, width_multiple=1)
 
@@ -38,7 +38,7 @@ def found(
 ) -> Batching:
     executor = TimedExecutor(seconds)
     words = [text(*range(1, 9)) for _ in range(texts)]
-    window = Window(
+    window = TokenizedWindow(
         [EXAMPLE] * texts, [part(CONVERSATIONS, words), part(DOCUMENTS, words), part(RESPONSES, words)], None, None
     )
     return calibrated(window, cast(Executor, executor), BATCHING, candidates=candidates, clock=lambda: executor.now)
@@ -50,24 +50,24 @@ def test_each_role_gets_the_budget_that_is_fastest_for_it() -> None:
         return job.batch.ids.size * (1.0 if job.batch.ids.size == best else 2.0) / 1e5
 
     chosen = found(seconds)
-    assert chosen.budget_tokens == {"perplexity": 128, "embedding": 256}
+    assert chosen.max_batch_tokens == {"perplexity": 128, "embedding": 256}
     assert (chosen.window_rows, chosen.width_multiple) == (512, 1)
 
 
 def test_of_equally_fast_budgets_the_smallest_is_taken() -> None:
-    assert set(found(lambda job: job.batch.ids.size / 1e5).budget_tokens.values()) == {64}
+    assert set(found(lambda job: job.batch.ids.size / 1e5).max_batch_tokens.values()) == {64}
 
 
 def test_a_gain_within_the_noise_is_none() -> None:
-    assert set(found(lambda job: job.batch.ids.size / 1e5 + 0.02 * 64 / 1e5).budget_tokens.values()) == {64}
+    assert set(found(lambda job: job.batch.ids.size / 1e5 + 0.02 * 64 / 1e5).max_batch_tokens.values()) == {64}
 
 
 def test_a_constant_cost_of_a_batch_wants_large_ones() -> None:
-    assert set(found(lambda _: 1e-3).budget_tokens.values()) == {256}
+    assert set(found(lambda _: 1e-3).max_batch_tokens.values()) == {256}
 
 
 def test_a_budget_larger_than_all_texts_is_not_tried() -> None:
-    assert set(found(lambda _: 1e-3, texts=20).budget_tokens.values()) == {128}
+    assert set(found(lambda _: 1e-3, texts=20).max_batch_tokens.values()) == {128}
 
 
 def test_a_slow_model_is_not_tried_for_long() -> None:
@@ -84,10 +84,10 @@ def test_a_slow_model_is_not_tried_for_long() -> None:
 
 
 def test_one_budget_is_for_all_roles() -> None:
-    assert one_budget(BATCHING, 7).budget_tokens == {"perplexity": 7, "embedding": 7}
+    assert one_budget(BATCHING, 7).max_batch_tokens == {"perplexity": 7, "embedding": 7}
 
 
 @pytest.mark.parametrize("texts", [1, 3])
 def test_a_short_window_still_gives_budgets(texts: int) -> None:
     chosen = found(lambda job: float(np.sqrt(job.batch.ids.size)), texts=texts)
-    assert set(chosen.budget_tokens.values()) == {64}
+    assert set(chosen.max_batch_tokens.values()) == {64}

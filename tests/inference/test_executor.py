@@ -33,7 +33,7 @@ def batch_of(*lengths: int, seed: int = 0) -> Batch:
     """Random texts, all but the first token of each scored."""
     rng = np.random.default_rng(seed)
     texts = [Tokens(rng.integers(1, 1000, size=length), np.arange(1, length)) for length in lengths]
-    (batch,) = batches(texts, budget_tokens=10_000)
+    (batch,) = batches(texts, max_batch_tokens=10_000)
     return batch
 
 
@@ -452,7 +452,7 @@ def test_a_row_that_does_not_fit_alone_is_an_error_that_says_what_to_do(play: Pl
         results = executor.run([Job(GRAPH, batch_of(3, 2), OUTPUTS), Job(GRAPH, batch_of(13, 4, 4), OUTPUTS)])
         assert_right(next(results))
         message = (
-            r"model\.onnx: a text of 13 tokens does not fit into the memory of cuda:1: .* --max-tokens, .*--device"
+            r"model\.onnx: a text of 13 tokens does not fit into the memory of cuda:1: .* --max-length, .*--device"
         )
         with pytest.raises(DeviceMemoryError, match=message):
             next(results)
@@ -489,10 +489,10 @@ def values_by_text(results: Iterable[Done]) -> dict[int, float]:
     return found
 
 
-def real_jobs(graph: Path, *, budget_tokens: int) -> Iterator[Job]:
+def real_jobs(graph: Path, *, max_batch_tokens: int) -> Iterator[Job]:
     rng = np.random.default_rng(5)
     texts = [Tokens(rng.integers(5, 300, size=length), np.arange(1, length)) for length in range(4, 60, 3)]
-    for batch in batches(texts, budget_tokens=budget_tokens):
+    for batch in batches(texts, max_batch_tokens=max_batch_tokens):
         yield Job(graph, batch, ("nll", "reward"))
 
 
@@ -501,7 +501,7 @@ def test_a_split_batch_has_the_values_of_the_whole_one_within_the_gates_bounds(
 ) -> None:
     graph = Bundle.open(small_bundle).roles["perplexity"].graph
     with Executor([graph], [CPU]) as executor:
-        whole = values_by_text(executor.run(real_jobs(graph, budget_tokens=400)))
+        whole = values_by_text(executor.run(real_jobs(graph, max_batch_tokens=400)))
     run = GraphSession.run
 
     def small(self: GraphSession, batch: Batch, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -511,7 +511,7 @@ def test_a_split_batch_has_the_values_of_the_whole_one_within_the_gates_bounds(
 
     monkeypatch.setattr(GraphSession, "run", small)
     with Executor([graph], [CPU]) as executor:
-        split = values_by_text(executor.run(real_jobs(graph, budget_tokens=400)))
+        split = values_by_text(executor.run(real_jobs(graph, max_batch_tokens=400)))
         assert executor.splits > 5
     assert split == pytest.approx(whole, abs=1e-4)
 
@@ -522,7 +522,7 @@ def test_a_gpu_with_too_little_memory_gives_the_values_that_it_gives_with_enough
     graph = Bundle.open(small_bundle).roles["perplexity"].graph
     rng = np.random.default_rng(5)
     texts = [Tokens(rng.integers(5, 300, size=500), np.arange(1, 500)) for _ in range(64)]
-    (batch,) = batches(texts, budget_tokens=100_000)
+    (batch,) = batches(texts, max_batch_tokens=100_000)
     work = [Job(graph, batch, ("nll", "reward"))] * 3
     with Executor([graph], devices) as executor:
         enough = [done.outputs for done in executor.run(work)]
@@ -544,7 +544,7 @@ def test_two_graphs_on_a_gpu_take_turns_and_give_the_values_of_the_cpu(small_bun
     work = []
     for number in range(8):
         texts = [Tokens(rng.integers(5, 300, size=length), np.arange(1, length)) for length in (40, 30, 12 + number)]
-        (batch,) = batches(texts, budget_tokens=1000)
+        (batch,) = batches(texts, max_batch_tokens=1000)
         work += [Job(roles["perplexity"].graph, batch, ("nll", "reward"))]
         work += [Job(roles["embedding"].graph, batch, ("embedding",))]
     graphs = [roles["perplexity"].graph, roles["embedding"].graph]

@@ -33,7 +33,7 @@ def texts(scored: bool = True) -> list[Tokens]:
 
 def own_values(session: GraphSession, output: str, of: Sequence[Tokens]) -> list[NDArray[np.float32]]:
     """What the graph itself gives for each text alone."""
-    single = [next(batches([text], budget_tokens=1)) for text in of]
+    single = [next(batches([text], max_batch_tokens=1)) for text in of]
     return [session.run(batch, (output,))[output].ravel() for batch in single]
 
 

@@ -32,7 +32,7 @@ def letters(*lengths: int, scored: bool = True, seed: int = 3) -> list[Tokens]:
 
 
 def one_batch(texts: list[Tokens]) -> Batch:
-    (batch,) = batches(texts, budget_tokens=100_000)
+    (batch,) = batches(texts, max_batch_tokens=100_000)
     return batch
 
 

@@ -34,7 +34,7 @@ from instructmining.inference.batching import Batch, Batching
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import MOST_HELD, Done, Executor, Job
 from instructmining.inference.streams import count, measure
-from instructmining.tokenizing.windows import StreamTexts, Window
+from instructmining.tokenizing.windows import StreamTexts, TokenizedWindow
 from instructmining.writing.journal import Journal
 
 
@@ -69,16 +69,16 @@ class SumExecutor:
 
 
 def measured(
-    rows: int, *parts: StreamTexts, budget_tokens: int = 16, statistics: Statistics | None = None
+    rows: int, *parts: StreamTexts, max_batch_tokens: int = 16, statistics: Statistics | None = None
 ) -> tuple[Measurements, list[float], SumSession]:
     """The measurements, the share of the window at each report, and the session that ran."""
     counts = statistics if statistics is not None else Statistics()
     shares: list[float] = []
     session = SumSession()
     (found,) = measure(
-        [Window([EXAMPLE] * rows, list(parts), None, None)],
+        [TokenizedWindow([EXAMPLE] * rows, list(parts), None, None)],
         cast(Executor, SumExecutor(session)),
-        Batching(512, dict.fromkeys(ROLES, budget_tokens)),
+        Batching(512, dict.fromkeys(ROLES, max_batch_tokens)),
         statistics=counts,
         report=lambda: shares.append(counts.rows_computed / rows),
     )
@@ -87,8 +87,8 @@ def measured(
 
 def test_values_come_back_to_their_rows_whatever_the_batches() -> None:
     texts = [text(1, 2, scored=[1]), text(3, 4, 5, 6, scored=[1, 3]), text(7)]
-    for budget_tokens in (1, 4, 100):
-        found, _, _ = measured(3, part(CONVERSATIONS, texts), budget_tokens=budget_tokens)
+    for max_batch_tokens in (1, 4, 100):
+        found, _, _ = measured(3, part(CONVERSATIONS, texts), max_batch_tokens=max_batch_tokens)
         assert found.conversation_nll is not None
         assert found.reward is not None
         assert found.conversation_nll.total.tolist() == [2, 10, 0]
@@ -107,7 +107,7 @@ def test_texts_of_one_row_are_summed_and_a_row_without_text_has_no_token() -> No
 
 
 def test_embeddings_come_back_to_their_rows() -> None:
-    found, _, _ = measured(3, part(DOCUMENTS, [text(1, 2), text(3, 4, 5), text(6)]), budget_tokens=3)
+    found, _, _ = measured(3, part(DOCUMENTS, [text(1, 2), text(3, 4, 5), text(6)]), max_batch_tokens=3)
     assert found.embedding is not None
     assert found.embedding.tolist() == [[3, 1], [12, 3], [6, 6]]
     assert found.embedding.dtype == np.float32
@@ -115,7 +115,7 @@ def test_embeddings_come_back_to_their_rows() -> None:
 
 def test_answers_come_back_to_their_rows_by_question() -> None:
     texts = [text(1, 2), text(3, 4, 5), text(6)]
-    found, _, _ = measured(3, part(NATURAL, texts), part(COHERENT, texts[::-1]), budget_tokens=3)
+    found, _, _ = measured(3, part(NATURAL, texts), part(COHERENT, texts[::-1]), max_batch_tokens=3)
     assert list(found.answers) == ["naturalness", "coherence"]
     np.testing.assert_allclose(found.answers["naturalness"], [0.03, 0.12, 0.06], rtol=1e-6)
     np.testing.assert_allclose(found.answers["coherence"], [0.06, 0.12, 0.03], rtol=1e-6)
@@ -131,7 +131,7 @@ def test_of_equal_texts_one_is_computed_and_all_of_their_rows_have_its_values() 
         part(RESPONSES, [other, other, one, other], owners=[0, 0, 2, 2]),
         part(DOCUMENTS, [other] * 4),
         part(NATURAL, [one, one, other, one]),
-        budget_tokens=1,
+        max_batch_tokens=1,
         statistics=statistics,
     )
     assert found.conversation_nll is not None
@@ -153,7 +153,7 @@ def test_of_equal_texts_one_is_computed_and_all_of_their_rows_have_its_values() 
 
 def test_equal_tokens_of_which_others_are_scored_are_another_text() -> None:
     texts = [text(1, 2, 5, scored=[1]), text(1, 2, 5, scored=[1, 2]), text(1, 2, 5)]
-    found, _, session = measured(3, part(CONVERSATIONS, texts), budget_tokens=1)
+    found, _, session = measured(3, part(CONVERSATIONS, texts), max_batch_tokens=1)
     assert found.conversation_nll is not None
     assert found.conversation_nll.total.tolist() == [2, 7, 0]
     assert len(session.shapes) == 3
@@ -175,7 +175,7 @@ def test_a_window_without_rows_has_no_values() -> None:
 
 
 def test_what_nobody_asked_for_is_absent_and_the_counts_are_the_windows() -> None:
-    window = Window([EXAMPLE], [], np.array([3]), np.array([4]))
+    window = TokenizedWindow([EXAMPLE], [], np.array([3]), np.array([4]))
     found = count(window, Statistics())
     assert (found.conversation_nll, found.response_nll, found.reward, found.embedding) == (None, None, None, None)
     assert found.answers == {}
@@ -200,7 +200,7 @@ def test_tokens_and_padding_are_counted_by_role() -> None:
 
 def test_the_share_of_the_window_rises_to_the_whole_over_all_streams() -> None:
     texts = [text(1, 2, scored=[1]), text(3, 4, scored=[1])]
-    _, shares, _ = measured(2, part(CONVERSATIONS, texts), part(DOCUMENTS, texts), budget_tokens=2)
+    _, shares, _ = measured(2, part(CONVERSATIONS, texts), part(DOCUMENTS, texts), max_batch_tokens=2)
     assert shares == [0.25, 0.5, 0.75, 1.0]
 
 
@@ -223,18 +223,18 @@ def test_a_row_is_truncated_once_for_each_role_of_which_any_text_was_cut() -> No
 @given(
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=30),
     words=st.sampled_from([1, 2, 98]),  # few words make many equal texts
-    budget_tokens=st.integers(1, 60),
+    max_batch_tokens=st.integers(1, 60),
     seed=st.integers(0, 1000),
 )
 def test_any_texts_under_any_budget_give_the_sums_of_each_row(
-    lengths: list[int], words: int, budget_tokens: int, seed: int
+    lengths: list[int], words: int, max_batch_tokens: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     texts = [text(*rng.integers(1, 1 + words, size=n), scored=np.flatnonzero(rng.random(n) < 0.5)) for n in lengths]
     owners = rng.integers(0, 5, size=len(texts))
     statistics = Statistics()
     found, shares, _ = measured(
-        5, part(RESPONSES, texts, owners.tolist()), budget_tokens=budget_tokens, statistics=statistics
+        5, part(RESPONSES, texts, owners.tolist()), max_batch_tokens=max_batch_tokens, statistics=statistics
     )
     assert found.response_nll is not None
     for row in range(5):
@@ -250,7 +250,7 @@ def test_any_texts_under_any_budget_give_the_sums_of_each_row(
 
 
 def of_windows(
-    windows: Iterable[Window],
+    windows: Iterable[TokenizedWindow],
     session: SumSession,
     *,
     journal: Journal | None = None,
@@ -266,10 +266,10 @@ def of_windows(
     )
 
 
-def window_of(*ids: int) -> Window:
+def window_of(*ids: int) -> TokenizedWindow:
     """A window of rows of two tokens each, which are a batch each."""
     texts = [text(1, number, scored=[1]) for number in ids]
-    return Window([EXAMPLE] * len(ids), [part(CONVERSATIONS, texts)], None, None)
+    return TokenizedWindow([EXAMPLE] * len(ids), [part(CONVERSATIONS, texts)], None, None)
 
 
 def rewards(found: Iterable[Measurements]) -> list[list[float]]:
@@ -285,7 +285,7 @@ def test_windows_without_a_text_keep_their_place_among_the_others() -> None:
 def test_a_window_without_a_text_comes_out_before_many_more_are_made(texts: tuple[int, ...]) -> None:
     made = taken = furthest = 0
 
-    def windows() -> Iterator[Window]:
+    def windows() -> Iterator[TokenizedWindow]:
         nonlocal made, furthest
         for number in range(200):
             made += 1
@@ -302,7 +302,7 @@ def test_a_window_without_a_text_comes_out_before_many_more_are_made(texts: tupl
 def test_a_window_with_the_bytes_of_a_whole_one_comes_out_before_many_more_are_made() -> None:
     made = taken = furthest = 0
 
-    def windows() -> Iterator[Window]:
+    def windows() -> Iterator[TokenizedWindow]:
         nonlocal made, furthest
         for number in range(30):
             made += 1

@@ -17,7 +17,7 @@ from instructmining.errors import DeviceError, InstructMiningError, RuleError
 from instructmining.indicators import CorpusIndicator
 from instructmining.inference.devices import Device
 from instructmining.knn import search as corpus_module
-from instructmining.knn.options import Neighbourhood
+from instructmining.knn.options import KnnOptions
 from instructmining.knn.search import NeighbourSearch, Pools, pools_of, siblings_of
 from instructmining.types import Example, SourceRow, Turn
 
@@ -38,7 +38,7 @@ def brute_force(points: NDArray[np.float32], k: int) -> NDArray[np.float64]:
 
 def test_each_indicator_has_its_neighbours_distance() -> None:
     points, counts = unit_vectors(50), Statistics()
-    columns = NeighbourSearch([KNN_1, KNN_6], Neighbourhood(), CPU).columns(points, counts, lambda: None)
+    columns = NeighbourSearch([KNN_1, KNN_6], KnnOptions(), CPU).columns(points, counts, lambda: None)
     for indicator in (KNN_1, KNN_6):
         found = columns[indicator.column]
         np.testing.assert_allclose(found.values, brute_force(points, indicator.k), rtol=0, atol=1e-7)
@@ -50,7 +50,7 @@ def test_each_indicator_has_its_neighbours_distance() -> None:
 
 
 def test_too_few_rows_are_said_by_indicator() -> None:
-    columns = NeighbourSearch([KNN_1, KNN_6], Neighbourhood(), CPU).columns(unit_vectors(3), Statistics(), lambda: None)
+    columns = NeighbourSearch([KNN_1, KNN_6], KnnOptions(), CPU).columns(unit_vectors(3), Statistics(), lambda: None)
     assert np.isfinite(columns["knn_1"].values).all()
     assert np.isnan(columns["knn_6"].values).all()
     assert columns["knn_6"].notes[2] == "3 rows in the run; the distance to neighbour 6 needs 7"
@@ -60,7 +60,7 @@ def test_a_long_search_says_what_it_will_take_before_it_starts(monkeypatch: pyte
     monkeypatch.setattr(corpus_module, "_WORTH_A_WORD", 50)
     counts = Statistics()
     seen: list[tuple[float | None, int]] = []
-    NeighbourSearch([KNN_6], Neighbourhood(), CPU).columns(
+    NeighbourSearch([KNN_6], KnnOptions(), CPU).columns(
         unit_vectors(60), counts, lambda: seen.append((counts.neighbours_expected_s, counts.neighbours_done))
     )
     expected, done = seen[0]
@@ -72,7 +72,7 @@ def test_a_long_search_says_what_it_will_take_before_it_starts(monkeypatch: pyte
 @pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="the extra [knn] is not installed")
 def test_an_approximate_search_says_what_it_is_worth() -> None:
     points, counts = unit_vectors(400), Statistics()
-    columns = NeighbourSearch([KNN_6], Neighbourhood("approx"), CPU).columns(points, counts, lambda: None)
+    columns = NeighbourSearch([KNN_6], KnnOptions("approx"), CPU).columns(points, counts, lambda: None)
     assert counts.approximation is not None
     assert 0.9 < counts.approximation.recall <= 1
     assert counts.approximation.sample_rows == 400
@@ -85,7 +85,7 @@ def test_without_its_library_an_approximate_search_is_refused_before_anything_ru
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(InstructMiningError, match=r"pip install 'instructmining\[knn\]'"):
-        NeighbourSearch([KNN_6], Neighbourhood("approx"), CPU)
+        NeighbourSearch([KNN_6], KnnOptions("approx"), CPU)
 
 
 # Settings
@@ -104,12 +104,12 @@ def test_without_its_library_an_approximate_search_is_refused_before_anything_ru
 )
 def test_settings_that_cannot_be_are_refused(asked: dict[str, str], message: str) -> None:
     with pytest.raises(RuleError, match=message):
-        Neighbourhood(**asked)  # type: ignore[arg-type]
+        KnnOptions(**asked)  # type: ignore[arg-type]
 
 
 def test_the_cosine_distance_is_one_less_the_cosine() -> None:
     points = unit_vectors(60)
-    found = NeighbourSearch([KNN_6], Neighbourhood(metric="cosine"), CPU).columns(points, Statistics(), lambda: None)
+    found = NeighbourSearch([KNN_6], KnnOptions(metric="cosine"), CPU).columns(points, Statistics(), lambda: None)
     wanted = np.sort(1 - points.astype(np.float64) @ points.T.astype(np.float64), axis=1)[:, 6]
     # In float32 the vectors are as long as 1 but for 6e-8.
     np.testing.assert_allclose(found["knn_6"].values, wanted, rtol=0, atol=3e-7)
@@ -120,7 +120,7 @@ def test_the_cosine_distance_is_one_less_the_cosine() -> None:
 def test_neighbours_are_of_the_same_pool(of: list[int]) -> None:
     points, numbers = unit_vectors(len(of)), np.array(of)
     pools = Pools(numbers, ["a", "b", "c", "d"], dict.fromkeys(np.flatnonzero(numbers < 0).tolist(), "no pool"))
-    columns = NeighbourSearch([KNN_1, KNN_6], Neighbourhood(pool="source"), CPU).columns(
+    columns = NeighbourSearch([KNN_1, KNN_6], KnnOptions(pool="source"), CPU).columns(
         points, Statistics(), lambda: None, pools=pools
     )
     for name, k in (("knn_1", 1), ("knn_6", 6)):
@@ -157,7 +157,7 @@ def test_pools_of_any_sizes_have_the_distances_of_brute_force(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus_module, "_SMALL", small)
         patch.setattr(corpus_module, "_TOGETHER", together)
-        found = NeighbourSearch([KNN_1, KNN_6], Neighbourhood(pool="source"), CPU).columns(
+        found = NeighbourSearch([KNN_1, KNN_6], KnnOptions(pool="source"), CPU).columns(
             points, Statistics(), lambda: None, pools=Pools(numbers, list("abcdefghij"), {}), siblings=siblings
         )
     distances = np.linalg.norm(points[:, None].astype(np.float64) - points[None], axis=2)
@@ -189,7 +189,7 @@ def test_the_work_of_many_pools_grows_with_their_number() -> None:
             patch.setattr(corpus_module, "pool_distances", counted)
             patch.setattr(corpus_module, "neighbour_distances", pytest.fail)
             counts = Statistics()
-            NeighbourSearch([KNN_1], Neighbourhood(pool="id"), CPU).columns(
+            NeighbourSearch([KNN_1], KnnOptions(pool="id"), CPU).columns(
                 np.ones((pools * rows, 2), np.float32),
                 counts,
                 lambda: reports.append(counts.neighbours_done),
@@ -209,7 +209,7 @@ def test_the_work_of_many_pools_grows_with_their_number() -> None:
 
 def test_the_rows_of_another_file_are_the_neighbours() -> None:
     points, others = unit_vectors(30), unit_vectors(45)[20:]
-    columns = NeighbourSearch([KNN_1, KNN_6], Neighbourhood(against="others.jsonl"), CPU).columns(
+    columns = NeighbourSearch([KNN_1, KNN_6], KnnOptions(against="others.jsonl"), CPU).columns(
         points, Statistics(), lambda: None, against=others
     )
     distances = np.sort(np.linalg.norm(points[:, None].astype(np.float64) - others[None], axis=2), axis=1)
@@ -219,7 +219,7 @@ def test_the_rows_of_another_file_are_the_neighbours() -> None:
 
 
 def test_too_few_rows_to_compare_with_are_said() -> None:
-    columns = NeighbourSearch([KNN_6], Neighbourhood(against="x"), CPU).columns(
+    columns = NeighbourSearch([KNN_6], KnnOptions(against="x"), CPU).columns(
         unit_vectors(9), Statistics(), lambda: None, against=unit_vectors(5)
     )
     assert columns["knn_6"].notes[8] == "5 rows to compare with; the distance to neighbour 6 needs 6"
@@ -232,7 +232,7 @@ def example(prompt: str, response: str, **fields: object) -> Example:
 def test_pools_are_rows_that_are_equal_in_a_field() -> None:
     rows = [example("a", "b", source=source) for source in ("x", "y", "x", None, ["z", 1], ["z", 1])]
     rows.insert(1, Example.of("a", "b"))
-    pools = pools_of(rows, Neighbourhood(pool="source"))
+    pools = pools_of(rows, KnnOptions(pool="source"))
     assert pools is not None
     assert pools.of.tolist() == [0, -1, 1, 0, -1, 2, 2]
     assert pools.names == ['"x"', '"y"', '["z",1]']
@@ -241,10 +241,10 @@ def test_pools_are_rows_that_are_equal_in_a_field() -> None:
 
 def test_a_row_without_a_prompt_has_no_place_among_prompts() -> None:
     rows = [example("a", "b"), example(" ", "b"), example("c", "d")]
-    pools = pools_of(rows, Neighbourhood(text="prompt"))
+    pools = pools_of(rows, KnnOptions(text="prompt"))
     assert pools is not None
     assert (pools.of.tolist(), pools.names, pools.reasons) == ([0, -1, 0], [None], {1: "the prompt is empty"})
-    assert pools_of(rows, Neighbourhood()) is None
+    assert pools_of(rows, KnnOptions()) is None
 
 
 # A search that was cut
@@ -265,7 +265,7 @@ def test_distances_that_were_found_are_not_searched_again(tmp_path: Path, monkey
         return original(of, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(corpus_module, "neighbour_distances", failing)
-    search = NeighbourSearch([KNN_6], Neighbourhood(pool="source"), CPU)
+    search = NeighbourSearch([KNN_6], KnnOptions(pool="source"), CPU)
     with pytest.raises(DeviceError, match="cut"):
         search.columns(points, Statistics(), lambda: None, pools=pools, kept=tmp_path / "neighbours")
     found = search.columns(points, Statistics(), lambda: None, pools=pools, kept=tmp_path / "neighbours")
@@ -281,7 +281,7 @@ def test_distances_that_were_found_are_not_searched_again(tmp_path: Path, monkey
 @pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="the extra [knn] is not installed")
 def test_a_run_that_goes_on_knows_what_its_approximate_search_was_worth(tmp_path: Path) -> None:
     points, first, second = unit_vectors(60), Statistics(), Statistics()
-    search = NeighbourSearch([KNN_6], Neighbourhood("approx"), CPU)
+    search = NeighbourSearch([KNN_6], KnnOptions("approx"), CPU)
     found = search.columns(points, first, lambda: None, kept=tmp_path / "neighbours")
     again = search.columns(points, second, lambda: None, kept=tmp_path / "neighbours")
     assert first.approximation == second.approximation is not None
@@ -327,7 +327,7 @@ def test_the_other_side_is_no_neighbour_however_near_it_is(
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     siblings = siblings_of(sides(pairs, singles))
     indicators = [KNN_1, CorpusIndicator("knn_2", ("embedding",), k=2), KNN_6]
-    search = NeighbourSearch(indicators, Neighbourhood(), CPU)
+    search = NeighbourSearch(indicators, KnnOptions(), CPU)
     columns = search.columns(points, Statistics(), lambda: None, siblings=siblings)
     others = len(points) - 1 - (siblings >= 0)
     for indicator in indicators:
@@ -344,7 +344,7 @@ def test_the_sides_of_a_pair_are_apart_in_their_pool_too() -> None:
     points = unit_vectors(12)
     siblings = siblings_of(sides(5, 2))
     of = np.array([0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 1])
-    search = NeighbourSearch([KNN_1], Neighbourhood(pool="a"), CPU)
+    search = NeighbourSearch([KNN_1], KnnOptions(pool="a"), CPU)
     columns = search.columns(points, Statistics(), lambda: None, pools=Pools(of, ["0", "1"], {}), siblings=siblings)
     distances = np.linalg.norm(points[:, None].astype(np.float64) - points[None], axis=2)
     apart = (of[:, None] != of) | np.eye(12, dtype=bool) | (siblings[:, None] == np.arange(12))
@@ -354,7 +354,7 @@ def test_the_sides_of_a_pair_are_apart_in_their_pool_too() -> None:
 
 def test_rows_of_another_file_are_neighbours_of_both_sides() -> None:
     points, others = unit_vectors(4), unit_vectors(9)[4:]
-    search = NeighbourSearch([KNN_1], Neighbourhood(against="x"), CPU)
+    search = NeighbourSearch([KNN_1], KnnOptions(against="x"), CPU)
     siblings = siblings_of(sides(2, 0))
     columns = search.columns(points, Statistics(), lambda: None, siblings=siblings, against=others)
     wanted = np.linalg.norm(points[:, None].astype(np.float64) - others[None], axis=2).min(axis=1)
@@ -366,7 +366,7 @@ def test_a_side_whose_prompt_is_empty_does_not_disturb_the_neighbours_of_the_oth
     lone = Example(pair.turns, rejected=Example.of("", "no").turns)
     examples = [*sides(3, 0), *lone.sides, *lone.sides]
     points = unit_vectors(len(examples))
-    settings = Neighbourhood(text="prompt")
+    settings = KnnOptions(text="prompt")
     search = NeighbourSearch([KNN_1], settings, CPU)
     pools = pools_of(examples, settings)
     siblings = siblings_of(examples)
@@ -387,7 +387,7 @@ def test_pools_named_by_long_texts_are_told_apart_and_not_held() -> None:
         for value in values
     )
     tracemalloc.start()
-    pools = pools_of(rows, Neighbourhood(pool="source"))
+    pools = pools_of(rows, KnnOptions(pool="source"))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert pools is not None

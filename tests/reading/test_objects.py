@@ -11,7 +11,7 @@ import orjson
 import pandas as pd
 import pytest
 
-from instructmining import Choice, Reject, Rule, compare, describe, read_examples, rescore, select
+from instructmining import Reject, Rule, SelectionOptions, compare, describe, read_examples, rescore, select
 from instructmining.errors import InputError, RowError, SelectionError
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import open_rows
@@ -166,5 +166,5 @@ def test_a_list_of_scored_rows_is_compared_rescored_and_selected_from(tmp_path: 
         orjson.loads(line)["predicted_log_loss"] for line in (tmp_path / "rescored.jsonl").read_bytes().splitlines()
     ]
     assert predicted == [-0.5, -1.5]
-    assert select(rows, tmp_path / "best.jsonl", Choice(top=1), by="mtld").kept == 1
+    assert select(rows, tmp_path / "best.jsonl", SelectionOptions(top=1), by="mtld").kept == 1
     assert (tmp_path / "best.jsonl").read_bytes() == b'{"output":"a"}\n'

@@ -16,7 +16,7 @@ from instructmining import Differing, compare
 from instructmining.errors import InputError, OutputError, SelectionError
 from instructmining.scored import compare as comparing
 from instructmining.scored.matching import Matching, match
-from instructmining.scored.selection import Choice, select
+from instructmining.scored.selection import SelectionOptions, select
 
 Run = Callable[..., int]
 
@@ -83,7 +83,7 @@ def test_a_subset_without_scores_has_those_of_the_set_it_is_of(
     first: Path, tmp_path: Path, *, keep_scores: bool
 ) -> None:
     best = tmp_path / "best.jsonl"
-    select(first, best, Choice(top=20), by="reward", keep_scores=keep_scores)
+    select(first, best, SelectionOptions(top=20), by="reward", keep_scores=keep_scores)
     found = compare(first, best)
     wanted = sorted(rewards(first))[:20]
     assert (found.common, found.left, found.entered) == (20, 60, 0)

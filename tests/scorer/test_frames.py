@@ -14,7 +14,7 @@ from instructmining.errors import InputError, RowError
 from instructmining.reading.arrow import Table
 from instructmining.reading.rows import open_rows
 from instructmining.scored.scored_file import ScoredRows
-from instructmining.scored.selection import Choice, select
+from instructmining.scored.selection import SelectionOptions, select
 
 ROWS = {"id": pa.array([7, 8, 9], pa.uint8()), "prompt": ["a", "b", "c"], "response": ["x y z", None, "z z y"]}
 TABLE = pa.table(ROWS)
@@ -106,7 +106,7 @@ def test_scored_parquet_is_read_and_selected_like_json_lines(
     notes = [row.fields["score_notes"] for row in outs[".parquet"].rows()]
     assert notes[1] == {"mtld": notes[1]["mtld"]}  # type: ignore[index]
     kept = tmp_path / "kept.parquet"
-    assert select(str(tmp_path / "scored.parquet"), kept, Choice(top=2), by="perplexity").kept == 2
+    assert select(str(tmp_path / "scored.parquet"), kept, SelectionOptions(top=2), by="perplexity").kept == 2
     found = [row.fields for row in open_rows(str(kept))]  # type: ignore[union-attr]
     assert all(set(row) == {"prompt", "response", "tags", "more"} for row in found)
     assert not list(tmp_path.glob("*.partial"))

@@ -22,7 +22,7 @@ from instructmining.errors import BundleError, DeviceError, InstructMiningError,
 from instructmining.inference.batching import Batch, Batching
 from instructmining.inference.devices import cpu_threads
 from instructmining.inference.sessions import Acceleration, GraphSession
-from instructmining.knn.options import Neighbourhood
+from instructmining.knn.options import KnnOptions
 from instructmining.types import SourceRow
 
 ROW_COLUMNS = ["input_length", "output_length", "reward", "perplexity", "mtld", "ifd"]
@@ -193,7 +193,7 @@ def test_without_a_bundle_and_with_nothing_cached_the_commands_are_named(
         ({"batches_at_once": "2"}, DeviceError, r"batches_at_once is '2' \(str\)"),
         ({"batching": 512}, DeviceError, r"batching is 512 \(int\), wanted a Batching"),
         ({"acceleration": True}, DeviceError, r"acceleration is True \(bool\), wanted an Acceleration"),
-        ({"knn": "approx"}, RuleError, r"knn is 'approx' \(str\), wanted a Neighbourhood"),
+        ({"knn": "approx"}, RuleError, r"knn is 'approx' \(str\), wanted a KnnOptions"),
     ],
 )
 def test_an_argument_of_a_wrong_type_is_named_with_what_was_found(
@@ -260,7 +260,7 @@ def test_the_window_changes_no_value(small_bundle: Path, monkeypatch: pytest.Mon
 def test_a_row_alone_has_the_values_that_it_has_in_a_batch(small_bundle: Path) -> None:
     examples = varied(40)
     with Scorer.open(small_bundle, indicators=ROW_COLUMNS, device="cpu") as scorer:
-        scorer.batching = Batching.usual("cpu", ROLES, budget_tokens=4096)
+        scorer.batching = Batching.usual("cpu", ROLES, max_batch_tokens=4096)
         together = list(scorer.score(examples))
         alone = [row for example in examples for row in scorer.score([example])]
     for name in ("perplexity", "ifd"):
@@ -270,16 +270,16 @@ def test_a_row_alone_has_the_values_that_it_has_in_a_batch(small_bundle: Path) -
         np.testing.assert_array_equal(column(together, name), column(alone, name))
 
 
-@pytest.mark.parametrize("budget_tokens", [1, 100, 100_000])
+@pytest.mark.parametrize("max_batch_tokens", [1, 100, 100_000])
 def test_the_budget_changes_the_batches_and_no_value(
-    small_bundle: Path, budget_tokens: int, counted_runs: list[tuple[tuple[str, ...], int]]
+    small_bundle: Path, max_batch_tokens: int, counted_runs: list[tuple[tuple[str, ...], int]]
 ) -> None:
     examples = varied(20)
     indicators = ["perplexity", "reward", "knn_6"]
     usual = scored(small_bundle, examples, *indicators)
     usual_runs = len(counted_runs)
     with Scorer.open(small_bundle, indicators=indicators, device="cpu") as scorer:
-        scorer.batching = Batching.usual("cpu", ROLES, budget_tokens=budget_tokens)
+        scorer.batching = Batching.usual("cpu", ROLES, max_batch_tokens=max_batch_tokens)
         rows = list(scorer.score(examples))
     assert len(counted_runs) - usual_runs != usual_runs
     for name in indicators:
@@ -291,7 +291,7 @@ def test_perplexity_and_reward_share_one_run_of_each_conversation(
 ) -> None:
     examples = varied(5)
     with Scorer.open(small_bundle, indicators=["perplexity", "reward"], device="cpu") as scorer:
-        scorer.batching = Batching.usual("cpu", ROLES, budget_tokens=1)
+        scorer.batching = Batching.usual("cpu", ROLES, max_batch_tokens=1)
         list(scorer.score(examples))
     assert [sorted(outputs) for outputs, _ in counted_runs] == [["nll", "reward"]] * 5
 
@@ -764,7 +764,7 @@ def test_rows_of_another_file_are_the_neighbours_and_its_bad_ones_are_left_out(
         name="others.jsonl",
     )
     counts = Statistics()
-    knn = Neighbourhood(against=str(others))
+    knn = KnnOptions(against=str(others))
     with Scorer.open(small_bundle, indicators="knn_1", device="cpu", knn=knn) as scorer:
         rows = list(scorer.score(examples, statistics=counts))
     found = column(rows, "knn_1")

@@ -54,8 +54,8 @@ class Trained:
     def text(self, ids: np.ndarray) -> str:
         return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
-    def rendered(self, example: Example, max_tokens: int = 10_000) -> Tokens:
-        (tokens,) = self.encoder.rendered([conversation(example, CHATML)], max_tokens=max_tokens)
+    def rendered(self, example: Example, max_length: int = 10_000) -> Tokens:
+        (tokens,) = self.encoder.rendered([conversation(example, CHATML)], max_length=max_length)
         return tokens
 
 
@@ -166,7 +166,7 @@ def test_the_scored_tokens_are_the_responses_and_nothing_else(bpe: Trained) -> N
 
 
 def test_the_first_token_of_a_text_has_nothing_before_it_and_is_not_scored(bpe: Trained) -> None:
-    (tokens,) = bpe.encoder.rendered([[Segment("abc", ((0, 3),)), Special(END)]], max_tokens=100)
+    (tokens,) = bpe.encoder.rendered([[Segment("abc", ((0, 3),)), Special(END)]], max_length=100)
     assert tokens.scored.tolist() == [1, 2]
     assert bpe.text(tokens.ids[tokens.scored]) == "bc"
 
@@ -174,12 +174,12 @@ def test_the_first_token_of_a_text_has_nothing_before_it_and_is_not_scored(bpe: 
 def test_a_token_that_reaches_into_a_response_belongs_to_it(bpe: Trained) -> None:
     ids = bpe.encoder.plain(["the cat"])[0]
     assert bpe.text(ids[:1]) == "the"
-    (tokens,) = bpe.encoder.rendered([[Special(START), Segment("the cat", ((1, 7),))]], max_tokens=100)
+    (tokens,) = bpe.encoder.rendered([[Special(START), Segment("the cat", ((1, 7),))]], max_length=100)
     assert bpe.text(tokens.ids[tokens.scored]) == "the cat"
 
 
 def test_a_token_that_ends_where_a_response_begins_does_not_belong_to_it(bpe: Trained) -> None:
-    (tokens,) = bpe.encoder.rendered([[Special(START), Segment("the cat", ((3, 7),))]], max_tokens=100)
+    (tokens,) = bpe.encoder.rendered([[Special(START), Segment("the cat", ((3, 7),))]], max_length=100)
     assert bpe.text(tokens.ids[tokens.scored]) == " cat"
 
 
@@ -196,7 +196,7 @@ def test_a_run_has_the_tokens_of_its_whole_text_and_those_behind_the_templates_w
     whole = tokenizer.encode(head + text, add_special_tokens=False)
     wanted = [n for n, (_, end) in enumerate(whole.offsets, start=1) if end > len(head)]
     run = Segment(head + text, ((len(head), len(head + text)),))
-    (tokens,) = bpe.encoder.rendered([[Special(START), run]], max_tokens=10_000)
+    (tokens,) = bpe.encoder.rendered([[Special(START), run]], max_length=10_000)
     assert tokens.ids.tolist() == [0, *whole.ids]
     assert tokens.scored.tolist() == wanted
 
@@ -205,7 +205,7 @@ def test_a_text_that_is_known_is_not_tokenized_again(bpe: Trained) -> None:
     known = {"Green.": np.array([5, 6], dtype=np.int32).tobytes()}
     assert bpe.encoder.plain(["Green."], known)[0].tolist() == [5, 6]
     parts = [Special(START), Segment("assistant\nGreen.", ((10, 16),)), Special(END)]
-    (tokens,) = bpe.encoder.rendered([parts], max_tokens=100, known=known)
+    (tokens,) = bpe.encoder.rendered([parts], max_length=100, known=known)
     assert tokens.ids[tokens.scored].tolist() == [5, 6]
 
 
@@ -216,14 +216,14 @@ def test_the_texts_of_a_call_are_known_to_the_next(bpe: Trained) -> None:
 
 
 def test_a_document_has_no_scored_token(bpe: Trained) -> None:
-    (tokens,) = bpe.encoder.rendered([document(Example.of("a", "b"), DOCUMENT)], max_tokens=100)
+    (tokens,) = bpe.encoder.rendered([document(Example.of("a", "b"), DOCUMENT)], max_length=100)
     assert len(tokens.scored) == 0
     assert bpe.text(tokens.ids) == f"{START}a\nb{END}"
 
 
 def test_many_rendered_texts_are_each_as_if_alone(bpe: Trained) -> None:
     examples = [Example.of(f"Say {n}.", "x" * n) for n in range(1, 12)]
-    together = bpe.encoder.rendered([conversation(example, CHATML) for example in examples], max_tokens=300)
+    together = bpe.encoder.rendered([conversation(example, CHATML) for example in examples], max_length=300)
     for example, tokens in zip(examples, together, strict=True):
         single = bpe.rendered(example)
         assert tokens.ids.tolist() == single.ids.tolist()
@@ -270,13 +270,13 @@ def parts_of(prompt: str, response: str, after: str = "") -> list[Special | Segm
 
 def test_a_text_that_just_fits_is_not_cut(bpe: Trained) -> None:
     parts = parts_of(half_tokens(bpe, 400), half_tokens(bpe, 98))
-    assert [tokens.truncated for tokens in bpe.encoder.rendered([parts], max_tokens=500)] == [False]
-    assert [tokens.truncated for tokens in bpe.encoder.rendered([parts], max_tokens=499)] == [True]
+    assert [tokens.truncated for tokens in bpe.encoder.rendered([parts], max_length=500)] == [False]
+    assert [tokens.truncated for tokens in bpe.encoder.rendered([parts], max_length=499)] == [True]
 
 
 def test_a_long_prompt_loses_its_beginning_and_the_response_stays_whole(bpe: Trained) -> None:
     prompt, response = half_tokens(bpe, 1000), half_tokens(bpe, 100)
-    (tokens,) = bpe.encoder.rendered([parts_of(prompt, response)], max_tokens=500)
+    (tokens,) = bpe.encoder.rendered([parts_of(prompt, response)], max_length=500)
     assert tokens.truncated
     assert len(tokens.ids) == 500
     assert tokens.ids[-1] == 1
@@ -289,7 +289,7 @@ def test_a_long_prompt_loses_its_beginning_and_the_response_stays_whole(bpe: Tra
 
 def test_a_long_response_leaves_the_last_256_tokens_before_it_and_loses_its_end(bpe: Trained) -> None:
     prompt, response = half_tokens(bpe, 1000), half_tokens(bpe, 1000)
-    (tokens,) = bpe.encoder.rendered([parts_of(prompt, response)], max_tokens=500)
+    (tokens,) = bpe.encoder.rendered([parts_of(prompt, response)], max_length=500)
     before, scored = bpe.encoder.plain([prompt, response])
     assert MIN_PROMPT_TOKENS == 256
     assert tokens.truncated
@@ -299,7 +299,7 @@ def test_a_long_response_leaves_the_last_256_tokens_before_it_and_loses_its_end(
 
 def test_a_short_prompt_before_a_long_response_stays_whole(bpe: Trained) -> None:
     prompt, response = half_tokens(bpe, 20), half_tokens(bpe, 1000)
-    (tokens,) = bpe.encoder.rendered([parts_of(prompt, response)], max_tokens=500)
+    (tokens,) = bpe.encoder.rendered([parts_of(prompt, response)], max_length=500)
     before, scored = bpe.encoder.plain([prompt, response])
     assert tokens.ids.tolist() == [*before, 0, *scored[: 500 - 22], 1]
 
@@ -307,7 +307,7 @@ def test_a_short_prompt_before_a_long_response_stays_whole(bpe: Trained) -> None
 def test_the_response_that_is_kept_is_the_last_one(bpe: Trained) -> None:
     first, last = half_tokens(bpe, 600), "Green."
     example = Example((Turn("user", "a"), Turn("assistant", first), Turn("user", "b"), Turn("assistant", last)))
-    tokens = bpe.rendered(example, max_tokens=400)
+    tokens = bpe.rendered(example, max_length=400)
     assert len(tokens.ids) == 400
     assert bpe.text(tokens.ids).endswith(f"{END}\n{START}user\nb{END}\n{START}assistant\n{last}{END}")
     scored = bpe.text(tokens.ids[tokens.scored])
@@ -317,7 +317,7 @@ def test_the_response_that_is_kept_is_the_last_one(bpe: Trained) -> None:
 
 def test_a_document_is_cut_on_the_right_and_keeps_its_closing_token(bpe: Trained) -> None:
     example = Example.of(half_tokens(bpe, 300), half_tokens(bpe, 300))
-    (tokens,) = bpe.encoder.rendered([document(example, DOCUMENT)], max_tokens=64)
+    (tokens,) = bpe.encoder.rendered([document(example, DOCUMENT)], max_length=64)
     whole = bpe.encoder.plain([example.turns[0].text])[0]
     assert tokens.truncated
     assert tokens.ids.tolist() == [0, *whole[:62], 1]
@@ -326,7 +326,7 @@ def test_a_document_is_cut_on_the_right_and_keeps_its_closing_token(bpe: Trained
 @pytest.mark.parametrize("after", [40, 300, 2000])
 def test_a_long_turn_behind_the_last_response_does_not_break_the_limit(bpe: Trained, after: int) -> None:
     parts = parts_of(half_tokens(bpe, 1000), half_tokens(bpe, 100), half_tokens(bpe, after))
-    (tokens,) = bpe.encoder.rendered([parts], max_tokens=500)
+    (tokens,) = bpe.encoder.rendered([parts], max_length=500)
     assert tokens.truncated
     assert len(tokens.ids) == 500
 
@@ -335,7 +335,7 @@ def test_a_long_turn_behind_the_last_response_does_not_break_the_limit(bpe: Trai
 def test_the_special_token_that_begins_a_text_stays_when_the_prompt_is_cut(bpe: Trained, size: int) -> None:
     prompt, response = half_tokens(bpe, 1000), half_tokens(bpe, size)
     parts = [Special(END), Special(START), *parts_of(prompt, response)]
-    (tokens,) = bpe.encoder.rendered([parts], max_tokens=500)
+    (tokens,) = bpe.encoder.rendered([parts], max_length=500)
     before, scored = bpe.encoder.plain([prompt, response])
     kept = max(255, 500 - 3 - size)
     assert tokens.ids.tolist() == [1, *before[-kept:], 0, *scored[: 500 - 3 - kept], 1]
@@ -347,22 +347,22 @@ def test_what_the_template_ends_in_stays_when_the_text_is_cut(bpe: Trained) -> N
         *(Segment(half_tokens(bpe, 100)), Special(START), Segment(half_tokens(bpe, 100), ((0, 50),))),
         *(Special(END), Segment("\n", closing=True)),
     ]
-    (tokens,) = bpe.encoder.rendered([parts], max_tokens=64)
+    (tokens,) = bpe.encoder.rendered([parts], max_length=64)
     assert len(tokens.ids) == 64
     assert bpe.text(tokens.ids[-2:]) == f"{END}\n"
     assert tokens.scored.tolist() == list(range(tokens.scored[0], 62))
 
 
 @settings(max_examples=60, deadline=None)
-@given(sizes=st.lists(st.integers(0, 200), min_size=1, max_size=5), max_tokens=st.integers(16, 400))
+@given(sizes=st.lists(st.integers(0, 200), min_size=1, max_size=5), max_length=st.integers(16, 400))
 def test_no_text_is_longer_than_the_limit_and_only_a_longer_one_is_cut(
-    bpe: Trained, sizes: list[int], max_tokens: int
+    bpe: Trained, sizes: list[int], max_length: int
 ) -> None:
     turns = tuple(Turn("assistant" if n % 2 else "user", letters(size)) for n, size in enumerate(sizes))
     whole = bpe.rendered(Example(turns))
-    tokens = bpe.rendered(Example(turns), max_tokens=max_tokens)
-    assert tokens.truncated == (len(whole.ids) > max_tokens)
-    assert len(tokens.ids) == min(len(whole.ids), max_tokens)
+    tokens = bpe.rendered(Example(turns), max_length=max_length)
+    assert tokens.truncated == (len(whole.ids) > max_length)
+    assert len(tokens.ids) == min(len(whole.ids), max_length)
     assert tokens.ids[-1] == 1
     assert (tokens.scored >= 1).all()
     assert (tokens.scored < len(tokens.ids)).all()
@@ -390,7 +390,7 @@ def test_only_a_run_that_begins_a_text_has_the_mark_of_a_words_start(marking: Te
         [Special("<s>"), Segment("ab", begins=True), Special("<s>"), Segment("ab")],
         [Segment(" b", ((1, 2),)), Segment("a")],
     ]
-    tokens = marking.rendered(runs, max_tokens=100)
+    tokens = marking.rendered(runs, max_length=100)
     assert [text.ids.tolist() for text in tokens] == [[1, 2, 1, 3], [4, 5]]
     assert marking.plain(["ab"])[0].tolist() == [2]
 
@@ -399,36 +399,36 @@ def test_only_a_run_that_begins_a_text_has_the_mark_of_a_words_start(marking: Te
 
 
 def test_a_text_alone_is_scored_from_its_second_token_on() -> None:
-    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_tokens=3)
+    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_length=3)
     assert (tokens.ids.tolist(), tokens.scored.tolist(), tokens.truncated) == ([7, 8, 9], [1, 2], False)
 
 
 def test_a_text_alone_is_cut_on_the_right() -> None:
-    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_tokens=2)
+    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_length=2)
     assert (tokens.ids.tolist(), tokens.scored.tolist(), tokens.truncated) == ([7, 8], [1], True)
 
 
 def test_behind_the_token_that_begins_a_text_scoring_begins_at_the_same_place() -> None:
-    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_tokens=4, bos=1)
+    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_length=4, bos=1)
     assert (tokens.ids.tolist(), tokens.scored.tolist(), tokens.truncated) == ([1, 7, 8, 9], [2, 3], False)
     assert tokens.ids.dtype == np.int64
 
 
 def test_the_token_that_begins_a_text_counts_for_the_limit() -> None:
-    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_tokens=3, bos=1)
+    tokens = alone(np.array([7, 8, 9], dtype=np.int32), max_length=3, bos=1)
     assert (tokens.ids.tolist(), tokens.scored.tolist(), tokens.truncated) == ([1, 7, 8], [2], True)
 
 
 @pytest.mark.parametrize("ids", [[], [7]])
 def test_a_short_text_behind_that_token_has_nothing_to_score(ids: list[int]) -> None:
-    tokens = alone(np.array(ids, dtype=np.int32), max_tokens=5, bos=1)
+    tokens = alone(np.array(ids, dtype=np.int32), max_length=5, bos=1)
     assert tokens.ids.tolist() == [1, *ids]
     assert tokens.scored.tolist() == []
 
 
 @pytest.mark.parametrize("ids", [[], [7]])
 def test_a_text_of_one_token_or_none_has_nothing_to_score(ids: list[int]) -> None:
-    tokens = alone(np.array(ids, dtype=np.int32), max_tokens=5)
+    tokens = alone(np.array(ids, dtype=np.int32), max_length=5)
     assert tokens.ids.tolist() == ids
     assert tokens.scored.tolist() == []
     assert tokens.scored.dtype == np.int64
@@ -487,7 +487,7 @@ def test_a_template_without_special_tokens_gives_the_tokens_of_the_whole_text(
         parts = conversation(example, LITERAL)
         (run,) = parts
         assert isinstance(run, Segment)
-        (found,) = TextEncoder(bpe.path).rendered([parts], max_tokens=100_000)
+        (found,) = TextEncoder(bpe.path).rendered([parts], max_length=100_000)
     reference = Tokenizer.from_file(str(bpe.path))
     reference.no_truncation()
     reference.no_padding()
@@ -500,7 +500,7 @@ def test_prompts_before_a_templates_words_are_not_remembered_and_long_ones_not_g
     tracemalloc.start()
     for number in range(300):
         example = Example((Turn("user", f"{number} " + 500 * "cat "), Turn("assistant", "mat")), None)
-        encoder.rendered([conversation(example, LITERAL)], max_tokens=64)
+        encoder.rendered([conversation(example, LITERAL)], max_length=64)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 1 << 20

@@ -1,4 +1,4 @@
-"""Whatever is in a file: each row comes out scored or quarantined with a reason, and nothing is a traceback."""
+"""Whatever is in a file: each row comes out scored or rejected with a reason, and nothing is a traceback."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def score(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> Callab
     return call
 
 
-# Rows that are quarantined
+# Rows that are rejected
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,7 @@ def score(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> Callab
         (b"{}", "is missing"),
     ],
 )
-def test_a_bad_row_is_quarantined_as_it_was_and_costs_no_other(
-    score: Callable[..., Any], row: bytes, reason: str
-) -> None:
+def test_a_bad_row_is_rejected_as_it_was_and_costs_no_other(score: Callable[..., Any], row: bytes, reason: str) -> None:
     code, rows, rejects = score(b"\n".join([GOOD, row, GOOD]) + b"\n")
     assert code == 3
     assert len(rows) == 2

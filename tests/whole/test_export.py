@@ -52,7 +52,7 @@ def one_thread() -> Iterator[None]:
 
 
 def export(path: Path, role: RoleName, model: Path, **settings: object) -> Bundle:
-    export_bundle(path, {role: model}, settings=replace(Settings(max_tokens=256), **settings))
+    export_bundle(path, {role: model}, settings=replace(Settings(max_length=256), **settings))
     return Bundle.open(path)
 
 
@@ -102,7 +102,7 @@ def test_a_sentence_encoder_of_every_family_is_exported(tmp_path: Path, family: 
     model = small_models.encoder_model(family, tmp_path / "model")
     bundle = export(tmp_path / "bundle", "embedding", model)
     assert_passes(bundle, "embedding")
-    assert bundle.roles["embedding"].max_tokens == 256
+    assert bundle.roles["embedding"].max_length == 256
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
@@ -112,7 +112,7 @@ def test_the_pooling_is_read_from_the_models_files(tmp_path: Path, pooling: str)
     entry = json.loads((tmp_path / "bundle" / "manifest.json").read_bytes())["roles"]["embedding"]
     assert entry["details"]["pooling"] == pooling
     assert ("added" in entry["details"]["unit_length_from"]) is (pooling != "cls")
-    assert entry["max_tokens"] == 128
+    assert entry["max_length"] == 128
 
 
 def test_the_oasst_reward_model_gives_its_heads_value_at_the_last_token(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_unieval_is_exported_and_answers_as_the_original_does(tmp_path: Path, pr
         "</s> dialogue history: Name a colour.\n\n"
     )
     parts = question(EXAMPLE, role.template, "coherence")
-    (text,) = TextEncoder(role.tokenizer).rendered([parts], max_tokens=role.max_tokens)
+    (text,) = TextEncoder(role.tokenizer).rendered([parts], max_length=role.max_length)
     ids = tokenizer(wanted).input_ids
     assert text.ids.tolist() == ids
     number = next(n for n, example in enumerate(parity_examples()[::2]) if n % 3 == 1 and len(example.turns) == 2)
@@ -412,8 +412,8 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_more_tokens_than_the_model_has_positions_for_are_refused(tmp_path: Path, llama: Path) -> None:
-    with pytest.raises(ExportError, match="--max-tokens 513: the model has 512 positions; give 512 or less"):
-        export(tmp_path / "bundle", "perplexity", llama, max_tokens=513)
+    with pytest.raises(ExportError, match="--max-length 513: the model has 512 positions; give 512 or less"):
+        export(tmp_path / "bundle", "perplexity", llama, max_length=513)
 
 
 def test_no_model_and_an_unknown_role_are_refused(tmp_path: Path, llama: Path) -> None:
@@ -463,7 +463,7 @@ def test_the_begin_of_text_that_the_tokenizer_adds_is_recorded(tmp_path: Path) -
     bundle = export(tmp_path / "bundle", "perplexity", folder)
     role = bundle.roles["perplexity"]
     assert role.bos == "<s>"
-    (text,) = TextEncoder(role.tokenizer).rendered([conversation(EXAMPLE, role.template)], max_tokens=256)
+    (text,) = TextEncoder(role.tokenizer).rendered([conversation(EXAMPLE, role.template)], max_length=256)
     assert text.ids[0] == backend.token_to_id("<s>")
     assert text.ids.tolist() == tokenizer("Name a colour.\nGreen, as leaves are.").input_ids
 
@@ -507,7 +507,7 @@ def test_the_demos_head_shares_the_language_models_graph(tmp_path: Path, llama: 
     with BundleWriter(tmp_path / "bundle", frozenset({"perplexity", "reward"})) as bundle:
         reward = roles.RewardHead(head, {"id": "tests/head"})
         checkpoint = Checkpoint(llama, {"id": "tests/llama"})
-        roles.add_perplexity(bundle, checkpoint, Settings(max_tokens=256), reward=reward)
+        roles.add_perplexity(bundle, checkpoint, Settings(max_length=256), reward=reward)
         bundle.finish()
     opened = Bundle.open(tmp_path / "bundle")
     assert opened.roles["reward"].shares == opened.roles["perplexity"].shares

@@ -125,9 +125,9 @@ def test_200_real_rows_have_the_stored_values_of_the_reference_libraries(
 def test_a_real_row_does_not_depend_on_its_batch(real_bundle: Path, real_rows: list[dict[str, str]]) -> None:
     rows = [as_example(row) for row in spread_by_length(short_rows(real_rows), 12)]
     with Scorer.open(real_bundle, indicators=["perplexity", "reward", "knn_6"], device="cpu") as scorer:
-        scorer.batching = Batching.usual("cpu", ROLES, budget_tokens=1)
+        scorer.batching = Batching.usual("cpu", ROLES, max_batch_tokens=1)
         alone = list(scorer.score(rows))
-        scorer.batching = Batching.usual("cpu", ROLES, budget_tokens=2048)
+        scorer.batching = Batching.usual("cpu", ROLES, max_batch_tokens=2048)
         together = list(scorer.score(rows))
     for one, other in zip(alone, together, strict=True):
         assert math.log(one.columns["perplexity"]) == pytest.approx(math.log(other.columns["perplexity"]), abs=1e-5)
@@ -136,7 +136,7 @@ def test_a_real_row_does_not_depend_on_its_batch(real_bundle: Path, real_rows: l
 
 
 def test_a_text_over_the_limit_is_scored_on_what_fits(real_bundle: Path) -> None:
-    limit = Bundle.open(real_bundle).roles["perplexity"].max_tokens
+    limit = Bundle.open(real_bundle).roles["perplexity"].max_length
     numbers = " ".join(str(number) for number in range(3000))
     with Scorer.open(real_bundle, indicators=["perplexity", "reward"], device="cpu") as scorer:
         statistics = Statistics()

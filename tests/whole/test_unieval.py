@@ -26,7 +26,7 @@ from instructmining_export.exporting import export_bundle
 from instructmining_export.roles import Settings
 
 COLUMNS = ("naturalness", "coherence", "understandability")
-MAX_TOKENS = 256
+MAX_LENGTH = 256
 # The original's prompts, to the letter.
 PROMPTS = {
     "naturalness": "question: Is this a natural response in the dialogue? </s> response: {response}",
@@ -67,7 +67,7 @@ class Original:
         last = max(number for number, turn in enumerate(example.turns) if turn.role == "assistant")
         history = "\n".join(turn.text for turn in example.turns[:last]) + "\n\n"
         prompt = PROMPTS[question].format(response=example.turns[last].text, history=history)
-        ids: list[int] = self.tokenizer(prompt, truncation=True, max_length=MAX_TOKENS).input_ids
+        ids: list[int] = self.tokenizer(prompt, truncation=True, max_length=MAX_LENGTH).input_ids
         return ids
 
     def answer(self, example: Example, question: str) -> float:
@@ -116,7 +116,7 @@ def original(model: Path) -> Original:
 def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "bundle"
     reward = small_models.oasst_reward_model(tmp_path_factory.mktemp("reward"))
-    settings = Settings(max_tokens=MAX_TOKENS)
+    settings = Settings(max_length=MAX_LENGTH)
     export_bundle(path, {"reward": reward, "unieval": model}, settings=settings, default_rule="paper-v3")
     return path
 
@@ -173,7 +173,7 @@ def test_a_bundle_of_the_rules_models_needs_no_option(bundle: Path) -> None:
 
 def test_a_row_alone_has_the_answers_that_it_has_in_a_batch(bundle: Path) -> None:
     with Scorer.open(bundle, indicators=COLUMNS, device="cpu") as scorer:
-        scorer.batching = Batching.usual("cpu", ROLES, budget_tokens=4096)
+        scorer.batching = Batching.usual("cpu", ROLES, max_batch_tokens=4096)
         together = list(scorer.score(EXAMPLES))
         alone = [row for example in EXAMPLES for row in scorer.score([example])]
     np.testing.assert_allclose(values(together, *COLUMNS), values(alone, *COLUMNS), rtol=0, atol=1e-5)
@@ -212,7 +212,7 @@ def test_a_history_beyond_the_limit_loses_its_end_and_the_row_says_so(bundle: Pa
     (response_only,) = scored(bundle, [LONG_HISTORY], "naturalness", "understandability")
     assert (row.truncated, response_only.truncated) == (("unieval",), ())
     ids = original.ids(LONG_HISTORY, "coherence")
-    assert (len(ids), ids[-1]) == (MAX_TOKENS, original.model.config.eos_token_id)
+    assert (len(ids), ids[-1]) == (MAX_LENGTH, original.model.config.eos_token_id)
     assert row.columns["coherence"] == pytest.approx(original.answer(LONG_HISTORY, "coherence"), abs=1e-4)
     # What was cut plays no part.
     changed = Example((*LONG_HISTORY.turns[:8], Turn("tool", "Another end."), LONG_HISTORY.turns[-1]))
@@ -246,7 +246,7 @@ def test_a_row_with_an_answer_that_is_no_number_is_rejected(bundle: Path, monkey
     run = GraphSession.run
 
     def spoil(self: GraphSession, batch: Batch, outputs: Sequence[str]) -> dict[str, Any]:
-        longest = batch.mask.sum(axis=1) == MAX_TOKENS
+        longest = batch.mask.sum(axis=1) == MAX_LENGTH
         return {name: np.where(longest, np.nan, array) for name, array in run(self, batch, outputs).items()}
 
     monkeypatch.setattr(GraphSession, "run", spoil)

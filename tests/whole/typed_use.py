@@ -8,20 +8,20 @@ from pathlib import Path
 
 from instructmining import (
     Bundle,
-    Choice,
     Comparison,
     Description,
     Example,
     Extras,
     Fit,
     InstructMiningError,
-    Neighbourhood,
+    KnnOptions,
     Reject,
     Rescoring,
     Rule,
     ScoredRow,
     Scorer,
     Selection,
+    SelectionOptions,
     Statistics,
     Turn,
     compare,
@@ -40,7 +40,7 @@ def rows() -> Iterator[dict[str, object]]:
 def scored(bundle: Path | None) -> list[ScoredRow]:
     rejects: list[Reject] = []
     counts = Statistics()
-    knn = Neighbourhood(metric="cosine")
+    knn = KnnOptions(metric="cosine")
     with Scorer.open(bundle, rule="paper-v1", indicators=["mtld"], device="cpu", knn=knn) as scorer:
         found = list(scorer.score(rows(), on_reject=rejects.append, statistics=counts))
         found += scorer.score([{"instruction": "a", "output": "b"}])
@@ -55,7 +55,7 @@ def scored(bundle: Path | None) -> list[ScoredRow]:
 
 
 def tables(rule: Rule) -> tuple[Selection, Description, Comparison, Rescoring, Fit]:
-    selection = select("scored.jsonl", "best.jsonl", Choice(top=10), extras=Extras(explain="why.jsonl"))
+    selection = select("scored.jsonl", "best.jsonl", SelectionOptions(top=10), extras=Extras(explain="why.jsonl"))
     kept: int = selection.kept
     default: str | None = Bundle.open("bundle").default_rule
     assert kept or default

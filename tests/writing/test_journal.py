@@ -23,7 +23,7 @@ from instructmining.writing.journal import BatchLog, Journal, Outputs
 def batch(*lengths: int, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)
     texts = [Tokens(rng.integers(1, 1000, size=length), np.arange(1, length)) for length in lengths]
-    (made,) = batches(texts, budget_tokens=10_000)
+    (made,) = batches(texts, max_batch_tokens=10_000)
     return made
 
 
@@ -144,7 +144,7 @@ def test_results_of_the_same_tokens_in_other_rows_are_refused(tmp_path: Path) ->
     two, three = (
         [Tokens(ids, nothing) for ids in np.arange(1, 7, dtype=np.int64).reshape(rows, -1)] for rows in (2, 3)
     )
-    (wide,), (narrow,) = (list(batches(texts, budget_tokens=100)) for texts in (two, three))
+    (wide,), (narrow,) = (list(batches(texts, max_batch_tokens=100)) for texts in (two, three))
     with Journal.begin(tmp_path, {}) as made:
         made.batches.add(wide, {})
     with resumed(tmp_path) as found:

@@ -10,10 +10,10 @@ import typer
 from instructmining_cli.options.checks import a_count, known_indicators, known_rule
 from instructmining_cli.options.devices import (
     BatchesAtOnce,
-    BudgetTokens,
     CudaGraphs,
     DeviceName,
     GpuMemory,
+    MaxBatchTokens,
     TensorRT,
     acceleration,
 )
@@ -35,7 +35,7 @@ def bench(
         typer.Option(help="Bundle folder; by default the demo bundle, built when its parts are installed."),
     ] = None,
     device: DeviceName = "auto",
-    budget_tokens: BudgetTokens = None,
+    max_batch_tokens: MaxBatchTokens = None,
     batches_at_once: BatchesAtOnce = None,
     cuda_graphs: CudaGraphs = False,
     tensorrt: TensorRT = None,
@@ -109,7 +109,7 @@ def bench(
         scorer = stack.enter_context(opened)
         _say(f"device: {', '.join(str(device) for device in scorer.devices)}")
         most = limit or _LIMIT[scorer.device.kind]
-        choose_budgets(scorer, inputs, fields, given=budget_tokens, limit=most, options=options, say=_say)
+        choose_budgets(scorer, inputs, fields, given=max_batch_tokens, limit=most, options=options, say=_say)
         readers: list[ExampleReader] = []
 
         def read() -> ExampleReader:

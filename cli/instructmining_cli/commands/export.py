@@ -32,7 +32,7 @@ def export(
     ] = "fp32",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the one model on the hub.")] = None,
     only: Annotated[str | None, typer.Option(help="Of a preset's models, only this role.")] = None,
-    max_tokens: Annotated[
+    max_length: Annotated[
         int | None,
         typer.Option(
             min=16, callback=a_count, help="Longest text of a role; the model's own limit, at most 2048, by default."
@@ -72,7 +72,7 @@ def export(
         from instructmining_export.roles import Settings
     except ModuleNotFoundError as error:
         raise ExportError(f"{error.name} is not installed; pip install 'instructmining[export]'") from error
-    settings = Settings(precision, max_tokens, lambda text: echo(text, err=True))
+    settings = Settings(precision, max_length, lambda text: echo(text, err=True))
     if preset == "demo":
         _export_demo(out, settings, overwrite=overwrite)
         return
@@ -121,7 +121,7 @@ def _export_demo(out: Path, settings: object, *, overwrite: bool) -> None:
     from instructmining_export.roles import Settings
 
     assert isinstance(settings, Settings)
-    if settings.precision == "fp32" and settings.max_tokens is None:
+    if settings.precision == "fp32" and settings.max_length is None:
         copy_bundle(demo_bundle(settings.report), out, overwrite=overwrite)
     else:
         export_demo(out, overwrite=overwrite, settings=settings)

@@ -45,7 +45,7 @@ def inspect(
     ] = "",
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    max_tokens: Annotated[
+    max_length: Annotated[
         int | None, typer.Option(min=16, callback=a_count, help="Longest text of a model, as for score.")
     ] = None,
     sample: Annotated[
@@ -66,7 +66,7 @@ def inspect(
         inputs,
         field_options(format=format, mapping=map, ignore=ignore),
         reading_options(delimiter=delimiter, encoding=encoding),
-        Wanted(bundle, rule, indicators, device, prefix, max_tokens),
+        Wanted(bundle, rule, indicators, device, prefix, max_length),
         sample=sample,
         shown=rows,
         json=json,
@@ -82,7 +82,7 @@ class Wanted:
     indicators: str | None
     device: str
     prefix: str
-    max_tokens: int | None
+    max_length: int | None
     recompute: bool = False
     limit: int | None = None
 
@@ -115,7 +115,7 @@ def look(
     from instructmining_cli.reports.inspecting import Asked, inspect_inputs
 
     files, _ = expanded(inputs, say=lambda line: echo(line, err=True))
-    bundle = _opened(wanted.bundle, wanted.max_tokens)
+    bundle = _opened(wanted.bundle, wanted.max_length)
     asked = Asked(bundle, wanted.rule, wanted.indicators, wanted.prefix, recompute=wanted.recompute, limit=wanted.limit)
     found = inspect_inputs(files, fields, options, asked, sample=sample, shown=shown)
     expected_s, said = _expected(found, bundle, wanted.device)
@@ -126,7 +126,7 @@ def look(
         echo(line)
 
 
-def _opened(bundle: str | None, max_tokens: int | None) -> Bundle | None:
+def _opened(bundle: str | None, max_length: int | None) -> Bundle | None:
     """The bundle that is named, or the demo's where it is built; its graphs are not loaded."""
     from instructmining.bundle import Bundle
     from instructmining.bundle.demo import cached_demo_bundle
@@ -135,7 +135,7 @@ def _opened(bundle: str | None, max_tokens: int | None) -> Bundle | None:
     if folder is None:
         echo("no bundle: tokens are not counted; give --bundle", err=True)
         return None
-    return Bundle.open(folder).limited(max_tokens)
+    return Bundle.open(folder).limited(max_length)
 
 
 def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[float | None, str]:

@@ -13,10 +13,10 @@ from instructmining_cli.commands.inspect import Wanted, look
 from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_rule, rows_out
 from instructmining_cli.options.devices import (
     BatchesAtOnce,
-    BudgetTokens,
     CudaGraphs,
     DeviceName,
     GpuMemory,
+    MaxBatchTokens,
     TensorRT,
     acceleration,
 )
@@ -31,7 +31,7 @@ _Text: TypeAlias = Literal["document", "prompt", "response"]
 _Neighbours: TypeAlias = tuple[_Search, _Metric, _Text, str | None, str | None]  # with the pool and the other file
 
 if TYPE_CHECKING:
-    from instructmining.knn.options import Neighbourhood
+    from instructmining.knn.options import KnnOptions
     from instructmining.reading.example_reader import ExampleReader
     from instructmining.reading.file_states import State
     from instructmining.reading.formats import FieldOptions
@@ -75,7 +75,7 @@ def score(
         ),
     ] = None,
     device: DeviceName = "auto",
-    budget_tokens: BudgetTokens = None,
+    max_batch_tokens: MaxBatchTokens = None,
     batches_at_once: BatchesAtOnce = None,
     cuda_graphs: CudaGraphs = False,
     tensorrt: TensorRT = None,
@@ -106,7 +106,7 @@ def score(
     max_row_bytes: Annotated[
         int, typer.Option(min=2, callback=a_count, help="A longer row is rejected; in bytes, uncompressed.")
     ] = 64 << 20,
-    max_tokens: Annotated[
+    max_length: Annotated[
         int | None,
         typer.Option(
             min=16,
@@ -134,7 +134,7 @@ def score(
     A run that is cut goes on with --resume; its OUT is then the same to the byte.
     """
     from instructmining.bundle import Bundle
-    from instructmining.knn.options import Neighbourhood
+    from instructmining.knn.options import KnnOptions
     from instructmining.reading.examples import input_digest, read_examples
     from instructmining.reading.file_states import state_of
     from instructmining.scorer.scorer import Scorer
@@ -152,7 +152,7 @@ def score(
     fields = field_options(format=format, mapping=map, ignore=ignore, strict_fields=strict_fields)
     options = reading_options(delimiter=delimiter, encoding=encoding, max_row_bytes=max_row_bytes)
     if dry_run:
-        look(inputs, fields, options, Wanted(bundle, rule, indicators, device, prefix, max_tokens, recompute, limit))
+        look(inputs, fields, options, Wanted(bundle, rule, indicators, device, prefix, max_length, recompute, limit))
         return
     if out is None:
         raise typer.BadParameter("give -o OUT, or - for standard output")
@@ -178,7 +178,7 @@ def score(
             prefix=prefix,
         )
         kept = KeptColumns(reader, inputs, around, recompute=recompute, limit=limit)
-        opened = Bundle.open(bundle or demo_bundle(_say)).limited(max_tokens)
+        opened = Bundle.open(bundle or demo_bundle(_say)).limited(max_length)
         indicators, rule = kept.asked(indicators, rule, opened.default_rule)
         with naming_another():
             scorer = stack.enter_context(
@@ -194,10 +194,10 @@ def score(
                 )
             )
         kept.say(scorer, _say)
-        origin = kept_budgets(writer.identity, scorer, given=budget_tokens) or choose_budgets(
-            scorer, inputs, fields, given=budget_tokens, limit=limit, options=options, say=_say
+        origin = kept_budgets(writer.identity, scorer, given=max_batch_tokens) or choose_budgets(
+            scorer, inputs, fields, given=max_batch_tokens, limit=limit, options=options, say=_say
         )
-        if around != Neighbourhood() and not scorer.searches_neighbours:
+        if around != KnnOptions() and not scorer.searches_neighbours:
             _say("the settings of the neighbours have no effect: no knn column is asked for")
         asked: dict[str, object] = {
             "rule": rule,
@@ -221,7 +221,7 @@ def score(
             "limit": limit,
             "strict": strict,
             **asdict(options),
-            "max_tokens": max_tokens,
+            "max_length": max_length,
         }
         run = Run(scorer, inputs, out, asked | settings, around, reader=reader, options=options)
         settings |= {"knn": neighbours_as_json(around), "knn_against": [input_digest(path) for path in others]}
@@ -289,7 +289,7 @@ def _score(run: Run, reader: ExampleReader, writer: RunWriter, *, strict: bool) 
                     writer.commit(run.mark(window.end))
 
 
-def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions, fields: FieldOptions) -> Neighbourhood:
+def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions, fields: FieldOptions) -> KnnOptions:
     """What the options of the neighbours mean, with what they name looked for in the first rows.
 
     Raises:
@@ -298,13 +298,13 @@ def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions,
         RuleError: no row has the field.
     """
     from instructmining.errors import RuleError
-    from instructmining.knn.options import Neighbourhood
+    from instructmining.knn.options import KnnOptions
     from instructmining.reading.compression import is_pipe
     from instructmining.reading.examples import first_fields, read_examples
 
     against = around[-1]
     try:
-        meant = Neighbourhood(*around, *((options, fields) if against is not None else ()))
+        meant = KnnOptions(*around, *((options, fields) if against is not None else ()))
     except RuleError as error:
         raise typer.BadParameter(str(error)) from error
     if against is not None and not is_pipe(against):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from instructmining.scored.selection import Selection
-    from instructmining.scored.selection.choices import Choice
+    from instructmining.scored.selection.options import SelectionOptions
     from instructmining.types import Example
 
 
@@ -132,8 +132,8 @@ def select(
     """
     from instructmining.errors import SelectionError
     from instructmining.scored.selection import select as select_rows
-    from instructmining.scored.selection.choices import Choice, Extras
     from instructmining.scored.selection.near_duplicates import Distinct
+    from instructmining.scored.selection.options import Extras, SelectionOptions
     from instructmining.writing.atomic import check_apart
 
     if descending and max_loss is not None:
@@ -143,7 +143,7 @@ def select(
     with ExitStack() as stack:
         encoder = None if distinct is None else Encoder(bundle, device, stack)
         try:
-            choice = Choice(
+            choice = SelectionOptions(
                 top=top,
                 fraction=fraction,
                 max_loss=max_loss,
@@ -232,7 +232,7 @@ class Encoder:
         yield from scorer.embeddings(examples)
 
 
-def _say_result(kept: Selection, choice: Choice, bound: str, out: str) -> None:
+def _say_result(kept: Selection, choice: SelectionOptions, bound: str, out: str) -> None:
     worst = f", {bound} {kept.worst:.4f}" if kept.worst is not None else ""
     tokens = f", {kept.tokens:,} of {choice.tokens:,} tokens" if kept.tokens is not None else ""
     _say(f"kept {kept.kept:,} of {kept.rows:,} rows{worst}{tokens}: {out}")

@@ -27,7 +27,7 @@ BatchesAtOnce: TypeAlias = Annotated[
         help="Batches beside each other on a CPU; by default one a thread up to 8. 1 answers a single row soonest.",
     ),
 ]
-BudgetTokens: TypeAlias = Annotated[
+MaxBatchTokens: TypeAlias = Annotated[
     int | None,
     typer.Option(
         min=1,

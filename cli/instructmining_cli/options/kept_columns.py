@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import orjson
 
 from instructmining.errors import RuleError
-from instructmining.knn.options import Neighbourhood
+from instructmining.knn.options import KnnOptions
 from instructmining.reading.example_reader import ExampleReader
 from instructmining.reading.small_files import read_small
 from instructmining.rules import PRESETS
@@ -36,7 +36,7 @@ class KeptColumns:
     """
 
     def __init__(
-        self, reader: ExampleReader, inputs: Sequence[str], around: Neighbourhood, *, recompute: bool, limit: int | None
+        self, reader: ExampleReader, inputs: Sequence[str], around: KnnOptions, *, recompute: bool, limit: int | None
     ) -> None:
         """Look at the first rows of all inputs; from now on the reader refuses rows that lack what is kept.
 
@@ -117,7 +117,7 @@ def _earlier_run(path: str) -> _EarlierRun:
     return _EarlierRun(path, of_bundle, repr(bundle.get("name")), of_rule, str(rule.get("id")), around)
 
 
-def neighbours_as_json(around: Neighbourhood) -> dict[str, object]:
+def neighbours_as_json(around: KnnOptions) -> dict[str, object]:
     """The settings of the neighbours as the run file has them; how another file's rows are read stands elsewhere."""
     named: dict[str, object] = asdict(replace(around, against_options=None, against_fields=None))
     return {name: value for name, value in named.items() if not name.startswith("against_")}

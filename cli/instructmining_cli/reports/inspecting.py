@@ -18,7 +18,7 @@ from instructmining.reading.options import ReadOptions
 from instructmining.rules import Rule
 from instructmining.tokenizing.tokenizer import TextEncoder
 from instructmining.tokenizing.truncation import Tokens
-from instructmining.tokenizing.windows import Window, WindowBuilder
+from instructmining.tokenizing.windows import TokenizedWindow, WindowBuilder
 from instructmining.types import COLUMNS, PREDICTION, SCORE_COLUMNS, Example, InputWindow, Reject
 from instructmining.writing.run_writer import added_names
 
@@ -197,11 +197,11 @@ def _plan(bundle: Bundle, asked: Asked, kept: set[str]) -> Plan:
 
 
 def _unlimited(work: Plan) -> Plan:
-    streams = tuple(replace(stream, role=replace(stream.role, max_tokens=_NO_LIMIT)) for stream in work.streams)
+    streams = tuple(replace(stream, role=replace(stream.role, max_length=_NO_LIMIT)) for stream in work.streams)
     return replace(work, streams=streams)
 
 
-def _window(work: Plan, bundle: Bundle, examples: Sequence[Example]) -> Window:
+def _window(work: Plan, bundle: Bundle, examples: Sequence[Example]) -> TokenizedWindow:
     return WindowBuilder(work, bundle.roles[bundle.length_tokenizer].tokenizer).build(InputWindow(examples))
 
 
@@ -209,7 +209,7 @@ def _label(roles: Sequence[str], text: str) -> str:
     return f"{'+'.join(roles)}:{text}"
 
 
-def _lengths(window: Window, whole: Window) -> dict[str, Lengths]:
+def _lengths(window: TokenizedWindow, whole: TokenizedWindow) -> dict[str, Lengths]:
     lengths: dict[str, Lengths] = {}
     for name, tokens in zip(_LENGTHS, (window.prompt_tokens, window.response_tokens), strict=True):
         if tokens is not None:
@@ -218,11 +218,11 @@ def _lengths(window: Window, whole: Window) -> dict[str, Lengths]:
         sizes = np.array([len(text.ids) for text in part.texts], dtype=np.int64)
         longer = sum(len(text.ids) < len(other.ids) for text, other in zip(part.texts, uncut.texts, strict=False))
         label = _label(part.stream.roles, part.stream.text)
-        lengths[label] = Lengths(sizes, longer, part.stream.role.max_tokens)
+        lengths[label] = Lengths(sizes, longer, part.stream.role.max_length)
     return lengths
 
 
-def _seen(window: Window, whole: Window, shown: int) -> list[SeenRow]:
+def _seen(window: TokenizedWindow, whole: TokenizedWindow, shown: int) -> list[SeenRow]:
     encoders = {part.stream.role.tokenizer: TextEncoder(part.stream.role.tokenizer) for part in window.streams}
     rows = []
     for row, example in enumerate(window.examples[:shown]):

@@ -58,13 +58,13 @@ def choose_budgets(
     say("finding the fastest batch size on this device, once")
     examples = read_examples(inputs, fields=fields, options=options, on_reject=_pass)
     found = scorer.calibrate(islice(examples, scorer.batching.window_rows))
-    keep(name, orjson.dumps(found.budget_tokens))
+    keep(name, orjson.dumps(found.max_batch_tokens))
     return "measured"
 
 
 def _key(scorer: Scorer) -> str:
     """Whatever the speed of a batch size depends on."""
-    roles = ",".join(sorted(scorer.batching.budget_tokens))
+    roles = ",".join(sorted(scorer.batching.max_batch_tokens))
     devices = ",".join(map(str, scorer.devices))
     parts = (scorer.bundle.digest, devices, scorer.runtime_version, __version__, roles)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
@@ -76,11 +76,11 @@ def _read(content: bytes | None, batching: Batching) -> Batching | None:
         budgets = orjson.loads(content or b"")
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(budgets, dict) or budgets.keys() != batching.budget_tokens.keys():
+    if not isinstance(budgets, dict) or budgets.keys() != batching.max_batch_tokens.keys():
         return None
     if not all(isinstance(budget, int) and budget > 0 for budget in budgets.values()):
         return None
-    return replace(batching, budget_tokens=budgets)
+    return replace(batching, max_batch_tokens=budgets)
 
 
 def _pass(_: Reject) -> None:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from instructmining import __version__
 from instructmining.errors import InstructMiningError
 from instructmining.errors.names import few, short
-from instructmining.knn.options import Neighbourhood
+from instructmining.knn.options import KnnOptions
 from instructmining.reading.example_reader import ExampleReader
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import all_utf8
@@ -67,12 +67,12 @@ class Run:
     inputs: Sequence[str]
     out: str
     settings: dict[str, object]
-    around: Neighbourhood = field(default_factory=Neighbourhood)
+    around: KnnOptions = field(default_factory=KnnOptions)
     statistics: Statistics = field(default_factory=Statistics)
     reader: ExampleReader | None = None
     windows_written: int = 0
     rows_written: int = 0
-    rows_quarantined: int = 0
+    rejects_written: int = 0
     options: ReadOptions = field(default_factory=ReadOptions)
     from_before: FromBefore = field(default_factory=FromBefore)
     nulls: Counter[str] = field(default_factory=Counter)  # column → rows where it is undefined
@@ -98,7 +98,7 @@ class Run:
         """Take note of a window that was written."""
         self.windows_written += 1
         self.rows_written += len(rows)
-        self.rows_quarantined += len(window.rejects)
+        self.rejects_written += len(window.rejects)
         self.few_tokens.update(_rows_on_few_tokens(rows))
         if window.rejects and not self.reject_reason:
             self.reject_reason = window.rejects[0].reason
@@ -116,7 +116,7 @@ class Run:
             "end": asdict(end) if end else None,
             "windows": self.windows_written,
             "rows": self.rows_written,
-            "quarantined": self.rows_quarantined,
+            "rejects_written": self.rejects_written,
             "nulls": dict(self.nulls),
             "unpredicted": self.unpredicted,
             "few_tokens": dict(self.few_tokens),
@@ -128,7 +128,7 @@ class Run:
     def restore(self, mark: Mapping[str, Any]) -> None:
         """Go on counting from what :meth:`mark` gave."""
         self.windows_written, self.rows_written = mark["windows"], mark["rows"]
-        self.rows_quarantined, self.null_reason = mark["quarantined"], mark["null_reason"]
+        self.rejects_written, self.null_reason = mark["rejects_written"], mark["null_reason"]
         self.reject_reason = mark["reject_reason"]
         self.unpredicted = mark["unpredicted"]
         self.nulls.update(mark["nulls"])
@@ -163,7 +163,7 @@ class Run:
         left = room_left(self.out)
         if needed > left:
             self.say(
-                f"caution: the run will need about {size_of(needed)} beside {self.out}, where {size_of(left)} are free; "
+                f"caution: the run will need about {size_of(needed)} beside {self.out}; {size_of(left)} are free; "
                 "where the disk is full it stops, and --resume goes on"
             )
         elif needed >= max(_WORTH_A_WORD_BYTES, _WORTH_A_WORD_SHARE * left):
@@ -238,10 +238,10 @@ class Run:
             InstructMiningError: the counts do not add up, which is a defect of ours.
         """
         rows = self.reader.rows if self.reader else 0
-        if rows != self.rows_written + self.rows_quarantined or self.rows_quarantined != self.rejected:
+        if rows != self.rows_written + self.rejects_written or self.rejects_written != self.rejected:
             raise InstructMiningError(
-                f"counts do not add up: {rows} rows in, {self.rows_written} written, {self.rows_quarantined} "
-                f"quarantined, {self.rejected} rejected; "
+                f"counts do not add up: {rows} rows in, {self.rows_written} written, {self.rejects_written} "
+                f"as rejects, {self.rejected} rejected; "
                 "nothing was put in place; please report this"
             )
 
@@ -265,7 +265,7 @@ class Run:
                 "digest": bundle.digest,
                 "note": bundle.note,
                 "roles": {
-                    name: {"precision": role.precision, "max_tokens": role.max_tokens, **role.source}
+                    name: {"precision": role.precision, "max_length": role.max_length, **role.source}
                     for name, role in bundle.roles.items()
                 },
             },

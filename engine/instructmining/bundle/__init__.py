@@ -34,7 +34,7 @@ class Role:
     graph: Path
     tokenizer: Path
     template: Template
-    max_tokens: int  # longest text the model is given, in tokens
+    max_length: int  # longest text the model is given, in tokens
     precision: str
     source: Mapping[str, object]  # id, revision, licence
     parity: Mapping[str, object]  # figures of the exporter's gate
@@ -47,7 +47,7 @@ class Role:
     @property
     def shares(self) -> tuple[object, ...]:
         """Equal for two roles whose conversations are the same tokens through the same graph."""
-        return (self.graph, self.tokenizer, self.max_tokens, repr(self.template))
+        return (self.graph, self.tokenizer, self.max_length, repr(self.template))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +107,11 @@ class Bundle:
         for name, entry in self.files.items():
             _check_digest(_inside(self.path, name), entry, _sha256)
 
-    def limited(self, max_tokens: int | None) -> Bundle:
+    def limited(self, max_length: int | None) -> Bundle:
         """The same with no model given a longer text than so many tokens; None sets no limit but each role's own."""
-        if max_tokens is None:
+        if max_length is None:
             return self
-        roles = {name: replace(role, max_tokens=min(role.max_tokens, max_tokens)) for name, role in self.roles.items()}
+        roles = {name: replace(role, max_length=min(role.max_length, max_length)) for name, role in self.roles.items()}
         return replace(self, roles=roles)
 
     def role(self, name: RoleName, *, wanted_by: str) -> Role:
@@ -192,9 +192,9 @@ def _role(folder: Path, name: RoleName, entry: Mapping[str, object], files: Mapp
             raise BundleError(f"{folder}: role {name!r}: {key} {value!r} is not among the manifest's files")
         return _inside(folder, value)
 
-    limit = entry.get("max_tokens")
+    limit = entry.get("max_length", entry.get("max_tokens"))  # the key's former name
     if not isinstance(limit, int) or limit < _MIN_TOKENS:
-        raise BundleError(f"{folder}: role {name!r}: max_tokens is {limit!r}, wanted at least {_MIN_TOKENS}")
+        raise BundleError(f"{folder}: role {name!r}: max_length is {limit!r}, wanted at least {_MIN_TOKENS}")
     bos = entry.get("bos")
     if bos is not None and not isinstance(bos, str):
         raise BundleError(f"{folder}: role {name!r}: bos is {bos!r}, wanted a token or null; export the bundle again")
@@ -208,7 +208,7 @@ def _role(folder: Path, name: RoleName, entry: Mapping[str, object], files: Mapp
         graph=listed("graph"),
         tokenizer=listed("tokenizer"),
         template=Template.from_json(_object(entry.get("template"), folder), f"{folder}: role {name!r}: template"),
-        max_tokens=limit,
+        max_length=limit,
         precision=str(precision),
         source=_object(entry.get("source", {}), folder),
         parity=_object(entry.get("parity", {}), folder),

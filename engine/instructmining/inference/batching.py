@@ -30,12 +30,12 @@ class Batching:
     """How a run's texts are put into batches; the batches follow from it and the input alone."""
 
     window_rows: int  # rows that are sorted by length together: the more, the less is padded
-    budget_tokens: Mapping[RoleName, int]  # padded tokens of a batch of each role
+    max_batch_tokens: Mapping[RoleName, int]  # padded tokens of a batch of each role
     width_multiple: int = 1  # widths are rounded up to it: few shapes, which a GPU's memory and kernels want
     enough_tokens: int | None = None  # a batch of so many takes no text that is more than a tenth shorter
 
     @classmethod
-    def usual(cls, device_kind: str, roles: Sequence[RoleName], *, budget_tokens: int | None = None) -> Batching:
+    def usual(cls, device_kind: str, roles: Sequence[RoleName], *, max_batch_tokens: int | None = None) -> Batching:
         """What holds on a kind of device, "cpu" or "cuda", where nothing was measured; a budget given is filled.
 
         On a CPU a product of 512 rows is as fast as larger ones and of 128 nearly so, and small batches need less
@@ -44,21 +44,21 @@ class Batching:
         lengths: 7 % padding), not measured.
         """
         if device_kind == "cuda":
-            return cls(4096, dict.fromkeys(roles, budget_tokens or 16384), width_multiple=16)
-        return cls(512, dict.fromkeys(roles, budget_tokens or 512), enough_tokens=None if budget_tokens else 128)
+            return cls(4096, dict.fromkeys(roles, max_batch_tokens or 16384), width_multiple=16)
+        return cls(512, dict.fromkeys(roles, max_batch_tokens or 512), enough_tokens=None if max_batch_tokens else 128)
 
     def of(self, role: RoleName, texts: Sequence[Tokens]) -> Iterator[Batch]:
         """The batches of a role's texts in one window."""
         return batches(
             texts,
-            budget_tokens=self.budget_tokens[role],
+            max_batch_tokens=self.max_batch_tokens[role],
             width_multiple=self.width_multiple,
             enough_tokens=self.enough_tokens,
         )
 
 
 def batches(
-    texts: Sequence[Tokens], *, budget_tokens: int, width_multiple: int = 1, enough_tokens: int | None = None
+    texts: Sequence[Tokens], *, max_batch_tokens: int, width_multiple: int = 1, enough_tokens: int | None = None
 ) -> Iterator[Batch]:
     """Every text once, in batches whose rows times width stay within the budget.
 
@@ -67,7 +67,7 @@ def batches(
 
     Args:
         texts: one window; the more it holds, the less is padded.
-        budget_tokens: padded tokens of a batch.
+        max_batch_tokens: padded tokens of a batch.
         width_multiple: widths are rounded up to a multiple of it.
         enough_tokens: a batch of so many padded tokens takes no text that is more than a tenth shorter than its first.
     """
@@ -78,7 +78,7 @@ def batches(
     begin = 0
     while begin < len(order):
         width = int(widths[order[begin]])
-        end = begin + max(1, budget_tokens // max(width, 1))
+        end = begin + max(1, max_batch_tokens // max(width, 1))
         if enough_tokens is not None:
             enough = begin - (-enough_tokens // max(width, 1))
             alike = int(np.searchsorted(descending, -_ALIKE * width, side="right"))

@@ -12,7 +12,7 @@ from instructmining.bundle import RoleName
 from instructmining.inference.batching import Batching
 from instructmining.inference.executor import Executor, Job
 from instructmining.tokenizing.truncation import Tokens
-from instructmining.tokenizing.windows import StreamTexts, Window
+from instructmining.tokenizing.windows import StreamTexts, TokenizedWindow
 
 CANDIDATES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192, 16384, 32768, 65536)}  # padded tokens of a batch
 _ROUNDS = 3  # over all candidates, the best time of each counts: what other programs do only adds
@@ -21,7 +21,7 @@ _GAIN = 0.03  # a larger batch takes more memory and must be worth it
 
 
 def calibrated(
-    window: Window,
+    window: TokenizedWindow,
     executor: Executor,
     batching: Batching,
     *,
@@ -40,7 +40,7 @@ def calibrated(
         candidates: budgets to try, ascending.
         clock: seconds.
     """
-    found: dict[RoleName, int] = dict(batching.budget_tokens)
+    found: dict[RoleName, int] = dict(batching.max_batch_tokens)
     tried: set[object] = set()
     for part in window.streams:
         if part.stream.role.name in tried:
@@ -58,12 +58,12 @@ def calibrated(
                 best[budget] = min(best[budget], _seconds(part, texts, executor, one_budget(batching, budget), clock))
         fastest = min(best.values())
         found[part.stream.role.name] = min(budget for budget in possible if best[budget] <= fastest * (1 + _GAIN))
-    return replace(batching, budget_tokens=found)
+    return replace(batching, max_batch_tokens=found)
 
 
-def one_budget(batching: Batching, budget_tokens: int) -> Batching:
+def one_budget(batching: Batching, max_batch_tokens: int) -> Batching:
     """The same with one budget for all roles."""
-    return replace(batching, budget_tokens=dict.fromkeys(batching.budget_tokens, budget_tokens))
+    return replace(batching, max_batch_tokens=dict.fromkeys(batching.max_batch_tokens, max_batch_tokens))
 
 
 def _seconds(

@@ -215,7 +215,7 @@ class Executor:
                 if rows == 1:
                     raise DeviceMemoryError(
                         f"{job.graph}: a text of {width} tokens does not fit into the memory of {device}: {error}; "
-                        "export it with a lower --max-tokens, or use another --device"
+                        "export it with a lower --max-length, or use another --device"
                     ) from error
                 with self._changing:
                     self._limits[job.graph] = min(batch.ids.size, self._limits.get(job.graph, batch.ids.size))

@@ -139,8 +139,8 @@ def agreements(references: Sequence[References], session: GraphSession) -> list[
     """The same for several outputs of one graph over the same texts, in one pass."""
     texts = references[0].texts
     outputs = [reference.output for reference in references]
-    together = _run(texts, outputs, session, batches(texts, budget_tokens=_BUDGET_TOKENS))
-    alone = _run(texts, outputs, session, batches(texts, budget_tokens=1))
+    together = _run(texts, outputs, session, batches(texts, max_batch_tokens=_BUDGET_TOKENS))
+    alone = _run(texts, outputs, session, batches(texts, max_batch_tokens=1))
     return [_compare(reference, together[reference.output], alone[reference.output]) for reference in references]
 
 

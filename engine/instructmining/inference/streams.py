@@ -16,7 +16,7 @@ from instructmining.inference.batching import Batch, Batching
 from instructmining.inference.executor import MOST_HELD, Done, Executor, Job
 from instructmining.inference.threads import ahead
 from instructmining.tokenizing.truncation import Tokens
-from instructmining.tokenizing.windows import StreamTexts, Window
+from instructmining.tokenizing.windows import StreamTexts, TokenizedWindow
 from instructmining.types import rows_of_sides
 from instructmining.writing.journal import Journal
 from instructmining.writing.statistics import Statistics
@@ -26,7 +26,7 @@ _RESULTS_AHEAD = 64
 
 
 def measure(
-    windows: Iterable[Window],
+    windows: Iterable[TokenizedWindow],
     executor: Executor,
     batching: Batching,
     *,
@@ -100,7 +100,7 @@ def _weight(result: _Result | None) -> int:
     return max(1, _RESULTS_AHEAD * result.done.job.held // MOST_HELD)
 
 
-def count(window: Window, statistics: Statistics) -> Measurements:
+def count(window: TokenizedWindow, statistics: Statistics) -> Measurements:
     """The measurements of a window in a plan without streams: what was counted in its texts."""
     return _WindowResults(window).measurements(statistics)
 
@@ -108,7 +108,7 @@ def count(window: Window, statistics: Statistics) -> Measurements:
 class _WindowResults:
     """Makes the jobs of a window and takes their results, in the same order."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: TokenizedWindow) -> None:
         self._window = window
         self._rows = rows_of_sides(window.examples)
         self._streams = [_StreamResults(part) for part in window.streams]

@@ -21,7 +21,7 @@ Metric: TypeAlias = Literal["euclidean", "cosine"]
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbourhood:
+class KnnOptions:
     """Which neighbours a row has, and how far they are."""
 
     search: Search = "exact"  # "approx": by an index whose recall is measured; not the same in each run

@@ -23,7 +23,7 @@ from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.sessions import ProductSession, TopKSession
 from instructmining.knn.exact import estimate_seconds, neighbour_distances
 from instructmining.knn.hnsw import approximate_distances, load_library
-from instructmining.knn.options import Neighbourhood
+from instructmining.knn.options import KnnOptions
 from instructmining.knn.pools import pool_distances
 from instructmining.knn.tiles import Checkpoint, Products
 from instructmining.reading.values import dumps
@@ -50,7 +50,7 @@ class Pools:
     reasons: Mapping[int, str]  # row → why it has none
 
 
-def pools_of(examples: Iterable[Example], settings: Neighbourhood) -> Pools | None:
+def pools_of(examples: Iterable[Example], settings: KnnOptions) -> Pools | None:
     """Which rows are neighbours of which; None where all are. Memory holds a number a row.
 
     Args:
@@ -95,7 +95,7 @@ def siblings_of(examples: Iterable[Example]) -> NDArray[np.int64]:
 class NeighbourSearch:
     """Finds the neighbours of every row, as far as indicators need them; one search for all."""
 
-    def __init__(self, indicators: Sequence[CorpusIndicator], settings: Neighbourhood, device: Device) -> None:
+    def __init__(self, indicators: Sequence[CorpusIndicator], settings: KnnOptions, device: Device) -> None:
         """Open what the search needs.
 
         Args:

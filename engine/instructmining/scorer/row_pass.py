@@ -16,7 +16,7 @@ from instructmining.inference.batching import Batching
 from instructmining.inference.executor import Executor
 from instructmining.inference.streams import count, measure
 from instructmining.inference.threads import ahead
-from instructmining.tokenizing.windows import Window, WindowBuilder, refusal
+from instructmining.tokenizing.windows import TokenizedWindow, WindowBuilder, refusal
 from instructmining.types import InputWindow, ScoredWindow
 from instructmining.writing.journal import Journal
 from instructmining.writing.statistics import Statistics
@@ -67,7 +67,9 @@ class RowPass:
                 report(counts)
                 yield window, embedding
 
-    def _tokenized(self, source: Iterable[InputWindow], counts: Statistics, *, strict: bool) -> Iterator[Window]:
+    def _tokenized(
+        self, source: Iterable[InputWindow], counts: Statistics, *, strict: bool
+    ) -> Iterator[TokenizedWindow]:
         windows = iter(source)
         while True:
             with counts.timed("read"):

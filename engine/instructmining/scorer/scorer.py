@@ -25,7 +25,7 @@ from instructmining.inference.calibration import CANDIDATES, calibrated
 from instructmining.inference.devices import Device, check_device, choose_devices_for, runtime_version
 from instructmining.inference.executor import Executor
 from instructmining.inference.sessions import Acceleration
-from instructmining.knn.options import Neighbourhood
+from instructmining.knn.options import KnnOptions
 from instructmining.knn.search import NeighbourSearch
 from instructmining.reading.given import Examples, windows_given
 from instructmining.rules import Rule
@@ -71,7 +71,7 @@ class Scorer:
         batches_at_once: int | None = None,
         batching: Batching | None = None,
         acceleration: Acceleration | None = None,
-        knn: Neighbourhood | None = None,
+        knn: KnnOptions | None = None,
         kept: Collection[str] = (),
     ) -> Self:
         """Open a bundle for scoring.
@@ -99,7 +99,7 @@ class Scorer:
         check_device(device, batches_at_once)
         check_type("batching", batching, (Batching, NoneType), wanted="a Batching or None", error=DeviceError)
         check_type("acceleration", acceleration, (Acceleration, NoneType), wanted="an Acceleration", error=DeviceError)
-        check_type("knn", knn, (Neighbourhood, NoneType), wanted="a Neighbourhood or None", error=RuleError)
+        check_type("knn", knn, (KnnOptions, NoneType), wanted="a KnnOptions or None", error=RuleError)
         check_type("kept", kept, (set, frozenset, list, tuple), wanted="names of columns", error=RuleError)
         chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(demo_folder() if bundle is None else bundle)
@@ -111,7 +111,7 @@ class Scorer:
             chosen = Rule.load(opened.default_rule)
         if chosen is None and not indicators:
             raise RuleError("no indicator was named; give at least one, or a rule")
-        around = knn or Neighbourhood()
+        around = knn or KnnOptions()
         work = plan(opened, chosen, indicator_names(indicators or (), opened), around.text, kept)
         roles = [stream.role for stream in work.streams]
         devices = choose_devices_for(roles, device, batches_at_once)

@@ -109,18 +109,18 @@ class TextEncoder:
         """The text of ids, special tokens included."""
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
-    def rendered(self, texts: Sequence[Sequence[Part]], *, max_tokens: int, known: Known | None = None) -> list[Tokens]:
+    def rendered(self, texts: Sequence[Sequence[Part]], *, max_length: int, known: Known | None = None) -> list[Tokens]:
         """Ids of each rendered text, its response tokens marked as scored.
 
         A token belongs to a response when it ends behind the response's first character. The first token of a text
-        has nothing before it and is not scored. A text longer than ``max_tokens`` keeps, of all before its last
-        response, the last ``max(256, max_tokens − response)`` tokens (but at most three quarters of a small limit),
+        has nothing before it and is not scored. A text longer than ``max_length`` keeps, of all before its last
+        response, the last ``max(256, max_length − response)`` tokens (but at most three quarters of a small limit),
         and of the response the first that then fit. A special token that begins the text stays: models read the whole
         text at it, or rest their attention on it.
 
         Args:
             texts: specials and segments of text in order.
-            max_tokens: the model's limit.
+            max_length: the model's limit.
             known: remembers texts between calls, so that each is tokenized once.
 
         Raises:
@@ -130,7 +130,7 @@ class TextEncoder:
             encoded = iter(
                 self._encoded([part for parts in texts for part in parts if isinstance(part, Segment)], known)
             )
-        return [self._join(parts, encoded, max_tokens) for parts in texts]
+        return [self._join(parts, encoded, max_length) for parts in texts]
 
     def _encoded(self, segments: Sequence[Segment], known: Known | None) -> list[_Encoded]:
         """Of each segment, as what begins a text or as what stands inside of one."""
@@ -201,7 +201,7 @@ class TextEncoder:
             ids = self._specials[token] = _as_bytes([self.special(token)])
         return ids
 
-    def _join(self, parts: Sequence[Part], encoded: Iterator[_Encoded], max_tokens: int) -> Tokens:
+    def _join(self, parts: Sequence[Part], encoded: Iterator[_Encoded], max_length: int) -> Tokens:
         pieces: list[bytes] = []
         size = 0
         spans: list[tuple[int, int]] = []  # token ranges of the responses
@@ -220,7 +220,7 @@ class TextEncoder:
             closing = closing + tokens if part.closing else 0
         ids = np.frombuffer(b"".join(pieces), dtype=np.int32)
         opening = 1 if isinstance(parts[0], Special) else 0
-        return truncated(ids, spans, opening=opening, closing=closing, max_tokens=max_tokens)
+        return truncated(ids, spans, opening=opening, closing=closing, max_length=max_length)
 
 
 @contextmanager

@@ -26,11 +26,11 @@ def truncated(
     *,
     opening: int,
     closing: int,
-    max_tokens: int,
+    max_length: int,
 ) -> Tokens:
     """A rendered text with its response tokens marked as scored, cut where it is longer than the limit.
 
-    Of all before its last response it keeps the last ``max(256, max_tokens − response)`` tokens (at most three quarters
+    Of all before its last response it keeps the last ``max(256, max_length − response)`` tokens (at most three quarters
     of a small limit), and of the response the first that then fit. The first token has nothing before it and is not
     scored.
 
@@ -39,28 +39,28 @@ def truncated(
         responses: token ranges of the responses, in order.
         opening: tokens at the beginning that stay.
         closing: tokens at the end that stay.
-        max_tokens: the limit.
+        max_length: the limit.
     """
-    if len(ids) <= max_tokens:
+    if len(ids) <= max_length:
         return Tokens(ids.astype(np.int64), _positions(responses))
     last = responses[-1] if responses else (0, len(ids) - closing)
-    kept = _kept(len(ids), opening, last, closing, max_tokens)
+    kept = _kept(len(ids), opening, last, closing, max_length)
     scored = _is_in(kept, responses)
     scored[:1] = False
     return Tokens(ids[kept].astype(np.int64), np.flatnonzero(scored), truncated=True)
 
 
-def alone(ids: NDArray[np.int32], *, max_tokens: int, bos: int | None = None) -> Tokens:
-    """A text by itself, each token from its second on scored; cut on the right at ``max_tokens``.
+def alone(ids: NDArray[np.int32], *, max_length: int, bos: int | None = None) -> Tokens:
+    """A text by itself, each token from its second on scored; cut on the right at ``max_length``.
 
     Args:
         ids: int32 (width,), the text's own tokens.
-        max_tokens: the limit, ``bos`` included.
+        max_length: the limit, ``bos`` included.
         bos: the token that the model wants in front of every text; the text's first token is not scored behind it
             either, so that all models leave out the same.
     """
     own = 0 if bos is None else 1
-    kept = ids[: max_tokens - own]
+    kept = ids[: max_length - own]
     truncated = len(kept) < len(ids)
     if bos is not None:
         kept = np.concatenate([np.array([bos], dtype=np.int64), kept])
@@ -84,14 +84,14 @@ def _is_in(positions: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> ND
     return inside
 
 
-def _kept(size: int, opening: int, response: tuple[int, int], closing: int, max_tokens: int) -> NDArray[np.int64]:
+def _kept(size: int, opening: int, response: tuple[int, int], closing: int, max_length: int) -> NDArray[np.int64]:
     """Positions that stay of a text of ``size`` tokens, given where its last response lies, in order.
 
     What stands between that response and the closing tokens gives way first: it tells nothing of the response.
     """
     begin, end = response
     last = np.arange(size - closing, size)
-    room = max_tokens - closing
+    room = max_length - closing
     if end <= room:
         return np.concatenate([np.arange(room), last])
     room -= opening

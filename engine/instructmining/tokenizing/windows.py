@@ -28,7 +28,7 @@ class StreamTexts:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class TokenizedWindow:
     """Rows whose texts are tokenized."""
 
     examples: list[Example]  # the sides of a pair are rows of their own here, one after the other
@@ -52,7 +52,7 @@ class WindowBuilder:
         paths = {stream.role.tokenizer for stream in plan.streams} | ({length_tokenizer} if self._lengths else set())
         self._encoders = {path: TextEncoder(path) for path in paths}
 
-    def build(self, taken: InputWindow, *, strict: bool = False) -> Window:
+    def build(self, taken: InputWindow, *, strict: bool = False) -> TokenizedWindow:
         """Tokenize examples; those that have no response or that a template cannot hold become rejects.
 
         Args:
@@ -97,12 +97,12 @@ class WindowBuilder:
             role = stream.role
             if stream.text == "responses":
                 bos = self._encoders[role.tokenizer].special(role.bos) if role.bos is not None else None
-                texts = [alone(ids, max_tokens=role.max_tokens, bos=bos) for ids in plain(role.tokenizer, responses)]
+                texts = [alone(ids, max_length=role.max_length, bos=bos) for ids in plain(role.tokenizer, responses)]
                 with_scores = [number for number, text in enumerate(texts) if len(text.scored)]
                 streams.append(StreamTexts(stream, [texts[number] for number in with_scores], owners[with_scores]))
                 continue
             texts = self._encoders[role.tokenizer].rendered(
-                rendered[stream], max_tokens=role.max_tokens, known=known[role.tokenizer]
+                rendered[stream], max_length=role.max_length, known=known[role.tokenizer]
             )
             streams.append(StreamTexts(stream, texts, np.arange(len(examples))))
         prompt_tokens = response_tokens = None
@@ -110,7 +110,9 @@ class WindowBuilder:
             response_tokens = _count(plain(self._length_tokenizer, responses), owners, len(examples))
             texts_of, prompt_owners = _flatten([example.prompt_texts for example in examples])
             prompt_tokens = _count(plain(self._length_tokenizer, texts_of), prompt_owners, len(examples))
-        return Window(examples, streams, prompt_tokens, response_tokens, places, rejects, taken.end, taken.bytes)
+        return TokenizedWindow(
+            examples, streams, prompt_tokens, response_tokens, places, rejects, taken.end, taken.bytes
+        )
 
     def _render(self, example: Example, streams: Sequence[Stream]) -> list[list[Part]]:
         """The example as the texts of streams.

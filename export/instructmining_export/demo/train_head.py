@@ -33,7 +33,7 @@ from instructmining_export.graphs import causal
 from instructmining_export.graphs.decoder import GatedDecoder
 from instructmining_export.graphs.tensors import save
 
-MAX_TOKENS = 640  # longer conversations, but for unspoilt Alpaca rows, are left out
+MAX_LENGTH = 640  # longer conversations, but for unspoilt Alpaca rows, are left out
 HELD_OUT = 0.3
 SEED = 20261123
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # inverse strengths of the L2 penalty, chosen by 5-fold validation
@@ -150,17 +150,17 @@ def hidden_states(
 ) -> dict[int, NDArray[np.float32]]:
     """State of the last token (``<|im_end|>``) of each conversation, by its index; float32 (size,).
 
-    Conversations of more than MAX_TOKENS are left out, but for those named in ``always``.
+    Conversations of more than MAX_LENGTH are left out, but for those named in ``always``.
     """
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     tokenizer.encode_special_tokens = True
     encoded = {
         index: ids
         for index, turns in enumerate(conversations)
-        if len(ids := chatml(tokenizer, turns)) <= MAX_TOKENS or index in always
+        if len(ids := chatml(tokenizer, turns)) <= MAX_LENGTH or index in always
     }
     opened = Checkpoint(checkpoint)
-    backbone = GatedDecoder.from_config(opened.config(), max_tokens=max(map(len, encoded.values())))
+    backbone = GatedDecoder.from_config(opened.config(), max_length=max(map(len, encoded.values())))
     size = backbone.hidden
     identity = causal.LinearHead(np.eye(size, dtype=np.float32), np.zeros(size, dtype=np.float32))
     states: dict[int, NDArray[np.float32]] = {}
@@ -191,11 +191,11 @@ def chatml(tokenizer: Tokenizer, turns: Turns) -> list[int]:
     return ids
 
 
-def by_length(encoded: dict[int, list[int]], budget_tokens: int = 640) -> Iterator[list[int]]:
+def by_length(encoded: dict[int, list[int]], max_batch_tokens: int = 640) -> Iterator[list[int]]:
     """Batches of like length within a budget of padded tokens."""
     batch: list[int] = []
     for index in sorted(encoded, key=lambda index: -len(encoded[index])):
-        if batch and (len(batch) + 1) * len(encoded[batch[0]]) > budget_tokens:
+        if batch and (len(batch) + 1) * len(encoded[batch[0]]) > max_batch_tokens:
             yield batch
             batch = []
         batch.append(index)
@@ -248,7 +248,7 @@ def fit(states: dict[int, NDArray[np.float32]], pairs: Sequence[Pair], originals
             "objective": "Bradley-Terry (logistic regression on state differences), L2",
             "inverse_penalty": penalty,
             "seed": SEED,
-            "max_tokens": MAX_TOKENS,
+            "max_length": MAX_LENGTH,
             "training_pairs": len(training),
             "held_out_pairs": len(held_out),
             "held_out_accuracy": accuracy,

@@ -22,7 +22,7 @@ class BidirectionalBackbone(Protocol):
         """Kinds of segments that the embeddings know; more than 1 where a pair's second text is marked."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> Self:
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> Self:
         """Read a transformers config; ExportError where it asks for what the graph does not have."""
 
     def states(

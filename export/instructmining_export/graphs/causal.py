@@ -32,7 +32,7 @@ class CausalBackbone(Protocol):
         """Name of the vocabulary matrix (words, hidden)."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> Self:
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> Self:
         """Read a transformers config; ExportError where it asks for what the graph does not have."""
 
     def states(self, tape: GraphTape, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:

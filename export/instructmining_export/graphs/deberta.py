@@ -32,10 +32,10 @@ class RelativePositions:
     span: int  # the table has 2 · span rows, distance 0 at row span
     buckets: int  # far distances share a row, logarithmically; -1 where each has its own
     longest: int  # distance of the last bucket
-    max_tokens: int
+    max_length: int
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> RelativePositions:
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> RelativePositions:
         """Read a transformers config, with the defaults of its model for what a config may leave out."""
         longest = config.get("max_relative_positions", -1)
         longest = longest if longest >= 1 else config["max_position_embeddings"]
@@ -48,15 +48,15 @@ class RelativePositions:
             span=buckets if buckets > 0 else longest,
             buckets=buckets,
             longest=longest,
-            max_tokens=max_tokens,
+            max_length=max_length,
         )
 
     def rows(self) -> NDArray[np.int64]:
-        """Row of the table for each distance from 1 - max_tokens to max_tokens - 1, int64 (2 · max_tokens - 1,).
+        """Row of the table for each distance from 1 - max_length to max_length - 1, int64 (2 · max_length - 1,).
 
         By transformers' own function: the last bit of its logarithms decides where a bucket ends.
         """
-        distances = torch.arange(1 - self.max_tokens, self.max_tokens)
+        distances = torch.arange(1 - self.max_length, self.max_length)
         if self.buckets > 0:
             distances = make_log_bucket_position(distances, self.buckets, self.longest).to(torch.int64)
         return np.asarray(torch.clamp(distances + self.span, 0, 2 * self.span - 1).numpy(), dtype=np.int64)
@@ -91,12 +91,12 @@ class Deberta:
     pooler_activation: str = "gelu"
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> Deberta:
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> Deberta:
         """Read a transformers config.
 
         Raises:
             ExportError: the family or a setting is one that this graph does not have, or the table of absolute
-                positions is shorter than ``max_tokens``.
+                positions is shorter than ``max_length``.
         """
         family = config.get("model_type")
         if family not in FAMILIES:
@@ -104,10 +104,10 @@ class Deberta:
         _check(config)
         hidden, number = config["hidden_size"], config["num_attention_heads"]
         positions = config["max_position_embeddings"] if config.get("position_biased_input", True) else 0
-        if positions and max_tokens > positions:
-            raise ExportError(f"texts of {max_tokens} tokens, but {positions} positions; give --max-tokens {positions}")
+        if positions and max_length > positions:
+            raise ExportError(f"texts of {max_length} tokens, but {positions} positions; give --max-length {positions}")
         kinds = config.get("pos_att_type") or ()
-        relative = RelativePositions.from_config(config, max_tokens=max_tokens)
+        relative = RelativePositions.from_config(config, max_length=max_length)
         return cls(
             layers=config["num_hidden_layers"],
             hidden=hidden,
@@ -244,11 +244,11 @@ class Deberta:
             embeddings = self._norm(tape, embeddings, "encoder.LayerNorm")
         width = full_attention.width(tape, input_ids)
         table = tape.constant("position_rows", relative.rows())
-        longest = tape.integers(relative.max_tokens)
+        longest = tape.integers(relative.max_length)
         low = tape.call("Gather", table, tape.call("Sub", longest, width))
-        last = tape.call("Gather", table, tape.call("Add", tape.integers(relative.max_tokens - 2), width))
+        last = tape.call("Gather", table, tape.call("Add", tape.integers(relative.max_length - 2), width))
         behind = tape.call("Neg", full_attention.distances(tape, input_ids))
-        at = tape.call("Add", behind, tape.integers(relative.max_tokens - 1))
+        at = tape.call("Add", behind, tape.integers(relative.max_length - 1))
         index = tape.cast(tape.call("Sub", tape.call("Gather", table, at), low), ir.DataType.INT32)
         rows = tape.once("Shape", input_ids, attributes={"start": 0, "end": 1})
         shape = tape.call("Concat", rows, tape.integers(self.heads), width, width, attributes={"axis": 0})

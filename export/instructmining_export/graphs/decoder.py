@@ -41,7 +41,7 @@ class GatedDecoder:
     embedding_scale: float = 1.0
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> GatedDecoder:
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> GatedDecoder:
         """Read a transformers config.
 
         Raises:
@@ -67,8 +67,8 @@ class GatedDecoder:
                 heads=heads,
                 key_value_heads=config.get("num_key_value_heads") or heads,
                 head_size=config.get("head_dim") or config["hidden_size"] // heads,
-                rotary=Rotary.from_config(config, max_tokens=max_tokens),
-                window=_window(config, max_tokens),
+                rotary=Rotary.from_config(config, max_length=max_length),
+                window=_window(config, max_length),
             ),
             tied=bool(config.get("tie_word_embeddings", gemma)),
             activation=_ACTIVATIONS[named],
@@ -173,15 +173,15 @@ class GatedDecoder:
         return tape.weight(name, shape=(self.hidden,), change=_FROM_ONE if self.norms_from_one else None)
 
 
-def _window(config: Mapping[str, Any], max_tokens: int) -> int:
+def _window(config: Mapping[str, Any], max_length: int) -> int:
     """Tokens of a sliding window that is narrower than the longest text; -1 for none.
 
     Raises:
         ExportError: only some layers have one.
     """
     window = config.get("sliding_window")
-    if not window or window >= max_tokens or config.get("use_sliding_window") is False:
+    if not window or window >= max_length or config.get("use_sliding_window") is False:
         return -1
     if config.get("model_type") in {"qwen2", "qwen3"}:
-        raise ExportError(f"a sliding window of {window} in some layers only; give --max-tokens {window} or less")
+        raise ExportError(f"a sliding window of {window} in some layers only; give --max-length {window} or less")
     return int(window)

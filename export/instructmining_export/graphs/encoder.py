@@ -52,14 +52,14 @@ class PostNormEncoder:
     types: int  # kinds of segments told apart in a pair; 1 where tokens are not marked
     type_rows: int  # rows of the segment table; 0 where there is none
     epsilon: float
-    max_tokens: int
+    max_length: int
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> PostNormEncoder:
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> PostNormEncoder:
         """Read a transformers config.
 
         Raises:
-            ExportError: the family or a setting is one that this graph does not have, or ``max_tokens`` is more than
+            ExportError: the family or a setting is one that this graph does not have, or ``max_length`` is more than
                 the checkpoint has positions for.
         """
         family = config.get("model_type")
@@ -70,10 +70,10 @@ class PostNormEncoder:
         if padding is None:
             raise ExportError(f"an encoder of family {family!r} without pad_token_id: positions are counted from it")
         positions = config["max_position_embeddings"]
-        if max_tokens > positions - padding - 1:
+        if max_length > positions - padding - 1:
             raise ExportError(
-                f"texts of up to {max_tokens} tokens for an encoder of {positions - padding - 1} positions; "
-                f"give --max-tokens {positions - padding - 1} or less"
+                f"texts of up to {max_length} tokens for an encoder of {positions - padding - 1} positions; "
+                f"give --max-length {positions - padding - 1} or less"
             )
         return cls(
             family=family,
@@ -88,7 +88,7 @@ class PostNormEncoder:
             types=config["type_vocab_size"] if family == "bert" else 1,
             type_rows=0 if family == "mpnet" else config["type_vocab_size"],
             epsilon=config["layer_norm_eps"],
-            max_tokens=max_tokens,
+            max_length=max_length,
         )
 
     def states(
@@ -133,7 +133,7 @@ class PostNormEncoder:
 
     def _relative_bias(self, tape: GraphTape, input_ids: ir.Value) -> ir.Value:
         """What MPNet adds to the scores by distance, narrow (1, heads, width, width); the same in every layer."""
-        reach = self.max_tokens - 1
+        reach = self.max_length - 1
         buckets = MPNetEncoder.relative_position_bucket(torch.arange(-reach, reach + 1), num_buckets=_MPNET_BUCKETS)
         name, shape = "encoder.relative_attention_bias.weight", (_MPNET_BUCKETS, self.heads)
         table = tape.weight(name, shape=shape, transpose=True, narrow=True)

@@ -32,7 +32,7 @@ class GPT2:
     scaled_by_layer: bool = False  # products of queries and keys are divided by the number of the layer, from 1
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> GPT2:
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> GPT2:
         """Read a transformers config.
 
         ``reorder_and_upcast_attn`` is the order in which half precision is computed there; the fused attention
@@ -49,8 +49,8 @@ class GPT2:
             raise ExportError(f"activation {activation!r}: wanted one of {', '.join(_ACTIVATIONS)}")
         if config.get("add_cross_attention"):
             raise ExportError("add_cross_attention: this decoder reads an encoder's states too: not supported")
-        if config["n_positions"] < max_tokens:
-            raise ExportError(f"{config['n_positions']} learned positions; give --max-tokens {config['n_positions']}")
+        if config["n_positions"] < max_length:
+            raise ExportError(f"{config['n_positions']} learned positions; give --max-length {config['n_positions']}")
         hidden, heads = config["n_embd"], config["n_head"]
         return cls(
             layers=config["n_layer"],

@@ -41,7 +41,7 @@ class GPTNeoX:
     parallel: bool = True  # attention and feed-forward both read the residual before the layer
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> GPTNeoX:
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> GPTNeoX:
         """Read a transformers config.
 
         Raises:
@@ -56,7 +56,7 @@ class GPTNeoX:
             raise ExportError(f"a reward from pooling {config['pooling']!r}: wanted 'last', the last token's state")
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
         theta = config.get("rope_theta", config.get("rotary_emb_base"))
-        rotary = Rotary.from_config({**config, "rope_theta": theta}, max_tokens=max_tokens)
+        rotary = Rotary.from_config({**config, "rope_theta": theta}, max_length=max_length)
         return cls(
             layers=config["num_hidden_layers"],
             hidden=hidden,

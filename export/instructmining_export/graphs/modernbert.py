@@ -32,7 +32,7 @@ class ModernBert:
     reach: int  # how far tokens see there, to either side
     everywhere: Rotary
     nearby: Rotary  # of the layers with a window
-    max_tokens: int
+    max_length: int
     attention_bias: bool = False
     inner_bias: bool = False
     norm_bias: bool = False
@@ -41,11 +41,11 @@ class ModernBert:
     classifier_activation: str = "gelu"
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> ModernBert:
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> ModernBert:
         """Read a transformers config.
 
         Raises:
-            ExportError: the family or a setting is one that this graph does not have, or ``max_tokens`` is more than
+            ExportError: the family or a setting is one that this graph does not have, or ``max_length`` is more than
                 the checkpoint has positions for.
         """
         family = config.get("model_type")
@@ -59,11 +59,11 @@ class ModernBert:
                 f"this encoder's config says hidden_size = {config['hidden_size']}: "
                 f"wanted a multiple of num_attention_heads, {config['num_attention_heads']}"
             )
-        if max_tokens > config["max_position_embeddings"]:
+        if max_length > config["max_position_embeddings"]:
             positions = config["max_position_embeddings"]
             raise ExportError(
-                f"texts of up to {max_tokens} tokens for an encoder of {positions} positions; "
-                f"give --max-tokens {positions} or less"
+                f"texts of up to {max_length} tokens for an encoder of {positions} positions; "
+                f"give --max-length {positions} or less"
             )
         return cls(
             hidden=config["hidden_size"],
@@ -73,9 +73,9 @@ class ModernBert:
             epsilon=config["norm_eps"],
             windowed=_windowed(config),
             reach=config["local_attention"] // 2,
-            everywhere=_rotary(config, "global_rope_theta", "full_attention", max_tokens),
-            nearby=_rotary(config, "local_rope_theta", "sliding_attention", max_tokens),
-            max_tokens=max_tokens,
+            everywhere=_rotary(config, "global_rope_theta", "full_attention", max_length),
+            nearby=_rotary(config, "local_rope_theta", "sliding_attention", max_length),
+            max_length=max_length,
             attention_bias=bool(config["attention_bias"]),
             inner_bias=bool(config["mlp_bias"]),
             norm_bias=bool(config["norm_bias"]),
@@ -128,7 +128,7 @@ class ModernBert:
     ) -> dict[bool, tuple[ir.Value | None, ir.Value | None]]:
         """By whether a layer has a window: the rows' lengths and what is added to its scores, one of the two."""
         lengths = full_attention.lengths(tape, attention_mask)
-        if self.reach + 1 >= self.max_tokens or not any(self.windowed):
+        if self.reach + 1 >= self.max_length or not any(self.windowed):
             return {False: (lengths, None), True: (lengths, None)}
         reach = tape.constant("reach", np.array(self.reach, dtype=np.int64))
         far = tape.call("Greater", tape.call("Abs", full_attention.distances(tape, input_ids)), reach)
@@ -205,9 +205,9 @@ def _windowed(config: Mapping[str, Any]) -> tuple[bool, ...]:
     return tuple(layer % config["global_attn_every_n_layers"] != 0 for layer in range(layers))
 
 
-def _rotary(config: Mapping[str, Any], theta: str, kind: str, max_tokens: int) -> Rotary:
+def _rotary(config: Mapping[str, Any], theta: str, kind: str, max_length: int) -> Rotary:
     """Rotary embedding of one kind of layer, from where transformers 4 or 5 writes it."""
     by_kind = config.get("rope_parameters") or {}
     given = by_kind.get(kind) or {}
     base = given.get("rope_theta") or config.get(theta) or config["global_rope_theta"]
-    return Rotary.from_config({**config, "rope_theta": base, "rope_parameters": given or None}, max_tokens=max_tokens)
+    return Rotary.from_config({**config, "rope_theta": base, "rope_parameters": given or None}, max_length=max_length)

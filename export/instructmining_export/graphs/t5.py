@@ -39,19 +39,19 @@ class T5:
     epsilon: float
     buckets: int
     max_distance: int
-    max_tokens: int
+    max_length: int
     start: int  # the token that the decoder starts from
     tied: bool
     gated: bool
     activation: str  # a key of _ACTIVATIONS
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, max_tokens: int) -> T5:
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> T5:
         """Read a transformers config.
 
         Args:
             config: with its defaults filled in.
-            max_tokens: the longest text that the graph is given.
+            max_length: the longest text that the graph is given.
 
         Raises:
             ExportError: the family, the activation or the start token is one that this graph does not have.
@@ -76,7 +76,7 @@ class T5:
             epsilon=config["layer_norm_epsilon"],
             buckets=config["relative_attention_num_buckets"],
             max_distance=config["relative_attention_max_distance"],
-            max_tokens=max_tokens,
+            max_length=max_length,
             start=start,
             tied=bool(config["tie_word_embeddings"]),
             gated=bool(config["is_gated_act"]),
@@ -260,7 +260,7 @@ class T5:
         zero, one = (tape.constant(name, np.array(i, dtype=np.int64)) for i, name in enumerate(("zero", "one")))
         positions = tape.call("Range", zero, tape.call("Squeeze", width), one)
         distances = tape.call("Sub", positions, tape.call("Unsqueeze", positions, tape.integers(1)))
-        furthest = self.max_tokens - 1
+        furthest = self.max_length - 1
         offsets = np.arange(-furthest, furthest + 1)
         known = tape.constant("buckets", relative_buckets(offsets, self.buckets, self.max_distance))
         places = tape.call("Add", distances, tape.constant("furthest", np.array(furthest, dtype=np.int64)))
@@ -276,7 +276,7 @@ class T5:
 def build(t5: T5, weights: Weights, *, yes: int, no: int, precision: Precision = FP32) -> GraphTape:
     """The graph of p(yes) / (p(yes) + p(no)) at the decoder's first step.
 
-    Inputs ``input_ids`` and ``attention_mask``, int64 (rows, width), right-padded, width at most ``max_tokens``; output
+    Inputs ``input_ids`` and ``attention_mask``, int64 (rows, width), right-padded, width at most ``max_length``; output
     ``yes``, float32 (rows,), in 0..1.
 
     Args:

@@ -33,7 +33,7 @@ def referenced(small_bundle: Path, tmp_path: Path) -> Path:
     texts = [Tokens(rng.integers(5, 300, size=size), np.arange(1, size, dtype=np.int64)) for size in (9, 30, 4)]
     for role, output in OUTPUTS.items():
         session = GraphSession(Bundle.open(path).roles[role].graph, CPU)  # type: ignore[index]
-        values = [session.run(next(batches([text], budget_tokens=1)), (output,))[output].ravel() for text in texts]
+        values = [session.run(next(batches([text], max_batch_tokens=1)), (output,))[output].ravel() for text in texts]
         References(output, texts, values).save(tmp_path / "references.json")
         altered_bundle.rewrite(path, f"{role}/references.json", (tmp_path / "references.json").read_bytes())
     return path

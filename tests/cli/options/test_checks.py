@@ -17,7 +17,7 @@ ALPACA = EXAMPLES / "alpaca.json"
 WRONG = {
     "--batches-at-once": "0",
     "--bootstrap": "-1",
-    "--budget-tokens": "0",
+    "--max-batch-tokens": "0",
     "--choose": "al",
     "--delimiter": "ab",
     "--device": "gpu",
@@ -37,7 +37,7 @@ WRONG = {
     "--map": "prompt",
     "--max-loss": "nan",
     "--max-row-bytes": "1",
-    "--max-tokens": "15",
+    "--max-length": "15",
     "--only": "rewrd",
     "--plot": "plot.png",
     "--precision": "fp33",
@@ -125,7 +125,15 @@ def test_a_wrong_value_is_wrong_usage_and_names_the_option(
 
 
 COUNTS = {
-    *("--batches-at-once", "--bootstrap", "--budget-tokens", "--limit", "--max-row-bytes", "--max-tokens", "--rounds"),
+    *(
+        "--batches-at-once",
+        "--bootstrap",
+        "--max-batch-tokens",
+        "--limit",
+        "--max-row-bytes",
+        "--max-length",
+        "--rounds",
+    ),
     *("--gpu-memory", "--rows", "--sample", "--seed", "--tokens", "--top"),
 }
 

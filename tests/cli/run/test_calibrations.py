@@ -32,7 +32,7 @@ def calibrated(bundle: Path, rows: Path, *, limit: int | None = None) -> tuple[d
         fields, options = FieldOptions(), ReadOptions()
         inputs = [str(rows)]
         calibrations.choose_budgets(scorer, inputs, fields, given=None, limit=limit, options=options, say=said.append)
-        return dict(scorer.batching.budget_tokens), said
+        return dict(scorer.batching.max_batch_tokens), said
 
 
 def test_a_long_input_is_measured_once_and_the_result_kept(

@@ -360,11 +360,11 @@ def give_other_bundle(cut: list[str], _: pytest.MonkeyPatch) -> list[str]:
         (["--prefix", "im_"], "prefix was , is now im_"),
         (["--limit", "290"], "limit was None, is now 290"),
         (["--format", "alpaca"], "format was None, is now alpaca"),
-        (["--max-tokens", "100"], "max_tokens was None, is now 100"),
+        (["--max-length", "100"], "max_length was None, is now 100"),
         (["--max-row-bytes", "100"], "max_row_bytes was"),
         (["--delimiter", ";"], "delimiter was None, is now ;"),
         (["--encoding", "utf-8"], "encoding was None, is now utf-8"),
-        (["--budget-tokens", "700"], "batching was"),
+        (["--max-batch-tokens", "700"], "batching was"),
         (["--strict"], "strict was False, is now True"),
     ],
 )

@@ -94,7 +94,7 @@ def test_a_run_with_too_little_room_says_so_before_it_begins(
     assert run(*arguments, "--indicators", "mtld") == 0
     said = capsys.readouterr().err
     assert "the run will need about 5.0 GiB" in said
-    assert "where 1 MiB are free" in said
+    assert "; 1 MiB are free" in said
     assert "--resume goes on" in said
 
 

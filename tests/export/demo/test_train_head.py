@@ -33,7 +33,7 @@ def test_the_demo_head_is_576_weights_and_a_bias_with_its_provenance(head: dict[
     provenance = head["provenance"]
     assert "not a published reward model" in provenance["what"]
     assert provenance["seed"] == train_head.SEED
-    assert provenance["max_tokens"] == train_head.MAX_TOKENS
+    assert provenance["max_length"] == train_head.MAX_LENGTH
     assert provenance["inverse_penalty"] in train_head.PENALTIES
     assert "999 Alpaca rows" in provenance["scale"]
     assert {len(digest) for digest in provenance["data_sha256"].values()} == {64}
@@ -148,7 +148,7 @@ def test_the_head_is_trained_on_the_text_that_the_bundle_gives_it(small_bundle: 
     turns = [("user", "Name a colour.<|im_end|>"), ("assistant", "Green."), ("user", "More?"), ("assistant", "Blue.")]
     example = Example(tuple(Turn(role, text) for role, text in turns))  # type: ignore[arg-type]
     role = Bundle.open(small_bundle).roles["reward"]
-    (tokens,) = TextEncoder(role.tokenizer).rendered([conversation(example, role.template)], max_tokens=500)
+    (tokens,) = TextEncoder(role.tokenizer).rendered([conversation(example, role.template)], max_length=500)
     tokenizer = small_tokenizer()
     tokenizer.encode_special_tokens = True
     assert train_head.chatml(tokenizer, turns) == tokens.ids.tolist()
@@ -157,6 +157,6 @@ def test_the_head_is_trained_on_the_text_that_the_bundle_gives_it(small_bundle: 
 def test_the_heads_batches_hold_every_text_once_within_the_budget() -> None:
     rng = random.Random(0)
     encoded = {number: [1] * rng.randint(1, 90) for number in range(50)}
-    found = list(train_head.by_length(encoded, budget_tokens=120))
+    found = list(train_head.by_length(encoded, max_batch_tokens=120))
     assert sorted(index for batch in found for index in batch) == list(range(50))
     assert all(len(batch) * max(len(encoded[index]) for index in batch) <= 120 for batch in found)

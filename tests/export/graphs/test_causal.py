@@ -50,7 +50,7 @@ from instructmining_export.graphs.tensors import save
 
 HIDDEN = 64
 WORDS = 400
-MAX_TOKENS = 96
+MAX_LENGTH = 96
 LENGTHS = (40, 23, 11, 2, 1)  # tokens of the rows
 SPREAD = 0.1  # standard deviation of the weights: losses differ by about a nat from token to token
 SHARED: dict[str, Any] = {
@@ -127,7 +127,7 @@ CASES = {
     "phi3": PHI3,
     "phi3 partly rotated": PHI3.but(**WIDE_HEADS, partial_rotary_factor=0.5),
     "phi3 with longrope positions": PHI3.but(
-        rope_scaling=LONG_ROPE, original_max_position_embeddings=MAX_TOKENS, max_position_embeddings=512
+        rope_scaling=LONG_ROPE, original_max_position_embeddings=MAX_LENGTH, max_position_embeddings=512
     ),
     "neox": PYTHIA,
     "neox one after the other": PYTHIA.but(use_parallel_residual=False),
@@ -143,7 +143,7 @@ CASES = {
     "gpt2 with another inner size": SMALL_GPT2.but(n_inner=96),
     "gpt2 scaled by layer": SMALL_GPT2.but(scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True),
     "gpt2 without a scale": SMALL_GPT2.but(scale_attn_weights=False),
-    "gpt2 with few positions": SMALL_GPT2.but(n_positions=MAX_TOKENS),
+    "gpt2 with few positions": SMALL_GPT2.but(n_positions=MAX_LENGTH),
 }
 # A case for each shape that products and norms take.
 TYPICAL = (
@@ -245,7 +245,7 @@ def session(case: str, folder: Path, precision: PrecisionName = "fp32") -> ort.I
     """The graph of a case with both heads."""
     made = reference(case, folder)
     family = CASES[case]
-    backbone = family.backbone.from_config(family.filled(), max_tokens=MAX_TOKENS)
+    backbone = family.backbone.from_config(family.filled(), max_length=MAX_LENGTH)
     with made.checkpoint.weights() as weights:
         tape = causal.build(backbone, weights, vocabulary=True, reward=made.head, precision=Precision(precision))
         path = save(tape.model(), folder / case / f"{precision}.onnx")[0]
@@ -349,7 +349,7 @@ def test_a_reward_model_of_openassistant_is_read_from_its_own_layout(folder: Pat
         states = [model.gpt_neox(torch.from_numpy(row)[None]).last_hidden_state[0, -1] for row in texts()]
         expected = torch.cat([model.out_proj(state) for state in states]).numpy()
     config = PYTHIA.filled(model_type="gpt_neox_reward_model", pooling="last")
-    backbone = GPTNeoX.from_config(config, max_tokens=MAX_TOKENS)
+    backbone = GPTNeoX.from_config(config, max_length=MAX_LENGTH)
     with Checkpoint(folder / "oasst").weights() as weights:
         head = LinearHead(weights("out_proj.weight"), weights("out_proj.bias"))
         graph = causal.build(backbone, weights, vocabulary=False, reward=head).model()
@@ -403,7 +403,7 @@ def layer_operators(case: str, precision: PrecisionName) -> dict[str, int]:
 
     def operators(layers: int) -> Counter[str]:
         config = CASES[case].but(num_hidden_layers=layers).filled()
-        backbone = CASES[case].backbone.from_config(config, max_tokens=MAX_TOKENS)
+        backbone = CASES[case].backbone.from_config(config, max_length=MAX_LENGTH)
         graph = causal.build(backbone, none, vocabulary=True, reward=None, precision=Precision(precision)).model()
         return Counter(node.op_type for node in graph.graph)
 
@@ -453,13 +453,13 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
     "llama of unknown positions": (LLAMA, {"rope_scaling": {"rope_type": "ring"}}, "type 'ring'"),
     "llama of dynamic positions beyond": (
         LLAMA,
-        {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}, "max_position_embeddings": MAX_TOKENS - 1},
-        f"changes beyond {MAX_TOKENS - 1} tokens; give --max-tokens {MAX_TOKENS - 1}",
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}, "max_position_embeddings": MAX_LENGTH - 1},
+        f"changes beyond {MAX_LENGTH - 1} tokens; give --max-length {MAX_LENGTH - 1}",
     ),
     "phi3 of longrope positions beyond": (
         PHI3,
-        {"rope_scaling": LONG_ROPE, "original_max_position_embeddings": MAX_TOKENS - 1},
-        f"changes beyond {MAX_TOKENS - 1} tokens",
+        {"rope_scaling": LONG_ROPE, "original_max_position_embeddings": MAX_LENGTH - 1},
+        f"changes beyond {MAX_LENGTH - 1} tokens",
     ),
     "neox scaled but for dimensions at rest": (PYTHIA, {"partial_rotary_factor": 0.375, "rope_scaling": YARN}, "scale"),
     "qwen2 with a window in some layers": (QWEN2, PARTS, "a sliding window of 32 in some layers only"),
@@ -468,8 +468,8 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
     "gpt2 behind an encoder": (SMALL_GPT2, {"add_cross_attention": True}, "add_cross_attention"),
     "gpt2 beyond its positions": (
         SMALL_GPT2,
-        {"n_positions": MAX_TOKENS - 1},
-        f"{MAX_TOKENS - 1} learned positions; give --max-tokens {MAX_TOKENS - 1}",
+        {"n_positions": MAX_LENGTH - 1},
+        f"{MAX_LENGTH - 1} learned positions; give --max-length {MAX_LENGTH - 1}",
     ),
 }
 
@@ -477,6 +477,6 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_setting_that_the_graph_does_not_have_is_refused(case: str) -> None:
     family, changes, message = REFUSED[case]
-    family.backbone.from_config(family.filled(), max_tokens=MAX_TOKENS)
+    family.backbone.from_config(family.filled(), max_length=MAX_LENGTH)
     with pytest.raises(ExportError, match=message):
-        family.backbone.from_config(family.filled(**changes), max_tokens=MAX_TOKENS)
+        family.backbone.from_config(family.filled(**changes), max_length=MAX_LENGTH)

@@ -28,7 +28,7 @@ WORDS = 300
 HIDDEN = 64
 LAYERS = 2
 SEPARATOR = 2
-MAX_TOKENS = 64
+MAX_LENGTH = 64
 LENGTHS = (60, 40, 23, 11, 1)  # tokens of the rows; 60 is beyond all distances that have a bucket of their own
 V3: dict[str, Any] = {
     "vocab_size": WORDS,
@@ -36,7 +36,7 @@ V3: dict[str, Any] = {
     "intermediate_size": 96,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": 4,
-    "max_position_embeddings": MAX_TOKENS,
+    "max_position_embeddings": MAX_LENGTH,
     "relative_attention": True,
     "position_buckets": 8,
     "max_relative_positions": -1,
@@ -105,7 +105,7 @@ def made(folder: Path, case: str) -> tuple[DebertaV2ForSequenceClassification, C
 def opened(folder: Path, case: str, precision: PrecisionName = "fp32", *, reward: bool = True) -> ort.InferenceSession:
     """A session on the graph of a case; what onnxruntime makes of the graph is written beside it."""
     model, checkpoint = made(folder, case)
-    backbone = Deberta.from_config(model.config.to_dict(), max_tokens=MAX_TOKENS)
+    backbone = Deberta.from_config(model.config.to_dict(), max_length=MAX_LENGTH)
     with checkpoint.weights() as weights:
         if reward:
             tape = build_reward(backbone, weights, separator=SEPARATOR, precision=Precision(precision))
@@ -185,7 +185,7 @@ def test_hidden_states_are_those_of_transformers_without_a_head(folder: Path) ->
 
 def test_large_scores_of_hidden_keys_do_not_come_through(folder: Path) -> None:
     model, checkpoint = made(folder, "v3")
-    backbone = Deberta.from_config(model.config.to_dict(), max_tokens=MAX_TOKENS)
+    backbone = Deberta.from_config(model.config.to_dict(), max_length=MAX_LENGTH)
     with checkpoint.weights() as weights:
 
         def loud(name: str) -> NDArray[np.float32]:
@@ -222,14 +222,14 @@ def test_the_file_holds_no_weight_twice(folder: Path) -> None:
 
 
 def test_types_are_the_segments_that_the_embeddings_know() -> None:
-    assert Deberta.from_config(filled(), max_tokens=MAX_TOKENS).types == 0
-    assert Deberta.from_config(filled(type_vocab_size=2), max_tokens=MAX_TOKENS).types == 2
+    assert Deberta.from_config(filled(), max_length=MAX_LENGTH).types == 0
+    assert Deberta.from_config(filled(type_vocab_size=2), max_length=MAX_LENGTH).types == 2
 
 
 def test_near_distances_have_a_row_each_and_far_ones_share() -> None:
-    positions = RelativePositions.from_config(filled(), max_tokens=MAX_TOKENS)
+    positions = RelativePositions.from_config(filled(), max_length=MAX_LENGTH)
     rows = positions.rows()
-    middle = MAX_TOKENS - 1
+    middle = MAX_LENGTH - 1
     assert rows[middle - 4 : middle + 5].tolist() == list(range(4, 13))
     assert len(set(rows.tolist())) == 15
     assert rows[-1] == 15
@@ -250,17 +250,17 @@ def test_near_distances_have_a_row_each_and_far_ones_share() -> None:
 )
 def test_a_setting_that_the_graph_does_not_have_is_refused_by_name(setting: str, value: object) -> None:
     with pytest.raises(ExportError, match="family 'deberta'" if setting == "model_type" else setting):
-        Deberta.from_config(filled(**{setting: value}), max_tokens=MAX_TOKENS)
+        Deberta.from_config(filled(**{setting: value}), max_length=MAX_LENGTH)
 
 
 def test_texts_beyond_the_absolute_positions_are_refused() -> None:
     config = filled(position_biased_input=True)
-    with pytest.raises(ExportError, match=f"--max-tokens {MAX_TOKENS}"):
-        Deberta.from_config(config, max_tokens=MAX_TOKENS + 1)
+    with pytest.raises(ExportError, match=f"--max-length {MAX_LENGTH}"):
+        Deberta.from_config(config, max_length=MAX_LENGTH + 1)
 
 
 def test_another_pooler_is_refused_where_there_is_a_reward(folder: Path) -> None:
-    backbone = Deberta.from_config(filled(pooler_hidden_act="tanh"), max_tokens=MAX_TOKENS)
+    backbone = Deberta.from_config(filled(pooler_hidden_act="tanh"), max_length=MAX_LENGTH)
     with made(folder, "v3")[1].weights() as weights:
         assert build_embedding(backbone, weights, pooling="cls").products
         with pytest.raises(ExportError, match="pooler_hidden_act 'tanh'"):

@@ -56,7 +56,7 @@ WORDS = 400
 LAYERS = 2
 PAD, SEPARATOR, FIRST_WORD = 1, 3, 5
 LENGTHS = (40, 23, 11, 2, 1)  # tokens of the rows
-MAX_TOKENS = 48
+MAX_LENGTH = 48
 SPREAD = 0.1  # standard deviation of the weights
 SHARED: dict[str, Any] = {
     "vocab_size": WORDS,
@@ -106,11 +106,11 @@ CASES = {
     "bert with three kinds of segments": BERT.but(type_vocab_size=3),
     "bert with one kind of segment": BERT.but(type_vocab_size=1),
     "bert with wide heads": BERT.but(num_attention_heads=2, num_hidden_layers=3),
-    "bert with as many positions as tokens": BERT.but(max_position_embeddings=MAX_TOKENS),
+    "bert with as many positions as tokens": BERT.but(max_position_embeddings=MAX_LENGTH),
     "roberta": ROBERTA,
     "roberta with a second segment that is never used": ROBERTA.but(type_vocab_size=2),
     "roberta with another padding": ROBERTA.but(pad_token_id=4),
-    "roberta with as many positions as tokens": ROBERTA.but(max_position_embeddings=MAX_TOKENS + PAD + 1),
+    "roberta with as many positions as tokens": ROBERTA.but(max_position_embeddings=MAX_LENGTH + PAD + 1),
     "xlm-roberta": XLM,
     "camembert": CAMEMBERT,
     "mpnet": MPNET,
@@ -209,7 +209,7 @@ def separator(case: str) -> int | None:
 @cache
 def session(case: str, folder: Path, head: str, precision: PrecisionName = "fp32") -> ort.InferenceSession:
     """The graph of a case with a pooling or with ``reward``."""
-    backbone = CASES[case].backbone.from_config(CASES[case].filled(), max_tokens=MAX_TOKENS)
+    backbone = CASES[case].backbone.from_config(CASES[case].filled(), max_length=MAX_LENGTH)
     with reference(case, folder).checkpoint.weights() as weights:
         if head == "reward":
             tape = build_reward(backbone, weights, separator=SEPARATOR, precision=Precision(precision))
@@ -277,21 +277,21 @@ def test_a_row_alone_equals_the_row_in_a_batch(
     case: str, head: str, folder: Path, precision: PrecisionName, tolerance: float
 ) -> None:
     made = session(case, folder, head, precision)
-    together = run(made, Inputs.of(texts(), width=MAX_TOKENS))
+    together = run(made, Inputs.of(texts(), width=MAX_LENGTH))
     alone = np.concatenate([run(made, Inputs.of([row])) for row in texts()])
     np.testing.assert_allclose(together, alone, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("case", ["bert", "bert with three kinds of segments"])
 def test_the_second_text_of_a_pair_is_marked_for_bert_alone(case: str, folder: Path) -> None:
-    backbone = CASES[case].backbone.from_config(CASES[case].filled(), max_tokens=MAX_TOKENS)
+    backbone = CASES[case].backbone.from_config(CASES[case].filled(), max_length=MAX_LENGTH)
     with reference(case, folder).checkpoint.weights() as weights:
         path = save(build_reward(backbone, weights, separator=None).model(), folder / "single.onnx")[0]
     single = run(opened(path), Inputs.of(texts()))
     pairs = run(session(case, folder, "reward"), Inputs.of(texts()))
     assert np.all(np.abs(single - pairs)[:3] > 1e-3)  # rows 0 to 2 are pairs
     np.testing.assert_allclose(single[3:], pairs[3:], atol=2e-6, rtol=0)
-    assert {name: CASES[name].backbone.from_config(CASES[name].filled(), max_tokens=8).types for name in CASES} == {
+    assert {name: CASES[name].backbone.from_config(CASES[name].filled(), max_length=8).types for name in CASES} == {
         name: CASES[name].settings.get("type_vocab_size", 2) if name.startswith("bert") else 1 for name in CASES
     }
 
@@ -318,7 +318,7 @@ def test_every_layer_is_made_of_fused_operators(
     case: str, layer: Mapping[str, int], once: Mapping[str, int], precision: PrecisionName, folder: Path
 ) -> None:
     family = CASES[case]
-    backbone = family.backbone.from_config(family.filled(), max_tokens=MAX_TOKENS)
+    backbone = family.backbone.from_config(family.filled(), max_length=MAX_LENGTH)
     with reference(case, folder).checkpoint.weights() as weights:
         model = build_embedding(backbone, weights, pooling="mean", precision=Precision(precision)).model()
     found = Counter(node.op_type for node in model.graph)
@@ -334,7 +334,7 @@ def test_every_layer_is_made_of_fused_operators(
 )
 def test_little_is_left_beside_the_layers(case: str, in_a_layer: int, beside: int, folder: Path) -> None:
     family = CASES[case]
-    backbone = family.backbone.from_config(family.filled(), max_tokens=MAX_TOKENS)
+    backbone = family.backbone.from_config(family.filled(), max_length=MAX_LENGTH)
     with reference(case, folder).checkpoint.weights() as weights:
         nodes = len(list(build_embedding(backbone, weights, pooling="mean").model().graph))
     assert nodes <= family.settings.get("num_hidden_layers", LAYERS) * in_a_layer + beside
@@ -354,12 +354,12 @@ def test_little_is_left_beside_the_layers(case: str, in_a_layer: int, beside: in
         ("bert", {"num_attention_heads": 5}, "hidden_size = 64: wanted a multiple of num_attention_heads, 5"),
         ("roberta", {"pad_token_id": None}, "without pad_token_id"),
         ("mpnet", {"relative_attention_num_buckets": 64}, "relative_attention_num_buckets = 64"),
-        ("bert", {"max_position_embeddings": 47}, "48 tokens for an encoder of 47 positions; give --max-tokens 47"),
-        ("roberta", {"max_position_embeddings": 49}, "encoder of 47 positions; give --max-tokens 47 or less"),
-        ("mpnet", {"max_position_embeddings": 49}, "encoder of 47 positions; give --max-tokens 47 or less"),
+        ("bert", {"max_position_embeddings": 47}, "48 tokens for an encoder of 47 positions; give --max-length 47"),
+        ("roberta", {"max_position_embeddings": 49}, "encoder of 47 positions; give --max-length 47 or less"),
+        ("mpnet", {"max_position_embeddings": 49}, "encoder of 47 positions; give --max-length 47 or less"),
         ("modernbert", {"model_type": "bert"}, "family 'bert' was given; wanted one of modernbert"),
         ("modernbert", {"hidden_activation": "silu"}, "hidden_activation = 'silu'"),
-        ("modernbert", {"max_position_embeddings": 47}, "encoder of 47 positions; give --max-tokens 47 or less"),
+        ("modernbert", {"max_position_embeddings": 47}, "encoder of 47 positions; give --max-length 47 or less"),
         ("modernbert", {"num_attention_heads": 5}, "hidden_size = 64: wanted a multiple of num_attention_heads, 5"),
         ("modernbert", {"rope_scaling": {"rope_type": "spiral"}}, "rotary embedding of type 'spiral'"),
     ],
@@ -367,11 +367,11 @@ def test_little_is_left_beside_the_layers(case: str, in_a_layer: int, beside: in
 def test_what_the_graph_does_not_have_is_refused(case: str, changes: dict[str, object], message: str) -> None:
     family = CASES[case]
     with pytest.raises(ExportError, match=message):
-        family.backbone.from_config(family.filled(**changes), max_tokens=MAX_TOKENS)
+        family.backbone.from_config(family.filled(**changes), max_length=MAX_LENGTH)
 
 
 def test_a_head_of_another_activation_is_refused_where_it_is_asked_for(folder: Path) -> None:
-    backbone = ModernBert.from_config(MODERN.filled(classifier_activation="relu"), max_tokens=MAX_TOKENS)
+    backbone = ModernBert.from_config(MODERN.filled(classifier_activation="relu"), max_length=MAX_LENGTH)
     with reference("modernbert", folder).checkpoint.weights() as weights:
         assert build_embedding(backbone, weights, pooling="cls").model().graph.outputs[0].name == "embedding"
         with pytest.raises(ExportError, match="classifier_activation = 'relu'"):
@@ -386,5 +386,5 @@ def test_a_modernbert_config_of_transformers_5_says_the_same() -> None:
     }
     left_out = {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}
     config = {name: value for name, value in MODERN.filled().items() if name not in left_out}
-    later = ModernBert.from_config(config | {"layer_types": kinds, "rope_parameters": positions}, max_tokens=MAX_TOKENS)
-    assert later == ModernBert.from_config(MODERN.filled(), max_tokens=MAX_TOKENS)
+    later = ModernBert.from_config(config | {"layer_types": kinds, "rope_parameters": positions}, max_length=MAX_LENGTH)
+    assert later == ModernBert.from_config(MODERN.filled(), max_length=MAX_LENGTH)

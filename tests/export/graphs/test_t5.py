@@ -22,7 +22,7 @@ from instructmining_export.graphs.tape import Precision, PrecisionName
 
 YES, NO = 7, 9
 WORDS = 300
-MAX_TOKENS = 256
+MAX_LENGTH = 256
 LENGTHS = (200, 40, 23, 11, 2, 1)
 CHANGES: dict[str, dict[str, Any]] = {
     "v1.1": {},
@@ -93,7 +93,7 @@ def reference(model: T5ForConditionalGeneration, tokens: Tokens) -> NDArray[np.f
 
 def graph(folder: Path, settings: T5Config, precision: PrecisionName = "fp32") -> ort.InferenceSession:
     """A session on the graph of the model in the folder."""
-    model = t5.T5.from_config(settings.to_dict(), max_tokens=MAX_TOKENS)
+    model = t5.T5.from_config(settings.to_dict(), max_length=MAX_LENGTH)
     with Checkpoint(folder).weights() as weights:
         built = t5.build(model, weights, yes=YES, no=NO, precision=Precision(precision))
         path = tape.save(built.model(), folder / f"{precision}.onnx")[0]
@@ -145,7 +145,7 @@ def test_fewer_bits_stay_close_and_do_not_depend_on_the_batch(
 def test_in_fp16_the_feed_forward_stays_in_float32_where_trained_models_overflow(tmp_path: Path) -> None:
     """By the graph's types: on the CPU onnxruntime takes out casts to float16 and back, and nothing would overflow."""
     settings = random_model(tmp_path).config
-    model = t5.T5.from_config(settings.to_dict(), max_tokens=MAX_TOKENS)
+    model = t5.T5.from_config(settings.to_dict(), max_length=MAX_LENGTH)
     with Checkpoint(tmp_path).weights() as weights:
         built = t5.build(model, weights, yes=YES, no=NO, precision=Precision("fp16"))
     model_graph = built.model().graph
@@ -176,7 +176,7 @@ def test_padding_is_not_looked_at_however_large_the_scores_are(tmp_path: Path) -
 def test_every_layer_is_of_fused_operators(changes: dict[str, Any]) -> None:
     settings = config(num_layers=5, num_decoder_layers=3, **changes)
     weights = {name: part.detach().numpy() for name, part in T5ForConditionalGeneration(settings).state_dict().items()}
-    model = t5.T5.from_config(settings.to_dict(), max_tokens=MAX_TOKENS)
+    model = t5.T5.from_config(settings.to_dict(), max_length=MAX_LENGTH)
     built = t5.build(model, weights.__getitem__, yes=YES, no=NO).model()
     counts = Counter(node.op_type for node in built.graph)
     gated = not changes
@@ -209,22 +209,22 @@ def test_buckets_are_those_of_transformers(buckets: int, furthest: int) -> None:
 )
 def test_what_the_graph_does_not_do_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ExportError, match=named):
-        t5.T5.from_config(config(**changes).to_dict(), max_tokens=MAX_TOKENS)
+        t5.T5.from_config(config(**changes).to_dict(), max_length=MAX_LENGTH)
 
 
 def test_another_family_is_refused() -> None:
     with pytest.raises(ExportError, match="umt5"):
-        t5.T5.from_config(config().to_dict() | {"model_type": "umt5"}, max_tokens=MAX_TOKENS)
+        t5.T5.from_config(config().to_dict() | {"model_type": "umt5"}, max_length=MAX_LENGTH)
 
 
 def test_an_answer_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
-    model = t5.T5.from_config(random_model(tmp_path).config.to_dict(), max_tokens=MAX_TOKENS)
+    model = t5.T5.from_config(random_model(tmp_path).config.to_dict(), max_length=MAX_LENGTH)
     with Checkpoint(tmp_path).weights() as weights, pytest.raises(ExportError, match=str(WORDS)):
         t5.build(model, weights, yes=YES, no=WORDS)
 
 
 def test_a_vocabulary_of_another_size_than_the_config_says_is_refused(tmp_path: Path) -> None:
     settings = random_model(tmp_path).config.to_dict() | {"vocab_size": WORDS + 28}
-    model = t5.T5.from_config(settings, max_tokens=MAX_TOKENS)
+    model = t5.T5.from_config(settings, max_length=MAX_LENGTH)
     with Checkpoint(tmp_path).weights() as weights, pytest.raises(ExportError, match=r"lm_head.weight: found shape"):
         t5.build(model, weights, yes=YES, no=NO)

@@ -11,8 +11,8 @@ from paths import EXAMPLES
 from instructmining.errors import OutputError, RuleError, SelectionError
 from instructmining.rules import Rule
 from instructmining.scored.selection import Selection, select
-from instructmining.scored.selection.choices import Choice, Extras
 from instructmining.scored.selection.explanations import rule_of_run
+from instructmining.scored.selection.options import Extras, SelectionOptions
 
 RULE = Rule("mine", 1.0, {"mtld": -0.5, "output_length": 0.25})
 
@@ -33,7 +33,7 @@ def explained(tmp_path: Path, write_rows: Callable[..., Path]) -> Callable[..., 
     """The explanations of a choice among some rows."""
 
     def explain(
-        rows: list[dict[str, object]], choice: Choice, rule: Rule | None = RULE, prefix: str = ""
+        rows: list[dict[str, object]], choice: SelectionOptions, rule: Rule | None = RULE, prefix: str = ""
     ) -> list[dict[str, object]]:
         extras = Extras(explain=tmp_path / "why.jsonl", rule=rule)
         select(write_rows(*rows), tmp_path / "best.jsonl", choice, prefix=prefix, extras=extras, overwrite=True)
@@ -44,7 +44,7 @@ def explained(tmp_path: Path, write_rows: Callable[..., Path]) -> Callable[..., 
 
 def test_each_row_has_its_rank_its_place_and_its_terms(explained: Callable[..., list[dict[str, object]]]) -> None:
     rows = [scored_row(0, 2.0, 4), scored_row(1, 4.0, 2), scored_row(2, None, 1), scored_row(3, 3.0, 2)]
-    assert explained(rows, Choice(top=2)) == [
+    assert explained(rows, SelectionOptions(top=2)) == [
         {
             "row": 1,
             "kept": False,
@@ -96,31 +96,31 @@ def test_every_reason_says_what_was_found_and_what_was_wanted(
     del rows[2]["rating"]
     rows[4]["input_length"] = None
 
-    def reasons(choice: Choice) -> list[object]:
+    def reasons(choice: SelectionOptions) -> list[object]:
         return [line["reason"] for line in explained(rows, choice)]
 
-    assert reasons(Choice(where=["rating<=1", "output_length<9"]))[:4] == [
+    assert reasons(SelectionOptions(where=["rating<=1", "output_length<9"]))[:4] == [
         None,
         "rating is null",
         "rating is missing",
         "rating 1.5 fails rating<=1",
     ]
-    assert reasons(Choice(max_loss=0.3))[1:3] == [None, "predicted_log_loss 0.5 is more than 0.3"]
-    assert reasons(Choice(tokens=3)) == [
+    assert reasons(SelectionOptions(max_loss=0.3))[1:3] == [None, "predicted_log_loss 0.5 is more than 0.3"]
+    assert reasons(SelectionOptions(tokens=3)) == [
         None,
         None,
         "rank 3, beyond the budget of 3 tokens",
         "rank 4, beyond the budget of 3 tokens",
         "input_length is null",
     ]
-    assert reasons(Choice(group_by="source", quotas={"a": 2})) == [
+    assert reasons(SelectionOptions(group_by="source", quotas={"a": 2})) == [
         None,
         "group 'b' has no quota",
         None,
         "group 'b' has no quota",
         "rank 3, group 'a' is full with the 2 wanted",
     ]
-    assert [line["group"] for line in explained(rows, Choice(top=9, group_by="source"))] == list("ababa")
+    assert [line["group"] for line in explained(rows, SelectionOptions(top=9, group_by="source"))] == list("ababa")
 
 
 def test_columns_with_a_prefix_are_explained(explained: Callable[..., list[dict[str, object]]]) -> None:
@@ -128,7 +128,7 @@ def test_columns_with_a_prefix_are_explained(explained: Callable[..., list[dict[
     own = {"n"}
     rows = [{name if name in own else f"im_{name}": value for name, value in row.items()} for row in plain]
     rows[0]["im_score_notes"] = {"im_mtld": "the response has no word", "im_predicted_log_loss": "undefined: im_mtld"}
-    found = explained(rows, Choice(where=["mtld>=1"]), prefix="im_")
+    found = explained(rows, SelectionOptions(where=["mtld>=1"]), prefix="im_")
     assert found[0]["reason"] == "im_predicted_log_loss is null: undefined: im_mtld"
     assert found[1]["contributions"] == {"mtld": -1.0, "output_length": 0.25}
 
@@ -138,13 +138,13 @@ def test_another_rule_than_the_files_own_is_refused(
 ) -> None:
     other = Rule("other", 0.5, {"mtld": -0.5, "output_length": 0.25})
     with pytest.raises(SelectionError, match=r"line 1: rule 'other' predicts -0.25, the file says 0.25: .* rescore"):
-        explained([scored_row(0, 2.0, 1)], Choice(top=1), other)
+        explained([scored_row(0, 2.0, 1)], SelectionOptions(top=1), other)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_a_term_that_the_rows_lack_is_named(explained: Callable[..., list[dict[str, object]]]) -> None:
     with pytest.raises(RuleError, match="rule 'other' needs reward; columns there: output_length"):
-        explained([scored_row(0, 2.0, 1)], Choice(top=1), Rule("other", 0.5, {"reward": 1.0}))
+        explained([scored_row(0, 2.0, 1)], SelectionOptions(top=1), Rule("other", 0.5, {"reward": 1.0}))
 
 
 # The rule of the run
@@ -177,7 +177,7 @@ def test_where_the_rule_is_not_known_the_reason_is_said_and_the_terms_are_left_o
 ) -> None:
     scored = with_run_file(write_rows(scored_row(0, 2.0, 1)), run)
     why = tmp_path / "why.jsonl"
-    found = select(scored, tmp_path / "best.jsonl", Choice(top=1), extras=Extras(explain=why))
+    found = select(scored, tmp_path / "best.jsonl", SelectionOptions(top=1), extras=Extras(explain=why))
     (remark,) = found.remarks
     assert re.search(message, remark)
     assert remark.endswith("without the terms' contributions; give rule (--rule)")
@@ -187,7 +187,7 @@ def test_where_the_rule_is_not_known_the_reason_is_said_and_the_terms_are_left_o
 def test_a_rule_that_is_asked_for_and_not_there_is_an_error(tmp_path: Path, write_rows: Callable[..., Path]) -> None:
     extras = Extras(explain=tmp_path / "why.jsonl", rule="gone.json")
     with pytest.raises(RuleError, match=r"'gone\.json'"):
-        select(write_rows(scored_row(0, 2.0, 1)), tmp_path / "best.jsonl", Choice(top=1), extras=extras)
+        select(write_rows(scored_row(0, 2.0, 1)), tmp_path / "best.jsonl", SelectionOptions(top=1), extras=extras)
 
 
 def test_explanations_that_exist_are_kept_unless_overwrite_is_given(
@@ -196,13 +196,18 @@ def test_explanations_that_exist_are_kept_unless_overwrite_is_given(
     why = tmp_path / "why.jsonl"
     why.write_text("mine")
     with pytest.raises(OutputError, match=r"why\.jsonl: exists; give --overwrite"):
-        select(write_rows(scored_row(0, 2.0, 1)), tmp_path / "best.jsonl", Choice(top=1), extras=Extras(explain=why))
+        select(
+            write_rows(scored_row(0, 2.0, 1)),
+            tmp_path / "best.jsonl",
+            SelectionOptions(top=1),
+            extras=Extras(explain=why),
+        )
     assert why.read_text() == "mine"
     assert not (tmp_path / "best.jsonl").exists()
 
 
 def test_no_choice_says_nothing_of_terms(tmp_path: Path, write_rows: Callable[..., Path]) -> None:
-    found = select(write_rows(scored_row(0, 2.0, 1)), tmp_path / "best.jsonl", Choice(top=1))
+    found = select(write_rows(scored_row(0, 2.0, 1)), tmp_path / "best.jsonl", SelectionOptions(top=1))
     assert found == Selection(1, 0, 1, 0.25)
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from instructmining.errors import RowError, RuleError, SelectionError
 from instructmining.scored.selection import Selection, select
-from instructmining.scored.selection.choices import Choice, Extras
 from instructmining.scored.selection.near_duplicates import Distinct, KeptVectors
+from instructmining.scored.selection.options import Extras, SelectionOptions
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import Example
 
@@ -170,7 +170,7 @@ def test_a_near_duplicate_makes_room_for_the_next_row(tmp_path: Path) -> None:
     found = select(
         scored,
         tmp_path / "best.jsonl",
-        Choice(top=2, distinct=Distinct(0.1, GivenVectors(vectors))),
+        SelectionOptions(top=2, distinct=Distinct(0.1, GivenVectors(vectors))),
         extras=Extras(explain=why),
     )
     assert chosen(tmp_path / "best.jsonl") == [1, 3]
@@ -185,7 +185,7 @@ def test_a_near_duplicate_makes_room_for_the_next_row(tmp_path: Path) -> None:
 def test_only_as_many_rows_are_embedded_as_are_wanted(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     embedder = GivenVectors(unit(rng, 3000, 8), window=16)
-    choice = Choice(top=10, distinct=Distinct(1e-6, embedder))
+    choice = SelectionOptions(top=10, distinct=Distinct(1e-6, embedder))
     select(scored_file(tmp_path, rng.random(3000).tolist()), tmp_path / "best.jsonl", choice)
     assert len(embedder.asked) <= 32
 
@@ -195,7 +195,7 @@ def test_the_file_is_read_again_where_many_rows_are_near_duplicates(tmp_path: Pa
     groups = unit(rng, 6, 8)
     of_row = np.sort(rng.integers(6, size=2500))  # the first groups fill more than one reading
     losses = (np.arange(2500) / 2500).tolist()
-    choice = Choice(top=6, distinct=Distinct(1e-3, GivenVectors(groups[of_row], window=64)))
+    choice = SelectionOptions(top=6, distinct=Distinct(1e-3, GivenVectors(groups[of_row], window=64)))
     select(scored_file(tmp_path, losses), tmp_path / "best.jsonl", choice)
     assert chosen(tmp_path / "best.jsonl") == [int(np.flatnonzero(of_row == group)[0]) for group in range(6)]
 
@@ -209,7 +209,7 @@ def test_a_selection_is_the_first_rows_of_the_definition(
     rng = np.random.default_rng(seed)
     vectors = unit(rng, 20, 3)
     losses = rng.integers(0, 5, size=20) / 4
-    choice = Choice(top=top, distinct=Distinct(0.5, GivenVectors(vectors, window)))
+    choice = SelectionOptions(top=top, distinct=Distinct(0.5, GivenVectors(vectors, window)))
     select(scored_file(folder, losses.tolist()), folder / "best.jsonl", choice)
     order = np.argsort(losses, kind="stable").tolist()
     assert chosen(folder / "best.jsonl") == greedy(vectors, order, 0.5)[:top]
@@ -219,7 +219,7 @@ def test_near_duplicates_count_neither_in_their_group_nor_in_the_budget(tmp_path
     vectors = on_a_circle(0, 1, 90, 180)
     scored = scored_file(tmp_path, [0.0, 0.1, 0.2, 0.3], source="a", input_length=1, output_length=1)
     distinct = Distinct(0.1, GivenVectors(vectors))
-    select(scored, tmp_path / "best.jsonl", Choice(tokens=4, top=3, group_by="source", distinct=distinct))
+    select(scored, tmp_path / "best.jsonl", SelectionOptions(tokens=4, top=3, group_by="source", distinct=distinct))
     assert chosen(tmp_path / "best.jsonl") == [0, 2]
 
 
@@ -240,7 +240,7 @@ def test_vectors_that_are_no_unit_vectors_are_refused() -> None:
 def test_a_row_that_holds_no_example_is_named_by_its_line(tmp_path: Path) -> None:
     scored = scored_file(tmp_path, [0.5, 0.25])
     scored.write_bytes(scored.read_bytes() + b'{"n":2,"instruction":"2","output":" ","predicted_log_loss":0.0}\n')
-    choice = Choice(top=1, distinct=Distinct(0.1, GivenVectors(on_a_circle(0, 1, 2))))
+    choice = SelectionOptions(top=1, distinct=Distinct(0.1, GivenVectors(on_a_circle(0, 1, 2))))
     with pytest.raises(RowError, match=r"scored\.jsonl, line 3: the response is empty"):
         select(scored, tmp_path / "best.jsonl", choice)
     assert not (tmp_path / "best.jsonl").exists()
@@ -251,7 +251,7 @@ def test_an_embedder_that_loses_rows_is_noticed(tmp_path: Path) -> None:
         def embeddings(self, examples: Iterable[Example], /) -> Generator[NDArray[np.float32], None, None]:
             yield from (block[:1] for block in super().embeddings(examples))
 
-    choice = Choice(where=["n>=0"], distinct=Distinct(0.1, Forgetful(on_a_circle(0, 90, 180))))
+    choice = SelectionOptions(where=["n>=0"], distinct=Distinct(0.1, Forgetful(on_a_circle(0, 90, 180))))
     with pytest.raises(SelectionError, match="the embedder gave 1 vectors for 3 examples"):
         select(scored_file(tmp_path, [0.1, 0.2, 0.3]), tmp_path / "best.jsonl", choice)
 

@@ -20,7 +20,7 @@ from instructmining.errors import InputError, OutputError, SelectionError
 from instructmining.scored import selection
 from instructmining.scored.scored_file import ScoredRows
 from instructmining.scored.selection import Selection, select
-from instructmining.scored.selection.choices import Choice, Extras
+from instructmining.scored.selection.options import Extras, SelectionOptions
 from instructmining.scored.selection.ranking import Ranking, rank
 from instructmining.scored.selection.subsets import random_rows
 from instructmining.types import PREDICTION, Example, ScoredRow, SourceRow, Turn
@@ -56,18 +56,18 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_rows_come_in_ascending_predicted_loss(tmp_path: Path, out: Path) -> None:
-    found = select(scored_file(tmp_path, [0.3, -0.1, 0.2, 1e-3]), out, Choice(top=3))
+    found = select(scored_file(tmp_path, [0.3, -0.1, 0.2, 1e-3]), out, SelectionOptions(top=3))
     assert kept(out) == [1, 3, 2]
     assert found == Selection(rows=4, without_value=0, kept=3, worst=0.2, left_out={"behind the rows wanted": 1})
 
 
 def test_equal_losses_keep_their_input_order(tmp_path: Path, out: Path) -> None:
-    select(scored_file(tmp_path, [0.5, 0.2, 0.5, 0.2, 0.5, 0.2]), out, Choice(top=5))
+    select(scored_file(tmp_path, [0.5, 0.2, 0.5, 0.2, 0.5, 0.2]), out, SelectionOptions(top=5))
     assert kept(out) == [1, 3, 5, 0, 2]
 
 
 def test_rows_without_a_value_are_left_out_and_counted(tmp_path: Path, out: Path) -> None:
-    found = select(scored_file(tmp_path, [None, 0.2, None, 0.1]), out, Choice(top=10))
+    found = select(scored_file(tmp_path, [None, 0.2, None, 0.1]), out, SelectionOptions(top=10))
     assert kept(out) == [3, 1]
     left_out = {"predicted_log_loss is null": 2}
     assert found == Selection(rows=4, without_value=2, kept=2, worst=0.2, left_out=left_out)
@@ -79,7 +79,7 @@ def test_rows_without_a_value_are_left_out_and_counted(tmp_path: Path, out: Path
 def test_a_fraction_is_of_the_rows_with_a_value_and_rounds_half_up(
     tmp_path: Path, out: Path, fraction: float, wanted: list[int]
 ) -> None:
-    select(scored_file(tmp_path, [0.4, 0.2, 0.5, 0.1, 0.3, None, None]), out, Choice(fraction=fraction))
+    select(scored_file(tmp_path, [0.4, 0.2, 0.5, 0.1, 0.3, None, None]), out, SelectionOptions(fraction=fraction))
     assert kept(out) == wanted
 
 
@@ -87,19 +87,19 @@ def test_a_fraction_is_of_the_rows_with_a_value_and_rounds_half_up(
 def test_a_greatest_loss_keeps_all_rows_up_to_it_and_including_it(
     tmp_path: Path, out: Path, max_loss: float, wanted: list[int]
 ) -> None:
-    select(scored_file(tmp_path, [0.4, 0.2, 0.5, 0.1]), out, Choice(max_loss=max_loss))
+    select(scored_file(tmp_path, [0.4, 0.2, 0.5, 0.1]), out, SelectionOptions(max_loss=max_loss))
     assert kept(out) == wanted
 
 
 def test_another_column_can_be_ordered_by(tmp_path: Path, out: Path) -> None:
     scored = tmp_path / "scored.jsonl"
     scored.write_bytes(b'{"row":0,"mtld":5,"predicted_log_loss":1}\n{"row":1,"mtld":4.5,"predicted_log_loss":2}\n')
-    assert select(scored, out, Choice(top=1), by="mtld").worst == 4.5
+    assert select(scored, out, SelectionOptions(top=1), by="mtld").worst == 4.5
     assert kept(out) == [1]
 
 
 def test_nothing_kept_has_no_worst_value(tmp_path: Path, out: Path) -> None:
-    found = select(scored_file(tmp_path, [0.4, 0.2]), out, Choice(max_loss=0.1))
+    found = select(scored_file(tmp_path, [0.4, 0.2]), out, SelectionOptions(max_loss=0.1))
     left_out = {"predicted_log_loss is more than 0.1": 2}
     assert found == Selection(
         rows=2, without_value=0, kept=0, worst=None, left_out=left_out, remarks=("nothing was kept",)
@@ -108,7 +108,7 @@ def test_nothing_kept_has_no_worst_value(tmp_path: Path, out: Path) -> None:
 
 
 def test_an_empty_file_gives_an_empty_choice(tmp_path: Path, out: Path) -> None:
-    assert select(scored_file(tmp_path, []), out, Choice(top=5)) == Selection(0, 0, 0, None)
+    assert select(scored_file(tmp_path, []), out, SelectionOptions(top=5)) == Selection(0, 0, 0, None)
 
 
 @settings(max_examples=40, deadline=None)
@@ -124,9 +124,9 @@ def test_any_choice_is_a_stable_sort_of_the_rows_with_a_value(
     out = folder / "best.jsonl"
     if not known:
         with pytest.raises(SelectionError, match="no row has a number"):
-            select(scored_file(folder, losses), out, Choice(top=top))
+            select(scored_file(folder, losses), out, SelectionOptions(top=top))
         return
-    found = select(scored_file(folder, losses), out, Choice(top=top))
+    found = select(scored_file(folder, losses), out, SelectionOptions(top=top))
     assert kept(out) == [row for _, row in sorted(known)][:top]
     assert found.without_value == len(losses) - len(known)
     assert found.kept == min(top, len(known))
@@ -148,28 +148,30 @@ def test_a_token_budget_takes_rows_in_order_up_to_the_first_that_exceeds_it(
 ) -> None:
     lengths = [(1, 4), (2, 3), (5, 1), (1, 1)]  # 5, 5, 6 and 2 tokens
     rows = [row_of(n / 8, n=n, input_length=a, output_length=b) for n, (a, b) in enumerate(lengths)]
-    found = select(write_rows(*rows), out, Choice(tokens=13))
+    found = select(write_rows(*rows), out, SelectionOptions(tokens=13))
     assert chosen(out) == [0, 1]  # the last row would fit, but stands behind the one that does not
     assert found.tokens == 10
     assert found.left_out == {"beyond the token budget": 2}
-    select(write_rows(*rows), out, Choice(tokens=16), overwrite=True)
+    select(write_rows(*rows), out, SelectionOptions(tokens=16), overwrite=True)
     assert chosen(out) == [0, 1, 2]
 
 
 def test_rows_of_unknown_length_do_not_count_as_free(write_rows: Callable[..., Path], out: Path) -> None:
     rows = [row_of(0.1, n=0, input_length=None, output_length=2), row_of(0.2, n=1, input_length=1, output_length=2)]
-    assert select(write_rows(*rows), out, Choice(tokens=3)).left_out == {"input_length or output_length is null": 1}
+    assert select(write_rows(*rows), out, SelectionOptions(tokens=3)).left_out == {
+        "input_length or output_length is null": 1
+    }
     assert chosen(out) == [1]
 
 
 def test_several_limits_keep_what_is_within_all_of_them(write_rows: Callable[..., Path], out: Path) -> None:
     rows = [row_of(n / 8, n=n, input_length=1, output_length=1) for n in range(8)]
     for choice, wanted in [
-        (Choice(top=5, tokens=6), 3),
-        (Choice(top=2, tokens=6), 2),
-        (Choice(fraction=0.5, max_loss=0.25), 3),  # half of the eight, and of these up to 0.25
-        (Choice(fraction=0.25, max_loss=9), 2),
-        (Choice(top=7, fraction=0.5, max_loss=0.75, tokens=100), 4),
+        (SelectionOptions(top=5, tokens=6), 3),
+        (SelectionOptions(top=2, tokens=6), 2),
+        (SelectionOptions(fraction=0.5, max_loss=0.25), 3),  # half of the eight, and of these up to 0.25
+        (SelectionOptions(fraction=0.25, max_loss=9), 2),
+        (SelectionOptions(top=7, fraction=0.5, max_loss=0.75, tokens=100), 4),
     ]:
         select(write_rows(*rows), out, choice, overwrite=True)
         assert chosen(out) == list(range(wanted)), choice
@@ -178,7 +180,7 @@ def test_several_limits_keep_what_is_within_all_of_them(write_rows: Callable[...
 def test_conditions_say_which_rows_a_fraction_is_of(write_rows: Callable[..., Path], out: Path) -> None:
     rows = [row_of(n / 8, n=n, mtld=n % 4, rating=None if n == 2 else n) for n in range(8)]
     rows[6].pop("rating")
-    found = select(write_rows(*rows), out, Choice(fraction=0.5, where=["mtld>=2", "rating != 3"]))
+    found = select(write_rows(*rows), out, SelectionOptions(fraction=0.5, where=["mtld>=2", "rating != 3"]))
     assert chosen(out) == [7]  # of 2, 3, 6 and 7 one has a null, one the wrong rating, one no rating at all
     assert found.left_out == {"fails mtld>=2": 4, "rating is null": 2, "fails rating!=3": 1}
 
@@ -187,7 +189,7 @@ def test_columns_with_a_prefix_are_named_without_it_and_fields_of_the_rows_as_th
     write_rows: Callable[..., Path], out: Path
 ) -> None:
     rows = [{"n": n, "rating": n, "mtld": 0, "im_mtld": n, "im_predicted_log_loss": n / 8} for n in range(6)]
-    select(write_rows(*rows), out, Choice(where=["mtld>1", "rating<5"]), prefix="im_")
+    select(write_rows(*rows), out, SelectionOptions(where=["mtld>1", "rating<5"]), prefix="im_")
     assert chosen(out) == [2, 3, 4]
 
 
@@ -196,10 +198,10 @@ def test_top_and_fraction_hold_in_each_group(write_rows: Callable[..., Path], ou
     rows = [row_of(n / 8, n=n, source=source) for n, source in enumerate(sources)]
     del rows[6]["source"]  # missing is a group of its own
     scored = write_rows(*rows)
-    found = select(scored, out, Choice(top=1, group_by="source"))
+    found = select(scored, out, SelectionOptions(top=1, group_by="source"))
     assert chosen(out) == [0, 1, 4, 6]
     assert found.left_out == {"the group is full": 4}
-    select(scored, out, Choice(fraction=0.5, group_by="source"), overwrite=True)
+    select(scored, out, SelectionOptions(fraction=0.5, group_by="source"), overwrite=True)
     assert chosen(out) == [0, 1, 2, 4, 6]  # 2 of 4, 1 of 2, and one row's half is rounded up
     groups = orjson.loads(Path(f"{out}.selection.json").read_bytes())["counts"]["groups"]
     assert groups["a"] == {"candidates": 4, "at_most": 2, "kept": 2}
@@ -211,11 +213,11 @@ def test_quotas_stand_in_place_of_top_and_other_groups_keep_nothing_without_one(
 ) -> None:
     rows = [row_of(n / 16, n=n, source="abc"[n % 3]) for n in range(12)]
     scored = write_rows(*rows)
-    found = select(scored, out, Choice(group_by="source", quotas={"a": 3, "b": 9}))
+    found = select(scored, out, SelectionOptions(group_by="source", quotas={"a": 3, "b": 9}))
     assert chosen(out) == [0, 1, 3, 4, 6, 7, 10]
     assert found.left_out == {"the group has no quota": 4, "the group is full": 1}
     assert found.remarks == ("group 'b': 4 of its quota of 9",)
-    select(scored, out, Choice(group_by="source", quotas={"a": 3}, top=1), overwrite=True)
+    select(scored, out, SelectionOptions(group_by="source", quotas={"a": 3}, top=1), overwrite=True)
     assert chosen(out) == [0, 1, 2, 3, 6]
 
 
@@ -248,7 +250,7 @@ def test_any_combination_is_the_rows_taken_one_by_one(
         for n, (loss, length, source, rating) in enumerate(rows)
     ]
     (folder / "scored.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in fields))
-    choice = Choice(
+    choice = SelectionOptions(
         top=top, tokens=tokens, max_loss=max_loss, where=["rating>=1"], group_by="source" if grouped else None
     )
     extras = Extras(explain=folder / "why.jsonl", random_baseline=folder / "random.jsonl")
@@ -283,7 +285,7 @@ def test_the_random_baseline_has_as_many_rows_of_all_that_have_a_value(tmp_path:
     drawn = []
     for seed in (0, 0, 1):
         extras = Extras(random_baseline=tmp_path / "random.jsonl", seed=seed)
-        select(scored, out, Choice(max_loss=0.2), extras=extras, overwrite=True)
+        select(scored, out, SelectionOptions(max_loss=0.2), extras=extras, overwrite=True)
         drawn.append(kept(tmp_path / "random.jsonl"))
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0] == sorted(set(drawn[0]))
@@ -299,7 +301,7 @@ def test_a_smaller_random_baseline_is_a_part_of_a_larger_one(tmp_path: Path, out
     drawn = []
     for top in (5, 20):
         extras = Extras(random_baseline=tmp_path / "random.jsonl", seed=3)
-        select(scored, out, Choice(top=top), extras=extras, overwrite=True)
+        select(scored, out, SelectionOptions(top=top), extras=extras, overwrite=True)
         drawn.append(set(kept(tmp_path / "random.jsonl")))
     assert drawn[0] < drawn[1]
 
@@ -319,7 +321,7 @@ def test_the_same_selection_gives_the_same_bytes_in_every_file(tmp_path: Path) -
     written = []
     for _ in range(2):
         extras = Extras(explain=tmp_path / "why.jsonl.gz", random_baseline=tmp_path / "random.jsonl", seed=7)
-        select(scored, tmp_path / "best.jsonl.zst", Choice(top=3), extras=extras, overwrite=True)
+        select(scored, tmp_path / "best.jsonl.zst", SelectionOptions(top=3), extras=extras, overwrite=True)
         written.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
     assert written[0] == written[1]
     assert sorted(written[0]) == [
@@ -333,7 +335,7 @@ def test_the_same_selection_gives_the_same_bytes_in_every_file(tmp_path: Path) -
 
 def test_the_selection_file_tells_the_input_the_settings_and_the_counts(tmp_path: Path, out: Path) -> None:
     scored = scored_file(tmp_path, [None, 0.25, 0.125, 0.5])
-    select(scored, out, Choice(top=2, where=["mtld <= 0.250"]), keep_scores=True)
+    select(scored, out, SelectionOptions(top=2, where=["mtld <= 0.250"]), keep_scores=True)
     said = orjson.loads(Path(f"{out}.selection.json").read_bytes())
     assert said["scored"]["sha256"] == hashlib.sha256(scored.read_bytes()).hexdigest()
     assert said["choice"]["top"] == 2
@@ -361,7 +363,7 @@ def test_rows_come_back_as_they_were_before_scoring_byte_for_byte(
 ) -> None:
     scored = tmp_path / "scored.jsonl"
     scored.write_bytes(score_line(raw, 0.25, prefix))
-    select(scored, out, Choice(top=1), prefix=prefix)
+    select(scored, out, SelectionOptions(top=1), prefix=prefix)
     assert out.read_bytes() == raw + b"\n"
 
 
@@ -371,7 +373,7 @@ def test_a_row_without_scores_ordered_by_a_field_of_its_own_comes_back_byte_for_
     notes = {"ifd": "the response is a single token", "knn_6": "1 rows in the run"}  # the corpus pass comes last
     scored = tmp_path / "scored.jsonl"
     scored.write_bytes(splice(ScoredRow(Example(TURNS, row), {"knn_6": None, "ifd": None}, (), notes)) + b"\n")
-    select(scored, out, Choice(top=1), by="rating")
+    select(scored, out, SelectionOptions(top=1), by="rating")
     assert out.read_bytes() == raw + b"\n"
 
 
@@ -379,16 +381,16 @@ def test_scores_are_kept_where_asked(tmp_path: Path, out: Path) -> None:
     lines = [score_line(b'{"row":0}', 0.5), score_line(b'{"row":1}', 0.25)]
     scored = tmp_path / "scored.jsonl"
     scored.write_bytes(b"".join(lines))
-    select(scored, out, Choice(top=2), keep_scores=True)
+    select(scored, out, SelectionOptions(top=2), keep_scores=True)
     assert out.read_bytes() == lines[1] + lines[0]
 
 
 def test_compressed_files_go_in_and_out(tmp_path: Path) -> None:
     scored = tmp_path / "scored.jsonl.zst"
     scored.write_bytes(zstandard.compress(score_line(b'{"row":0}', 0.5) + score_line(b'{"row":1}', 0.25)))
-    select(scored, tmp_path / "best.jsonl.gz", Choice(top=2))
+    select(scored, tmp_path / "best.jsonl.gz", SelectionOptions(top=2))
     assert gzip.decompress((tmp_path / "best.jsonl.gz").read_bytes()) == b'{"row":1}\n{"row":0}\n'
-    select(scored, tmp_path / "best.jsonl.zst", Choice(top=1))
+    select(scored, tmp_path / "best.jsonl.zst", SelectionOptions(top=1))
     packed = io.BytesIO((tmp_path / "best.jsonl.zst").read_bytes())
     assert zstandard.ZstdDecompressor().stream_reader(packed).read() == b'{"row":1}\n'
 
@@ -399,7 +401,7 @@ def test_compressed_files_go_in_and_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [{}, {"group_by": "source"}])
 def test_at_least_one_way_of_choosing_is_wanted(given: dict[str, str]) -> None:
     with pytest.raises(SelectionError, match="at least one of top, fraction, max_loss, tokens, where, quotas"):
-        Choice(**given)  # type: ignore[arg-type]
+        SelectionOptions(**given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -421,22 +423,22 @@ def test_at_least_one_way_of_choosing_is_wanted(given: dict[str, str]) -> None:
 )
 def test_a_choice_out_of_range_is_a_selection_error(given: dict[str, float], message: str) -> None:
     with pytest.raises(SelectionError, match=message):
-        Choice(**given)  # type: ignore[arg-type]
+        SelectionOptions(**given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        (Choice(where=["perplexty<=3"]), "no column 'perplexty'. There are: predicted_log_loss, text, list"),
-        (Choice(where=["text<=3"]), "line 1: column 'text' is 'a', wanted a number"),
-        (Choice(top=1, group_by="sauce"), "no column 'sauce'"),
-        (Choice(top=1, group_by="list"), "line 1: column 'list' is not a single value to group by"),
-        (Choice(group_by="text", quotas={"c": 3}), r"--quota c=3: no group 'c'. There are: a, b"),
-        (Choice(tokens=9), "line 1: no column 'input_length'"),
+        (SelectionOptions(where=["perplexty<=3"]), "no column 'perplexty'. There are: predicted_log_loss, text, list"),
+        (SelectionOptions(where=["text<=3"]), "line 1: column 'text' is 'a', wanted a number"),
+        (SelectionOptions(top=1, group_by="sauce"), "no column 'sauce'"),
+        (SelectionOptions(top=1, group_by="list"), "line 1: column 'list' is not a single value to group by"),
+        (SelectionOptions(group_by="text", quotas={"c": 3}), r"--quota c=3: no group 'c'. There are: a, b"),
+        (SelectionOptions(tokens=9), "line 1: no column 'input_length'"),
     ],
 )
 def test_a_choice_that_the_rows_cannot_answer_is_a_selection_error(
-    write_rows: Callable[..., Path], out: Path, choice: Choice, message: str
+    write_rows: Callable[..., Path], out: Path, choice: SelectionOptions, message: str
 ) -> None:
     rows = [{PREDICTION: 0.5, "text": text, "list": [1]} for text in "ab"]
     with pytest.raises(SelectionError, match=message):
@@ -449,21 +451,21 @@ def test_an_extra_that_would_replace_another_file_is_an_output_error(tmp_path: P
     scored = scored_file(tmp_path, [0.5])
     before = scored.read_bytes()
     with pytest.raises(OutputError, match=r"is named for two|which this command reads|wanted a name ending in"):
-        select(scored, out, Choice(top=1), extras=Extras(random_baseline=tmp_path / name), overwrite=True)
+        select(scored, out, SelectionOptions(top=1), extras=Extras(random_baseline=tmp_path / name), overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scored.jsonl"]
     assert scored.read_bytes() == before
 
 
 def test_standard_input_cannot_be_selected_from(out: Path) -> None:
     with pytest.raises(InputError, match="standard input and pipes cannot be read twice"):
-        select("-", out, Choice(top=1))
+        select("-", out, SelectionOptions(top=1))
 
 
 def test_a_row_without_the_column_is_an_error_that_lists_those_it_has(tmp_path: Path, out: Path) -> None:
     scored = tmp_path / "scored.jsonl"
     scored.write_bytes(score_line(b'{"row":0}', 0.5) + b'{"row":1,"label":2}\n')
     with pytest.raises(SelectionError, match=r"line 2: no column 'predicted_log_loss'. There are: row, label"):
-        select(scored, out, Choice(top=1))
+        select(scored, out, SelectionOptions(top=1))
     assert not out.exists()
 
 
@@ -471,44 +473,44 @@ def test_a_column_that_holds_text_is_a_selection_error(tmp_path: Path, out: Path
     scored = tmp_path / "scored.jsonl"
     scored.write_bytes(b'{"predicted_log_loss":"low"}\n')
     with pytest.raises(SelectionError, match="column 'predicted_log_loss' is 'low', wanted a number"):
-        select(scored, out, Choice(top=1))
+        select(scored, out, SelectionOptions(top=1))
 
 
 def test_a_line_that_is_no_row_is_a_selection_error(tmp_path: Path, out: Path) -> None:
     scored = tmp_path / "scored.jsonl"
     scored.write_bytes(score_line(b'{"row":0}', 0.5) + b"oops\n")
     with pytest.raises(SelectionError, match=r"line 2: invalid JSON.*; wanted a file that score wrote"):
-        select(scored, out, Choice(top=1))
+        select(scored, out, SelectionOptions(top=1))
 
 
 def test_a_missing_scored_file_is_an_input_error(tmp_path: Path, out: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
-        select(tmp_path / "gone.jsonl", out, Choice(top=1))
+        select(tmp_path / "gone.jsonl", out, SelectionOptions(top=1))
 
 
 def test_an_out_that_exists_is_kept_unless_overwrite_is_given(tmp_path: Path, out: Path) -> None:
     scored = scored_file(tmp_path, [0.5])
     out.write_bytes(b"old")
     with pytest.raises(OutputError, match="exists; give --overwrite"):
-        select(scored, out, Choice(top=1))
+        select(scored, out, SelectionOptions(top=1))
     assert out.read_bytes() == b"old"
-    select(scored, out, Choice(top=1), overwrite=True)
+    select(scored, out, SelectionOptions(top=1), overwrite=True)
     assert out.read_bytes() == b'{"row":0}\n'
 
 
 def test_an_unknown_suffix_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"wanted a name ending in \.jsonl"):
-        select(scored_file(tmp_path, [0.5]), tmp_path / "best.csv", Choice(top=1))
+        select(scored_file(tmp_path, [0.5]), tmp_path / "best.csv", SelectionOptions(top=1))
 
 
 def test_an_out_below_a_file_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"best\.jsonl.*: Not a directory"):
-        select(scored_file(tmp_path, [0.5]), tmp_path / "scored.jsonl" / "best.jsonl", Choice(top=1))
+        select(scored_file(tmp_path, [0.5]), tmp_path / "scored.jsonl" / "best.jsonl", SelectionOptions(top=1))
 
 
 def test_a_folder_for_out_is_made(tmp_path: Path) -> None:
     out = tmp_path / "new" / "deep" / "best.jsonl"
-    select(scored_file(tmp_path, [0.5]), out, Choice(top=1))
+    select(scored_file(tmp_path, [0.5]), out, SelectionOptions(top=1))
     assert sorted(path.name for path in out.parent.iterdir()) == ["best.jsonl", "best.jsonl.selection.json"]
 
 
@@ -516,7 +518,7 @@ def test_a_choice_that_fails_leaves_nothing_behind(tmp_path: Path, out: Path) ->
     scored = tmp_path / "scored.jsonl"
     scored.write_bytes(score_line(b'{"row":0}', 0.5) + b"oops\n")
     with pytest.raises(SelectionError):
-        select(scored, out, Choice(top=1))
+        select(scored, out, SelectionOptions(top=1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scored.jsonl"]
 
 
@@ -675,8 +677,8 @@ def test_without_out_the_rows_are_in_the_result(tmp_path: Path) -> None:
         ({"group_by": "a", "quotas": ["a"]}, "quotas is a list, wanted a mapping"),
         ({"group_by": "a", "quotas": {"a": "1"}}, r"quota of 'a' is '1' \(str\)"),
         ({"distinct": 0.3}, r"distinct is 0.3 \(float\), wanted a Distinct"),
-        ({"choice": 3}, r"choice is 3 \(int\), wanted a Choice, as Choice\(top=3\)"),
-        ({"choice": Choice(top=1), "where": ["a<3"]}, "both a Choice and where are given"),
+        ({"choice": 3}, r"choice is 3 \(int\), wanted a SelectionOptions, as SelectionOptions\(top=3\)"),
+        ({"choice": SelectionOptions(top=1), "where": ["a<3"]}, "both a SelectionOptions and where are given"),
         ({"top": 1, "out": 3}, r"out is 3 \(int\), wanted a path"),
         ({"top": 1, "by": None}, "by is None, wanted the name of a column"),
         ({"top": 1, "extras": "why.jsonl"}, r"extras is 'why.jsonl' \(str\), wanted Extras"),
@@ -694,7 +696,7 @@ def test_a_file_that_changes_between_its_readings_is_an_error_and_leaves_nothing
     scored = scored_file(tmp_path, [0.1, 0.2, 0.3])
     lines = scored.read_bytes().splitlines(keepends=True)
 
-    def and_then_reversed(source: ScoredRows, choice: Choice, *, by: str, descending: bool) -> Ranking:
+    def and_then_reversed(source: ScoredRows, choice: SelectionOptions, *, by: str, descending: bool) -> Ranking:
         found = rank(source, choice, by=by, descending=descending)
         scored.write_bytes(b"".join(reversed(lines)) + b"\n")
         return found

@@ -17,15 +17,15 @@ from instructmining.reading.rows import Source
 from instructmining.reading.values import all_utf8, loads
 from instructmining.rules import Rule
 from instructmining.scored.scored_file import ScoredRows
-from instructmining.scored.selection.choices import Choice, Extras, check
 from instructmining.scored.selection.explanations import Explainer, rule_of_run
 from instructmining.scored.selection.filesets import FileSet
 from instructmining.scored.selection.near_duplicates import Distinct
+from instructmining.scored.selection.options import Extras, SelectionOptions, check
 from instructmining.scored.selection.ranking import Ranking, groups_as_json, rank
 from instructmining.scored.selection.subsets import in_file_order, in_order, random_rows, without_scores
 from instructmining.types import PREDICTION, SourceRow
 
-__all__ = ["Choice", "Extras", "Selection", "select"]
+__all__ = ["Extras", "Selection", "SelectionOptions", "select"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class Selection:
     kept_rows: tuple[Mapping[str, object], ...] = ()  # the rows kept, the best first, where no OUT was given
 
 
-def select(  # noqa: PLR0913 - what Choice says may be said here by itself
+def select(  # noqa: PLR0913 - what SelectionOptions says may be said here by itself
     scored: Source,
     out: str | Path | None = None,
-    choice: Choice | None = None,
+    choice: SelectionOptions | None = None,
     *,
     top: int | None = None,
     fraction: float | None = None,
@@ -73,7 +73,7 @@ def select(  # noqa: PLR0913 - what Choice says may be said here by itself
         out: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output, without OUT.selection.json. None: no
             file, the rows are in the result's ``kept_rows``, and in memory.
         choice: which rows are kept; or say it by the arguments of its fields' names.
-        top: as in :class:`Choice`, which explains all eight.
+        top: as in :class:`SelectionOptions`, which explains all eight.
         fraction: likewise.
         max_loss: likewise.
         tokens: likewise.
@@ -97,11 +97,11 @@ def select(  # noqa: PLR0913 - what Choice says may be said here by itself
         OutputError: a file exists, has another suffix, or cannot be written.
 
     Example:
-        >>> from instructmining import Choice, Distinct, Extras, Scorer, select
+        >>> from instructmining import SelectionOptions, Distinct, Extras, Scorer, select
         >>> select("scored.jsonl", "best.jsonl", top=1000, where=["output_length>=5"]).kept  # doctest: +SKIP
         >>> select("scored.jsonl", fraction=0.1).kept_rows  # doctest: +SKIP
         >>> with Scorer.open("bundle", indicators=["knn_6"]) as scorer:  # doctest: +SKIP
-        ...     choice = Choice(top=1000, where=["output_length>=5"], distinct=Distinct(0.3, scorer))
+        ...     choice = SelectionOptions(top=1000, where=["output_length>=5"], distinct=Distinct(0.3, scorer))
         ...     select("scored.jsonl", "best.jsonl", choice, extras=Extras(explain="why.jsonl"))
     """
     given = {
@@ -157,7 +157,7 @@ def select(  # noqa: PLR0913 - what Choice says may be said here by itself
     return found
 
 
-def _choice(choice: Choice | None, given: Mapping[str, Any]) -> Choice:
+def _choice(choice: SelectionOptions | None, given: Mapping[str, Any]) -> SelectionOptions:
     """The choice that was given, or the one that its fields' names say.
 
     Raises:
@@ -167,12 +167,15 @@ def _choice(choice: Choice | None, given: Mapping[str, Any]) -> Choice:
         name for name, value in given.items() if value is not None and not (isinstance(value, Sized) and not len(value))
     ]
     if choice is None:
-        return Choice(**given)
+        return SelectionOptions(**given)
     check(
-        "choice", choice, (Choice, NoneType), wanted="a Choice, as Choice(top=3), or the arguments themselves, as top=3"
+        "choice",
+        choice,
+        (SelectionOptions, NoneType),
+        wanted="a SelectionOptions, as SelectionOptions(top=3), or the arguments themselves, as top=3",
     )
     if said:
-        raise SelectionError(f"both a Choice and {', '.join(said)} are given; say all of it in one of them")
+        raise SelectionError(f"both a SelectionOptions and {', '.join(said)} are given; say all of it in one of them")
     return choice
 
 
@@ -194,7 +197,7 @@ def _rule(scored: Path | None, extras: Extras) -> tuple[Rule | None, str]:
 
 def _selection(
     ranking: Ranking,
-    choice: Choice,
+    choice: SelectionOptions,
     value: str,
     remarks: tuple[str, ...],
     rows: tuple[Mapping[str, object], ...],
@@ -211,7 +214,7 @@ def _selection(
     )
 
 
-def _short_of_quota(ranking: Ranking, choice: Choice) -> Iterator[str]:
+def _short_of_quota(ranking: Ranking, choice: SelectionOptions) -> Iterator[str]:
     if ranking.groups is None:
         return
     kept = np.bincount(ranking.groups.of_row[ranking.kept], minlength=len(ranking.groups.names)).tolist()
@@ -223,7 +226,7 @@ def _short_of_quota(ranking: Ranking, choice: Choice) -> Iterator[str]:
 def _as_json(
     found: Selection,
     ranking: Ranking,
-    choice: Choice,
+    choice: SelectionOptions,
     settings: Mapping[str, object],
     extras: Extras,
     rule: Rule | None,

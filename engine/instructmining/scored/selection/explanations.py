@@ -15,8 +15,8 @@ from instructmining.reading.small_files import read_small
 from instructmining.reading.values import dumps
 from instructmining.rules import Rule
 from instructmining.scored.scored_file import ScoredBlock, ScoredRows
-from instructmining.scored.selection.choices import Choice
 from instructmining.scored.selection.conditions import Condition
+from instructmining.scored.selection.options import SelectionOptions
 from instructmining.scored.selection.qualifying import LENGTHS, Verdict
 from instructmining.scored.selection.ranking import Ranking
 from instructmining.types import PREDICTION, SourceRow
@@ -50,7 +50,7 @@ class Explainer:
 
     source: ScoredRows
     ranking: Ranking
-    choice: Choice
+    choice: SelectionOptions
     value: str  # the field that the rows are ordered by
     rule: Rule | None
 

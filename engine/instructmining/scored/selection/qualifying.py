@@ -13,7 +13,7 @@ from instructmining.errors import SelectionError
 from instructmining.errors.names import no_such
 from instructmining.reading.values import dumps
 from instructmining.scored.scored_file import ScoredRows, no_column
-from instructmining.scored.selection.choices import Choice
+from instructmining.scored.selection.options import SelectionOptions
 from instructmining.types import SourceRow
 
 LENGTHS = ("input_length", "output_length")
@@ -54,7 +54,7 @@ class Columns:
         groups: where the choice has them.
     """
 
-    def __init__(self, source: ScoredRows, choice: Choice, by: str) -> None:
+    def __init__(self, source: ScoredRows, choice: SelectionOptions, by: str) -> None:
         """Read them; the source is read once.
 
         Args:

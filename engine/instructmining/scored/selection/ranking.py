@@ -14,8 +14,8 @@ from instructmining.errors import InputError, RowError, SelectionError
 from instructmining.reading.parsing import RowParser
 from instructmining.reading.values import loads
 from instructmining.scored.scored_file import BLOCK_ROWS, ScoredRows
-from instructmining.scored.selection.choices import Choice
 from instructmining.scored.selection.near_duplicates import BLOCK, Distinct, KeptVectors
+from instructmining.scored.selection.options import SelectionOptions
 from instructmining.scored.selection.qualifying import LENGTHS, Columns, Groups, Verdict
 from instructmining.scored.selection.subsets import in_order
 from instructmining.types import Example, SourceRow
@@ -42,7 +42,7 @@ class Ranking:
     nearest: NearestKept | None
     tokens: int | None  # of the rows kept, where a budget was given
 
-    def left_out(self, choice: Choice, value: str) -> dict[str, int]:
+    def left_out(self, choice: SelectionOptions, value: str) -> dict[str, int]:
         """Rows left out by reason, those with rows alone; ``value`` is the name of the column to order by."""
         names = {
             Verdict.NO_VALUE: f"{value} is null",
@@ -65,7 +65,7 @@ class Ranking:
         return dict(counts)
 
 
-def rank(source: ScoredRows, choice: Choice, *, by: str, descending: bool) -> Ranking:
+def rank(source: ScoredRows, choice: SelectionOptions, *, by: str, descending: bool) -> Ranking:
     """Decide on every row; equal values keep their input order.
 
     Args:

@@ -22,7 +22,7 @@ _LARGEST = 2**63 - 1  # whole number that the selection file holds
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SelectionOptions:
     """Which rows to keep: at least one of the fields but ``group_by``; a row is kept that is within all of them.
 
     ``where`` and ``quotas`` say which rows are candidates; rows without a value to order by are none. ``top``,
