@@ -165,10 +165,11 @@ def test_an_input_that_is_missing_is_an_error_of_one_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    small_bundle: Path,
     command: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    more = ["--top", "3"] if command == "select" else []
+    more = {"select": ["--top", 3], "inspect": ["--bundle", small_bundle]}.get(command, [])
     arguments = [argument.replace(str(ALPACA), "not-there.jsonl") for argument in NEEDED[command]]
     assert run(command, *arguments, *more) == 1
     (said,) = capsys.readouterr().err.splitlines()
