@@ -36,7 +36,7 @@ from instructmining.tokenizing.truncation import Tokens
 from instructmining_export import families, originals
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
-from instructmining_export.graphs.tape import CONTRIB, GraphTape, Precision, Weights
+from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder, Precision, Weights
 from instructmining_export.graphs.tensors import save
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
@@ -172,7 +172,7 @@ def _export_ours(subject: Subject, folder: Path, entry: Entry) -> dict[str, Path
     return paths
 
 
-def _build(subject: Subject, checkpoint: Checkpoint, weights: Weights, precision: Precision) -> GraphTape:
+def _build(subject: Subject, checkpoint: Checkpoint, weights: Weights, precision: Precision) -> GraphBuilder:
     config = originals.read_config(checkpoint)
     table: Mapping[str, type] = {
         "nll": families.CAUSAL,

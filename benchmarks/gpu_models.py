@@ -20,7 +20,7 @@ from instructmining_export import families, originals
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
 from instructmining_export.graphs.causal import LinearHead
-from instructmining_export.graphs.tape import GraphTape, Precision, Weights
+from instructmining_export.graphs.graph_builder import GraphBuilder, Precision, Weights
 from instructmining_export.graphs.tensors import save
 
 Output: TypeAlias = Literal["nll", "reward", "embedding", "yes"]
@@ -147,7 +147,7 @@ def export_graph(subject: Subject, folder: Path, precision: str) -> Path:
     return path
 
 
-def _tape(subject: Subject, checkpoint: Checkpoint, weights: Weights, precision: Precision) -> GraphTape:
+def _tape(subject: Subject, checkpoint: Checkpoint, weights: Weights, precision: Precision) -> GraphBuilder:
     config = originals.read_config(checkpoint)
     decoder = subject.output == "nll" or subject.kind == "GPTNeoX"
     table: Mapping[str, Any] = families.CAUSAL if decoder else families.ENCODERS

@@ -39,7 +39,7 @@ class RoleEntry:
     references: str
     precision: str = "fp32"
     bos: str | None = None
-    multiply_adds: dict[str, int] = field(default_factory=dict)  # of the graph, by GraphTape's units
+    multiply_adds: dict[str, int] = field(default_factory=dict)  # of the graph, by GraphBuilder's units
     details: dict[str, object] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from instructmining.inference.batching import batches
 from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.sessions import GraphSession
 from instructmining.tokenizing.truncation import Tokens
+from instructmining_export.graphs.graph_builder import GraphBuilder
 from instructmining_export.graphs.quantization import LEVELS, quantize_columns
-from instructmining_export.graphs.tape import GraphTape
 from instructmining_export.graphs.tensors import save
 
 _TEXTS = 100
@@ -36,7 +36,7 @@ class Calibration:
     worst_first: tuple[str, ...] = ()  # products by the share of noise in their results, descending
 
 
-def calibrate(tape: GraphTape, texts: Sequence[Tokens]) -> Calibration:
+def calibrate(tape: GraphBuilder, texts: Sequence[Tokens]) -> Calibration:
     """Run a float32 graph and look at the inputs of its products.
 
     A few dimensions of a transformer's states are far larger than the others, and one scale for a row then leaves
@@ -77,7 +77,7 @@ def calibrate(tape: GraphTape, texts: Sequence[Tokens]) -> Calibration:
     return Calibration(smoothing, inputs, tuple(sorted(noise, key=lambda key: -noise[key])))
 
 
-def _inputs(tape: GraphTape, names: Sequence[str], texts: Sequence[Tokens]) -> Iterator[tuple[str, Matrix]]:
+def _inputs(tape: GraphBuilder, names: Sequence[str], texts: Sequence[Tokens]) -> Iterator[tuple[str, Matrix]]:
     """Each input of a product on each batch, without padding, (rows, in)."""
     with tempfile.TemporaryDirectory() as folder:
         session = GraphSession(save(tape.model(), Path(folder) / "probe.onnx")[0], Device("cpu", threads=cpu_threads()))

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from instructmining_export.graphs.tape import OPSET
+from instructmining_export.graphs.graph_builder import OPSET
 
 
 def build() -> ir.Model:

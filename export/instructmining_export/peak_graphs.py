@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from instructmining.bundle import PRECISIONS, PrecisionName
-from instructmining_export.graphs.tape import CONTRIB, OPSET
+from instructmining_export.graphs.graph_builder import CONTRIB, OPSET
 
 _STEP = 12.9898  # between the angles whose sines are the weights: neighbours have nothing in common
 _INPUTS = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "int8": ir.DataType.UINT8}

@@ -25,7 +25,7 @@ from instructmining_export.calibration import Calibration, calibrate
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
 from instructmining_export.graphs.causal import LinearHead
-from instructmining_export.graphs.tape import GraphTape, Precision, Weights
+from instructmining_export.graphs.graph_builder import GraphBuilder, Precision, Weights
 from instructmining_export.graphs.tensors import save
 from instructmining_export.parity import ParityError, check, parity_examples
 from instructmining_export.sentences import SentenceModel
@@ -36,7 +36,7 @@ _FIRST_KEPT = 1 / 16  # of the products stay in float32 when an int8 graph fails
 _LEAST_TEXTS = 100  # of the parity rows, a template must take this many
 
 Report: TypeAlias = Callable[[str], None]
-Build: TypeAlias = Callable[[Weights, Precision], GraphTape]
+Build: TypeAlias = Callable[[Weights, Precision], GraphBuilder]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def add_perplexity(
     if reward is not None:
         roles.append(_Role("reward", rewards, reward.source, {"text": kind}))
 
-    def build(weights: Weights, precision: Precision) -> GraphTape:
+    def build(weights: Weights, precision: Precision) -> GraphBuilder:
         return causal.build(backbone, weights, vocabulary=True, reward=head, precision=precision)
 
     _export(bundle, checkpoint, settings, text, roles, build)
@@ -149,7 +149,7 @@ def add_reward(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings)
     references = originals.rewards(checkpoint, text.tokens, separator=None)
     names = ("out_proj.weight", "out_proj.bias") if own else ("score.weight", None)
 
-    def build(weights: Weights, precision: Precision) -> GraphTape:
+    def build(weights: Weights, precision: Precision) -> GraphBuilder:
         head = LinearHead.read(weights, *names)
         return causal.build(backbone, weights, vocabulary=False, reward=head, precision=precision)
 
@@ -180,7 +180,7 @@ def _add_pair_reward(
     settings.report(f"reward: the values of transformers on {len(text.tokens)} texts")
     references = originals.rewards(checkpoint, text.tokens, separator=separator)
 
-    def build(weights: Weights, precision: Precision) -> GraphTape:
+    def build(weights: Weights, precision: Precision) -> GraphBuilder:
         return bidirectional.build_reward(backbone, weights, separator=separator, precision=precision)
 
     role = _Role("reward", references, checkpoint.source, {"text": "the tokenizer's pair of prompt and response"})
@@ -209,7 +209,7 @@ def add_embedding(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settin
     settings.report(f"embedding: the values of transformers on {len(texts)} texts")
     references = originals.embeddings(inner, text.tokens, pooling=model.pooling)
 
-    def build(weights: Weights, precision: Precision) -> GraphTape:
+    def build(weights: Weights, precision: Precision) -> GraphBuilder:
         return bidirectional.build_embedding(backbone, weights, pooling=model.pooling, precision=precision)
 
     details: dict[str, object] = {
@@ -246,7 +246,7 @@ def add_unieval(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings
     settings.report(f"unieval: the values of transformers on {len(texts)} texts")
     references = originals.answers(checkpoint, text.tokens, yes=yes, no=no)
 
-    def build(weights: Weights, precision: Precision) -> GraphTape:
+    def build(weights: Weights, precision: Precision) -> GraphBuilder:
         return t5.build(model, weights, yes=yes, no=no, precision=precision)
 
     role = _Role("unieval", references, checkpoint.source, {"yes": yes, "no": no})
@@ -335,7 +335,7 @@ def _add_role(
     text: _Text,
     role: _Role,
     parity: Agreement,
-    tape: GraphTape,
+    tape: GraphBuilder,
     facts: Mapping[str, object],
 ) -> None:
     """Keep the reference values, and say in the manifest what was found."""

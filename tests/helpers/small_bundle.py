@@ -14,7 +14,7 @@ from instructmining_export.bundles import BundleWriter, RoleEntry
 from instructmining_export.graphs import bidirectional, causal
 from instructmining_export.graphs.decoder import GatedDecoder
 from instructmining_export.graphs.encoder import PostNormEncoder
-from instructmining_export.graphs.tape import Weights
+from instructmining_export.graphs.graph_builder import Weights
 from instructmining_export.graphs.tensors import save
 
 CORPUS = [

@@ -30,7 +30,7 @@ from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.exporting import export_bundle
 from instructmining_export.graphs import causal
 from instructmining_export.graphs.causal import CausalBackbone, LinearHead
-from instructmining_export.graphs.tape import GraphTape, Precision, Weights
+from instructmining_export.graphs.graph_builder import GraphBuilder, Precision, Weights
 from instructmining_export.parity import ParityError, check, parity_examples
 from instructmining_export.presets import PRESETS
 from instructmining_export.roles import Settings
@@ -261,7 +261,7 @@ def alter(monkeypatch: pytest.MonkeyPatch, change: Callable[[str, NDArray[np.flo
         vocabulary: bool,
         reward: LinearHead | None,
         precision: Precision,
-    ) -> GraphTape:
+    ) -> GraphBuilder:
         def altered(name: str) -> NDArray[np.float32]:
             return change(name, weights(name))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from instructmining.errors import InputError, OutputError
 from instructmining.reading.compression import is_pipe
-from instructmining.reading.kinds import PACKED, PARQUET
+from instructmining.reading.file_kinds import PACKED, PARQUET
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import RowReader, first_of, open_rows
 from instructmining.types import SourceRow

@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.knn.crowds import Compute, Crowds, OpenRows
 from instructmining.knn.float64 import smallest
+from instructmining.knn.near_identical import Compute, Crowds, OpenRows
 from instructmining.knn.tiles import Checkpoint, Products, Vectors, largest_products, one_tile, tiles_of
 
 # (queries, points, k) → the k largest inner products of each query, descending, and their points' indices

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, runtime_checka
 from instructmining.errors import InputError
 from instructmining.reading.arrow_values import JsonRow, NoJson, RowMaker, first_line
 from instructmining.reading.compression import file_size
-from instructmining.reading.kinds import Kind
+from instructmining.reading.file_kinds import Kind
 from instructmining.reading.parquet_footer import is_several
 from instructmining.reading.values import utf8
 from instructmining.types import Reject, RowOrReject, SourceRow

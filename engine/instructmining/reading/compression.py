@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import zstandard
 
 from instructmining.errors import InputError
-from instructmining.reading.kinds import HEAD_BYTES, Packing, check_readable, kind_by_name, packing_by_head
+from instructmining.reading.file_kinds import HEAD_BYTES, Packing, check_readable, kind_by_name, packing_by_head
 from instructmining.reading.waiting import wait_for_bytes
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from instructmining.reading.conversations import (
     turn_list,
 )
 from instructmining.reading.formats import SHAPES, FieldOptions, FieldRole, FormatName, Shape, value_at
-from instructmining.reading.parsed import Assignment, Parsed
+from instructmining.reading.role_fields import Assignment, Parsed
 from instructmining.types import SIDES, Example, SourceRow, Turn
 
 _MOST_MESSAGES = 100_000  # remembered, where nothing says which tree a message is of

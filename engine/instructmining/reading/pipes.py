@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 from instructmining.errors import InputError
 from instructmining.reading.arrow import TableRows
 from instructmining.reading.compression import BOM, DAMAGE, STANDARD_INPUT, ByteSource, opened
-from instructmining.reading.delimited import DelimitedRows
+from instructmining.reading.csv import DelimitedRows
+from instructmining.reading.file_kinds import HEAD_BYTES, Kind, packing_by_head, table_by_head
 from instructmining.reading.file_rows import FileRows
 from instructmining.reading.formats import is_a_row
 from instructmining.reading.json_array import is_told as is_object_told
 from instructmining.reading.jsonl import JsonRows
-from instructmining.reading.kinds import HEAD_BYTES, Kind, packing_by_head, table_by_head
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import utf8
 from instructmining.types import RowOrReject

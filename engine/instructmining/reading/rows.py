@@ -11,10 +11,10 @@ from instructmining.errors import InputError
 from instructmining.errors.arguments import shown
 from instructmining.reading.arrow import Table, TableRows, is_table
 from instructmining.reading.compression import file_size, is_pipe
-from instructmining.reading.delimited import DelimitedRows
+from instructmining.reading.csv import DelimitedRows
+from instructmining.reading.file_kinds import HEAD_BYTES, Kind, kind_by_name, table_by_head
 from instructmining.reading.formats import is_a_row
 from instructmining.reading.jsonl import JsonRows
-from instructmining.reading.kinds import HEAD_BYTES, Kind, kind_by_name, table_by_head
 from instructmining.reading.objects import Object, ObjectRows, is_objects
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.pipes import PipeRows

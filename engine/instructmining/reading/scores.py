@@ -9,7 +9,7 @@ from dataclasses import replace
 import orjson
 
 from instructmining.errors import RowError
-from instructmining.reading.members import without
+from instructmining.reading.json_members import without
 from instructmining.types import (
     COLUMNS,
     PAIR_COLUMNS,

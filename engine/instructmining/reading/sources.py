@@ -12,7 +12,7 @@ from pathlib import Path
 
 from instructmining.errors import InputError, OutputError
 from instructmining.reading.compression import STANDARD_INPUT, is_pipe
-from instructmining.reading.kinds import kind_by_name
+from instructmining.reading.file_kinds import kind_by_name
 
 # What datasets' save_to_disk writes beside the rows, and what its map and filter leave there.
 _METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})

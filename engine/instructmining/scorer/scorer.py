@@ -27,7 +27,7 @@ from instructmining.inference.executor import Executor
 from instructmining.inference.sessions import Acceleration
 from instructmining.knn.options import KnnOptions
 from instructmining.knn.search import NeighbourSearch
-from instructmining.reading.given import Examples, windows_given
+from instructmining.reading.in_memory import Examples, windows_given
 from instructmining.rules import Rule
 from instructmining.scorer.corpus_pass import CorpusPass
 from instructmining.scorer.row_pass import OnProgress, RowPass

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias, get_args
 import onnx_ir as ir
 
 from instructmining_export.graphs import heads
-from instructmining_export.graphs.tape import FP32, GraphTape, Precision, Weights
+from instructmining_export.graphs.graph_builder import FP32, GraphBuilder, Precision, Weights
 
 Pooling: TypeAlias = Literal["mean", "cls", "last"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
@@ -26,7 +26,7 @@ class BidirectionalBackbone(Protocol):
         """Read a transformers config; ExportError where it asks for what the graph does not have."""
 
     def states(
-        self, tape: GraphTape, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
+        self, tape: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
     ) -> ir.Value:
         """Last hidden states, full (rows, width, hidden).
 
@@ -37,13 +37,13 @@ class BidirectionalBackbone(Protocol):
             segments: int64 (rows, width), 0 or 1; None where every text is a single one.
         """
 
-    def reward(self, tape: GraphTape, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
+    def reward(self, tape: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
         """Logit of the family's sequence classifier with one label, full (rows,)."""
 
 
 def build_embedding(
     backbone: BidirectionalBackbone, weights: Weights, *, pooling: Pooling, precision: Precision = FP32
-) -> GraphTape:
+) -> GraphBuilder:
     """The graph of a sentence encoder, with pooling and unit length inside.
 
     Inputs ``input_ids`` and ``attention_mask``, int64 (rows, width), right-padded; output ``embedding``, float32
@@ -55,7 +55,7 @@ def build_embedding(
         pooling: of the last hidden states.
         precision: of the matrix products.
     """
-    tape = GraphTape("encoder", weights, precision)
+    tape = GraphBuilder("encoder", weights, precision)
     input_ids, attention_mask = _inputs(tape)
     states = backbone.states(tape, input_ids, attention_mask, None)
     tape.output("embedding", heads.sentence_embedding(tape, states, attention_mask, pooling))
@@ -64,7 +64,7 @@ def build_embedding(
 
 def build_reward(
     backbone: BidirectionalBackbone, weights: Weights, *, separator: int | None, precision: Precision = FP32
-) -> GraphTape:
+) -> GraphBuilder:
     """The graph of a sequence classifier of one label; inputs as for an embedding, output ``reward`` float32 (rows,).
 
     Args:
@@ -73,7 +73,7 @@ def build_reward(
         separator: id of the token behind a pair's first text; None where texts are single.
         precision: of the matrix products.
     """
-    tape = GraphTape("classifier", weights, precision)
+    tape = GraphBuilder("classifier", weights, precision)
     input_ids, attention_mask = _inputs(tape)
     marked = separator is not None and backbone.types > 1
     segments = heads.segments(tape, input_ids, attention_mask, separator or 0) if marked else None
@@ -82,5 +82,5 @@ def build_reward(
     return tape
 
 
-def _inputs(tape: GraphTape) -> tuple[ir.Value, ir.Value]:
+def _inputs(tape: GraphBuilder) -> tuple[ir.Value, ir.Value]:
     return tape.input("input_ids", "rows", "width"), tape.input("attention_mask", "rows", "width")

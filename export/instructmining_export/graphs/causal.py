@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from instructmining.errors import ExportError
 from instructmining_export.graphs import heads
+from instructmining_export.graphs.graph_builder import FP32, GraphBuilder, Precision, Weights
 from instructmining_export.graphs.rotary import Rotary
-from instructmining_export.graphs.tape import FP32, GraphTape, Precision, Weights
 
 
 class CausalBackbone(Protocol):
@@ -35,7 +35,7 @@ class CausalBackbone(Protocol):
     def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> Self:
         """Read a transformers config; ExportError where it asks for what the graph does not have."""
 
-    def states(self, tape: GraphTape, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:
+    def states(self, tape: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:
         """Hidden states after the final norm, full (rows, width, hidden)."""
 
 
@@ -66,7 +66,7 @@ def build(
     vocabulary: bool,
     reward: LinearHead | None,
     precision: Precision = FP32,
-) -> GraphTape:
+) -> GraphBuilder:
     """The graph of a decoder with the heads asked for.
 
     Inputs are right-padded: ``input_ids`` and ``position_ids`` int64 (rows, width), padding at position 0, and for
@@ -79,7 +79,7 @@ def build(
         reward: give ``reward``, float32 (rows,), of this head on the last token's state.
         precision: of the matrix products.
     """
-    tape = GraphTape("decoder", weights, precision)
+    tape = GraphBuilder("decoder", weights, precision)
     input_ids = tape.input("input_ids", "rows", "width")
     position_ids = tape.input("position_ids", "rows", "width")
     states = backbone.states(tape, input_ids, position_ids)
@@ -117,7 +117,7 @@ class CausalAttention:
 
     def __call__(
         self,
-        tape: GraphTape,
+        tape: GraphBuilder,
         input_ids: ir.Value,
         query: ir.Value,
         key: ir.Value | None = None,
@@ -151,7 +151,7 @@ class CausalAttention:
         )[0]
 
 
-def _lengths(tape: GraphTape, input_ids: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _lengths(tape: GraphBuilder, input_ids: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Positions of the last tokens, int32 (rows,), and the width, int32 scalar, as the operator wants them.
 
     Padding counts as tokens: it stands on the right, and causal attention never looks there.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from instructmining_export.graphs.tape import GraphTape
+from instructmining_export.graphs.graph_builder import GraphBuilder
 
 
-def tanh_reward(tape: GraphTape, state: ir.Value, *, dense: str, output: str, hidden: int) -> ir.Value:
+def tanh_reward(tape: GraphBuilder, state: ir.Value, *, dense: str, output: str, hidden: int) -> ir.Value:
     """Linear, tanh, linear: the heads of BERT, RoBERTa and MPNet; full (rows,).
 
     Args:
@@ -21,14 +21,14 @@ def tanh_reward(tape: GraphTape, state: ir.Value, *, dense: str, output: str, hi
     return linear_reward(tape, active, output, hidden)
 
 
-def dense_layer(tape: GraphTape, state: ir.Value, name: str, hidden: int, *, bias: bool) -> ir.Value:
+def dense_layer(tape: GraphBuilder, state: ir.Value, name: str, hidden: int, *, bias: bool) -> ir.Value:
     """A Linear from hidden to hidden on one state a row, in float32 in every precision; full (rows, hidden)."""
     biases = [f"{name}.bias"] if bias else ()
     with tape.each("row"):
         return tape.linear(state, f"{name}.weight", shape=(hidden, hidden), bias=biases, keep=True)
 
 
-def linear_reward(tape: GraphTape, state: ir.Value, name: str, hidden: int) -> ir.Value:
+def linear_reward(tape: GraphBuilder, state: ir.Value, name: str, hidden: int) -> ir.Value:
     """A Linear with bias and one output on one state a row; full (rows,).
 
     In float64 for the reason given in :func:`heads.linear_reward`; the weights are stored as float32.
@@ -42,7 +42,7 @@ def linear_reward(tape: GraphTape, state: ir.Value, name: str, hidden: int) -> i
     return tape.call("Squeeze", tape.cast(logit, ir.DataType.FLOAT), tape.integers(1))
 
 
-def mean_state(tape: GraphTape, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
+def mean_state(tape: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
     """Mean of each row's hidden states over its tokens; full (rows, hidden).
 
     Args:

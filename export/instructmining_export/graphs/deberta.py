@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs import classifiers, full_attention, heads
+from instructmining_export.graphs import classifiers, heads
+from instructmining_export.graphs import encoder_attention as full_attention
+from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 from instructmining_export.graphs.layer_norm import LayerNorm
-from instructmining_export.graphs.tape import CONTRIB, GraphTape
 
 FAMILIES = ("deberta-v2",)
 _KINDS = ("c2p", "p2c")  # a query meets the key's relative position; a key meets the query's
@@ -123,7 +124,7 @@ class Deberta:
         )
 
     def states(
-        self, tape: GraphTape, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
+        self, tape: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
     ) -> ir.Value:
         """Last hidden states, full (rows, width, hidden); those of padding mean nothing."""
         hidden = self._embed(tape, input_ids, attention_mask, segments)
@@ -140,7 +141,7 @@ class Deberta:
             hidden = self._add_and_norm(tape, f"{prefix}.output", active, hidden, self.inner)
         return hidden
 
-    def reward(self, tape: GraphTape, states: ir.Value, attention_mask: ir.Value) -> ir.Value:  # noqa: ARG002
+    def reward(self, tape: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:  # noqa: ARG002
         """Logit of the sequence classifier with one label on the pooled first token, full (rows,).
 
         Raises:
@@ -155,7 +156,7 @@ class Deberta:
         return classifiers.linear_reward(tape, active, "classifier", self.hidden)
 
     def _embed(
-        self, tape: GraphTape, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
+        self, tape: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
     ) -> ir.Value:
         """Normalized embeddings, full (rows, width, hidden)."""
         hidden = tape.embedding("embeddings.word_embeddings.weight", input_ids, shape=(self.words, self.hidden))
@@ -172,7 +173,7 @@ class Deberta:
         return tape.call("Mul", hidden, mask)
 
     def _attend(
-        self, tape: GraphTape, prefix: str, hidden: ir.Value, lengths: ir.Value, reach: _Reach | None
+        self, tape: GraphBuilder, prefix: str, hidden: ir.Value, lengths: ir.Value, reach: _Reach | None
     ) -> ir.Value:
         """Attention before its output projection, narrow (rows, width, hidden); scores and sums are full."""
         packed = tape.linear(
@@ -191,7 +192,9 @@ class Deberta:
         )
         return tape.narrow(attended)
 
-    def _position_scores(self, tape: GraphTape, prefix: str, query: ir.Value, key: ir.Value, reach: _Reach) -> ir.Value:
+    def _position_scores(
+        self, tape: GraphBuilder, prefix: str, query: ir.Value, key: ir.Value, reach: _Reach
+    ) -> ir.Value:
         """What relative positions add to the scores, full (rows, heads, width, width)."""
         parts: list[ir.Value] = []
         if "c2p" in reach.kinds:
@@ -205,7 +208,7 @@ class Deberta:
             parts.append(tape.call("GatherElements", products, reach.rows, attributes={"axis": 2}))
         return tape.call("Add", *parts) if len(parts) > 1 else parts[0]
 
-    def _table(self, tape: GraphTape, prefix: str, part: str, reach: _Reach) -> ir.Value:
+    def _table(self, tape: GraphBuilder, prefix: str, part: str, reach: _Reach) -> ir.Value:
         """Projected and scaled relative positions that occur in the batch, full (heads, their number, head size).
 
         All but the last node depend on weights alone: onnxruntime computes them once, when the session opens, and the
@@ -219,7 +222,7 @@ class Deberta:
         turned = tape.call("Transpose", by_head, attributes={"perm": (1, 0, 2)})
         return tape.call("Slice", turned, reach.low, reach.high, tape.integers(1))
 
-    def _position_weight(self, tape: GraphTape, prefix: str, part: str, *, shared: bool) -> ir.Value:
+    def _position_weight(self, tape: GraphBuilder, prefix: str, part: str, *, shared: bool) -> ir.Value:
         """The weight that projects relative positions, full (hidden, hidden), (in, out).
 
         Where it is shared it is cut from the initializer of the tokens' product, so that the file holds it once.
@@ -238,7 +241,7 @@ class Deberta:
         at = names.index(name) * self.hidden
         return tape.call("Slice", packed, tape.integers(at), tape.integers(at + self.hidden), tape.integers(1))
 
-    def _reach(self, tape: GraphTape, input_ids: ir.Value, relative: RelativePositions) -> _Reach:
+    def _reach(self, tape: GraphBuilder, input_ids: ir.Value, relative: RelativePositions) -> _Reach:
         embeddings = tape.weight("encoder.rel_embeddings.weight", shape=(2 * relative.span, self.hidden))
         if relative.normalized:
             embeddings = self._norm(tape, embeddings, "encoder.LayerNorm")
@@ -261,15 +264,17 @@ class Deberta:
             rows=tape.call("Expand", index, shape),
         )
 
-    def _by_head(self, tape: GraphTape, value: ir.Value) -> ir.Value:
+    def _by_head(self, tape: GraphBuilder, value: ir.Value) -> ir.Value:
         """(rows, heads, width, head size) of (rows, width, hidden)."""
         parted = tape.call("Reshape", value, tape.integers(0, 0, self.heads, self.hidden // self.heads))
         return tape.call("Transpose", parted, attributes={"perm": (0, 2, 1, 3)})
 
-    def _norm(self, tape: GraphTape, value: ir.Value, name: str) -> ir.Value:
+    def _norm(self, tape: GraphBuilder, value: ir.Value, name: str) -> ir.Value:
         return LayerNorm(self.hidden, self.epsilon)(tape, value, name)
 
-    def _add_and_norm(self, tape: GraphTape, prefix: str, value: ir.Value, residual: ir.Value, size: int) -> ir.Value:
+    def _add_and_norm(
+        self, tape: GraphBuilder, prefix: str, value: ir.Value, residual: ir.Value, size: int
+    ) -> ir.Value:
         """Layer norm of residual + linear(value), the linear's bias added by the norm's operator."""
         projected = tape.full(tape.linear(value, f"{prefix}.dense.weight", shape=(self.hidden, size)))
         norm = LayerNorm(self.hidden, self.epsilon)
@@ -302,6 +307,6 @@ def _names(prefix: str, kind: str) -> list[str]:
     return [f"{prefix}.{part}_proj.{kind}" for part in ("query", "key", "value")]
 
 
-def _product(tape: GraphTape, left: ir.Value, right: ir.Value) -> ir.Value:
+def _product(tape: GraphBuilder, left: ir.Value, right: ir.Value) -> ir.Value:
     """The product of one with the other transposed, by head."""
     return tape.call("FusedMatMul", left, right, domain=CONTRIB, attributes={"transB": 1})

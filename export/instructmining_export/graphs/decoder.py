@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from instructmining.errors import ExportError
 from instructmining_export.graphs.causal import CausalAttention
+from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 from instructmining_export.graphs.rotary import Rotary
-from instructmining_export.graphs.tape import CONTRIB, GraphTape
 from instructmining_export.graphs.tensors import Change
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3")
@@ -85,7 +85,7 @@ class GatedDecoder:
         """Name of the vocabulary matrix."""
         return "embed_tokens.weight" if self.tied else "lm_head.weight"
 
-    def states(self, tape: GraphTape, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:  # noqa: ARG002
+    def states(self, tape: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:  # noqa: ARG002
         """Hidden states after the final norm, full (rows, width, hidden); positions are counted by the attention."""
         residual = tape.embedding("embed_tokens.weight", input_ids, shape=(self.words, self.hidden))
         if self.embedding_scale != 1.0:
@@ -108,7 +108,7 @@ class GatedDecoder:
             norm, residual = self._add_and_norm(tape, residual, fed, following)
         return norm
 
-    def _attend(self, tape: GraphTape, input_ids: ir.Value, prefix: str, norm: ir.Value) -> ir.Value:
+    def _attend(self, tape: GraphBuilder, input_ids: ir.Value, prefix: str, norm: ir.Value) -> ir.Value:
         query = self.attention.heads * self.attention.head_size
         key = self.attention.key_value_heads * self.attention.head_size
         parts = ("qkv_proj",) if self.packed else ("q_proj", "k_proj", "v_proj")
@@ -130,7 +130,7 @@ class GatedDecoder:
         bias = [f"{prefix}.o_proj.bias"] if self.output_bias else ()
         return tape.linear(attended, f"{prefix}.o_proj.weight", shape=(self.hidden, query), bias=bias)
 
-    def _norm_heads(self, tape: GraphTape, value: ir.Value, name: str, size: int) -> ir.Value:
+    def _norm_heads(self, tape: GraphBuilder, value: ir.Value, name: str, size: int) -> ir.Value:
         by_head = tape.call("Reshape", tape.full(value), tape.integers(0, 0, -1, self.attention.head_size))
         norm = tape.call(
             "SimplifiedLayerNormalization",
@@ -140,7 +140,7 @@ class GatedDecoder:
         )
         return tape.narrow(tape.call("Reshape", norm, tape.integers(0, 0, size)))
 
-    def _feed_forward(self, tape: GraphTape, prefix: str, norm: ir.Value) -> ir.Value:
+    def _feed_forward(self, tape: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
         if self.packed:
             both = tape.linear(norm, f"{prefix}.gate_up_proj.weight", shape=(2 * self.inner, self.hidden))
             sizes = tape.integers(self.inner, self.inner)
@@ -158,7 +158,7 @@ class GatedDecoder:
         return tape.linear(gated, f"{prefix}.down_proj.weight", shape=(self.hidden, self.inner))
 
     def _add_and_norm(
-        self, tape: GraphTape, residual: ir.Value, value: ir.Value, name: str
+        self, tape: GraphBuilder, residual: ir.Value, value: ir.Value, name: str
     ) -> tuple[ir.Value, ir.Value]:
         """RMS norm of residual + value, and that sum, from one operator."""
         outputs = tape.call_many(
@@ -169,7 +169,7 @@ class GatedDecoder:
         )
         return outputs[0], outputs[3]
 
-    def _norm_weight(self, tape: GraphTape, name: str) -> ir.Value:
+    def _norm_weight(self, tape: GraphBuilder, name: str) -> ir.Value:
         return tape.weight(name, shape=(self.hidden,), change=_FROM_ONE if self.norms_from_one else None)
 
 

@@ -12,8 +12,9 @@ import torch
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs import classifiers, full_attention, heads
-from instructmining_export.graphs.tape import CONTRIB, GraphTape
+from instructmining_export.graphs import classifiers, heads
+from instructmining_export.graphs import encoder_attention as full_attention
+from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
 _MPNET_BUCKETS = 32  # transformers computes with this number whatever the config says
@@ -92,7 +93,7 @@ class PostNormEncoder:
         )
 
     def states(
-        self, tape: GraphTape, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
+        self, tape: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
     ) -> ir.Value:
         """Last hidden states, full (rows, width, hidden)."""
         hidden = self._embed(tape, input_ids, segments)
@@ -104,7 +105,7 @@ class PostNormEncoder:
             hidden = self._feed_forward(tape, prefix, hidden)
         return hidden
 
-    def reward(self, tape: GraphTape, states: ir.Value, attention_mask: ir.Value) -> ir.Value:  # noqa: ARG002
+    def reward(self, tape: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:  # noqa: ARG002
         """Logit of the family's ``…ForSequenceClassification`` on the first token, full (rows,)."""
         bert = self.family == "bert"
         return classifiers.tanh_reward(
@@ -115,7 +116,7 @@ class PostNormEncoder:
             hidden=self.hidden,
         )
 
-    def _embed(self, tape: GraphTape, input_ids: ir.Value, segments: ir.Value | None) -> ir.Value:
+    def _embed(self, tape: GraphBuilder, input_ids: ir.Value, segments: ir.Value | None) -> ir.Value:
         """Normalized sum of word, position and segment, full; rows are right-padded, so positions are a slice."""
         words = tape.embedding("embeddings.word_embeddings.weight", input_ids, shape=(self.words, self.hidden))
         first = tape.integers(self.first_position)
@@ -131,7 +132,7 @@ class PostNormEncoder:
                 words = tape.call("Add", words, tape.call("Gather", types, segments))
         return self._add_and_norm(tape, "embeddings.LayerNorm", words, positions, same)
 
-    def _relative_bias(self, tape: GraphTape, input_ids: ir.Value) -> ir.Value:
+    def _relative_bias(self, tape: GraphBuilder, input_ids: ir.Value) -> ir.Value:
         """What MPNet adds to the scores by distance, narrow (1, heads, width, width); the same in every layer."""
         reach = self.max_length - 1
         buckets = MPNetEncoder.relative_position_bucket(torch.arange(-reach, reach + 1), num_buckets=_MPNET_BUCKETS)
@@ -143,7 +144,7 @@ class PostNormEncoder:
         return tape.call("Unsqueeze", bias, tape.integers(0))
 
     def _attend(
-        self, tape: GraphTape, prefix: str, hidden: ir.Value, lengths: ir.Value, added: ir.Value | None
+        self, tape: GraphBuilder, prefix: str, hidden: ir.Value, lengths: ir.Value, added: ir.Value | None
     ) -> ir.Value:
         names = _MPNET if self.family == "mpnet" else _BERT
         size = self.hidden
@@ -161,7 +162,7 @@ class PostNormEncoder:
         bias = tape.weight(f"{prefix}.{names.output}.bias", shape=(size,))
         return self._add_and_norm(tape, f"{prefix}.{names.norm}", tape.full(projected), hidden, bias)
 
-    def _feed_forward(self, tape: GraphTape, prefix: str, hidden: ir.Value) -> ir.Value:
+    def _feed_forward(self, tape: GraphBuilder, prefix: str, hidden: ir.Value) -> ir.Value:
         first, last = f"{prefix}.intermediate.dense", f"{prefix}.output.dense"
         inner = tape.linear(tape.narrow(hidden), f"{first}.weight", shape=(self.inner, self.hidden))
         bias = tape.weight(f"{first}.bias", shape=(self.inner,), narrow=True)
@@ -171,7 +172,7 @@ class PostNormEncoder:
         return self._add_and_norm(tape, f"{prefix}.output.LayerNorm", tape.full(projected), hidden, bias)
 
     def _add_and_norm(
-        self, tape: GraphTape, name: str, value: ir.Value, added: ir.Value, bias: ir.Value | None
+        self, tape: GraphBuilder, name: str, value: ir.Value, added: ir.Value, bias: ir.Value | None
     ) -> ir.Value:
         """Layer norm of value + added + bias, full; from one operator, and ``added`` may be one row for all."""
         return tape.call(

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from instructmining.errors import ExportError
 from instructmining_export.graphs.causal import CausalAttention
+from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 from instructmining_export.graphs.layer_norm import LayerNorm
-from instructmining_export.graphs.tape import CONTRIB, GraphTape
 
 FAMILIES = ("gpt2",)
 _ACTIVATIONS = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")  # three names of one function
@@ -74,7 +74,7 @@ class GPT2:
         """Name of the vocabulary matrix."""
         return "wte.weight" if self.tied else "lm_head.weight"
 
-    def states(self, tape: GraphTape, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:
+    def states(self, tape: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:
         """Hidden states after the final norm, full (rows, width, hidden)."""
         words = tape.embedding("wte.weight", input_ids, shape=(self.words, self.hidden))
         # A small table with a few large columns: it stays in float32 in every precision.
@@ -91,7 +91,7 @@ class GPT2:
             norm, residual = self.norm.of_sum(tape, residual, tape.full(fed), following, bias=bias)
         return norm
 
-    def _attend(self, tape: GraphTape, input_ids: ir.Value, layer: int, norm: ir.Value) -> ir.Value:
+    def _attend(self, tape: GraphBuilder, input_ids: ir.Value, layer: int, norm: ir.Value) -> ir.Value:
         """Without the bias of its output, which the norm behind it adds."""
         prefix = f"h.{layer}.attn"
         packed = tape.linear(
@@ -107,7 +107,7 @@ class GPT2:
         attended = attention(tape, input_ids, packed)
         return tape.linear(attended, f"{prefix}.c_proj.weight", shape=(self.hidden, self.hidden), turned=True)
 
-    def _feed_forward(self, tape: GraphTape, prefix: str, norm: ir.Value) -> ir.Value:
+    def _feed_forward(self, tape: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
         """Without the bias of its output, as the attention."""
         wide = tape.linear(norm, f"{prefix}.c_fc.weight", shape=(self.inner, self.hidden), turned=True)
         bias = tape.weight(f"{prefix}.c_fc.bias", shape=(self.inner,), narrow=True)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from instructmining.errors import ExportError
 from instructmining_export.graphs.causal import CausalAttention
+from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 from instructmining_export.graphs.layer_norm import LayerNorm
 from instructmining_export.graphs.rotary import Rotary
-from instructmining_export.graphs.tape import CONTRIB, GraphTape
 from instructmining_export.graphs.tensors import Change
 
 # The second is OpenAssistant's: the same model with a Linear ``out_proj`` on the last token.
@@ -78,7 +78,7 @@ class GPTNeoX:
         """Name of the vocabulary matrix."""
         return "embed_in.weight" if self.tied else "embed_out.weight"
 
-    def states(self, tape: GraphTape, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:  # noqa: ARG002
+    def states(self, tape: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:  # noqa: ARG002
         """Hidden states after the final norm, full (rows, width, hidden); positions are counted by the attention."""
         residual = tape.embedding("embed_in.weight", input_ids, shape=(self.words, self.hidden))
         norm = self.norm(tape, residual, "layers.0.input_layernorm")
@@ -98,7 +98,7 @@ class GPTNeoX:
             norm, residual = self.norm.of_sum(tape, residual, tape.full(fed), following, bias=bias)
         return norm
 
-    def _attend(self, tape: GraphTape, input_ids: ir.Value, prefix: str, norm: ir.Value) -> ir.Value:
+    def _attend(self, tape: GraphBuilder, input_ids: ir.Value, prefix: str, norm: ir.Value) -> ir.Value:
         packed = tape.linear(
             norm,
             f"{prefix}.query_key_value.weight",
@@ -110,7 +110,7 @@ class GPTNeoX:
         bias = [f"{prefix}.dense.bias"] if self.attention_bias else ()
         return tape.linear(attended, f"{prefix}.dense.weight", shape=(self.hidden, self.hidden), bias=bias)
 
-    def _feed_forward(self, tape: GraphTape, prefix: str, norm: ir.Value) -> ir.Value:
+    def _feed_forward(self, tape: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
         """Without the bias of its output, which the norm behind it adds."""
         wide = tape.linear(norm, f"{prefix}.dense_h_to_4h.weight", shape=(self.inner, self.hidden))
         bias = tape.weight(f"{prefix}.dense_h_to_4h.bias", shape=(self.inner,), narrow=True)

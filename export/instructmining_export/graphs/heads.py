@@ -6,11 +6,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from instructmining_export.graphs.tape import GraphTape
+from instructmining_export.graphs.graph_builder import GraphBuilder
 
 
 def token_nll(
-    tape: GraphTape,
+    tape: GraphBuilder,
     hidden: ir.Value,
     input_ids: ir.Value,
     scored: ir.Value,
@@ -41,13 +41,15 @@ def token_nll(
     return tape.call("Neg", tape.call("Squeeze", chosen, tape.integers(1)))
 
 
-def last_token(tape: GraphTape, hidden: ir.Value, position_ids: ir.Value) -> ir.Value:
+def last_token(tape: GraphBuilder, hidden: ir.Value, position_ids: ir.Value) -> ir.Value:
     """Hidden state of each row's last token, float32 (rows, size); padding has position 0."""
     last = tape.call("ArgMax", position_ids, attributes={"axis": 1, "keepdims": 1})
     return tape.call("GatherND", hidden, last, attributes={"batch_dims": 1})
 
 
-def linear_reward(tape: GraphTape, state: ir.Value, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> ir.Value:
+def linear_reward(
+    tape: GraphBuilder, state: ir.Value, weight: NDArray[np.float32], bias: NDArray[np.float32]
+) -> ir.Value:
     """Reward of each row, float32 (rows,), over a state of shape (rows, size); a head of k > 1 outputs gives (rows, k).
 
     Computed in float64: it costs nothing, and a single row takes another float32 path than several, 5e-5 apart.
@@ -65,7 +67,7 @@ def linear_reward(tape: GraphTape, state: ir.Value, weight: NDArray[np.float32],
     return tape.call("Squeeze", reward, tape.integers(1)) if len(weight) == 1 else reward
 
 
-def sentence_embedding(tape: GraphTape, hidden: ir.Value, attention_mask: ir.Value, pooling: str) -> ir.Value:
+def sentence_embedding(tape: GraphBuilder, hidden: ir.Value, attention_mask: ir.Value, pooling: str) -> ir.Value:
     """One unit vector a row, float32 (rows, size).
 
     Args:
@@ -87,13 +89,13 @@ def sentence_embedding(tape: GraphTape, hidden: ir.Value, attention_mask: ir.Val
     return tape.call("LpNormalization", pooled, attributes={"axis": -1, "p": 2})
 
 
-def first_token(tape: GraphTape, hidden: ir.Value) -> ir.Value:
+def first_token(tape: GraphBuilder, hidden: ir.Value) -> ir.Value:
     """Hidden state of each row's first token, full (rows, size)."""
     zero = tape.constant("zero", np.array(0, dtype=np.int64))
     return tape.call("Gather", hidden, zero, attributes={"axis": 1})
 
 
-def segments(tape: GraphTape, input_ids: ir.Value, attention_mask: ir.Value, separator: int) -> ir.Value:
+def segments(tape: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value, separator: int) -> ir.Value:
     """0 up to each row's first separator, 1 behind it up to the end of the row: int64 (rows, width).
 
     Text in a row never becomes a separator, because special tokens in it are tokenized as plain text.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from instructmining_export.graphs.tape import GraphTape
+from instructmining_export.graphs.graph_builder import GraphBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +16,13 @@ class LayerNorm:
     size: int
     epsilon: float
 
-    def __call__(self, tape: GraphTape, value: ir.Value, name: str) -> ir.Value:
+    def __call__(self, tape: GraphBuilder, value: ir.Value, name: str) -> ir.Value:
         """Norm of a full value (..., size), full."""
         attributes = {"epsilon": self.epsilon, "axis": -1}
         return tape.call("LayerNormalization", value, *self._weights(tape, name), attributes=attributes)
 
     def of_sum(
-        self, tape: GraphTape, residual: ir.Value, value: ir.Value, name: str, *, bias: str | None = None
+        self, tape: GraphBuilder, residual: ir.Value, value: ir.Value, name: str, *, bias: str | None = None
     ) -> tuple[ir.Value, ir.Value]:
         """Norm of residual + value + bias, and that sum, both full, from one operator.
 
@@ -42,5 +42,5 @@ class LayerNorm:
         )
         return outputs[0], outputs[3]
 
-    def _weights(self, tape: GraphTape, name: str) -> tuple[ir.Value, ir.Value]:
+    def _weights(self, tape: GraphBuilder, name: str) -> tuple[ir.Value, ir.Value]:
         return tape.weight(f"{name}.weight", shape=(self.size,)), tape.weight(f"{name}.bias", shape=(self.size,))

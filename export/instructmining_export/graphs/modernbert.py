@@ -10,9 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs import classifiers, full_attention, heads
+from instructmining_export.graphs import classifiers, heads
+from instructmining_export.graphs import encoder_attention as full_attention
+from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 from instructmining_export.graphs.rotary import Rotary
-from instructmining_export.graphs.tape import CONTRIB, GraphTape
 
 FAMILIES = ("modernbert",)
 
@@ -86,7 +87,7 @@ class ModernBert:
 
     def states(
         self,
-        tape: GraphTape,
+        tape: GraphBuilder,
         input_ids: ir.Value,
         attention_mask: ir.Value,
         segments: ir.Value | None,  # noqa: ARG002 - the family has none
@@ -106,7 +107,7 @@ class ModernBert:
             norm, residual = self._add_and_norm(tape, residual, fed, following)
         return norm
 
-    def reward(self, tape: GraphTape, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
+    def reward(self, tape: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
         """Logit of ``ModernBertForSequenceClassification``, full (rows,).
 
         Raises:
@@ -124,7 +125,7 @@ class ModernBert:
         return classifiers.linear_reward(tape, norm, "classifier", self.hidden)
 
     def _masks(
-        self, tape: GraphTape, input_ids: ir.Value, attention_mask: ir.Value
+        self, tape: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value
     ) -> dict[bool, tuple[ir.Value | None, ir.Value | None]]:
         """By whether a layer has a window: the rows' lengths and what is added to its scores, one of the two."""
         lengths = full_attention.lengths(tape, attention_mask)
@@ -145,7 +146,7 @@ class ModernBert:
 
     def _attend(
         self,
-        tape: GraphTape,
+        tape: GraphBuilder,
         prefix: str,
         norm: ir.Value,
         mask: tuple[ir.Value | None, ir.Value | None],
@@ -168,7 +169,7 @@ class ModernBert:
         bias = [f"{prefix}.Wo.bias"] if self.attention_bias else ()
         return tape.linear(attended, f"{prefix}.Wo.weight", shape=(size, size), bias=bias)
 
-    def _feed_forward(self, tape: GraphTape, prefix: str, norm: ir.Value) -> ir.Value:
+    def _feed_forward(self, tape: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
         bias = [f"{prefix}.Wi.bias"] if self.inner_bias else ()
         both = tape.linear(norm, f"{prefix}.Wi.weight", shape=(2 * self.inner, self.hidden), bias=bias)
         value, gate = full_attention.split(tape, both, 2, self.inner)
@@ -176,12 +177,12 @@ class ModernBert:
         bias = [f"{prefix}.Wo.bias"] if self.inner_bias else ()
         return tape.linear(gated, f"{prefix}.Wo.weight", shape=(self.hidden, self.inner), bias=bias)
 
-    def _norm(self, tape: GraphTape, value: ir.Value, name: str) -> ir.Value:
+    def _norm(self, tape: GraphBuilder, value: ir.Value, name: str) -> ir.Value:
         attributes = {"epsilon": self.epsilon, "axis": -1}
         return tape.call("LayerNormalization", value, *self._norm_weights(tape, name), attributes=attributes)
 
     def _add_and_norm(
-        self, tape: GraphTape, residual: ir.Value, value: ir.Value, name: str
+        self, tape: GraphBuilder, residual: ir.Value, value: ir.Value, name: str
     ) -> tuple[ir.Value, ir.Value]:
         """Layer norm of residual + value, and that sum, full, from one operator."""
         outputs = tape.call_many(
@@ -192,7 +193,7 @@ class ModernBert:
         )
         return outputs[0], outputs[3]
 
-    def _norm_weights(self, tape: GraphTape, name: str) -> tuple[ir.Value, ...]:
+    def _norm_weights(self, tape: GraphBuilder, name: str) -> tuple[ir.Value, ...]:
         parts = ("weight", "bias") if self.norm_bias else ("weight",)
         return tuple(tape.weight(f"{name}.{part}", shape=(self.hidden,)) for part in parts)
 

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs.tape import GraphTape
+from instructmining_export.graphs.graph_builder import GraphBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Rotary:
         frequencies, scale = ROPE_INIT_FUNCTIONS[kind](object_like, torch.device("cpu"), seq_len=max_length)
         return cls(tuple(frequencies.to(torch.float32).tolist()), float(scale), max_length)
 
-    def tables(self, tape: GraphTape, name: str = "rotary") -> tuple[ir.Value, ir.Value]:
+    def tables(self, tape: GraphBuilder, name: str = "rotary") -> tuple[ir.Value, ir.Value]:
         """Cosines and sines, narrow (positions, rotated dimensions / 2).
 
         transformers multiplies in float32, and so do these tables, so that the same angles come out.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from instructmining.errors import ExportError
 from instructmining_export.graphs import heads
-from instructmining_export.graphs.tape import CONTRIB, FP32, GraphTape, Precision, Weights
+from instructmining_export.graphs.graph_builder import CONTRIB, FP32, GraphBuilder, Precision, Weights
 
 FAMILIES = ("t5",)
 _ACTIVATIONS = {"gelu_new": (CONTRIB, "FastGelu"), "relu": ("", "Relu")}
@@ -88,7 +88,7 @@ class T5:
         """Size of all heads side by side; not always that of a hidden state."""
         return self.heads * self.head_size
 
-    def encode(self, tape: GraphTape, input_ids: ir.Value, lengths: ir.Value) -> ir.Value:
+    def encode(self, tape: GraphBuilder, input_ids: ir.Value, lengths: ir.Value) -> ir.Value:
         """The encoder's states after its final norm, full (rows, width, hidden).
 
         Args:
@@ -105,7 +105,7 @@ class T5:
         embedded = tape.embedding("shared.weight", input_ids, shape=(self.words, self.hidden))
         return self._stack(tape, embedded, sublayers, "encoder.final_layer_norm.weight")
 
-    def decode(self, tape: GraphTape, states: ir.Value, lengths: ir.Value) -> ir.Value:
+    def decode(self, tape: GraphBuilder, states: ir.Value, lengths: ir.Value) -> ir.Value:
         """The decoder's state after its final norm at the first step, full (rows, hidden).
 
         Up to the first look at the encoder's states all rows are the same, so that far there is one row, computed once.
@@ -146,7 +146,7 @@ class T5:
         scaled: NDArray[np.float32] = (apart * scale).astype(np.float32)
         return scaled[None]
 
-    def _stack(self, tape: GraphTape, residual: ir.Value, sublayers: Sequence[Sublayer], final: str) -> ir.Value:
+    def _stack(self, tape: GraphBuilder, residual: ir.Value, sublayers: Sequence[Sublayer], final: str) -> ir.Value:
         """Pre-norm layers: each part reads a norm of the residual and adds to it; after the last, the final norm."""
         names = [*(f"{prefix}.layer_norm.weight" for prefix, _ in sublayers), final]
         norms = [tape.weight(name, shape=(self.hidden,)) for name in names]
@@ -160,7 +160,7 @@ class T5:
         return norm
 
     def _attend_tokens(
-        self, tape: GraphTape, prefix: str, lengths: ir.Value, bias: ir.Value, norm: ir.Value
+        self, tape: GraphBuilder, prefix: str, lengths: ir.Value, bias: ir.Value, norm: ir.Value
     ) -> ir.Value:
         """The encoder's tokens among themselves. Scores are narrow, as in transformers: products of normed states."""
         query, key, value = (self._heads_of(tape, norm, f"{prefix}.SelfAttention.{part}") for part in "qkv")
@@ -172,14 +172,14 @@ class T5:
         )
         return self._hidden_of(tape, attended, f"{prefix}.SelfAttention.o")
 
-    def _attend_itself(self, tape: GraphTape, prefix: str, norm: ir.Value, *, one_row: bool) -> ir.Value:
+    def _attend_itself(self, tape: GraphBuilder, prefix: str, norm: ir.Value, *, one_row: bool) -> ir.Value:
         """The decoder's only token: its weight is 1, whatever query, key and bias."""
         with tape.each(None if one_row else "row"):
             value = self._heads_of(tape, norm, f"{prefix}.SelfAttention.v")
             return self._hidden_of(tape, value, f"{prefix}.SelfAttention.o")
 
     def _attend_states(
-        self, tape: GraphTape, prefix: str, states: ir.Value, lengths: ir.Value, norm: ir.Value, *, one_row: bool
+        self, tape: GraphBuilder, prefix: str, states: ir.Value, lengths: ir.Value, norm: ir.Value, *, one_row: bool
     ) -> ir.Value:
         """The decoder's token to the encoder's states, full (rows, 1, hidden).
 
@@ -208,13 +208,13 @@ class T5:
         )
         return self._absorbed_output(tape, f"{prefix}.EncDecAttention", context)
 
-    def _heads_of(self, tape: GraphTape, norm: ir.Value, name: str) -> ir.Value:
+    def _heads_of(self, tape: GraphBuilder, norm: ir.Value, name: str) -> ir.Value:
         return tape.linear(tape.narrow(norm), f"{name}.weight", shape=(self.attended, self.hidden))
 
-    def _hidden_of(self, tape: GraphTape, value: ir.Value, name: str) -> ir.Value:
+    def _hidden_of(self, tape: GraphBuilder, value: ir.Value, name: str) -> ir.Value:
         return tape.full(tape.linear(value, f"{name}.weight", shape=(self.hidden, self.attended)))
 
-    def _absorbed_query(self, tape: GraphTape, prefix: str, norm: ir.Value) -> ir.Value:
+    def _absorbed_query(self, tape: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
         """Each head's query times that head's key matrix, full (rows, heads, hidden), of a norm (rows, 1, hidden)."""
         query = self._heads_of(tape, norm, f"{prefix}.q")
         split = tape.call("Reshape", query, tape.integers(-1, self.heads, self.head_size))
@@ -222,7 +222,7 @@ class T5:
         absorbed = tape.call("MatMul", by_head, self._matrices(tape, f"{prefix}.k.weight"))
         return tape.full(tape.call("Transpose", absorbed, attributes={"perm": (1, 0, 2)}))
 
-    def _absorbed_output(self, tape: GraphTape, prefix: str, context: ir.Value) -> ir.Value:
+    def _absorbed_output(self, tape: GraphBuilder, prefix: str, context: ir.Value) -> ir.Value:
         """Each head's value matrix times its mean of the states (rows, heads, hidden), then the output layer."""
         by_head = tape.call("Transpose", tape.narrow(context), attributes={"perm": (1, 2, 0)})
         values = tape.call("MatMul", self._matrices(tape, f"{prefix}.v.weight"), by_head)
@@ -230,13 +230,13 @@ class T5:
         side_by_side = tape.call("Reshape", by_row, tape.integers(0, 1, self.attended))
         return self._hidden_of(tape, side_by_side, f"{prefix}.o")
 
-    def _matrices(self, tape: GraphTape, name: str) -> ir.Value:
+    def _matrices(self, tape: GraphBuilder, name: str) -> ir.Value:
         """One matrix a head, narrow (heads, head_size, hidden); float32 in int8 graphs, for they meet few rows."""
         tape.count(self.attended * self.hidden)
         stacked = tape.weight(name, shape=(self.attended, self.hidden), narrow=True)
         return tape.call("Reshape", stacked, tape.integers(self.heads, self.head_size, self.hidden))
 
-    def _feed_forward(self, tape: GraphTape, prefix: str, norm: ir.Value) -> ir.Value:
+    def _feed_forward(self, tape: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
         """Full (…, hidden).
 
         In fp16 the gated product and its output layer are full: trained T5 exceeds 65,504 there. Integers have a scale
@@ -254,7 +254,7 @@ class T5:
         keep = tape.precision.name == "fp16"
         return tape.linear(product, f"{prefix}.DenseReluDense.wo.weight", shape=(self.hidden, self.inner), keep=keep)
 
-    def _position_bias(self, tape: GraphTape, input_ids: ir.Value) -> ir.Value:
+    def _position_bias(self, tape: GraphBuilder, input_ids: ir.Value) -> ir.Value:
         """What every encoder layer adds to its scores, full (1, heads, width, width): from the first layer's table."""
         width = tape.once("Shape", input_ids, attributes={"start": 1, "end": 2})
         zero, one = (tape.constant(name, np.array(i, dtype=np.int64)) for i, name in enumerate(("zero", "one")))
@@ -273,7 +273,7 @@ class T5:
         )
 
 
-def build(t5: T5, weights: Weights, *, yes: int, no: int, precision: Precision = FP32) -> GraphTape:
+def build(t5: T5, weights: Weights, *, yes: int, no: int, precision: Precision = FP32) -> GraphBuilder:
     """The graph of p(yes) / (p(yes) + p(no)) at the decoder's first step.
 
     Inputs ``input_ids`` and ``attention_mask``, int64 (rows, width), right-padded, width at most ``max_length``; output
@@ -289,7 +289,7 @@ def build(t5: T5, weights: Weights, *, yes: int, no: int, precision: Precision =
     Raises:
         ExportError: a word is not in the vocabulary, or the output matrix has another shape than the config says.
     """
-    tape = GraphTape("yes_or_no", weights, precision)
+    tape = GraphBuilder("yes_or_no", weights, precision)
     input_ids = tape.input("input_ids", "rows", "width")
     attention_mask = tape.input("attention_mask", "rows", "width")
     lengths = tape.call("ReduceSum", attention_mask, tape.integers(1), attributes={"keepdims": 0})

@@ -45,7 +45,7 @@ from instructmining_export.graphs.causal import CausalBackbone, LinearHead
 from instructmining_export.graphs.decoder import GatedDecoder
 from instructmining_export.graphs.gpt2 import GPT2
 from instructmining_export.graphs.gpt_neox import GPTNeoX
-from instructmining_export.graphs.tape import Precision
+from instructmining_export.graphs.graph_builder import Precision
 from instructmining_export.graphs.tensors import save
 
 HIDDEN = 64

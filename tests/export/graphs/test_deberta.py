@@ -21,7 +21,7 @@ from instructmining.errors import ExportError
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs.bidirectional import build_embedding, build_reward
 from instructmining_export.graphs.deberta import Deberta, RelativePositions
-from instructmining_export.graphs.tape import Precision
+from instructmining_export.graphs.graph_builder import Precision
 from instructmining_export.graphs.tensors import save
 
 WORDS = 300

@@ -42,8 +42,8 @@ from instructmining_export.graphs.bidirectional import (
     build_reward,
 )
 from instructmining_export.graphs.encoder import PostNormEncoder
+from instructmining_export.graphs.graph_builder import Precision
 from instructmining_export.graphs.modernbert import ModernBert
-from instructmining_export.graphs.tape import Precision
 from instructmining_export.graphs.tensors import save
 
 with warnings.catch_warnings():

@@ -17,8 +17,9 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from instructmining.errors import ExportError
 from instructmining_export.checkpoints import Checkpoint
-from instructmining_export.graphs import t5, tape
-from instructmining_export.graphs.tape import Precision, PrecisionName
+from instructmining_export.graphs import graph_builder as tape
+from instructmining_export.graphs import t5
+from instructmining_export.graphs.graph_builder import Precision, PrecisionName
 
 YES, NO = 7, 9
 WORDS = 300

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from instructmining.errors import FittingError
 from instructmining.errors.arguments import check_type
 from instructmining.rules import Rule
-from instructmining.rules.fitting.fitting_runs import Runs, RunsSource, read_runs
 from instructmining.rules.fitting.regression import (
     LeastSquares,
     Projection,
@@ -34,6 +33,7 @@ from instructmining.rules.fitting.term_choice import (
     figures,
     nested_r2,
 )
+from instructmining.rules.fitting.training_runs import Runs, RunsSource, read_runs
 
 CONFIDENCE = 0.95  # of all intervals
 RUNS_A_TERM = 10  # fewer are said to be few

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.reading.members import without
+from instructmining.reading.json_members import without
 from instructmining.scored.scored_file import ScoredRows
 from instructmining.types import SCORE_COLUMNS, SourceRow
 from instructmining.writing.run_writer import added_names

@@ -39,7 +39,7 @@ class Precision:
 FP32 = Precision()
 
 
-class GraphTape:
+class GraphBuilder:
     """Collects the nodes of one graph; weights stay on disk until the graph is saved.
 
     Values are *full* (float32) or *narrow* (float16 in an fp16 graph, else float32 too). Products and attention take

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from instructmining_export.graphs.tape import CONTRIB, Attribute, GraphTape
+from instructmining_export.graphs.graph_builder import CONTRIB, Attribute, GraphBuilder
 
 # Added to the scores of hidden tokens; what onnxruntime adds for padding too. Softmax makes it 0, and fp16 holds it.
 HIDDEN_SCORE = -1e4
 
 
 def multi_head(
-    tape: GraphTape,
+    tape: GraphBuilder,
     parts: Sequence[ir.Value],
     *,
     heads: int,
@@ -36,24 +36,24 @@ def multi_head(
     return tape.call("MultiHeadAttention", *parts, bias, lengths, added, domain=CONTRIB, attributes=attributes)
 
 
-def split(tape: GraphTape, packed: ir.Value, parts: int, size: int) -> Sequence[ir.Value]:
+def split(tape: GraphBuilder, packed: ir.Value, parts: int, size: int) -> Sequence[ir.Value]:
     """Values of one size that lie side by side, (..., parts · size), as values of their own."""
     sizes = tape.integers(*[size] * parts)
     return tape.call_many("Split", packed, sizes, outputs=parts, domain="", attributes={"axis": -1})
 
 
-def lengths(tape: GraphTape, attention_mask: ir.Value) -> ir.Value:
+def lengths(tape: GraphBuilder, attention_mask: ir.Value) -> ir.Value:
     """Tokens of each row, int32 (rows,)."""
     counted = tape.once("ReduceSum", attention_mask, tape.integers(1), attributes={"keepdims": 0})
     return tape.cast(counted, ir.DataType.INT32)
 
 
-def width(tape: GraphTape, input_ids: ir.Value) -> ir.Value:
+def width(tape: GraphBuilder, input_ids: ir.Value) -> ir.Value:
     """Tokens of the longest row, int64 (1,)."""
     return tape.once("Shape", input_ids, attributes={"start": 1, "end": 2})
 
 
-def distances(tape: GraphTape, input_ids: ir.Value) -> ir.Value:
+def distances(tape: GraphBuilder, input_ids: ir.Value) -> ir.Value:
     """How far each key (second) stands behind each query (first), int64 (width, width); negative before it."""
     zero, one = (tape.constant(name, np.array(n, dtype=np.int64)) for n, name in enumerate(("zero", "one")))
     end = tape.once("Squeeze", width(tape, input_ids), tape.integers(0))

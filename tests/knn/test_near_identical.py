@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from instructmining.knn import crowds
 from instructmining.knn import exact as neighbours
+from instructmining.knn import near_identical as crowds
 from instructmining.knn.exact import neighbour_distances
 from instructmining.knn.tiles import Products
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructmining.reading.members import members, without
+from instructmining.reading.json_members import members, without
 
 VALUES = st.recursive(
     st.one_of(st.text(max_size=8), st.integers(-9, 9), st.none(), st.booleans(), st.floats(-1, 1)),

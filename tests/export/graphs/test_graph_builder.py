@@ -12,8 +12,8 @@ from transformers import T5Config
 from instructmining.bundle import PrecisionName
 from instructmining_export.graphs import bidirectional, causal, t5
 from instructmining_export.graphs.causal import LinearHead
+from instructmining_export.graphs.graph_builder import GraphBuilder, Precision
 from instructmining_export.graphs.t5 import T5
-from instructmining_export.graphs.tape import GraphTape, Precision
 
 HEAD = LinearHead(np.ones((1, 32), dtype=np.float32), np.zeros(1, dtype=np.float32))
 
@@ -66,7 +66,7 @@ def test_t5_counts_its_encoder_by_token_and_one_decoder_step_by_row(gated: bool)
 
 
 def test_products_of_weights_alone_are_not_counted_and_the_unit_before_comes_back() -> None:
-    tape = GraphTape("counted", no_weights)
+    tape = GraphBuilder("counted", no_weights)
     with tape.each("row"):
         tape.count(3)
         with tape.each(None):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from instructmining.errors import FittingError, InputError
-from instructmining.rules.fitting.fitting_runs import read_runs
+from instructmining.rules.fitting.training_runs import read_runs
 
 GOOD = "name,reward,mtld,loss\na,1.5,60,0.9\nb,2,70,0.8\nc,-1e0,65,1.1\n"
 COLUMNS = {"reward": [1.5, 2.0, -1.0], "mtld": [60, 70, 65], "loss": [0.9, 0.8, 1.1]}
