@@ -87,10 +87,10 @@ def test_blank_lines_are_counted_and_empty_fields_are_none(tmp_path: Path) -> No
 def test_lines_of_nothing_by_the_million_are_soon_done_with(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(b"a,b\n" + b"\n" * 1_000_000 + b"1,2\r\n" + b"\r\n" * 1_000_000 + b" \n\n3,4\n")
-    begun = time.perf_counter()
+    begun = time.process_time()
     reader = open_rows(str(path))
     rows = list(reader)
-    assert time.perf_counter() - begun < 1.5
+    assert time.process_time() - begun < 1.5
     assert values(rows) == [["1", "2"], ["3", "4"]]
     assert (places(rows), reader.blank) == ([(1_000_002, 1_000_004), (2_000_005, 3_000_012)], 2_000_002)
 

@@ -218,8 +218,8 @@ def test_brackets_are_the_same_values_whatever_is_read_at_once(
 
 
 def test_lines_of_nothing_and_brackets_by_the_million_are_soon_done_with(tmp_path: Path) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert len(read(tmp_path / "blank.jsonl", b"\n" * 5_000_000 + b'{"a":1}\n')) == 1
     (deep,) = read(tmp_path / "deep.json", b"[" * 1_000_000 + b"]" * 1_000_000)
     assert isinstance(deep, Reject)
-    assert time.perf_counter() - begun < 3
+    assert time.process_time() - begun < 3

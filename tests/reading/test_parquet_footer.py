@@ -76,6 +76,6 @@ def test_a_hostile_footer_is_soon_done_with(tmp_path: Path, byte: bytes) -> None
     path = tmp_path / "rows.parquet"
     footer = b"\x16" + byte * ((1 << 20) // len(byte) - 1)
     path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert not is_several(str(path))
-    assert time.perf_counter() - begun < 3
+    assert time.process_time() - begun < 3

@@ -199,7 +199,7 @@ def test_many_columns_are_checked_at_once(tmp_path: Path) -> None:
     names = ["loss", *(f"c{number}" for number in range(50_000))]
     path = tmp_path / "runs.csv"
     path.write_text(f"{','.join(names)}\n" + f"{','.join(['1'] * len(names))}\n")
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(FittingError, match="is 1 in every run"):
         read_runs(path, ["c1"])
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
