@@ -17,8 +17,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from instructmining.errors import ExportError
 from instructmining_export.checkpoints import Checkpoint
-from instructmining_export.graphs import graph_builder as tape
-from instructmining_export.graphs import t5
+from instructmining_export.graphs import t5, tensors
 from instructmining_export.graphs.graph_builder import Precision, PrecisionName
 
 YES, NO = 7, 9
@@ -97,7 +96,7 @@ def graph(folder: Path, settings: T5Config, precision: PrecisionName = "fp32") -
     model = t5.T5.from_config(settings.to_dict(), max_length=MAX_LENGTH)
     with Checkpoint(folder).weights() as weights:
         built = t5.build(model, weights, yes=YES, no=NO, precision=Precision(precision))
-        path = tape.save(built.model(), folder / f"{precision}.onnx")[0]
+        path = tensors.save(built.model(), folder / f"{precision}.onnx")[0]
     options = ort.SessionOptions()
     options.add_session_config_entry("session.x64quantprecision", "1")  # as the engine does
     options.intra_op_num_threads = 1
