@@ -49,9 +49,11 @@ bench-stages: $(READY)
 
 # Each benchmark's two minima and medians, and in brackets how many times the faster one's they are.
 bench-compare: $(READY)
-	base="$$($(BIN)/python -m benchmarks.machine stages)"; new="$$(mktemp -d)/now.json"; \
-		$(STAGES) --benchmark-json="$$new" && $(BIN)/python -m pytest_benchmark compare "$$base" "$$new" \
-		--group-by=group,name --columns=min,median,iqr,rounds --sort=fullname; status=$$?; rm -r "$$(dirname "$$new")"; exit $$status
+	runs="$$(mktemp -d)"; cp "$$($(BIN)/python -m benchmarks.machine stages)" "$$runs/base.json" && \
+		$(STAGES) -q --benchmark-json="$$runs/now.json" && \
+		$(BIN)/python -m pytest_benchmark compare "$$runs/base.json" "$$runs/now.json" \
+			--group-by=group,name --columns=min,median,iqr,rounds --sort=fullname; \
+		status=$$?; rm -r "$$runs"; exit $$status
 
 bench-export: $(READY) $(STOCK)/.ready
 	BENCH_STOCK=$(STOCK)/bin/python $(BIN)/python -m benchmarks.export.table
