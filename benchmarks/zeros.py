@@ -1,7 +1,7 @@
 """A bundle whose graphs compute nothing: the same tokenizers, templates, inputs and outputs, and zeros come out.
 
 What scoring costs over such a bundle is the host's own part: reading, formatting, tokenizing, batching, writing.
-``python benchmarks/zeros.py BUNDLE OUT`` writes one.
+``python -m benchmarks.zeros BUNDLE OUT`` writes one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
+
+from benchmarks.seeded import SIZE
 
 INPUTS = {  # as in the bundle's contract
     "input_ids": ["rows", "width"],
@@ -36,13 +37,12 @@ def make(bundle: Path, out: Path) -> Path:
         return out
     manifest = json.loads((bundle / "manifest.json").read_bytes())
     graphs = {role["graph"] for role in manifest["roles"].values()}
-    size = _embedding_size(bundle, manifest)
     files = {}
     for name, entry in manifest["files"].items():
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if name in graphs:
-            ir.save(zeros(bundle / name, size), target)
+            ir.save(zeros(bundle / name), target)
             files[name] = {"bytes": target.stat().st_size, "sha256": hashlib.sha256(target.read_bytes()).hexdigest()}
         elif not any(name.startswith(graph) for graph in graphs):  # the graphs' weights stay behind
             shutil.copyfile(bundle / name, target)
@@ -52,12 +52,11 @@ def make(bundle: Path, out: Path) -> Path:
     return out
 
 
-def zeros(path: Path, size: int) -> ir.Model:
+def zeros(path: Path) -> ir.Model:
     """A model with the inputs and outputs of the one at ``path``, which are those of the bundle's contract.
 
     Args:
         path: an ``.onnx`` file.
-        size: numbers of an embedding, if it gives one.
     """
     graph = ir.load(path).graph
     inputs = {
@@ -73,10 +72,10 @@ def zeros(path: Path, size: int) -> ir.Model:
             output = _nothing(tape, inputs["scored"])
             shape = ["n"]
         elif value.name == "embedding":
-            vector = tape.initializer(ir.tensor(np.zeros((1, size), dtype=np.float32), name="vector"))
+            vector = tape.initializer(ir.tensor(np.zeros((1, SIZE), dtype=np.float32), name="vector"))
             axis = tape.initializer(ir.tensor(np.array([1], dtype=np.int64), name="axis"))
             output = tape.op("Add", [tape.op("Unsqueeze", [of_rows, axis]), vector])
-            shape = ["rows", size]
+            shape = ["rows", SIZE]
         else:
             output = tape.op("Identity", [of_rows])
             shape = ["rows"]
@@ -91,14 +90,6 @@ def zeros(path: Path, size: int) -> ir.Model:
         name="zeros",
     )
     return ir.Model(new, ir_version=10, producer_name="instructmining")
-
-
-def _embedding_size(bundle: Path, manifest: dict[str, Any]) -> int:
-    """As the reference values have it; 0 in a bundle without that role."""
-    if "embedding" not in manifest["roles"]:
-        return 0
-    references = json.loads((bundle / manifest["roles"]["embedding"]["references"]).read_bytes())
-    return len(references["rows"][0]["values"])
 
 
 def _nothing(tape: Tape, value: ir.Value) -> ir.Value:

@@ -69,6 +69,15 @@ def test_the_readme_names_only_commands_and_options_that_exist() -> None:
         assert {word for word in arguments if word.startswith("--")} <= set(re.findall(r"--[\w-]+", shown))
 
 
+def test_the_makefile_and_the_pages_name_only_benchmarks_that_exist() -> None:
+    pages = [ROOT / "Makefile", *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    modules = re.findall(r"-m (benchmarks[\w.]*\w)", text)
+    files = re.findall(r"\bbenchmarks/[\w/-]+\.\w+", text) + [f"{module.replace('.', '/')}.py" for module in modules]
+    assert len(files) >= 6
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
 def test_the_readmes_python_runs_as_printed(small_bundle: Path, tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "demo-bundle").symlink_to(small_bundle)

@@ -9,10 +9,11 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
-from comparing import against, measured, ours_scores
-from lines import Entry, Line, Run, check_close
-from material import Material
-from rounds import Side, Timed, found_settings, in_turn, opened
+
+from benchmarks.peers.comparing import against, measured, ours_scores
+from benchmarks.peers.lines import Entry, Line, Run, check_close
+from benchmarks.peers.material import Material
+from benchmarks.peers.rounds import Side, Timed, found_settings, in_turn, opened
 
 WITHIN = 1e-4  # of mean NLL
 CALLS = {1: 12, 8: 3}  # rows of a call → calls a round

@@ -1,10 +1,8 @@
-"""Everything about CUDA that only a GPU shows, in one call: ``python benchmarks/gpu_speed.py`` on a machine with one.
+"""Everything about CUDA that only a GPU shows, in one call: ``python -m benchmarks.gpu.speed`` on a machine with one.
 
-For each model of ``gpu_models.py``: our graph in fp16 and transformers in fp16 over the same rows in sorted batches,
+For each model of ``models.py``: our graph in fp16 and transformers in fp16 over the same rows in sorted batches,
 each at its own best batch size, in interleaved rounds; both are first compared with transformers in fp32. Then a file
 of rows through ``instructmining score --rule paper-v3``. The tests marked ``gpu`` run before.
-
-(A file named ``cuda.py`` in this folder would hide NVIDIA's package of that name from PyTorch.)
 
 Environment: ``BENCH_MODELS`` (parts of names with commas between; all), ``BENCH_ROWS`` (2048), ``BENCH_ROUNDS`` (5),
 ``BENCH_FILE_ROWS`` (20000), ``BENCH_OUT`` (the file to write), ``BENCH_TINY=1`` (two layers, a few rows, also without a
@@ -29,15 +27,16 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import gpu_file
-import gpu_rows
 import numpy as np
 import onnxruntime as ort
 import torch
 import transformers
-from gpu_models import SUBJECTS, TINY, Output, Peer, Step, Subject, export_graph, make_checkpoint
 from numpy.typing import NDArray
 
+from benchmarks.gpu import whole_file
+from benchmarks.gpu.models import SUBJECTS, TINY, Output, Peer, Step, Subject, export_graph, make_checkpoint
+from benchmarks.gpu.rows import seeded_texts
+from benchmarks.machine import ROOT, results_file
 from instructmining.errors import DeviceError
 from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import Device, choose_devices, cuda_problem
@@ -45,8 +44,6 @@ from instructmining.inference.executor import Executor, Job
 from instructmining.inference.sessions import Acceleration
 from instructmining.tokenizing.truncation import Tokens
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
 ROWS = int(os.environ.get("BENCH_ROWS", "24" if TINY else "2048"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "2" if TINY else "5"))
 BUDGETS = (256, 512) if TINY else (4096, 8192, 16384, 32768, 65536)  # padded tokens of a batch
@@ -122,16 +119,16 @@ def main() -> None:
             entry, graphs[subject.name] = measure(subject, Path(folder) / str(number), device)
             entries.append(asdict(entry))
             _save(run)  # after each, so that one that fails does not cost the others
-        if {gpu_file.REWARD, gpu_file.UNIEVAL} <= graphs.keys():
+        if {whole_file.REWARD, whole_file.UNIEVAL} <= graphs.keys():
             print("paper-v3 from file to file …", file=sys.stderr)
-            run["paper-v3"] = gpu_file.score(graphs, Path(folder) / "file", device, _precision(device))
+            run["paper-v3"] = whole_file.score(graphs, Path(folder) / "file", device, _precision(device))
     _save(run)
     print(json.dumps(run, indent=1))
 
 
 def measure(subject: Subject, folder: Path, device: Device) -> tuple[Entry, Path]:
     """Make one model, check the values of all ways, find each its batch size, and time them in turn."""
-    texts = gpu_rows.texts(ROWS, words=subject.words, max_length=subject.max_length)
+    texts = seeded_texts(ROWS, words=subject.words, max_length=subject.max_length)
     entry = Entry(subject.name, sum(len(text.ids) for text in texts))
     make_checkpoint(subject, folder, device.kind)
     begin = time.perf_counter()
@@ -324,12 +321,10 @@ def _gpu_tests() -> str:
 
 
 def _save(run: Mapping[str, object]) -> None:
-    name = re.sub(r"[^a-z0-9]+", "-", f"cuda {run['device']}".lower()).strip("-")
     asked = os.environ.get("BENCH_OUT")
     if TINY and not asked:
         return
-    path = Path(asked) if asked else RESULTS / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
+    path = Path(asked) if asked else results_file("cuda", str(run["device"]))
     path.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""``instructmining score --rule paper-v3`` from file to file, over the graphs that ``gpu_speed.py`` made."""
+"""``instructmining score --rule paper-v3`` from file to file, over the graphs that ``speed.py`` made."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import gpu_rows
 import numpy as np
-from gpu_models import SUBJECTS, TINY
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from benchmarks.gpu.models import SUBJECTS, TINY
+from benchmarks.gpu.rows import lengths
 from instructmining.bundle import RoleName
 from instructmining.inference.devices import Device
 from instructmining_export import templates
@@ -107,6 +107,6 @@ def _write_rows(path: Path, words: list[str]) -> None:
     generator = np.random.default_rng(29)
     chosen = np.array(words)
     with path.open("w", encoding="utf-8") as lines:
-        for prompt, response in zip(*gpu_rows.lengths(ROWS), strict=True):
+        for prompt, response in zip(*lengths(ROWS), strict=True):
             texts = (" ".join(generator.choice(chosen, size=size)) for size in (prompt, response))
             lines.write(json.dumps(dict(zip(("instruction", "output"), texts, strict=True))) + "\n")

@@ -20,15 +20,16 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-import export_report
 import numpy as np
 import onnx_ir as ir
 import torch
 import transformers
-from export_families import TINY, WORDS, Output, Subject, subjects
-from export_peers import NO, TASKS, YES, Step, our_step, stock_step, transformers_step
 from numpy.typing import NDArray
 
+from benchmarks.export import report
+from benchmarks.export.families import TINY, WORDS, Output, Subject, subjects
+from benchmarks.export.ways import NO, TASKS, YES, Step, our_step, stock_step, transformers_step
+from benchmarks.machine import processor
 from instructmining.bundle import PRECISIONS
 from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import cpu_threads
@@ -89,7 +90,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     run: dict[str, object] = {
         "date": time.strftime("%Y-%m-%d"),
-        "cpu": export_report.processor(),
+        "cpu": processor(),
         "threads": cpu_threads(),
         "load_1min": round(os.getloadavg()[0], 2),
         "rounds": ROUNDS,
@@ -109,10 +110,10 @@ def main() -> None:
             run["stock_versions"] = versions or run.get("stock_versions", {})
             entries.append(asdict(entry))
             if not TINY:
-                export_report.save(run)  # after each, so that one that fails does not cost the others
+                report.save(run)  # after each, so that one that fails does not cost the others
             gc.collect()
             shutil.rmtree(folder)  # the next family needs the room
-    export_report.write(run)
+    report.write(run)
 
 
 def measure(subject: Subject, folder: Path) -> tuple[Entry, dict[str, str]]:
@@ -194,7 +195,7 @@ def _export_stock(subject: Subject, folder: Path, entry: Entry) -> tuple[dict[st
     python = os.environ.get("BENCH_STOCK")
     if not python:
         return {}, {}
-    worker = Path(__file__).parent / "stock_export.py"
+    worker = Path(__file__).parent / "stock.py"
     command = [python, worker, subject.folder, folder / "stock", TASKS[subject.output], ",".join(LEVELS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:  # a kill for its memory, for one

@@ -10,6 +10,8 @@ import numpy as np
 from protocol import Setting, Task, serve
 
 from instructmining import Scorer, Statistics, read_examples
+from instructmining.bundle import ROLES
+from instructmining.inference.batching import Batching
 from instructmining.writing.run_writer import RunWriter
 
 NEIGHBOUR = 6
@@ -42,15 +44,20 @@ class Scores(Task):
 
 
 class Job(Task):
-    """File to file; the scorer is open."""
+    """File to file; the scorer is open. ``batches_of`` names a kind of device, in whose usual batches it scores."""
 
     def __init__(self, material: dict[str, Any]) -> None:
         super().__init__()
         self.rows, self.out = material["rows"], material["out"]
+        kind = material.get("batches_of")
         self.scorer = Scorer.open(
-            material["bundle"], rule=material["rule_name"], indicators="perplexity,mtld", device="cpu"
+            material["bundle"],
+            rule=material.get("rule_name"),
+            indicators=material["indicators"],
+            device="cpu",
+            batching=Batching.usual(kind, ROLES) if kind else None,
         )
-        if material["calibrate"]:
+        if material.get("calibrate"):
             self.scorer.calibrate(list(read_examples(self.rows)))
 
     def run(self, setting: Setting) -> str:  # noqa: ARG002
@@ -64,7 +71,12 @@ class Job(Task):
                 if writer.journal.due:
                     writer.commit({"statistics": counts.as_json()})
             writer.finish({})
-        self.facts = {"tokens": counts.tokens.total(), "stages": dict(counts.seconds), "busy": dict(counts.busy)}
+        self.facts = {
+            "rows": counts.rows_scored,
+            "tokens": counts.tokens.total(),
+            "stages": dict(counts.seconds),
+            "busy": dict(counts.busy),
+        }
         return self.out
 
 

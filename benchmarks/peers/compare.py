@@ -14,14 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import causal_entries
-import host_entries
-import job_entries
-import report
-from lines import Entry, Line, Measure, Run, UnequalNumbersError
-from material import MIN_ROWS, PEERS, Material, pythons, reason_missing
-from rounds import WorkerError, say
-
+from benchmarks.peers import causal_entries, host_entries, job_entries, report
+from benchmarks.peers.lines import Entry, Line, Measure, Run, UnequalNumbersError
+from benchmarks.peers.material import MIN_ROWS, PEERS, Material, pythons, reason_missing
+from benchmarks.peers.rounds import WorkerError, say
 from instructmining import InstructMiningError
 
 ENTRIES: dict[str, Measure] = {

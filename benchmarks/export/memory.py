@@ -1,6 +1,6 @@
 """The memory that an export takes, step by step, beside the checkpoint's size in float32.
 
-``python benchmarks/export_memory.py --layers 22 --hidden 2048 --inner 5632 --heads 32 --key-value-heads 4`` is a model
+``python benchmarks/export/memory.py --layers 22 --hidden 2048 --inner 5632 --heads 32 --key-value-heads 4`` is a model
 of 1.1 billion parameters; the default has 0.3. A Llama of random weights is written shard by shard, exported in a
 process of its own, and that process is looked at every few milliseconds. Linux only.
 """

@@ -1,4 +1,4 @@
-"""The stock exports of one checkpoint, in an environment of its own: ``python stock_export.py FOLDER OUT TASK LEVELS``.
+"""The stock exports of one checkpoint, in an environment of its own: ``python stock.py FOLDER OUT TASK LEVELS``.
 
 Optimum pins another transformers than the project allows, so this runs apart. It writes one folder a level into OUT and
 says in one line of JSON what came of it: ``{"versions": {…}, "levels": {level: {"seconds": …, "files": […]}}}``, with

@@ -10,16 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import seeded
-from lines import Entry, Line, Run, check_close
-from rounds import Side, Timed, WorkerError, found_settings, in_turn, opened, processes_in_turn, ratio
+
+from benchmarks import seeded
+from benchmarks.peers.comparing import against
+from benchmarks.peers.lines import Entry, Line, Run, check_close
+from benchmarks.peers.rounds import Side, Timed, WorkerError, found_settings, in_turn, opened, processes_in_turn, ratio
 
 WITHIN = 1e-4
 VECTOR_ROUNDS = 3  # of minutes each
+HOST_ROUNDS = 3
 IFD_ROWS = 64
 IFD_ROUNDS = 2
 HELP_ROUNDS = 9
 MEMORY_MB = 1000
+HOST = "host path, models give zeros"
+HOST_INDICATORS = "perplexity,reward,output_length,knn_6"
 # wana's command takes four threads; this is the same command with as many as there are cores.
 WANA = (
     "import sys; from wana.adapters.logprob.bundled import BundledLogProbProvider as P; "
@@ -146,25 +151,31 @@ def ifd(run: Run) -> Entry:
 
 
 def host(run: Run) -> Entry:
-    """Everything but the models, which give zeros: ``host_path.py``."""
-    entry = Entry("host")
-    rows = 20_000 if run.material.rows >= 48 else 2_000
-    command = [sys.executable, str(Path(__file__).with_name("host_path.py")), "--bundle", str(run.material.bundle)]
-    command += ["--rows", str(rows), "--rounds", str(min(run.rounds, 3))]
-    peer = run.pythons.get("datasets")
-    if peer:
-        command += ["--peer", str(peer)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise WorkerError(f"host_path.py: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    entry.facts = found = json.loads(done.stdout)
-    ours = found["results"]["ours"]
-    note = f"{ours['rows_per_second']:,.0f} rows/s"
-    speed = ours["tokens_per_second"] / 1e6
-    entry.lines = [Line("host path, models give zeros", "", speed, 1.0, "M tokens/s", note=note)]
-    reason = "" if peer else "no environment datasets: make peers"
-    best = found.get("best_peer", "datasets.map")
-    entry.lines.append(Line("host path, models give zeros", best, found.get("ratio"), 2.0, note=reason))
+    """File to file with models that give zeros, in a GPU's batches; ours without the search for neighbours."""
+    name, material, entry = "datasets.map", run.material, Entry("host")
+    rows = material.distinct_rows(20_000 if material.rows >= 48 else 2_000)
+    shared = {"bundle": str(material.zeros), "rows": str(rows)}
+    ours = {"out": str(material.folder / "host.jsonl"), "indicators": HOST_INDICATORS, "batches_of": "cuda"}
+    theirs = {"out": str(material.folder / "host-datasets.jsonl")}
+    sides = [
+        Side("ours", "ours", "ours", "job", shared | ours),
+        Side(name, "datasets", "datasets_map", "host", shared | theirs),
+    ]
+    with opened(sides, run.pythons) as (workers, missing):
+        timed = found_settings(workers, search=bool(run.rounds))
+        in_turn(workers, timed, min(run.rounds, HOST_ROUNDS))
+    entry.timed = list(timed.values())
+    if run.rounds:
+        own = timed["ours"]
+        tokens, count = own.facts[0]["tokens"], own.facts[0]["rows"]
+        if name in timed:  # of equal texts in a window ours computes and counts one
+            check_close(f"{name}, tokens", [timed[name].facts[0]["tokens"] / tokens], [1], 0.01)
+        own.seconds = [
+            seconds - facts["stages"]["neighbours"] for seconds, facts in zip(own.seconds, own.facts, strict=True)
+        ]
+        note = f"{count / own.median:,.0f} rows/s"
+        entry.lines = [Line(HOST, "", tokens / own.median / 1e6, 1.0, "M tokens/s", note=note)]
+    entry.lines += against(run, HOST, timed, ((name, 2.0),), missing)
     return entry
 
 

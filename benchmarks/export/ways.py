@@ -9,12 +9,12 @@ from typing import TypeAlias
 import numpy as np
 import onnxruntime as ort
 import torch
-from export_families import Output, Subject
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
+from benchmarks.export.families import Output, Subject
 from instructmining.inference.batching import Batch
 from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.sessions import GraphSession

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import seeded
-from rounds import say
 from tokenizers import Tokenizer
 
+from benchmarks import seeded, zeros
+from benchmarks.machine import ROOT
+from benchmarks.peers.rounds import say
 from instructmining import Rule
 from instructmining.inference.devices import cpu_threads
 from instructmining.writing.cache import cache_folder
@@ -25,7 +26,6 @@ from instructmining_cli.run.demo_bundle import demo_bundle
 from instructmining_export.demo.data import fetch
 from instructmining_export.demo.preset import GGUF
 
-ROOT = Path(__file__).parents[1]
 PEERS = ("ctranslate2", "python", "wana", "datasets")  # environments .venv-peers-NAME, made by make peers
 RULE = "paper-v1"
 MIN_ROWS = 8  # knn_6 needs a sixth neighbour, latency eight rows
@@ -72,6 +72,11 @@ class Material:
     def bundle(self) -> Path:
         """The demo bundle; BENCH_BUNDLE is another one of the same weights."""
         return Path(os.environ.get("BENCH_BUNDLE") or demo_bundle(say))
+
+    @cached_property
+    def zeros(self) -> Path:
+        """The bundle with graphs that give zeros."""
+        return zeros.make(self.bundle, self.folder / "zeros")
 
     @cached_property
     def int8_bundle(self) -> Path:
@@ -159,6 +164,14 @@ class Material:
             by_length = by_length[: len(by_length) // 4]
         chosen = sorted(by_length[int((step + 0.5) * len(by_length) / self.rows)] for step in range(self.rows))
         return self._write("rows.jsonl", [self.alpaca[row] for row in chosen])
+
+    def distinct_rows(self, count: int) -> Path:
+        """Rows of which no two are equal: a prompt that comes for the n-th time takes the response n places on."""
+        rows = []
+        for number in range(count):
+            again, place = divmod(number, len(self.alpaca))
+            rows.append(self.alpaca[place] | {"output": self.alpaca[(place + again) % len(self.alpaca)]["output"]})
+        return self._write(f"distinct-{count}.jsonl", rows)
 
     def first_rows(self, count: int) -> Path:
         """The first real rows."""

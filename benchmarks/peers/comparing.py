@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lines import Line, Run
-from material import Material
-from rounds import Side, Timed, found_settings, in_turn, opened, ratio
+from benchmarks.peers.lines import Line, Run
+from benchmarks.peers.material import Material
+from benchmarks.peers.rounds import Side, Timed, found_settings, in_turn, opened, ratio
 
 Sides = Callable[[Material], Sequence[Side]]
 Check = Callable[[dict[str, Timed]], None]

@@ -1,6 +1,6 @@
 """Files made to fill memory or to take for ever: how much `score` takes to read or refuse each, without models.
 
-    python benchmarks/hostile.py BUNDLE
+    python benchmarks/robustness/hostile.py BUNDLE
 
 prints a table in Markdown. Nothing is compared with another tool; times are of a machine as it is at that moment.
 """

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from material import Material
-from rounds import Timed
+from benchmarks.peers.material import Material
+from benchmarks.peers.rounds import Timed
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from comparing import against, measured, ours_scores
-from lines import Entry, Run, check_close
-from material import RULE, Material
-from rounds import Side, Timed
+
+from benchmarks.peers.comparing import against, measured, ours_scores
+from benchmarks.peers.lines import Entry, Run, check_close
+from benchmarks.peers.material import RULE, Material
+from benchmarks.peers.rounds import Side, Timed
 
 WITHIN = 1e-4  # of a distance between unit vectors, of any column relative to its largest value
 NEIGHBOUR = 6
@@ -69,6 +70,7 @@ def job(run: Run) -> Entry:
             "out": str(material.folder / "ours.jsonl"),
             "bundle": str(material.bundle),
             "rule_name": RULE,
+            "indicators": "perplexity,mtld",
             "calibrate": bool(run.rounds),
         }
         return [

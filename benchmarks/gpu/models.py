@@ -1,4 +1,4 @@
-"""Models of true shape for ``gpu_speed.py``: random weights, our graph, and transformers on the same weights."""
+"""Models of true shape for ``speed.py``: random weights, our graph, and transformers on the same weights."""
 
 from __future__ import annotations
 

@@ -1,36 +1,27 @@
-"""A run of ``export_table.py`` as JSON and as the tables between the markers of ``docs/export.md``.
+"""A run of ``table.py`` as JSON and as the tables between the markers of ``docs/export.md``.
 
-``python benchmarks/export_report.py RUN.json`` writes the tables of an earlier run again.
+``python -m benchmarks.export.report RUN.json`` writes the tables of an earlier run again.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import statistics
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cpuinfo
+from benchmarks.machine import ROOT, results_file
 
-RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "export.md"
+PAGE = ROOT / "docs" / "export.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-def processor() -> str:
-    """The processor's name."""
-    return str(cpuinfo.get_cpu_info().get("brand_raw", "unknown processor"))
-
-
 def save(run: Mapping[str, Any]) -> Path:
     """The run as ``results/export-<device>.json``."""
-    name = re.sub(r"[^a-z0-9]+", "-", f"export {run['cpu']} {run['threads']} threads".lower()).strip("-")
-    path = RESULTS / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
+    path = results_file("export")
     path.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
     return path
 

@@ -1,11 +1,10 @@
-"""What the comparison found: as a table, as ``results/<device>.json``, and in the README between its two marks."""
+"""What the comparison found: a table, ``results/peers-<device>.json``, and the README between its two marks."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -13,12 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lines import Entry, Line, Run
+from benchmarks.machine import ROOT, processor, results_file
+from benchmarks.peers.lines import Entry, Line, Run
 
-from instructmining.inference.devices import Device
-from instructmining_cli.machine.hardware import device_name
-
-ROOT = Path(__file__).parents[1]
 MARKS = ("<!-- speed -->", "<!-- /speed -->")
 
 
@@ -58,9 +54,7 @@ def as_json(entries: Sequence[Entry], run: Run, machine: dict[str, Any]) -> dict
 
 def write(content: dict[str, Any], order: Sequence[str]) -> Path:
     """The JSON file, in which these entries take the place of older ones, and the README's table of all of them."""
-    name = re.sub(r"[^a-z0-9]+", "-", f"{content['device']} {content['threads']} threads".lower()).strip("-")
-    out = Path(__file__).parent / "results" / f"{name}.json"
-    out.parent.mkdir(exist_ok=True)
+    out = results_file("peers")
     if out.exists():
         content["entries"] = json.loads(out.read_text(encoding="utf-8"))["entries"] | content["entries"]
     content["entries"] = {entry: content["entries"][entry] for entry in order if entry in content["entries"]}
@@ -102,7 +96,7 @@ def machine() -> dict[str, Any]:
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return {
-        "device": device_name(Device("cpu")),
+        "device": processor(),
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "commit": commit.stdout.strip(),
         "system": f"{platform.system()} {platform.release()}",

@@ -21,7 +21,7 @@ def lengths(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return prompts.round().astype(np.int64), responses.round().astype(np.int64)
 
 
-def texts(rows: int, *, words: int, max_length: int) -> list[Tokens]:
+def seeded_texts(rows: int, *, words: int, max_length: int) -> list[Tokens]:
     """Random tokens; those of the response are scored."""
     generator = np.random.default_rng(19)
     made = []
