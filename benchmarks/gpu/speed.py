@@ -158,9 +158,6 @@ def _ours(subject: Subject, graph: Path, device: Device, entry: Entry) -> Iterat
     kinds = {"ours": Acceleration()}
     if device.kind == "cuda":
         kinds["ours, CUDA graphs"] = Acceleration(cuda_graphs=True)
-        kinds["ours, TensorRT"] = Acceleration(
-            tensorrt=graph.parent / "engines", tensorrt_fp16=_precision(device) == "fp16"
-        )
     executors: dict[str, Executor] = {}
     try:
         for name, acceleration in kinds.items():
@@ -342,7 +339,7 @@ def _line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-_PACKAGES = ("instructmining", "onnxruntime-gpu", "onnxruntime", "torch", "transformers", "numpy", "tensorrt")
+_PACKAGES = ("instructmining", "onnxruntime-gpu", "onnxruntime", "torch", "transformers", "numpy")
 
 
 def _version(package: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from instructmining import __version__
 from instructmining.bundle import FORMAT_VERSION, MANIFEST, Bundle, RoleName, foreign_files
+from instructmining.bundle.digests import sha256_of
 from instructmining.errors import BundleError, ExportError, OutputError
 from instructmining.writing.atomic import beside, claimed, put_folder
 
@@ -119,7 +119,7 @@ class BundleWriter:
         }
         counted = length_tokenizer or next(role for role in [*_COUNT_WITH, *roles] if role in roles)
         files = {
-            self.name_of(file): {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+            self.name_of(file): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
             for file in sorted(self.folder.rglob("*"))
             if file.is_file()
         }
@@ -243,8 +243,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, target)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

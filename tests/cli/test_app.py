@@ -499,7 +499,7 @@ def test_an_approximate_search_is_recorded_with_its_recall(
     assert said["settings"]["knn"]["approximation"]["library"].startswith("faiss")
 
 
-@pytest.mark.parametrize("option", [("--cuda-graphs",), ("--tensorrt", "engines"), ("--gpu-memory", "4")])
+@pytest.mark.parametrize("option", [("--cuda-graphs",), ("--gpu-memory", "4")])
 def test_what_only_a_gpu_can_do_is_no_silent_run_on_the_cpu(
     run: Callable[..., int],
     small_bundle: Path,

@@ -38,5 +38,5 @@ def text(*ids: int, scored: Sequence[int] = (), truncated: bool = False) -> Toke
     return Tokens(np.array(ids, dtype=np.int64), np.array(scored, dtype=np.int64), truncated)
 
 
-def part(of: Stream, texts: list[Tokens], owners: Sequence[int] | None = None) -> StreamTexts:
-    return StreamTexts(of, texts, np.array(range(len(texts)) if owners is None else owners, dtype=np.int64))
+def part(stream: Stream, texts: list[Tokens], owners: Sequence[int] | None = None) -> StreamTexts:
+    return StreamTexts(stream, texts, np.array(range(len(texts)) if owners is None else owners, dtype=np.int64))

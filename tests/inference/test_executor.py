@@ -96,8 +96,8 @@ class FakeSession:
         found = {name: values[name].astype(np.float32) for name in outputs}
         for row in range(len(batch.members)):
             if play.overflows(self._device, int(batch.ids[row, 0])):
-                for name, of in found.items():
-                    of[batch.scored[:, 0] == row if name == "nll" else row] = np.nan if name == "nll" else np.inf
+                for name, value in found.items():
+                    value[batch.scored[:, 0] == row if name == "nll" else row] = np.nan if name == "nll" else np.inf
         return found
 
 

@@ -31,9 +31,9 @@ def texts(scored: bool = True) -> list[Tokens]:
     ]
 
 
-def own_values(session: GraphSession, output: str, of: Sequence[Tokens]) -> list[NDArray[np.float32]]:
+def own_values(session: GraphSession, output: str, texts: Sequence[Tokens]) -> list[NDArray[np.float32]]:
     """What the graph itself gives for each text alone."""
-    single = [next(batches([text], max_batch_tokens=1)) for text in of]
+    single = [next(batches([text], max_batch_tokens=1)) for text in texts]
     return [session.run(batch, (output,))[output].ravel() for batch in single]
 
 
@@ -97,7 +97,9 @@ def changed(session: GraphSession, *, rows_over: int = 0, row: int = 0, by: floa
 
 
 def equal(one: References, other: References) -> bool:
-    arrays = [[array for text in of.texts for array in (text.ids, text.scored)] + of.values for of in (one, other)]
+    arrays = [
+        [array for text in kept.texts for array in (text.ids, text.scored)] + kept.values for kept in (one, other)
+    ]
     return one.output == other.output and all(
         a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(*arrays, strict=True)
     )

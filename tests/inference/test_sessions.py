@@ -263,29 +263,12 @@ def test_weights_that_do_not_fit_are_an_error_that_says_what_to_do(monkeypatch: 
 # How sessions are opened
 
 
-class FakeNode:
-    def __init__(self, op_type: str) -> None:
-        self.op_type = op_type
-
-
-class FakePart:
-    """Nodes that one provider took."""
-
-    def __init__(self, ep_name: str, *op_types: str) -> None:
-        self.ep_name = ep_name
-        self._nodes = [FakeNode(op_type) for op_type in op_types]
-
-    def get_nodes(self) -> list[FakeNode]:
-        return self._nodes
-
-
 @dataclass
 class Opened:
     """What onnxruntime was asked to open."""
 
     providers: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     options: Any = None
-    parts: list[FakePart] = field(default_factory=list)  # who took which nodes
 
 
 @pytest.fixture
@@ -303,14 +286,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
         def get_providers(self) -> list[str]:
             return [name for name, _ in seen.providers]
 
-        def get_provider_graph_assignment_info(self) -> list[FakePart]:
-            return seen.parts
-
         def io_binding(self) -> None:
             return None
 
     monkeypatch.setattr(ort, "InferenceSession", Session)
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider"])
     return seen
 
 
@@ -340,64 +319,6 @@ def test_cuda_graphs_are_off_until_they_are_asked_for(opened: Opened) -> None:
     assert "enable_cuda_graph" not in opened.providers[0][1]
     GraphSession(GRAPH, Device("cuda"), Acceleration(cuda_graphs=True))
     assert opened.providers[0][1]["enable_cuda_graph"] == 1
-
-
-def test_tensorrt_comes_before_cuda_and_keeps_its_engines_in_the_folder(opened: Opened, tmp_path: Path) -> None:
-    opened.parts = [
-        FakePart("TensorrtExecutionProvider", "MatMul", "Gemm", "Add"),
-        FakePart("CUDAExecutionProvider", "Gather"),
-    ]
-    engines = tmp_path / "engines"
-    GraphSession(GRAPH, Device("cuda", 1), Acceleration(tensorrt=engines))
-    assert [name for name, _ in opened.providers] == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
-    settings = opened.providers[0][1]
-    assert (settings["device_id"], settings["trt_engine_cache_path"]) == (1, str(engines))
-    assert (settings["trt_engine_cache_enable"], settings["trt_fp16_enable"]) == (1, 0)
-    assert engines.is_dir()
-    assert opened.options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
-    GraphSession(GRAPH, Device("cuda", 1), Acceleration(tensorrt=engines, tensorrt_fp16=True))
-    assert opened.providers[0][1]["trt_fp16_enable"] == 1
-
-
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
-        ([], "TensorRT took 0 of 0 matrix products"),
-        ([FakePart("CUDAExecutionProvider", "MatMul")], "TensorRT took 0 of 1 matrix products"),
-        (
-            [FakePart("TensorrtExecutionProvider", "MatMul"), FakePart("CUDAExecutionProvider", "Gemm", "Add")],
-            "TensorRT took 1 of 2 matrix products",
-        ),
-    ],
-)
-def test_a_graph_that_tensorrt_did_not_really_take_is_an_error(
-    opened: Opened, tmp_path: Path, parts: list[FakePart], message: str
-) -> None:
-    opened.parts = parts
-    with pytest.raises(DeviceError, match=rf"model\.onnx: {message} .* leave TensorRT out"):
-        GraphSession(GRAPH, Device("cuda"), Acceleration(tensorrt=tmp_path))
-
-
-def test_tensorrt_where_it_is_not_built_in_or_not_installed_is_an_error(
-    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = Acceleration(tensorrt=tmp_path)
-    original = ort.InferenceSession
-    monkeypatch.setattr(original, "get_providers", lambda _: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    with pytest.raises(
-        DeviceError, match="opened on CUDAExecutionProvider, asked for TensorrtExecutionProvider; install"
-    ):
-        GraphSession(GRAPH, Device("cuda"), wanted)
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    opened.providers.clear()
-    with pytest.raises(DeviceError, match="is built without TensorRT"):
-        GraphSession(GRAPH, Device("cuda"), wanted)
-    assert not opened.providers
-
-
-def test_cuda_graphs_and_tensorrt_together_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match="turn one of them off"):
-        GraphSession(GRAPH, Device("cuda"), Acceleration(cuda_graphs=True, tensorrt=tmp_path))
 
 
 def test_a_graph_that_cannot_be_captured_is_said_when_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:

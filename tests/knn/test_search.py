@@ -116,15 +116,15 @@ def test_the_cosine_distance_is_one_less_the_cosine() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(of=st.lists(st.integers(-1, 3), min_size=1, max_size=40))
-def test_neighbours_are_of_the_same_pool(of: list[int]) -> None:
-    points, numbers = unit_vectors(len(of)), np.array(of)
+@given(pool_numbers=st.lists(st.integers(-1, 3), min_size=1, max_size=40))
+def test_neighbours_are_of_the_same_pool(pool_numbers: list[int]) -> None:
+    points, numbers = unit_vectors(len(pool_numbers)), np.array(pool_numbers)
     pools = Pools(numbers, ["a", "b", "c", "d"], dict.fromkeys(np.flatnonzero(numbers < 0).tolist(), "no pool"))
     columns = NeighbourSearch([KNN_1, KNN_6], KnnOptions(pool="source"), CPU).columns(
         points, Statistics(), lambda: None, pools=pools
     )
     for name, k in (("knn_1", 1), ("knn_6", 6)):
-        for row, number in enumerate(of):
+        for row, number in enumerate(pool_numbers):
             same = np.flatnonzero(numbers == number)
             found = columns[name].values[row]
             if number < 0:
@@ -140,17 +140,17 @@ def test_neighbours_are_of_the_same_pool(of: list[int]) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    of=st.lists(st.integers(-1, 9), min_size=2, max_size=60),
+    pool_numbers=st.lists(st.integers(-1, 9), min_size=2, max_size=60),
     near=st.sampled_from([0.0, 1e-9, 1e-7, 1e-3, 1.0]),
     small=st.sampled_from([0, 5, 256]),
     together=st.sampled_from([1, 8, 4096]),
     paired=st.booleans(),
 )
 def test_pools_of_any_sizes_have_the_distances_of_brute_force(
-    of: list[int], near: float, small: int, together: int, paired: bool
+    pool_numbers: list[int], near: float, small: int, together: int, paired: bool
 ) -> None:
-    numbers = np.repeat(of, 2) if paired else np.array(of)
-    rng = np.random.default_rng(len(of))
+    numbers = np.repeat(pool_numbers, 2) if paired else np.array(pool_numbers)
+    rng = np.random.default_rng(len(pool_numbers))
     points = unit_vectors(1) + near * rng.normal(size=(len(numbers), 16)).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     siblings = np.arange(len(numbers)) ^ 1 if paired else None
@@ -234,7 +234,7 @@ def test_pools_are_rows_that_are_equal_in_a_field() -> None:
     rows.insert(1, Example.of("a", "b"))
     pools = pools_of(rows, KnnOptions(pool="source"))
     assert pools is not None
-    assert pools.of.tolist() == [0, -1, 1, 0, -1, 2, 2]
+    assert pools.numbers.tolist() == [0, -1, 1, 0, -1, 2, 2]
     assert pools.names == ['"x"', '"y"', '["z",1]']
     assert pools.reasons == dict.fromkeys((1, 4), "the row has no field 'source' to find its pool by")
 
@@ -243,7 +243,7 @@ def test_a_row_without_a_prompt_has_no_place_among_prompts() -> None:
     rows = [example("a", "b"), example(" ", "b"), example("c", "d")]
     pools = pools_of(rows, KnnOptions(text="prompt"))
     assert pools is not None
-    assert (pools.of.tolist(), pools.names, pools.reasons) == ([0, -1, 0], [None], {1: "the prompt is empty"})
+    assert (pools.numbers.tolist(), pools.names, pools.reasons) == ([0, -1, 0], [None], {1: "the prompt is empty"})
     assert pools_of(rows, KnnOptions()) is None
 
 
@@ -258,11 +258,11 @@ def test_distances_that_were_found_are_not_searched_again(tmp_path: Path, monkey
     searched: list[int] = []
     original = corpus_module.neighbour_distances
 
-    def failing(of: NDArray[np.float32], *rest: object, **named: object) -> NDArray[np.float64]:
-        searched.append(len(of))
+    def failing(queries: NDArray[np.float32], *rest: object, **named: object) -> NDArray[np.float64]:
+        searched.append(len(queries))
         if len(searched) == 3:
             raise DeviceError("cut")
-        return original(of, *rest, **named)  # type: ignore[arg-type]
+        return original(queries, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(corpus_module, "neighbour_distances", failing)
     search = NeighbourSearch([KNN_6], KnnOptions(pool="source"), CPU)
@@ -343,11 +343,12 @@ def test_the_other_side_is_no_neighbour_however_near_it_is(
 def test_the_sides_of_a_pair_are_apart_in_their_pool_too() -> None:
     points = unit_vectors(12)
     siblings = siblings_of(sides(5, 2))
-    of = np.array([0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 1])
+    numbers = np.array([0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 1])
+    pools = Pools(numbers, ["0", "1"], {})
     search = NeighbourSearch([KNN_1], KnnOptions(pool="a"), CPU)
-    columns = search.columns(points, Statistics(), lambda: None, pools=Pools(of, ["0", "1"], {}), siblings=siblings)
+    columns = search.columns(points, Statistics(), lambda: None, pools=pools, siblings=siblings)
     distances = np.linalg.norm(points[:, None].astype(np.float64) - points[None], axis=2)
-    apart = (of[:, None] != of) | np.eye(12, dtype=bool) | (siblings[:, None] == np.arange(12))
+    apart = (numbers[:, None] != numbers) | np.eye(12, dtype=bool) | (siblings[:, None] == np.arange(12))
     wanted = np.where(apart, np.inf, distances).min(axis=1)
     np.testing.assert_allclose(columns["knn_1"].values, wanted, rtol=0, atol=1e-7)
 
@@ -391,7 +392,7 @@ def test_pools_named_by_long_texts_are_told_apart_and_not_held() -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert pools is not None
-    assert pools.of[:4].tolist() == [0, 1, 0, 2]
-    assert len(set(pools.of.tolist())) == 103
+    assert pools.numbers[:4].tolist() == [0, 1, 0, 2]
+    assert len(set(pools.numbers.tolist())) == 103
     assert max(len(str(name)) for name in pools.names) < 100
     assert held < 1 << 20

@@ -142,7 +142,7 @@ def test_a_document_is_read_in_one_pass_whatever_its_size(tmp_path: Path) -> Non
 TEXTS = st.text(alphabet='ab"\\[]{},:é ', max_size=6)
 VALUES = st.recursive(
     st.integers(0, 9) | TEXTS,
-    lambda of: st.lists(of, max_size=3) | st.dictionaries(TEXTS, of, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=5,
 )
 

@@ -9,7 +9,7 @@ from file_limits import no_file_over
 
 from instructmining.errors import OutputError
 from instructmining.scored import column_store as columnstore
-from instructmining.scored.column_store import ColumnStore
+from instructmining.scored.column_store import ColumnStore, moments
 
 
 def test_columns_come_back_whole_known_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +44,9 @@ def test_a_full_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_p
         store.add({"a": np.arange(3.0)})  # which waits to be written
         with pytest.raises(OutputError, match=r"File too large; TMPDIR names another folder"):
             store.column("a")
+
+
+def test_moments_are_those_of_a_sample_and_none_where_not_defined() -> None:
+    assert moments(np.array([1.0, 2.0, 4.5])) == (2.5, pytest.approx(np.sqrt(3.25)))
+    assert moments(np.array([3.0])) == (3.0, None)
+    assert moments(np.empty(0)) == (None, None)

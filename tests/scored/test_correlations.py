@@ -6,16 +6,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import stats
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 from statsmodels.tools.tools import add_constant
 
 from instructmining.scored import column_store as columnstore
 from instructmining.scored.column_store import ColumnStore
-from instructmining.scored.correlations import Correlations, correlations, inflation, ranks
+from instructmining.scored.correlations import Correlations, correlations, inflation
 
 
 def stored(columns: Mapping[str, Sequence[float] | NDArray[np.float64]]) -> ColumnStore:
@@ -64,14 +61,6 @@ def test_what_is_not_defined_is_nan_and_nothing_else() -> None:
     wanted[0, 0] = 1
     np.testing.assert_array_equal(found.pearson, wanted)
     np.testing.assert_array_equal(found.spearman, wanted)
-
-
-@settings(max_examples=100, deadline=None)
-@given(values=st.lists(st.integers(-3, 3).map(float) | st.just(math.nan), max_size=20))
-def test_ranks_are_scipys_with_ties_and_nulls(values: list[float]) -> None:
-    np.testing.assert_array_equal(
-        ranks(np.array(values, dtype=np.float64)), stats.rankdata(values, nan_policy="omit") if values else []
-    )
 
 
 def test_variance_inflation_is_that_of_statsmodels_over_the_complete_rows(table: pd.DataFrame) -> None:

@@ -94,7 +94,7 @@ def test_the_readmes_python_runs_as_printed(small_bundle: Path, tmp_path: Path) 
 def test_a_users_script_passes_mypy_in_strict_mode(tmp_path: Path) -> None:
     options = ["--strict", "--follow-imports", "silent", "--config-file", "", "--cache-dir", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, str(ROOT / "tests" / "typed_use.py")],
+        [sys.executable, "-m", "mypy", *options, str(ROOT / "tests" / "whole" / "typed_use.py")],
         env=os.environ | {"MYPYPATH": str(ROOT / "engine")},
         cwd=tmp_path,
         capture_output=True,

@@ -27,10 +27,10 @@ def batch(*lengths: int, seed: int = 0) -> Batch:
     return made
 
 
-def outputs_of(of: Batch) -> dict[str, np.ndarray]:
+def outputs_of(batch: Batch) -> dict[str, np.ndarray]:
     return {
-        "nll": of.ids[of.scored[:, 0], of.scored[:, 1]].astype(np.float32),
-        "embedding": of.ids[:, :2].astype(np.float32) / 3,
+        "nll": batch.ids[batch.scored[:, 0], batch.scored[:, 1]].astype(np.float32),
+        "embedding": batch.ids[:, :2].astype(np.float32) / 3,
     }
 
 
@@ -94,12 +94,12 @@ def test_a_log_cut_at_any_byte_gives_the_batches_before_the_cut_and_takes_more(
         assert_holds(again, [*BATCHES[:whole], BATCHES[0]])
 
 
-def fill_size(of: list[Batch]) -> int:
+def fill_size(logged: list[Batch]) -> int:
     """Bytes of a log of these batches."""
     import tempfile  # noqa: PLC0415 - here alone
 
     with tempfile.TemporaryDirectory() as folder:
-        return fill(Path(folder), of).stat().st_size
+        return fill(Path(folder), logged).stat().st_size
 
 
 @settings(max_examples=40, deadline=None)

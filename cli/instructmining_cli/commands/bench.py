@@ -14,7 +14,6 @@ from instructmining_cli.options.devices import (
     DeviceName,
     GpuMemory,
     MaxBatchTokens,
-    TensorRT,
     acceleration,
 )
 from instructmining_cli.options.fields import Format, Ignore, Map, field_options
@@ -38,7 +37,6 @@ def bench(
     max_batch_tokens: MaxBatchTokens = None,
     batches_at_once: BatchesAtOnce = None,
     cuda_graphs: CudaGraphs = False,
-    tensorrt: TensorRT = None,
     gpu_memory: GpuMemory = None,
     rule: Annotated[
         str | None,
@@ -93,7 +91,7 @@ def bench(
     options = reading_options(delimiter=delimiter, encoding=encoding)
     inputs, _ = expanded(inputs, say=_say)
     read_examples(inputs, fields=fields, options=options)  # which finds a file that is missing before models are loaded
-    accelerated = acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory)
+    accelerated = acceleration(cuda_graphs=cuda_graphs, gpu_memory=gpu_memory)
     with ExitStack() as stack:
         files = stack.enter_context(Placement([json], overwrite=overwrite, reads=[*inputs, bundle, rule]))
         folder = bundle or demo_bundle(_say)

@@ -17,7 +17,6 @@ from instructmining_cli.options.devices import (
     DeviceName,
     GpuMemory,
     MaxBatchTokens,
-    TensorRT,
     acceleration,
 )
 from instructmining_cli.options.fields import Format, Ignore, Map, StrictFields, field_options
@@ -78,7 +77,6 @@ def score(
     max_batch_tokens: MaxBatchTokens = None,
     batches_at_once: BatchesAtOnce = None,
     cuda_graphs: CudaGraphs = False,
-    tensorrt: TensorRT = None,
     gpu_memory: GpuMemory = None,
     knn: Annotated[
         _Search,
@@ -188,7 +186,7 @@ def score(
                     indicators=indicators,
                     device=device,
                     batches_at_once=batches_at_once,
-                    acceleration=acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, gpu_memory=gpu_memory),
+                    acceleration=acceleration(cuda_graphs=cuda_graphs, gpu_memory=gpu_memory),
                     knn=around,
                     kept=kept.names,
                 )
@@ -205,7 +203,6 @@ def score(
             "device": device,
             "batches_at_once": batches_at_once,
             "cuda_graphs": cuda_graphs,
-            "tensorrt": str(tensorrt) if tensorrt else None,
             "gpu_memory_gib": gpu_memory,
             "skipped_files": skipped,
             "budget_from": origin,

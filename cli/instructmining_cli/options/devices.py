@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -38,10 +37,6 @@ MaxBatchTokens: TypeAlias = Annotated[
 CudaGraphs: TypeAlias = Annotated[
     bool, typer.Option("--cuda-graphs", help="Replay the kernels of batches whose shapes repeat; CUDA, one device.")
 ]
-TensorRT: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--tensorrt", metavar="FOLDER", help="Run on TensorRT; the engines it builds are kept in FOLDER."),
-]
 GpuMemory: TypeAlias = Annotated[
     float | None,
     typer.Option(
@@ -54,9 +49,9 @@ GpuMemory: TypeAlias = Annotated[
 ]
 
 
-def acceleration(*, cuda_graphs: bool, tensorrt: Path | None, gpu_memory: float | None) -> Acceleration:
+def acceleration(*, cuda_graphs: bool, gpu_memory: float | None) -> Acceleration:
     """The options as the engine takes them."""
     from instructmining.inference.sessions import Acceleration
 
     memory_bytes = None if gpu_memory is None else int(gpu_memory * 2**30)
-    return Acceleration(cuda_graphs=cuda_graphs, tensorrt=tensorrt, memory_bytes=memory_bytes)
+    return Acceleration(cuda_graphs=cuda_graphs, memory_bytes=memory_bytes)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 
 import orjson
 
-from instructmining.bundle.digests import Digests
+from instructmining.bundle.digests import Digests, sha256_of
 from instructmining.bundle.template import Template
 from instructmining.errors import BundleError, MissingRoleError
 from instructmining.errors.arguments import check_type
@@ -105,7 +105,7 @@ class Bundle:
             BundleError: one differs.
         """
         for name, entry in self.files.items():
-            _check_digest(_inside(self.path, name), entry, _sha256)
+            _check_digest(_inside(self.path, name), entry, sha256_of)
 
     def limited(self, max_length: int | None) -> Bundle:
         """The same with no model given a longer text than so many tokens; None sets no limit but each role's own."""
@@ -262,11 +262,6 @@ def _check_digest(file: Path, entry: Mapping[str, object], sha256: Callable[[Pat
         raise BundleError(f"{file}: {error.strerror}") from error
     if found != entry.get("sha256"):
         raise BundleError(f"{file}: is not the file that was exported (sha256 {found[:12]}…); export the bundle again")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _object(value: object, where: Path) -> dict[str, object]:

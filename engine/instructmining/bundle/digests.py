@@ -41,8 +41,7 @@ class Digests:
             case [*known, str(digest)] if known == state:
                 return digest
         settled = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_S * 1e9
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(file)
         if settled:
             self._known[name] = [*state, digest]
             self._changed = True
@@ -54,6 +53,16 @@ class Digests:
             return
         folders = {place: known for place, known in _remembered().items() if Path(place).is_dir()}
         keep(_NAME, orjson.dumps(folders | {self._place: self._known}))
+
+
+def sha256_of(file: Path) -> str:
+    """Digest of a file that is read whole, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _remembered() -> dict[str, dict[str, object]]:

@@ -28,7 +28,7 @@ _IN_ORDER: tuple[Indicator, ...] = (
 INDICATORS: dict[str, Indicator] = {indicator.column: indicator for indicator in _IN_ORDER}
 
 # What "all" means.
-USUAL = tuple(name for name, of in INDICATORS.items() if not isinstance(of, CorpusIndicator) or of.k == PAPER_K)
+USUAL = tuple(name for name, kind in INDICATORS.items() if not isinstance(kind, CorpusIndicator) or kind.k == PAPER_K)
 
 __all__ = ["INDICATORS", "USUAL", "CorpusIndicator", "Indicator", "RowIndicator", "roles_of"]
 

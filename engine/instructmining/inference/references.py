@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from instructmining.errors import BundleError
 from instructmining.inference.batching import Batch, batches
 from instructmining.inference.sessions import GraphSession
+from instructmining.rules.correlation import ranks
 from instructmining.tokenizing.truncation import Tokens
 
 _BUDGET_TOKENS = 1024
@@ -186,24 +187,17 @@ def _comparable(output: str, shaped: _Values, values: list[NDArray[np.float32]])
         vectors = np.stack(values).astype(np.float64)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
-    return np.array([value.mean(dtype=np.float64) for value, of in zip(values, shaped, strict=True) if len(of)])
+    return np.array([value.mean(dtype=np.float64) for value, shape in zip(values, shaped, strict=True) if len(shape)])
 
 
 def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Spearman's: Pearson's correlation of the ranks, equal values sharing their mean rank; 1 where nothing varies."""
-    first, second = (_ranks(values) for values in (one, other))
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         return math.nan
+    first, second = ranks(one), ranks(other)
     if first.std() == 0.0 or second.std() == 0.0:
         return float(first.std() == second.std())
     return float(np.corrcoef(first, second)[0, 1])
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
-    return ranks
 
 
 def _run(

@@ -20,9 +20,7 @@ from instructmining.inference.io_binding import DeviceBinding
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
-_TENSORRT = "TensorrtExecutionProvider"
 _PRODUCTS_GRAPH = "products.onnx"
-_PRODUCTS = ("MatMul", "Gemm")
 # The wordings of onnxruntime's arenas (bfc_arena.cc), of CUDA, cuBLAS and cuDNN, and of C++.
 _OUT_OF_MEMORY = re.compile(
     r"failed to allocate memory|available memory of \d+ is smaller|out[ _]of[ _]memory|ALLOC_FAILED"
@@ -39,8 +37,6 @@ class Acceleration:
     """What a user may turn on for CUDA; a CPU takes no notice."""
 
     cuda_graphs: bool = False  # replay the kernels of batches whose shapes repeat; one device
-    tensorrt: Path | None = None  # folder in which TensorRT keeps the engines that it builds; None leaves it out
-    tensorrt_fp16: bool = False  # TensorRT may compute in fp16: only where all graphs are exported so
     memory_bytes: int | None = None  # most that a session's arena takes on a device
 
 
@@ -73,25 +69,17 @@ def open_session(
     for name, size in free_dimensions.items():
         options.add_free_dimension_override_by_name(name, size)
     if device.kind == "cuda":
-        providers = _cuda_providers(device, acceleration)
-        if acceleration.tensorrt is not None:
-            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        wanted, settings = _CUDA, _cuda_settings(device, acceleration)
     else:
-        providers = [(_CPU, {})]
+        wanted, settings = _CPU, {}
         _set_cpu(options, device)
-    wanted = providers[0][0]
-    if wanted == _TENSORRT and wanted not in ort.get_available_providers():
-        raise DeviceError(f"{graph}: this onnxruntime ({ort.__version__}) is built without TensorRT; leave it out")
     try:
         # With its fallback on, a provider that fails in the middle of a run is replaced by the CPU, with a print.
-        session = ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
+        session = ort.InferenceSession(str(graph), options, providers=[(wanted, settings)], enable_fallback=0)
     except Exception as error:  # onnxruntime's own classes have no common root but this one
         raise _opening_error(str(graph), device, acceleration, error) from error
     if session.get_providers()[0] != wanted:
-        how = "; install TensorRT's libraries (pip install tensorrt) or leave it out" if wanted == _TENSORRT else ""
-        raise DeviceError(f"{graph}: opened on {session.get_providers()[0]}, asked for {wanted}{how}")
-    if wanted == _TENSORRT:
-        _prove_tensorrt(str(graph), session)
+        raise DeviceError(f"{graph}: opened on {session.get_providers()[0]}, asked for {wanted}")
     return session
 
 
@@ -104,8 +92,8 @@ def _set_cpu(options: ort.SessionOptions, device: Device) -> None:
     options.add_session_config_entry("session.force_spinning_stop", "1")
 
 
-def _cuda_providers(device: Device, acceleration: Acceleration) -> list[tuple[str, dict[str, object]]]:
-    cuda: dict[str, object] = {
+def _cuda_settings(device: Device, acceleration: Acceleration) -> dict[str, object]:
+    settings: dict[str, object] = {
         "device_id": device.index,
         # Growing by powers of two takes up to twice what is needed, and several sessions share the device.
         "arena_extend_strategy": "kSameAsRequested",
@@ -113,41 +101,10 @@ def _cuda_providers(device: Device, acceleration: Acceleration) -> list[tuple[st
         "use_tf32": 0,
     }
     if acceleration.memory_bytes is not None:
-        cuda["gpu_mem_limit"] = acceleration.memory_bytes
-    if acceleration.tensorrt is None:
-        return [(_CUDA, cuda | ({"enable_cuda_graph": 1} if acceleration.cuda_graphs else {}))]
+        settings["gpu_mem_limit"] = acceleration.memory_bytes
     if acceleration.cuda_graphs:
-        raise DeviceError("CUDA graphs and TensorRT were both asked for; turn one of them off")
-    acceleration.tensorrt.mkdir(parents=True, exist_ok=True)
-    tensorrt = {
-        "device_id": device.index,
-        "trt_engine_cache_enable": 1,
-        "trt_engine_cache_path": str(acceleration.tensorrt),
-        "trt_timing_cache_enable": 1,
-        "trt_timing_cache_path": str(acceleration.tensorrt),
-        "trt_fp16_enable": int(acceleration.tensorrt_fp16),
-    }
-    return [(_TENSORRT, tensorrt), (_CUDA, cuda)]
-
-
-def _prove_tensorrt(graph: str, session: ort.InferenceSession) -> None:
-    """TensorRT leaves what it does not know to CUDA, without a word: it must have every matrix product."""
-    if not hasattr(session, "get_provider_graph_assignment_info"):
-        raise DeviceError(
-            f"{graph}: onnxruntime {ort.__version__} does not say what TensorRT took; install a newer one, "
-            "or leave TensorRT out"
-        )
-    products = [
-        part.ep_name == _TENSORRT
-        for part in session.get_provider_graph_assignment_info()
-        for node in part.get_nodes()
-        if node.op_type in _PRODUCTS
-    ]
-    if not products or not all(products):
-        raise DeviceError(
-            f"{graph}: TensorRT took {sum(products)} of {len(products)} matrix products and would leave the others to "
-            "CUDA; leave TensorRT out"
-        )
+        settings["enable_cuda_graph"] = 1
+    return settings
 
 
 def _opening_error(graph: str, device: Device, acceleration: Acceleration, error: Exception) -> Exception:

@@ -189,11 +189,11 @@ class _Group:
         )
         farthest = np.max(found, axis=0)
         still = (farthest > 0) & (farthest * (1 - SAME) > self._left_out - self._error) & (not self._by_difference)
-        of = Found(self.rows[~still], np.stack(found, axis=1)[~still])
+        certain = Found(self.rows[~still], np.stack(found, axis=1)[~still])
         if not still.any():
-            return of, None
+            return certain, None
         left = OpenRows.of(self.rows[still], farthest[still], self._squared[still], where[still], self._error)
-        return of, left
+        return certain, left
 
 
 def _components(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -232,7 +232,7 @@ def _packed(
     counts = np.bincount(rows, minlength=len(squared))
     place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     packed = np.full((len(squared), counts.max()), np.inf)
-    of = np.zeros(packed.shape, dtype=np.int64)
+    neighbours = np.zeros(packed.shape, dtype=np.int64)
     packed[rows, place] = squared[rows, columns]
-    of[rows, place] = where[columns]
-    return packed, of
+    neighbours[rows, place] = where[columns]
+    return packed, neighbours

@@ -45,7 +45,7 @@ _ROUNDING = 1e-12  # relative, of a distance that is computed in float64
 class Pools:
     """Which rows are neighbours of which."""
 
-    of: NDArray[np.int64]  # (rows,) number of each row's pool, −1 where it has none
+    numbers: NDArray[np.int64]  # (rows,) number of each row's pool, −1 where it has none
     names: Sequence[str | None]  # of the pools, for messages, long ones cut; None for one of all rows
     reasons: Mapping[int, str]  # row → why it has none
 
@@ -62,7 +62,7 @@ def pools_of(examples: Iterable[Example], settings: KnnOptions) -> Pools | None:
     numbers: dict[str | bytes | None, int] = {}
     names: list[str | None] = []
     reasons: dict[int, str] = {}
-    of = array("q")
+    row_numbers = array("q")
     for row, example in enumerate(examples):
         value = example.row.fields.get(settings.pool) if settings.pool is not None and example.row is not None else None
         if settings.text == "prompt" and not any(text.strip() for text in example.prompt_texts):
@@ -73,8 +73,8 @@ def pools_of(examples: Iterable[Example], settings: KnnOptions) -> Pools | None:
         number = -1 if row in reasons else numbers.setdefault(_key(name), len(numbers))
         if number == len(names):
             names.append(None if name is None else short(name))
-        of.append(number)
-    return Pools(np.array(of, dtype=np.int64), names, reasons)
+        row_numbers.append(number)
+    return Pools(np.array(row_numbers, dtype=np.int64), names, reasons)
 
 
 def _key(name: str | None) -> str | bytes | None:
@@ -86,10 +86,10 @@ def _key(name: str | None) -> str | bytes | None:
 
 def siblings_of(examples: Iterable[Example]) -> NDArray[np.int64]:
     """The place of the other side of a preference pair, int64 (examples,); −1 for an example that is no side of one."""
-    of = array("q")
+    siblings = array("q")
     for place, example in enumerate(examples):
-        of.append(-1 if example.side is None else place + 1 if example.side == "chosen" else place - 1)
-    return np.array(of, dtype=np.int64)
+        siblings.append(-1 if example.side is None else place + 1 if example.side == "chosen" else place - 1)
+    return np.array(siblings, dtype=np.int64)
 
 
 class NeighbourSearch:
@@ -139,14 +139,14 @@ class NeighbourSearch:
         """
         report = _throttled(reported := report)
         counts.neighbours_wanted = len(embeddings)
-        of = np.zeros(len(embeddings), dtype=np.int64) if pools is None else pools.of
+        pool_of_row = np.zeros(len(embeddings), dtype=np.int64) if pools is None else pools.numbers
         siblings = None if against is not None else siblings
-        others = _others(of, siblings, against)
+        others = _others(pool_of_row, siblings, against)
         ks = np.array([indicator.k for indicator in self._indicators])
         with counts.timed("neighbours"):
             found = _Distances(kept, (len(embeddings), len(ks)), counts)
             small = 0 if self.settings.pool is None else _SMALL
-            parts = _parts(of, small=small)
+            parts = _parts(pool_of_row, small=small)
             for number, part in enumerate(parts):
                 before = counts.neighbours_done
                 wanted = np.flatnonzero(ks <= others[part].max())
@@ -168,7 +168,7 @@ class NeighbourSearch:
         names: Sequence[str | None] = [None] if pools is None else pools.names
         columns = {}
         for at, indicator in enumerate(self._indicators):
-            notes = _too_few_others(indicator.k, others, of, names, against=against is not None)
+            notes = _too_few_others(indicator.k, others, pool_of_row, names, against=against is not None)
             columns[indicator.column] = Column(values[:, at], {**notes, **({} if pools is None else pools.reasons)})
         return columns
 
@@ -270,28 +270,28 @@ def _throttled(report: Callable[[], None]) -> Callable[[], None]:
 
 
 def _others(
-    of: NDArray[np.int64], siblings: NDArray[np.int64] | None, against: NDArray[np.float32] | None
+    pool_of_row: NDArray[np.int64], siblings: NDArray[np.int64] | None, against: NDArray[np.float32] | None
 ) -> NDArray[np.int64]:
     """How many neighbours each row has, (rows,); −1 for a row without a pool."""
     if against is not None:
-        return np.where(of < 0, -1, len(against))
-    sizes = np.bincount(of[of >= 0], minlength=1)
-    others = sizes[of] - 1
+        return np.where(pool_of_row < 0, -1, len(against))
+    sizes = np.bincount(pool_of_row[pool_of_row >= 0], minlength=1)
+    others = sizes[pool_of_row] - 1
     if siblings is not None:
         others -= siblings >= 0
-    return np.where(of < 0, -1, others)
+    return np.where(pool_of_row < 0, -1, others)
 
 
-def _parts(of: NDArray[np.int64], *, small: int) -> list[NDArray[np.int64]]:
+def _parts(pool_of_row: NDArray[np.int64], *, small: int) -> list[NDArray[np.int64]]:
     """Rows that are searched at a time, each (pools, rows): small pools of one size, or a larger one alone.
 
     Args:
-        of: (rows,) number of each row's pool, −1 where it has none.
+        pool_of_row: (rows,) number of each row's pool, −1 where it has none.
         small: most rows of a small pool.
     """
-    order = np.argsort(of, kind="stable")
-    order = order[np.searchsorted(of[order], 0) :]
-    sizes = np.bincount(of[order])
+    order = np.argsort(pool_of_row, kind="stable")
+    order = order[np.searchsorted(pool_of_row[order], 0) :]
+    sizes = np.bincount(pool_of_row[order])
     begins = np.cumsum(sizes) - sizes
     parts = []
     for size in np.unique(sizes[(sizes > 0) & (sizes <= small)]).tolist():
@@ -336,13 +336,13 @@ def _without_siblings(
 
 
 def _too_few_others(
-    k: int, others: NDArray[np.int64], of: NDArray[np.int64], names: Sequence[str | None], *, against: bool
+    k: int, others: NDArray[np.int64], pool_of_row: NDArray[np.int64], names: Sequence[str | None], *, against: bool
 ) -> dict[int, str]:
     """Why rows have no k-th neighbour, by row; nothing of rows without a pool."""
     reasons: dict[tuple[int, int], str] = {}  # of rows of one pool one text
     notes = {}
-    for row in np.flatnonzero((others < k) & (of >= 0)).tolist():
-        key = int(of[row]), int(others[row])
+    for row in np.flatnonzero((others < k) & (pool_of_row >= 0)).tolist():
+        key = int(pool_of_row[row]), int(others[row])
         if key not in reasons:
             reasons[key] = _too_few(k, key[1], names[key[0]], against=against)
         notes[row] = reasons[key]

@@ -105,9 +105,9 @@ def _written(value: object, default: Default | None, *, sort_keys: bool) -> byte
             is_object = isinstance(item, dict)
             pieces.append(b"{" if is_object else b"[")
             waiting.append(_CLOSING[is_object])
-            inside = _members(item, sort_keys=sort_keys) if isinstance(item, dict) else [(b"", of) for of in item]
-            for number, (name, of) in reversed(list(enumerate(inside))):
-                waiting += [of, _Raw(b"," * (number > 0) + name)]
+            inside = _members(item, sort_keys=sort_keys) if isinstance(item, dict) else [(b"", part) for part in item]
+            for number, (name, part) in reversed(list(enumerate(inside))):
+                waiting += [part, _Raw(b"," * (number > 0) + name)]
         else:
             pieces.append(_leaf(item, default))
     return b"".join(pieces)

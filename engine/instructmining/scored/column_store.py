@@ -106,3 +106,9 @@ class ColumnStore:
                     self._files[name].seek(begin * _BYTES)
                     chunk[:, place] = np.frombuffer(self._files[name].read(count * _BYTES))
             yield chunk
+
+
+def moments(known: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation of a sample (n - 1); None where not defined: no value, or a single one."""
+    mean = float(known.mean()) if len(known) else None
+    return mean, float(known.std(ddof=1)) if len(known) > 1 else None

@@ -17,7 +17,7 @@ from instructmining.errors import SelectionError
 from instructmining.errors.arguments import check_type
 from instructmining.reading.rows import Source
 from instructmining.reading.values import dumps
-from instructmining.scored.column_store import ColumnStore
+from instructmining.scored.column_store import ColumnStore, moments
 from instructmining.scored.distances import distances
 from instructmining.scored.line_files import check_row_file, row_file
 from instructmining.scored.matching import match
@@ -185,8 +185,8 @@ class _Side:
 def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> ColumnDifference:
     rows = len(first), len(second)
     first, second = np.sort(first[~np.isnan(first)]), np.sort(second[~np.isnan(second)])
-    first_mean, first_deviation = _moments(first)
-    second_mean, second_deviation = _moments(second)
+    first_mean, first_deviation = moments(first)
+    second_mean, second_deviation = moments(second)
     difference = standardized = ks = wasserstein = None
     if first_mean is not None and second_mean is not None:
         difference = second_mean - first_mean
@@ -206,9 +206,3 @@ def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Colu
         ks=ks,
         wasserstein=wasserstein,
     )
-
-
-def _moments(known: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    """Mean and standard deviation of a sample."""
-    mean = float(known.mean()) if len(known) else None
-    return mean, float(known.std(ddof=1)) if len(known) > 1 else None

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from instructmining.rules.correlation import ranks, variance_inflation
 from instructmining.scored.column_store import ColumnStore
 
 # Less variance than this, of columns scaled to variance 1, is rounding: the sums are taken in one pass.
 _NO_VARIANCE = 1e-12
-_COLLINEAR = 1e-10  # of a column's variance, left unexplained by the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +48,11 @@ def correlations(store: ColumnStore, names: Sequence[str]) -> Correlations:
     return Correlations(pearson, spearman)
 
 
-def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1 on among the known values, (rows,); equal values share their mean rank, NaN stays NaN."""
-    order = np.argsort(values, kind="stable")  # NaN last
-    ordered = values[order]
-    ordered = ordered[: len(ordered) - int(np.isnan(ordered).sum())]
-    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ordered) else np.empty(0, int)
-    counts = np.diff(begins, append=len(ordered))
-    found = np.full(len(values), np.nan)
-    found[order[: len(ordered)]] = np.repeat(begins + (counts + 1) / 2, counts)
-    return found
-
-
 def inflation(store: ColumnStore, names: Sequence[str]) -> dict[str, float | None]:
     """Variance inflation factor of each column among the others, over the rows where all are known.
 
     Columns without variance, or known nowhere, are left out of it and have none (None). A column that the others give
     exactly has infinity. None for all where there are no more rows than columns.
-
-    Source:
-        VIF = 1 / (1 - R²), R² of the regression of a column on the others with an intercept (Belsley, Kuh, Welsch
-        1980); where no column is exactly given by others these are the diagonal of the inverse correlation matrix.
     """
     used = [name for name in names if _varies(store.known(name))]
     correlation, rows = _complete_correlation(store, used)
@@ -79,13 +62,9 @@ def inflation(store: ColumnStore, names: Sequence[str]) -> dict[str, float | Non
     factors: dict[str, float | None] = dict.fromkeys(names)
     if rows <= len(used):
         return factors
-    for place, name in enumerate(used):
-        others = np.delete(np.arange(len(used)), place)
-        own = correlation[others, place]
-        inverse = np.linalg.pinv(correlation[np.ix_(others, others)], rcond=_COLLINEAR, hermitian=True)
-        unexplained = 1 - float(own @ inverse @ own)
-        factors[name] = 1 / unexplained if unexplained > _COLLINEAR else math.inf
-    return factors
+    sizes, axes = np.linalg.eigh(correlation)
+    root = np.sqrt(np.maximum(sizes, 0.0))[:, None] * axes.T
+    return factors | dict(zip(used, variance_inflation(root).tolist(), strict=True))
 
 
 def _complete_correlation(store: ColumnStore, names: Sequence[str]) -> tuple[NDArray[np.float64], int]:

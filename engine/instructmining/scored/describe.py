@@ -17,7 +17,7 @@ from instructmining.errors.arguments import shown
 from instructmining.errors.names import few
 from instructmining.reading.rows import Source
 from instructmining.rules import OutOfRange, Rule
-from instructmining.scored.column_store import ColumnStore
+from instructmining.scored.column_store import ColumnStore, moments
 from instructmining.scored.correlations import correlations, inflation
 from instructmining.scored.few_tokens import rows_on_few_tokens
 from instructmining.scored.scored_file import LARGEST, ScoredRows
@@ -161,8 +161,7 @@ def _summary(known: NDArray[np.float64], rows: int) -> ColumnSummary:
     nulls = rows - len(known)
     if not len(known):
         return ColumnSummary(nulls)
-    mean = float(known.mean())
-    deviation = float(known.std(ddof=1)) if len(known) > 1 else None
+    mean, deviation = moments(known)
     minimum, low, quarter, median, three_quarters, high, maximum = np.quantile(
         known, QUANTILES, overwrite_input=True
     ).tolist()

@@ -55,7 +55,8 @@ class CorpusPass:
             end: Position | None = None
             for window, embedding in windows:
                 if not spool.count:
-                    self.neighbours.settings.check_pool([of.row.fields if of.row else {} for of in window.examples])
+                    rows = [example.row for example in window.examples]
+                    self.neighbours.settings.check_pool([row.fields if row else {} for row in rows])
                 with counts.timed("spool"):
                     spool.append(window, embedding)
                     end = window.end

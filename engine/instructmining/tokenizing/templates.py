@@ -41,13 +41,13 @@ def conversation(example: Example, template: Template) -> list[Part]:
     return segments.finish()
 
 
-def document(example: Example, template: Template, of: str = "document") -> list[Part]:
+def document(example: Example, template: Template, text: str = "document") -> list[Part]:
     """Texts of an example joined by newlines in order, as the one text that an encoder is given.
 
     Args:
         example: whose texts.
         template: of the encoder.
-        of: "document" for all turns, "prompt" for those that are not the assistant's, "response" for the assistant's.
+        text: "document" for all turns, "prompt" for those that are not the assistant's, "response" for the assistant's.
 
     Raises:
         BundleError: the template is not one for single texts.
@@ -56,7 +56,7 @@ def document(example: Example, template: Template, of: str = "document") -> list
     try:
         segments.join(_joint(template, "start", "document"))
         texts = {"prompt": example.prompt_texts, "response": example.response_texts}
-        segments.write("\n".join(texts[of] if of in texts else [turn.text for turn in example.turns]))
+        segments.write("\n".join(texts[text] if text in texts else [turn.text for turn in example.turns]))
         segments.join(_joint(template, "document", "end"))
     except RowError as error:
         raise BundleError(f"{error}; export the bundle again with a template for single texts") from error

@@ -154,8 +154,8 @@ def _render(example: Example, stream: Stream) -> list[Part]:
     match stream.text:
         case "conversation":
             return prompts.conversation(example, template)
-        case "document" | "prompt" | "response" as of:
-            return prompts.document(example, template, of)
+        case "document" | "prompt" | "response" as text:
+            return prompts.document(example, template, text)
         case name:
             return prompts.question(example, template, name)
 

@@ -180,28 +180,28 @@ def _packed(window: ScoredWindow) -> tuple[bytes, bytes]:
     """A head in JSON, and a body of rows as they were read and of columns as float64."""
     body: list[bytes] = []
 
-    def example(of: Example) -> list[object]:
-        turns = [[turn.role, turn.text] for turn in of.turns]
-        scores = None if of.scores is None else asdict(of.scores)
-        if of.row is None:
-            return [turns, of.side, scores]
-        raw = b"" if of.side == "rejected" else of.row.raw  # the chosen side, just before it, has the row
+    def example(scored: Example) -> list[object]:
+        turns = [[turn.role, turn.text] for turn in scored.turns]
+        scores = None if scored.scores is None else asdict(scored.scores)
+        if scored.row is None:
+            return [turns, scored.side, scores]
+        raw = b"" if scored.side == "rejected" else scored.row.raw  # the chosen side, just before it, has the row
         body.append(raw)
-        return [turns, of.side, scores, of.row.source, of.row.line, of.row.offset, len(raw)]
+        return [turns, scored.side, scores, scored.row.source, scored.row.line, scored.row.offset, len(raw)]
 
-    def reject(of: Reject) -> list[object]:
-        body.append(of.raw)
-        if of.example is None:
-            return [of.source, of.line, of.offset, of.reason, len(of.raw), None]
-        texts = [turn.text.encode("utf-8", "surrogatepass") for turn in of.example.turns]  # it may be no Unicode
+    def reject(rejected: Reject) -> list[object]:
+        body.append(rejected.raw)
+        if rejected.example is None:
+            return [rejected.source, rejected.line, rejected.offset, rejected.reason, len(rejected.raw), None]
+        texts = [turn.text.encode("utf-8", "surrogatepass") for turn in rejected.example.turns]  # it may be no Unicode
         body.extend(texts)
-        turns = [[turn.role, len(text)] for turn, text in zip(of.example.turns, texts, strict=True)]
-        return [of.source, of.line, of.offset, of.reason, len(of.raw), turns]
+        turns = [[turn.role, len(text)] for turn, text in zip(rejected.example.turns, texts, strict=True)]
+        return [rejected.source, rejected.line, rejected.offset, rejected.reason, len(rejected.raw), turns]
 
     head = {
-        "examples": [example(of) for of in window.examples],
+        "examples": [example(item) for item in window.examples],
         "truncated": window.truncated,
-        "rejects": [reject(of) for of in window.rejects],
+        "rejects": [reject(item) for item in window.rejects],
         # The reader's formats and counts stand in the journal once, not in each window.
         "end": None if window.end is None else asdict(replace(window.end, formats={}, unread={})),
         "columns": [[name, list(column.notes.items()), column.whole] for name, column in window.columns.items()],
@@ -241,8 +241,8 @@ def _unpacked(head: dict[str, Any], body: bytes) -> ScoredWindow:
         said = tuple(Turn(role, take(length).decode("utf-8", "surrogatepass")) for role, length in turns)
         return Reject(source, line, at, reason, raw, Example(said, row))
 
-    examples = [example(*of) for of in head["examples"]]
-    rejects = [reject(*of) for of in head["rejects"]]
+    examples = [example(*values) for values in head["examples"]]
+    rejects = [reject(*values) for values in head["rejects"]]
     columns = {
         name: Column(np.frombuffer(take(8 * len(examples)), dtype=np.float64), dict(notes), whole)
         for name, notes, whole in head["columns"]

@@ -57,7 +57,7 @@ class Statistics:
 
     def as_json(self) -> dict[str, Any]:
         """Everything that is counted, to be kept; :attr:`before` is found anew by who goes on."""
-        kept = {of.name: getattr(self, of.name) for of in fields(self) if of.name != "before"}
+        kept = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "before"}
         kept |= {name: dict(value) for name, value in kept.items() if isinstance(value, dict)}
         kept["approximation"] = asdict(self.approximation) if self.approximation else None
         return kept

@@ -153,7 +153,7 @@ def test_in_fp16_the_feed_forward_stays_in_float32_where_trained_models_overflow
     assert {str(kind) for name, kind in kinds.items() if ".wo." in name} == {"FLOAT"}
     assert {str(kind) for name, kind in kinds.items() if ".wi_" in name} == {"FLOAT16"}
     names = {node: [value.name or "" for value in node.inputs if value is not None] for node in model_graph}
-    inputs = [node.inputs[0] for node, of in names.items() if any(".wo." in name for name in of)]
+    inputs = [node.inputs[0] for node, used in names.items() if any(".wo." in name for name in used)]
     producers = [value.producer() for value in inputs if value is not None]
     assert [node.op_type for node in producers if node is not None] == ["Mul"] * 4, "the gated product is not cast"
 

@@ -58,7 +58,7 @@ def statsmodels_fit(columns: Columns, terms: tuple[str, ...]) -> sm.regression.l
 
 
 def coefficients(found: Fit, figure: str) -> NDArray[np.float64]:
-    return np.array([getattr(of, figure) for of in (found.intercept, *found.coefficients)])
+    return np.array([getattr(coefficient, figure) for coefficient in (found.intercept, *found.coefficients)])
 
 
 # The figures
@@ -68,7 +68,7 @@ def test_every_figure_is_that_of_statsmodels() -> None:
     columns = example_columns()
     terms = tuple(name for name in columns if name != "loss")
     found, wanted = fit(RUNS, choose="all"), statsmodels_fit(columns, terms)
-    assert tuple(of.name for of in found.coefficients) == terms
+    assert tuple(coefficient.name for coefficient in found.coefficients) == terms
     close = {"rel": 1e-10, "abs": 1e-12}
     assert coefficients(found, "value") == pytest.approx(wanted.params, **close)
     assert coefficients(found, "standard_error") == pytest.approx(wanted.bse, **close)
@@ -76,11 +76,11 @@ def test_every_figure_is_that_of_statsmodels() -> None:
     assert coefficients(found, "p") == pytest.approx(wanted.pvalues, **close)
     assert coefficients(found, "interval") == pytest.approx(wanted.conf_int(), **close)
     inflation = [variance_inflation_factor(wanted.model.exog, at) for at in range(1, len(terms) + 1)]
-    assert [of.vif for of in found.coefficients] == pytest.approx(inflation, **close)
+    assert [coefficient.vif for coefficient in found.coefficients] == pytest.approx(inflation, **close)
     figures = (wanted.rsquared, wanted.rsquared_adj, wanted.fvalue, wanted.f_pvalue, wanted.aic, wanted.bic)
-    of = found.quality
-    assert (of.r2, of.adjusted_r2, of.f, of.f_p, of.aic, of.bic) == pytest.approx(figures, **close)
-    assert of.residual_sd == pytest.approx(np.sqrt(wanted.mse_resid), **close)
+    got = found.quality
+    assert (got.r2, got.adjusted_r2, got.f, got.f_p, got.aic, got.bic) == pytest.approx(figures, **close)
+    assert got.residual_sd == pytest.approx(np.sqrt(wanted.mse_resid), **close)
     assert found.residuals == pytest.approx(wanted.resid, **close)
     assert found.left_out_residuals == pytest.approx(OLSInfluence(wanted).resid_press, **close)
 
@@ -98,7 +98,7 @@ def test_cross_validated_r2_is_that_of_scikit_learn() -> None:
 def test_bootstrap_intervals_are_percentiles_over_runs_drawn_again_and_again() -> None:
     columns = simulated(2, runs=30)
     found = fit(columns, choose="all", bootstrap=300, seed=5)
-    design = np.column_stack([np.ones(30), *(columns[of.name] for of in found.coefficients)])
+    design = np.column_stack([np.ones(30), *(columns[coefficient.name] for coefficient in found.coefficients)])
     target = np.log(columns["loss"])
     draws = np.random.default_rng(5).integers(30, size=(300, 30))
     fits = np.array([np.linalg.lstsq(design[drawn], target[drawn])[0] for drawn in draws])
@@ -206,11 +206,11 @@ def coverage(simulations: int, bootstrap: int) -> tuple[NDArray[np.int64], NDArr
     held, resampled = np.zeros(5, dtype=np.int64), np.zeros(5, dtype=np.int64)
     for seed in range(simulations):
         found = fit(simulated(seed), terms=tuple(TRUE.terms), choose="all", bootstrap=bootstrap, seed=seed)
-        for at, of in enumerate((found.intercept, *found.coefficients)):
-            true = TRUE.terms.get(of.name, TRUE.intercept)
-            held[at] += of.interval[0] <= true <= of.interval[1]
-            if of.bootstrap_interval is not None:
-                resampled[at] += of.bootstrap_interval[0] <= true <= of.bootstrap_interval[1]
+        for at, coefficient in enumerate((found.intercept, *found.coefficients)):
+            true = TRUE.terms.get(coefficient.name, TRUE.intercept)
+            held[at] += coefficient.interval[0] <= true <= coefficient.interval[1]
+            if coefficient.bootstrap_interval is not None:
+                resampled[at] += coefficient.bootstrap_interval[0] <= true <= coefficient.bootstrap_interval[1]
     return held, resampled
 
 
@@ -412,8 +412,8 @@ def test_the_command_writes_a_rule_that_loads_and_reports_on_standard_output(
     wanted = fit(RUNS, terms=["reward", "mtld"], choose="all", seed=3, rule_id="ours")
     assert (rule.id, rule.intercept, rule.terms) == ("ours", wanted.rule.intercept, wanted.rule.terms)
     assert f"R2                             {wanted.quality.r2:.3f}\n" in shown.out
-    for of in wanted.coefficients:
-        assert re.search(rf"^{of.name} +{of.value:.4g} ", shown.out, re.MULTILINE)
+    for coefficient in wanted.coefficients:
+        assert re.search(rf"^{coefficient.name} +{coefficient.value:.4g} ", shown.out, re.MULTILINE)
     assert [line for line in shown.err.splitlines() if line.startswith("warning: ")] == [
         f"warning: {it}" for it in wanted.warnings
     ]
@@ -442,10 +442,9 @@ def test_the_json_holds_every_subset_and_every_run(
     assert said["rule"] == json.loads(out.read_bytes())
     assert said["rule"]["id"] == "mine"
     assert len(said["subsets"]) == 511
-    assert [of["run"] for of in said["runs"]][:2] == ["mix-001", "mix-002"]
-    assert all(
-        np.log(of["loss"]) - of["fitted_log_loss"] == pytest.approx(of["residual"], abs=1e-12) for of in said["runs"]
-    )
+    assert [line["run"] for line in said["runs"]][:2] == ["mix-001", "mix-002"]
+    for line in said["runs"]:
+        assert np.log(line["loss"]) - line["fitted_log_loss"] == pytest.approx(line["residual"], abs=1e-12)
     capsys.readouterr()
     assert run("fit", RUNS, "-o", out, "--json", "-", "--id", "mine", "--overwrite") == 0
     assert json.loads(capsys.readouterr().out) == said

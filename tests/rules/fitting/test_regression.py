@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from statsmodels.stats.outliers_influence import variance_inflation_factor
 
 from instructmining.rules.fitting import regression
 from instructmining.rules.fitting.regression import Projection, bootstrapped
@@ -132,13 +131,6 @@ def test_resamples_that_do_not_decide_every_coefficient_are_left_out() -> None:
     drawn = np.random.default_rng(0).integers(8, size=(400, 8))
     found = regression.bootstrapped(values, target, resamples=400, seed=0)
     assert len(found) == np.sum((drawn == 3).any(axis=1) & ([len(set(draw) - {3}) >= 2 for draw in drawn.tolist()]))
-
-
-def test_variance_inflation_is_that_of_statsmodels() -> None:
-    values, _ = made_up(runs=40, terms=4)
-    design = np.column_stack([np.ones(40), values])
-    wanted = [variance_inflation_factor(design, at) for at in range(1, 5)]
-    assert regression.variance_inflation(values) == pytest.approx(np.array(wanted), rel=1e-10)
 
 
 def test_the_condition_number_is_that_of_the_correlations_and_knows_no_units() -> None:

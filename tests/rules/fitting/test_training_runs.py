@@ -86,7 +86,7 @@ def test_named_terms_are_taken_in_their_order_and_may_be_no_indicators(runs_file
 def test_tables_in_memory_are_read_alike(source: object) -> None:
     found = read_runs(source)  # type: ignore[arg-type]
     assert found.labels == ("run 1", "run 2", "run 3")
-    assert {"loss": found.losses.tolist()} | {name: of.tolist() for name, of in found.means.items()} == COLUMNS
+    assert {"loss": found.losses.tolist()} | {name: values.tolist() for name, values in found.means.items()} == COLUMNS
     numbers = b"".join(
         name.encode() + b"\0" + np.array(COLUMNS[name], dtype="<f8").tobytes() for name in ("loss", "reward", "mtld")
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from instructmining.errors import FittingError
 from instructmining.errors.arguments import check_type
 from instructmining.rules import Rule
+from instructmining.rules.correlation import variance_inflation
 from instructmining.rules.fitting.regression import (
     LeastSquares,
     Projection,
@@ -22,7 +23,7 @@ from instructmining.rules.fitting.regression import (
     bootstrapped,
     condition_number,
     least_squares,
-    variance_inflation,
+    standardized,
 )
 from instructmining.rules.fitting.term_choice import (
     PAPER_P,
@@ -165,7 +166,7 @@ def fit(
     intercept, *coefficients = _coefficients(result, values, names, draws)
     quality = _quality(result, values, Subset.of(names, projection, problem.target), nested_r2(problem, choose))
     found = Fit(
-        rule=Rule(rule_id, intercept.value, {of.name: of.value for of in coefficients}, reward_model),
+        rule=Rule(rule_id, intercept.value, {term.name: term.value for term in coefficients}, reward_model),
         choose=choose,
         considered=problem.names,
         intercept=intercept,
@@ -191,7 +192,7 @@ def _coefficients(
 ) -> list[Coefficient]:
     tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
     resampled = np.percentile(draws, tails, axis=0).T if len(draws) else None
-    inflation = [None, *variance_inflation(values).tolist()]
+    inflation = [None, *variance_inflation(standardized(values) / np.sqrt(len(values))).tolist()]
     return [
         Coefficient(
             name=name,
@@ -245,14 +246,14 @@ def _warnings(found: Fit, problem: Problem, bootstrap: int) -> Iterator[str]:
 
 
 def _warnings_of_terms(found: Fit) -> Iterator[str]:
-    for of in found.coefficients:
-        if of.vif is not None and of.vif > VIF_LIMIT:
-            yield f"collinear: the variance inflation factor of {of.name} is {of.vif:.1f}, over {VIF_LIMIT:g}"
+    for term in found.coefficients:
+        if term.vif is not None and term.vif > VIF_LIMIT:
+            yield f"collinear: the variance inflation factor of {term.name} is {term.vif:.1f}, over {VIF_LIMIT:g}"
     if found.quality.condition_number > CONDITION_LIMIT:
         yield f"collinear: the condition number is {found.quality.condition_number:.1f}, over {CONDITION_LIMIT:g}"
-    for of in found.coefficients:
-        if of.bootstrap_interval is not None and of.bootstrap_interval[0] <= 0 <= of.bootstrap_interval[1]:
-            yield f"the sign of {of.name} is not known: its bootstrap interval contains 0"
+    for term in found.coefficients:
+        if term.bootstrap_interval is not None and term.bootstrap_interval[0] <= 0 <= term.bootstrap_interval[1]:
+            yield f"the sign of {term.name} is not known: its bootstrap interval contains 0"
     if "reward" in found.rule.terms and found.rule.reward_model is None:
         yield "the rule has the term reward and does not say of which reward model; name it with --reward-model"
 
@@ -269,7 +270,7 @@ def _provenance(found: Fit, bootstrap: int, seed: int) -> dict[str, object]:
         "ranges": {term: [float(means[term].min()), float(means[term].max())] for term in found.rule.terms},
         "loss_range": [float(found.runs.losses.min()), float(found.runs.losses.max())],
         "quality": asdict(found.quality),
-        "coefficients": {of.name: _without_name(of) for of in (found.intercept, *found.coefficients)},
+        "coefficients": {term.name: _without_name(term) for term in (found.intercept, *found.coefficients)},
         "confidence": CONFIDENCE,
         "bootstrap": {"of": "runs, percentiles", "resamples": bootstrap, "used": found.resamples, "seed": seed},
         "subsets": [asdict(subset) for subset in found.search[:_SHOWN_SUBSETS]],
@@ -283,5 +284,5 @@ def _versions() -> tuple[tuple[str, str], ...]:
     return tuple((name, version(name)) for name in ("instructmining", "numpy", "statsmodels"))
 
 
-def _without_name(of: Coefficient) -> dict[str, object]:
-    return {key: value for key, value in asdict(of).items() if key != "name"}
+def _without_name(coefficient: Coefficient) -> dict[str, object]:
+    return {key: value for key, value in asdict(coefficient).items() if key != "name"}

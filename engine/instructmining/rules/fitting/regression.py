@@ -276,22 +276,11 @@ def bootstrapped(values: Values, target: Values, *, resamples: int, seed: int) -
         if products is not None:
             gram = (counts @ products).reshape(block, size, size)
         else:
-            gram = np.stack([(basis * of[:, None]).T @ basis for of in counts])
+            gram = np.stack([(basis * weights[:, None]).T @ basis for weights in counts])
         decided = np.linalg.eigvalsh(gram)[:, 0] > _DETERMINED
         right = (counts[decided] @ (basis * target[:, None]))[:, :, None]
         found.append(np.linalg.solve(gram[decided], right)[:, :, 0])
     return np.linalg.solve(triangle, np.concatenate(found).T).T
-
-
-def variance_inflation(values: Values) -> Values:
-    """float64 (terms,): 1 / (1 − R²) of each column on the others; 1 where it is uncorrelated with them.
-
-    Source:
-        Marquardt, Technometrics 12 (1970) 591-612: the diagonal of the inverse of the correlation matrix.
-    """
-    triangle = np.linalg.qr(standardized(values), mode="r")
-    inverse = np.linalg.solve(triangle, np.eye(len(triangle)))
-    return np.asarray(np.sum(inverse**2, axis=1) * len(values))
 
 
 def condition_number(values: Values) -> float:

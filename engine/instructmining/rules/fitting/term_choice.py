@@ -92,7 +92,7 @@ def _search(problem: Problem, choose: Choose) -> tuple[list[int], tuple[Subset, 
         for columns, projection in subsets(values, target, problem.most)
     ]
     # A stable sort: of equals, the one with fewer terms.
-    found.sort(key=lambda of: of[0].loo_error if choose == "loo" else -of[0].adjusted_r2)
+    found.sort(key=lambda pair: pair[0].loo_error if choose == "loo" else -pair[0].adjusted_r2)
     return list(found[0][1]), tuple(subset for subset, _ in found)
 
 

@@ -96,7 +96,7 @@ class Condition:
             numbers = np.array(values, dtype=np.float64)  # of None it makes NaN
             passed: NDArray[np.bool_] = _COMPARISONS[self.comparison](numbers, self.number) & ~np.isnan(numbers)
             return passed
-        return np.array([self._holds(*of, field) for of in zip(values, rows, strict=True)], dtype=np.bool_)
+        return np.array([self._holds(*pair, field) for pair in zip(values, rows, strict=True)], dtype=np.bool_)
 
     def _holds(self, value: object, row: SourceRow, field: str) -> bool:
         if value is None or (isinstance(value, float) and math.isnan(value)):
