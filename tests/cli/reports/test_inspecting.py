@@ -167,7 +167,7 @@ def test_standard_input_and_pipes_are_looked_at(small_bundle: Path) -> None:
 
 
 def test_no_graph_is_loaded(run: Run, small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from instructmining import sessions  # noqa: PLC0415 - patched here alone
+    from instructmining.inference import sessions  # noqa: PLC0415 - patched here alone
 
     monkeypatch.setattr(sessions, "GraphSession", None)
     assert run("inspect", EXAMPLES / "alpaca.json", "--bundle", small_bundle, "--indicators", "all") == 0

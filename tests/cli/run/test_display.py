@@ -9,18 +9,37 @@ from typing import Any
 import pytest
 
 from instructmining.writing.statistics import Statistics
-from instructmining_cli.run import run as runs
+from instructmining_cli.process.terminal import voice
+from instructmining_cli.run import display as displays
+from instructmining_cli.run.display import Display
 from instructmining_cli.run.run import FromBefore, Run
 
 
-def shown(capsys: pytest.CaptureFixture[str], statistics: Statistics, **of_run: object) -> str:
-    """The progress line of a run that began ten seconds ago."""
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain line each time that there is progress."""
+    monkeypatch.setattr(displays, "_PLAIN_EVERY_S", 0.0)
+
+
+def begun(statistics: Statistics, **values: object) -> Run:
+    """A run that began ten seconds ago."""
     reader = SimpleNamespace(rows_expected=1000.0, rejected=0, unread={})
-    times = {"_begin": time.perf_counter() - 10, "_said_at": 0.0}
-    named: dict[str, Any] = {"reader": reader, "settings": {}, "statistics": statistics, **times, **of_run}
-    run = Run(SimpleNamespace(), ["rows.jsonl"], "out.jsonl", **named)  # type: ignore[arg-type]
-    run.progress(statistics)
+    named: dict[str, Any] = {"reader": reader, "settings": {}, "statistics": statistics, **values}
+    named["began"] = time.perf_counter() - 10
+    return Run(SimpleNamespace(), ["rows.jsonl"], "out.jsonl", **named)  # type: ignore[arg-type]
+
+
+def shown(capsys: pytest.CaptureFixture[str], statistics: Statistics, **values: object) -> str:
+    """The progress line of a run that began ten seconds ago."""
+    Display(begun(statistics, **values)).progress(statistics)
     return capsys.readouterr().err
+
+
+def test_progress_is_not_said_where_it_is_to_be_quiet(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voice(), "quiet", True)
+    assert shown(capsys, Statistics(rows_computed=250.0)) == ""
 
 
 def test_speed_and_time_left_are_of_the_rows_computed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,10 +86,10 @@ def test_before_anything_is_known_no_time_is_said(capsys: pytest.CaptureFixture[
 def test_the_room_is_said_where_it_matters_in_a_unit_that_fits(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], left: int, needed: int, said: str
 ) -> None:
-    monkeypatch.setattr(runs, "room_left", lambda _: left)
-    monkeypatch.setattr(runs, "room_needed", lambda *_, **__: needed)
+    monkeypatch.setattr(displays, "room_left", lambda _: left)
+    monkeypatch.setattr(displays, "room_needed", lambda *_, **__: needed)
     run = Run(SimpleNamespace(embedding_size=None), [str(Path("rows.jsonl"))], "out.jsonl", {})  # type: ignore[arg-type]
-    run.say_room()
+    Display(run).say_room()
     found = capsys.readouterr().err
     assert said in found
     assert bool(said) == bool(found)
