@@ -111,10 +111,16 @@ class Command(TyperCommand):
             UsageError: an argument or a value of the file is wrong.
         """
         if (option := JSON_FILE.get(self.name or "")) is not None:
-            args = json_file_by_new_name(args, lambda given: self.make_parser(ctx).parse_args(given)[1], option)
+            args = json_file_by_new_name(args, lambda given: self._positional(ctx, given), option)
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
             if (where := from_file(ctx, error.param)) is not None:
                 error.message = f"{where}: {error.message}"
             raise
+
+    def _positional(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """What of a command line is no option and no option's value."""
+        found, more, _ = self.make_parser(ctx).parse_args(args)
+        values = [found[parameter.name] for parameter in self.params if parameter.param_type_name == "argument"]
+        return [*more, *(one for value in values for one in ([value] if isinstance(value, str) else value or ()))]

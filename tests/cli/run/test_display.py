@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import shutil
+import struct
+import subprocess
+import sys
+import termios
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from paths import EXAMPLES
 
 from instructmining.writing.statistics import Statistics
 from instructmining_cli.process.terminal import voice
@@ -93,3 +103,66 @@ def test_the_room_is_said_where_it_matters_in_a_unit_that_fits(
     found = capsys.readouterr().err
     assert said in found
     assert bool(said) == bool(found)
+
+
+def on_a_terminal(arguments: list[str], folder: Path, columns: int = 80, **environment: str) -> tuple[int, str]:
+    """The exit code of a command whose standard error is a terminal, and what it shows there."""
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    command = [sys.executable, "-m", "instructmining", *arguments]
+    variables = {"TERM": "xterm-256color", **environment}
+    inherited = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "NO_COLOR", "TERM"}}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=its, env=inherited | variables, cwd=folder
+    ) as process:
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # the end of a terminal
+            while part := os.read(ours, 1 << 16):
+                shown += part
+    os.close(ours)
+    return process.returncode, shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals")
+@pytest.mark.parametrize(
+    ("environment", "is_live", "is_coloured"),
+    [({}, True, True), ({"NO_COLOR": "1"}, True, False), ({"TERM": "dumb"}, False, False)],
+)
+def test_a_terminal_has_a_live_view_and_a_closing_table_that_fits(
+    small_bundle: Path, tmp_path: Path, environment: dict[str, str], is_live: bool, is_coloured: bool
+) -> None:
+    shutil.copy(EXAMPLES / "bad_rows.jsonl", tmp_path)
+    arguments = ["score", "bad_rows.jsonl", "-o", "out.jsonl", "--bundle", str(small_bundle)]
+    code, shown = on_a_terminal([*arguments, "--indicators", "perplexity"], tmp_path, **environment)
+    assert code == 3
+    assert ("\x1b[?25l" in shown) == is_live
+    assert ("\x1b[38;5;" in shown) == is_coloured
+    *_, closing = shown.rpartition("\x1b[2K")
+    if not is_live:
+        assert re.search(r"^scored 5 rows in [\d.]+ s ", closing, re.MULTILINE)
+        assert "\x1b" not in shown
+        return
+    lines = closing.splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    names = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert names[:7] == ["scored", "rejected", "truncated", "null", "tokens/s", "busy", "time"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals")
+def test_a_terminal_shows_nothing_of_a_quiet_run(small_bundle: Path, tmp_path: Path) -> None:
+    arguments = ["score", str(EXAMPLES / "alpaca.json"), "-o", "out.jsonl", "--bundle", str(small_bundle), "-q"]
+    assert on_a_terminal([*arguments, "--indicators", "mtld"], tmp_path) == (0, "")
+
+
+def test_a_pipe_has_plain_lines_where_colour_is_forced(
+    run: Callable[..., int],
+    small_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    arguments = ("-o", tmp_path / "out.jsonl", "--bundle", small_bundle, "--indicators", "mtld")
+    assert run("score", EXAMPLES / "messages.jsonl", *arguments) == 0
+    assert "\x1b" not in capsys.readouterr().err
