@@ -72,7 +72,9 @@ def sharing(command: Callable[..., None]) -> Callable[..., None]:
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()]
 
     @wraps(command)
-    def run(context: typer.Context, *, quiet: bool, config: str | None, print_config: bool, **options: object) -> None:
+    def with_shared(
+        context: typer.Context, *, quiet: bool, config: str | None, print_config: bool, **options: object
+    ) -> None:
         del config  # its values are among the options
         voice().quiet = quiet
         if print_config:
@@ -82,9 +84,9 @@ def sharing(command: Callable[..., None]) -> Callable[..., None]:
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     parameters = [context, *own, *shared]
-    run.__signature__ = inspect.Signature(parameters, return_annotation=None)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    with_shared.__signature__ = inspect.Signature(parameters, return_annotation=None)  # type: ignore[attr-defined]
+    with_shared.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_shared
 
 
 class Command(TyperCommand):
