@@ -20,6 +20,7 @@ from instructmining_cli.commands.inspect import inspect
 from instructmining_cli.commands.rescore import rescore
 from instructmining_cli.commands.score import score
 from instructmining_cli.commands.select import select
+from instructmining_cli.options.command import Command, sharing
 from instructmining_cli.options.renamed import by_new_names
 from instructmining_cli.process.memory import return_large_blocks
 from instructmining_cli.process.terminal import VisibleFormatter, echo
@@ -49,16 +50,8 @@ def _options(
     pass
 
 
-app.command()(score)
-app.command()(inspect)
-app.command()(select)
-app.command()(describe)
-app.command()(compare)
-app.command()(rescore)
-app.command()(fit)
-app.command()(export)
-app.command()(bench)
-app.command()(doctor)
+for _command in (score, inspect, select, describe, compare, rescore, fit, export, bench, doctor):
+    app.command(cls=Command)(sharing(_command))
 
 
 _MOST_SHOWN = 4000  # characters of an error

@@ -267,9 +267,9 @@ BUNDLE = "BUNDLE"
         "compare s.jsonl x.jsonl --left x.jsonl --overwrite",
         "compare s.jsonl x.jsonl --left left.jsonl -o left.jsonl",
         "fit runs.csv -o runs.csv --overwrite",
-        "fit runs.csv -o rule.json --json runs.csv --overwrite",
-        "bench x.jsonl --json x.jsonl --overwrite",
-        "bench x.jsonl --bundle BUNDLE --json BUNDLE/manifest.json --overwrite",
+        "fit runs.csv -o rule.json --figures runs.csv --overwrite",
+        "bench x.jsonl -o x.jsonl --overwrite",
+        "bench x.jsonl --bundle BUNDLE -o BUNDLE/manifest.json --overwrite",
     ],
 )
 def test_no_command_writes_over_what_it_reads(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,12 +17,10 @@ from instructmining_cli.options.devices import (
     acceleration,
 )
 from instructmining_cli.options.fields import Format, Ignore, Map, field_options
+from instructmining_cli.options.output import Json
 from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
-from instructmining_cli.process.terminal import echo
+from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
-
-if TYPE_CHECKING:
-    from instructmining.writing.atomic import Placement
 
 _LIMIT = {"cpu": 100, "cuda": 20_000}  # rows, where none is given: about a minute with a small model
 
@@ -65,10 +63,9 @@ def bench(
             min=1, callback=a_count, help="Score them N times; by default 3 times, or as often as 20 seconds allow."
         ),
     ] = None,
-    json: Annotated[
-        str | None, typer.Option(help="Write all figures to this file; - writes them to standard output, no table.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")] = False,
+    out: Annotated[str | None, typer.Option("-o", "--out", help="Write all figures to this file, as JSON.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of -o.")] = False,
+    json: Json = False,
 ) -> None:
     """Score rows, throw the results away, and print how fast it was: rows, tokens, stages, share of the device's peak.
 
@@ -82,19 +79,22 @@ def bench(
     from instructmining.writing.atomic import Placement
     from instructmining_cli.machine.throughput import measure_throughput
     from instructmining_cli.reports.bench_report import BenchReport
+    from instructmining_cli.reports.json_out import as_document, print_document
     from instructmining_cli.run.calibrations import choose_budgets
     from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
 
     if any(is_pipe(path) for path in inputs):
         raise typer.BadParameter("bench reads its input several times, which a pipe does not allow; give files")
+    if out == "-":
+        raise typer.BadParameter("-o -: name a file; --json prints the figures on standard output")
     fields = field_options(format=format, mapping=map, ignore=ignore)
     options = reading_options(delimiter=delimiter, encoding=encoding)
-    inputs, _ = expanded(inputs, say=_say)
+    inputs, _ = expanded(inputs, say=warn)
     read_examples(inputs, fields=fields, options=options)  # which finds a file that is missing before models are loaded
     accelerated = acceleration(cuda_graphs=cuda_graphs, gpu_memory=gpu_memory)
     with ExitStack() as stack:
-        files = stack.enter_context(Placement([json], overwrite=overwrite, reads=[*inputs, bundle, rule]))
-        folder = bundle or demo_bundle(_say)
+        files = stack.enter_context(Placement([out], overwrite=overwrite, reads=[*inputs, bundle, rule]))
+        folder = bundle or demo_bundle(say)
         with naming_another():
             opened = Scorer.open(
                 folder,
@@ -105,42 +105,27 @@ def bench(
                 acceleration=accelerated,
             )
         scorer = stack.enter_context(opened)
-        _say(f"device: {', '.join(str(device) for device in scorer.devices)}")
+        say(f"device: {', '.join(str(device) for device in scorer.devices)}")
         most = limit or _LIMIT[scorer.device.kind]
-        choose_budgets(scorer, inputs, fields, given=max_batch_tokens, limit=most, options=options, say=_say)
+        choose_budgets(scorer, inputs, fields, given=max_batch_tokens, limit=most, options=options, say=say)
         readers: list[ExampleReader] = []
 
         def read() -> ExampleReader:
             readers.append(read_examples(inputs, fields=fields, limit=most, options=options, on_reject=lambda _: None))
             return readers[-1]
 
-        found = measure_throughput(scorer, read, rounds=rounds, say=_say)
+        found = measure_throughput(scorer, read, rounds=rounds, say=say)
         report = BenchReport(found, scorer, inputs, most, readers[-1].rows)
-        if json != "-":
+        if out is not None:
+            files.write(out, as_document(report.as_json()))
+            files.put()
+        if json:
+            print_document(report.as_json())
+        else:
             for line in report.table(text_width(None)):
                 echo(line)
-        if json is not None:
-            _put(report.as_json(), json, files)
     if report.left_out:
-        _say(f"left out: {report.left_out}")
+        say(f"left out: {report.left_out}")
     if found.typical.rejected:
-        _say(f"rejected {found.typical.rejected:,} of {report.rows_read:,} rows; score names them and says why")
+        say(f"rejected {found.typical.rejected:,} of {report.rows_read:,} rows; score names them and says why")
         raise typer.Exit(3)
-
-
-def _say(text: str) -> None:
-    echo(text, err=True)
-
-
-def _put(figures: dict[str, object], where: str, files: Placement) -> None:
-    """Raises OutputError where the file cannot be written."""
-    import orjson
-
-    from instructmining.reading.values import all_utf8
-
-    content = orjson.dumps(all_utf8(figures), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    if where == "-":
-        echo(content.decode(), nl=False)
-        return
-    files.write(where, content)
-    files.put()

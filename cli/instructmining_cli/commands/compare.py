@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from instructmining_cli.options.checks import as_utf8, rows_out
-from instructmining_cli.reports.text_out import Out, Overwrite, text_file
+from instructmining_cli.options.output import Json, Out, Overwrite
+from instructmining_cli.reports.text_out import text_file
 
 
 def compare(
@@ -25,6 +26,7 @@ def compare(
     ] = None,
     prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
     overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Show how far the columns of two sets are apart, and how many rows entered and left.
 
@@ -36,6 +38,7 @@ def compare(
 
     if left is not None and left == entered:
         raise typer.BadParameter("--left and --entered are the same file")
-    with text_file(out, overwrite=overwrite, reads=[first, second], others=[left, entered]) as text:
+    with text_file(out, overwrite=overwrite, reads=[first, second], others=[left, entered], json=json) as text:
         found = compare_sets(first, second, prefix=prefix, differing=Differing(left, entered, overwrite))
-        text.content = comparison_text(found, width=text.width) if format == "text" else comparison_json(found)
+        text.document = comparison_json(found)
+        text.content = comparison_text(found, width=text.width) if format == "text" else text.document

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from instructmining_cli.options.checks import as_utf8, named_rule
-from instructmining_cli.process.terminal import echo
-from instructmining_cli.reports.text_out import Out, Overwrite, text_file
+from instructmining_cli.options.output import Json, Out, Overwrite
+from instructmining_cli.process.terminal import warn
+from instructmining_cli.reports.text_out import text_file
 
 
 def describe(
@@ -27,6 +28,7 @@ def describe(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Show scored sets in numbers, side by side where there are several.
 
@@ -37,19 +39,22 @@ def describe(
     from instructmining.scored.render import descriptions_csv, descriptions_json, descriptions_text
     from instructmining_cli.run.demo_bundle import check_terms
 
+    if json and format == "csv" and out in {None, "-"}:
+        raise typer.BadParameter("--json and --format csv both go to standard output; give -o FILE for the table")
     if rule is not None:
         for file in scored:
             check_terms(file, rule, prefix=prefix)
     reads = [*scored, *(f"{file}.run.json" for file in scored), rule]
-    with text_file(out, overwrite=overwrite, reads=reads) as text:
+    with text_file(out, overwrite=overwrite, reads=reads, json=json) as text:
         described = [describe_set(one, prefix=prefix, rule=rule) for one in scored]
+        text.document = descriptions_json(described)
         match format:
             case "text":
                 text.content = descriptions_text(described, width=text.width)
             case "json":
-                text.content = descriptions_json(described)
+                text.content = text.document
             case "csv":
                 text.content = descriptions_csv(described)
     for one in described:
         for term in one.predicted.extrapolated if one.predicted else ():
-            echo(f"caution: {one.name}: its mean {term}: the prediction extrapolates", err=True)
+            warn(f"caution: {one.name}: its mean {term}: the prediction extrapolates")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from instructmining_cli.options.checks import known_device
+from instructmining_cli.options.output import Json
 from instructmining_cli.process.terminal import echo
 
 
@@ -22,29 +24,43 @@ def doctor(
             callback=known_device, help="Where the bundle's graphs are run: auto, cpu, cuda, cuda:N or cuda:0,1."
         ),
     ] = "auto",
+    json: Json = False,
 ) -> None:
     """Print versions, the devices as measured, and what is missing; with --bundle, prove its numbers on a device."""
     from instructmining.bundle import Bundle
     from instructmining.bundle.demo import cached_demo_bundle
     from instructmining.inference.devices import choose_devices, choose_devices_for
     from instructmining_cli.machine.diagnosis import check_bundle, describe_machine
+    from instructmining_cli.reports.json_out import print_document
 
-    for name, value in describe_machine().items():
-        echo(f"{name + ':':<28}{value}")
-    cached = cached_demo_bundle()
-    echo(f"{'demo bundle:':<28}{cached or 'not built yet; score builds it when it is first needed'}")
+    machine, cached = describe_machine(), cached_demo_bundle()
+    found: dict[str, object] = {"machine": machine, "demo_bundle": str(cached) if cached else None}
+    lines = [*machine.items(), ("demo bundle", cached or "not built yet; score builds it when it is first needed")]
+    if not json:
+        _print(lines)
     if bundle is None:
         choose_devices(device)
-        return
-    opened = Bundle.open(bundle)
-    devices = choose_devices_for(opened.roles.values(), device, batches_at_once=1)  # it runs one after the other
-    opened.verify()
-    echo(f"{'bundle:':<28}{bundle}: all {len(opened.files)} files are as exported")
-    problems = 0
-    for chosen in devices:
-        for check in check_bundle(opened, chosen):
-            problems += not check.passed
-            name = check.role if len(devices) == 1 else f"{check.role} on {chosen}"
-            echo(f"{name + ':':<28}{check}")
-    if problems:
+        passed = True
+    else:
+        opened = Bundle.open(bundle)
+        devices = choose_devices_for(opened.roles.values(), device, batches_at_once=1)  # it runs one after the other
+        opened.verify()
+        if not json:
+            _print([("bundle", f"{bundle}: all {len(opened.files)} files are as exported")])
+        checks: list[dict[str, object]] = []
+        for chosen in devices:
+            for check in check_bundle(opened, chosen):
+                checks.append({"device": str(chosen), **check.as_json()})
+                if not json:
+                    _print([(check.role if len(devices) == 1 else f"{check.role} on {chosen}", check)])
+        found["bundle"] = {"path": str(bundle), "digest": opened.digest, "files": len(opened.files), "checks": checks}
+        passed = all(check["passed"] for check in checks)
+    if json:
+        print_document(found)
+    if not passed:
         raise typer.Exit(1)
+
+
+def _print(lines: Iterable[tuple[str, object]]) -> None:
+    for name, value in lines:
+        echo(f"{name + ':':<28}{value}")

@@ -10,10 +10,11 @@ import typer
 
 from instructmining.errors import ExportError
 from instructmining_cli.options.checks import a_count
-from instructmining_cli.process.terminal import echo
+from instructmining_cli.options.output import Json
+from instructmining_cli.process.terminal import say
 
 if TYPE_CHECKING:
-    from instructmining.bundle import RoleName
+    from instructmining.bundle import Role, RoleName
 
 _MODEL = "an id on the Hugging Face hub, or a folder with the same files."
 
@@ -39,6 +40,7 @@ def export(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace roles that the bundle has.")] = False,
+    json: Json = False,
 ) -> None:
     """Write a bundle of ONNX graphs that score runs without PyTorch; each is proved equal to its model first.
 
@@ -47,6 +49,7 @@ def export(
     """
     from instructmining.bundle import PRECISIONS, ROLES
     from instructmining.errors.names import no_such
+    from instructmining_cli.reports.json_out import print_document
 
     # Everything that a slip of the hand gets wrong is looked at before PyTorch is loaded, which takes seconds.
     given = {"reward": reward, "perplexity": perplexity, "embedding": embedding, "unieval": unieval}
@@ -67,19 +70,21 @@ def export(
         if models:
             BundleWriter(out, frozenset(models), overwrite).check()
         if preset != "demo":
-            echo("loading PyTorch and transformers", err=True)
+            say("loading PyTorch and transformers")
         from instructmining_export.exporting import export_bundle
         from instructmining_export.roles import Settings
     except ModuleNotFoundError as error:
         raise ExportError(f"{error.name} is not installed; pip install 'instructmining[export]'") from error
-    settings = Settings(precision, max_length, lambda text: echo(text, err=True))
+    settings = Settings(precision, max_length, say)
     if preset == "demo":
         _export_demo(out, settings, overwrite=overwrite)
-        return
-    export_bundle(
-        out, models, settings=settings, revision=revision or "main", overwrite=overwrite, default_rule=default_rule
-    )
-    _say_result(out, frozenset(models))
+    else:
+        export_bundle(
+            out, models, settings=settings, revision=revision or "main", overwrite=overwrite, default_rule=default_rule
+        )
+    _say_result(out, frozenset(models) or None)
+    if json:
+        print_document(_as_json(out, frozenset(models) or None))
 
 
 def _chosen(
@@ -125,10 +130,9 @@ def _export_demo(out: Path, settings: object, *, overwrite: bool) -> None:
         copy_bundle(demo_bundle(settings.report), out, overwrite=overwrite)
     else:
         export_demo(out, overwrite=overwrite, settings=settings)
-    _say_result(out)
 
 
-def _say_result(out: Path, written: frozenset[RoleName] | None = None) -> None:
+def _say_result(out: Path, written: frozenset[RoleName] | None) -> None:
     """The roles that were written with the figures of their gate, each beside its bound; the others by name."""
     from instructmining.bundle import Bundle
     from instructmining.inference.references import BOUNDS
@@ -136,9 +140,36 @@ def _say_result(out: Path, written: frozenset[RoleName] | None = None) -> None:
     bundle = Bundle.open(out)
     for name, role in bundle.roles.items():
         if written is not None and name not in written:
-            echo(f"{name}: kept as it was", err=True)
+            say(f"{name}: kept as it was")
             continue
-        size = sum(file.stat().st_size for file in role.graph.parent.glob(f"{role.graph.name}*"))
         figures = BOUNDS[role.precision].beside(role.parity)
-        echo(f"{name}: {role.source.get('id')}, {role.precision}, {size / 1e6:,.1f} MB; {figures}", err=True)
-    echo(f"wrote {out}", err=True)
+        say(f"{name}: {role.source.get('id')}, {role.precision}, {_size(role) / 1e6:,.1f} MB; {figures}")
+    say(f"wrote {out}")
+
+
+def _as_json(out: Path, written: frozenset[RoleName] | None) -> dict[str, object]:
+    """The bundle, and of each role what it is, how near it is to its model, and whether it was written now."""
+    from instructmining.bundle import Bundle
+
+    bundle = Bundle.open(out)
+    return {
+        "out": str(out),
+        "name": bundle.name,
+        "digest": bundle.digest,
+        "roles": {
+            name: {
+                "written": written is None or name in written,
+                "source": dict(role.source),
+                "precision": role.precision,
+                "max_length": role.max_length,
+                "bytes": _size(role),
+                "parity": dict(role.parity),
+            }
+            for name, role in bundle.roles.items()
+        },
+    }
+
+
+def _size(role: Role) -> int:
+    """Bytes of a role's graph, with its weights."""
+    return sum(file.stat().st_size for file in role.graph.parent.glob(f"{role.graph.name}*"))

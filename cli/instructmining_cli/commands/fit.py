@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import typer
 
 from instructmining_cli.options.checks import a_count
-from instructmining_cli.process.terminal import echo
+from instructmining_cli.options.output import Json
+from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
 
 
@@ -40,32 +41,32 @@ def fit(
         str | None, typer.Option(help="Source id of the model behind the column reward; kept in the rule.")
     ] = None,
     plot: Annotated[str | None, typer.Option(help="Draw the residuals into this file, .svg.")] = None,
-    json: Annotated[
-        str | None, typer.Option(help="Write all figures to this file; - writes them to standard output, no report.")
+    figures: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write all figures to this file, as JSON.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace OUT and the files of --plot and --json.")
+        bool, typer.Option("--overwrite", help="Replace OUT and the files of --plot and --figures.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Estimate a rule: ordinary least squares of the log evaluation loss on set means, over fine-tuning runs.
 
     Needs the extra [fit]. The report goes to standard output, warnings to standard error and into the rule.
     """
-    import orjson
-
     from instructmining.rules.fitting import fit as fit_runs
     from instructmining.writing.atomic import Placement
     from instructmining_cli.reports.fit_report import FitReport
+    from instructmining_cli.reports.json_out import as_document, print_document
     from instructmining_cli.reports.residual_plot import drawing
 
     if plot is not None and not plot.endswith(".svg"):
         raise typer.BadParameter(f"--plot {plot}: wanted a name ending in .svg")
-    if out == "-":
-        raise typer.BadParameter("-o -: the rule goes to a file, the figures where --json says; name a file")
-    named = [os.path.realpath(file) for file in (plot, json, out) if file is not None and file != "-"]
+    if "-" in {out, figures}:
+        raise typer.BadParameter("the rule and the figures go to files; --json prints the figures on standard output")
+    named = [os.path.realpath(file) for file in (plot, figures, out) if file is not None]
     if len(set(named)) < len(named):
-        raise typer.BadParameter("OUT, --plot and --json are to be different files")
-    with Placement([plot, json, out], overwrite=overwrite, reads=[runs]) as files:
+        raise typer.BadParameter("OUT, --plot and --figures are to be different files")
+    with Placement([plot, figures, out], overwrite=overwrite, reads=[runs]) as files:
         found = fit_runs(
             runs,
             terms=None if terms is None else [term.strip() for term in terms.split(",")],
@@ -76,14 +77,16 @@ def fit(
             reward_model=reward_model,
         )
         report = FitReport(found, text_width(None))
-        figures = orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         if plot is not None:
             files.write(plot, drawing(found).encode())
-        if json is not None and json != "-":
-            files.write(json, figures)
+        if figures is not None:
+            files.write(figures, as_document(report.as_json()))
         files.write(out, found.rule.content())
         files.put()
-    echo(figures.decode() if json == "-" else report.text(), nl=json != "-")
+    if json:
+        print_document(report.as_json())
+    else:
+        echo(report.text())
     for warning in found.warnings:
-        echo(f"warning: {warning}", err=True)
-    echo(f"rule {found.rule.id!r}: {out}", err=True)
+        warn(f"warning: {warning}")
+    say(f"rule {found.rule.id!r}: {out}")

@@ -11,8 +11,9 @@ import typer
 from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_rule
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.fields import Format, Ignore, Map, field_options
+from instructmining_cli.options.output import Json
 from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
-from instructmining_cli.process.terminal import echo
+from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def inspect(
     rows: Annotated[
         int, typer.Option("--rows", min=0, callback=a_count, help="Show the texts of the first N.")
     ] = SHOWN,
-    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Show what an input holds: its format and why, the fields that are read and those that are not, bad rows, lengths.
 
@@ -108,19 +109,17 @@ def look(
         shown: rows of which the texts are printed.
         json: print it as JSON.
     """
-    import orjson
-
-    from instructmining.reading.values import all_utf8
     from instructmining_cli.reports.inspect_report import as_json, report
     from instructmining_cli.reports.inspecting import Asked, inspect_inputs
+    from instructmining_cli.reports.json_out import print_document
 
-    files, _ = expanded(inputs, say=lambda line: echo(line, err=True))
+    files, _ = expanded(inputs, say=warn)
     bundle = _opened(wanted.bundle, wanted.max_length)
     asked = Asked(bundle, wanted.rule, wanted.indicators, wanted.prefix, recompute=wanted.recompute, limit=wanted.limit)
     found = inspect_inputs(files, fields, options, asked, sample=sample, shown=shown)
     expected_s, said = _expected(found, bundle, wanted.device)
     if json:
-        echo(orjson.dumps(all_utf8(as_json(found, expected_s=expected_s)), option=orjson.OPT_INDENT_2).decode())
+        print_document(as_json(found, expected_s=expected_s))
         return
     for line in report(found, expected_s=expected_s, said_of_speed=said, width=text_width(None)):
         echo(line)
@@ -133,7 +132,7 @@ def _opened(bundle: str | None, max_length: int | None) -> Bundle | None:
 
     folder = Path(bundle) if bundle is not None else cached_demo_bundle()
     if folder is None:
-        echo("no bundle: tokens are not counted; give --bundle", err=True)
+        say("no bundle: tokens are not counted; give --bundle")
         return None
     return Bundle.open(folder).limited(max_length)
 
@@ -148,10 +147,10 @@ def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[fl
         return None, "no row could be read"
     looked_at = sum(file.looked_at for file in found.files)
     tokens: dict[str, float] = {}
-    for name, of in found.lengths.items():
-        if of.limit is not None and looked_at:
+    for name, lengths in found.lengths.items():
+        if lengths.limit is not None and looked_at:
             label = name.partition(":")[0]
-            tokens[label] = tokens.get(label, 0.0) + float(of.tokens.sum()) / looked_at * found.rows
+            tokens[label] = tokens.get(label, 0.0) + float(lengths.tokens.sum()) / looked_at * found.rows
     if not tokens:
         return None, "no model is asked for"
     speed = last_speed(bundle, device)

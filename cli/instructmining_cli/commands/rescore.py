@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from instructmining_cli.options.checks import as_utf8, named_rule, rows_out
-from instructmining_cli.process.terminal import echo
-from instructmining_cli.reports.text_out import OUT_HELP
+from instructmining_cli.options.output import OUT_HELP, Json, check_json
+from instructmining_cli.process.terminal import say, warn
 
 
 def rescore(
@@ -18,6 +18,7 @@ def rescore(
     rule: Annotated[str, typer.Option(callback=named_rule, help="paper-v1, paper-v3 or a JSON file.")],
     prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    json: Json = False,
 ) -> None:
     """Predict by another rule, without a model: the prediction is replaced, or added, and all other bytes stay.
 
@@ -25,15 +26,19 @@ def rescore(
     -o - writes rows alone.
     """
     from instructmining.scored.rescore import rescore as rescore_rows
+    from instructmining_cli.reports.json_out import print_record
     from instructmining_cli.run.demo_bundle import check_terms
 
+    check_json(json, out)
     begin = time.perf_counter()
     check_terms(scored, rule, prefix=prefix)
     done = rescore_rows(scored, out, rule, prefix=prefix, overwrite=overwrite)
     if done.caution:
-        echo(f"caution: {done.caution}", err=True)
+        warn(f"caution: {done.caution}")
     elapsed = time.perf_counter() - begin
     rows = f"{done.rows:,} row{'' if done.rows == 1 else 's'}"
-    echo(f"rescored {rows} in {elapsed:.1f} s ({done.rows / elapsed:,.0f} rows/s): {out}", err=True)
+    say(f"rescored {rows} in {elapsed:.1f} s ({done.rows / elapsed:,.0f} rows/s): {out}")
     if done.without_value:
-        echo(f"no prediction for want of a term: {done.without_value:,}", err=True)
+        say(f"no prediction for want of a term: {done.without_value:,}")
+    if json:
+        print_record(out, ".run.json")

@@ -20,9 +20,10 @@ from instructmining_cli.options.devices import (
     acceleration,
 )
 from instructmining_cli.options.fields import Format, Ignore, Map, StrictFields, field_options
+from instructmining_cli.options.output import Json, check_json
 from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.process.stopping import stopping
-from instructmining_cli.process.terminal import echo
+from instructmining_cli.process.terminal import say, warn
 
 _Search: TypeAlias = Literal["exact", "approx"]
 _Metric: TypeAlias = Literal["euclidean", "cosine"]
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
     from instructmining.writing.run_writer import RunWriter
+    from instructmining_cli.run.display import Display
     from instructmining_cli.run.run import Run
 
 
@@ -125,6 +127,7 @@ def score(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT, and what is left of a run that was cut.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Score instruction data: indicators and the rule's predicted log loss (lower is better), a row out for each in.
 
@@ -150,14 +153,12 @@ def score(
     fields = field_options(format=format, mapping=map, ignore=ignore, strict_fields=strict_fields)
     options = reading_options(delimiter=delimiter, encoding=encoding, max_row_bytes=max_row_bytes)
     if dry_run:
-        look(inputs, fields, options, Wanted(bundle, rule, indicators, device, prefix, max_length, recompute, limit))
+        wanted = Wanted(bundle, rule, indicators, device, prefix, max_length, recompute, limit)
+        look(inputs, fields, options, wanted, json=json)
         return
-    if out is None:
-        raise typer.BadParameter("give -o OUT, or - for standard output")
-    if resume:
-        _check_resumable(inputs, out)
-    inputs, skipped = expanded(inputs, out=out, say=_say)
-    others, _ = expanded([knn_against] if knn_against else [], out=out, say=_say)
+    out = _checked_out(out, inputs, resume=resume, json=json)
+    inputs, skipped = expanded(inputs, out=out, say=warn)
+    others, _ = expanded([knn_against] if knn_against else [], out=out, say=warn)
     states = [(path, state_of(path)) for path in (*inputs, *others)]
     neighbours = (knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
     around = _neighbourhood(neighbours, inputs, options, fields)
@@ -176,7 +177,7 @@ def score(
             prefix=prefix,
         )
         kept = KeptColumns(reader, inputs, around, recompute=recompute, limit=limit)
-        opened = Bundle.open(bundle or demo_bundle(_say)).limited(max_length)
+        opened = Bundle.open(bundle or demo_bundle(say)).limited(max_length)
         indicators, rule = kept.asked(indicators, rule, opened.default_rule)
         with naming_another():
             scorer = stack.enter_context(
@@ -191,12 +192,12 @@ def score(
                     kept=kept.names,
                 )
             )
-        kept.say(scorer, _say)
+        kept.say(scorer, say=say, warn=warn)
         origin = kept_budgets(writer.identity, scorer, given=max_batch_tokens) or choose_budgets(
-            scorer, inputs, fields, given=max_batch_tokens, limit=limit, options=options, say=_say
+            scorer, inputs, fields, given=max_batch_tokens, limit=limit, options=options, say=say
         )
         if around != KnnOptions() and not scorer.searches_neighbours:
-            _say("the settings of the neighbours have no effect: no knn column is asked for")
+            warn("caution: the settings of the neighbours have no effect: no knn column is asked for")
         asked: dict[str, object] = {
             "rule": rule,
             "indicators": indicators,
@@ -223,6 +224,19 @@ def score(
         run = Run(scorer, inputs, out, asked | settings, around, reader=reader, options=options)
         settings |= {"knn": neighbours_as_json(around), "knn_against": [input_digest(path) for path in others]}
         _carry_out(run, reader, writer, identity_of(scorer, inputs, settings, origin), states, strict=strict)
+    _end(run, json=json)
+
+
+def _end(run: Run, *, json: bool) -> None:
+    """Print the run file where that is asked for.
+
+    Raises:
+        Exit: 3, rows were rejected.
+    """
+    from instructmining_cli.reports.json_out import print_record
+
+    if json:
+        print_record(run.out, ".run.json")
     if run.rejected:
         raise typer.Exit(3)
 
@@ -243,35 +257,38 @@ def _carry_out(
         InputError: an input was changed meanwhile.
         InstructMiningError: it cannot be read, scored or written.
     """
+    from instructmining_cli.run.display import Display
     from instructmining_cli.run.resuming import check_identity, check_inputs, restore
+    from instructmining_cli.run.run_file import run_file
 
     if writer.identity is not None:
         check_identity(writer.identity, identity, run.out)
     if writer.finished:
-        _say(f"{run.out}: the run was finished before")
+        say(f"{run.out}: the run was finished before")
         return
     if writer.journal is not None:
         restore(writer.journal, run, reader)
     writer.begin(identity)
+    display = Display(run)
     kept = f"what is done is kept in {run.out}.partial; --resume goes on"
-    with stopping().noting(lambda: kept if writer.resumable else None, say=_say):
-        with run.display():
-            run.say_room()
-            _score(run, reader, writer, strict=strict)
+    with stopping().noting(lambda: kept if writer.resumable else None, say=warn):
+        with display.showing():
+            display.say_room()
+            _score(run, display, reader, writer, strict=strict)
         check_inputs(identity, states)
         run.check_counts()
-        writer.finish(run.as_json() | {"identity": identity})
+        writer.finish(run_file(run) | {"identity": identity})
         run.keep_speed()
-        run.say_result()
+        display.say_result()
 
 
-def _score(run: Run, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
+def _score(run: Run, display: Display, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
     """Score all rows that are left and write them, a window at a time."""
     scorer, statistics = run.scorer, run.statistics
     windows = scorer.score_windows(
         reader.windows(scorer.batching.window_rows),
         strict=strict,
-        on_progress=run.progress,
+        on_progress=display.progress,
         statistics=statistics,
         journal=writer.journal,
     )
@@ -311,17 +328,23 @@ def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions,
     return meant
 
 
-def _check_resumable(inputs: list[str], out: str) -> None:
-    """Raises BadParameter where a run cannot be gone on with."""
+def _checked_out(out: str | None, inputs: list[str], *, resume: bool, json: bool) -> str:
+    """OUT, which is there and goes with the other options.
+
+    Raises:
+        BadParameter: it does not.
+    """
     from instructmining.reading.compression import is_pipe
 
+    if out is None:
+        raise typer.BadParameter("give -o OUT, or - for standard output")
+    check_json(json, out)
+    if not resume:
+        return out
     if out == "-":
         raise typer.BadParameter("--resume: standard output cannot be resumed; give -o a file")
     if any(map(is_pipe, inputs)):
         raise typer.BadParameter(
             "--resume: standard input and pipes cannot be read again, so the run cannot be resumed; give files"
         )
-
-
-def _say(text: str) -> None:
-    echo(text, err=True)
+    return out

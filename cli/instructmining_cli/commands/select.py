@@ -19,8 +19,8 @@ from instructmining_cli.options.checks import (
 )
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.fields import Format, Map, field_options
-from instructmining_cli.process.terminal import echo
-from instructmining_cli.reports.text_out import OUT_HELP
+from instructmining_cli.options.output import OUT_HELP, Json, check_json
+from instructmining_cli.process.terminal import say, warn
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -123,6 +123,7 @@ def select(
     prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
     keep_scores: Annotated[bool, typer.Option("--keep-scores", help="Keep the added columns in the rows.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT and the other files.")] = False,
+    json: Json = False,
 ) -> None:
     """Write the original rows with the smallest predicted loss, ascending; ties keep their input order.
 
@@ -135,7 +136,9 @@ def select(
     from instructmining.scored.selection.near_duplicates import Distinct
     from instructmining.scored.selection.options import Extras, SelectionOptions
     from instructmining.writing.atomic import check_apart
+    from instructmining_cli.reports.json_out import print_record
 
+    check_json(json, out)
     if descending and max_loss is not None:
         raise typer.BadParameter("--max-loss keeps the smallest values and does not go with --descending")
     fields = field_options(format=format, mapping=map)
@@ -169,6 +172,8 @@ def select(
             extras=Extras(explain=explain, rule=rule, random_baseline=random_baseline, seed=seed),
         )
     _say_result(kept, choice, f"{prefix}{by} {'down' if descending else 'up'} to", out)
+    if json:
+        print_record(out, ".selection.json")
 
 
 def _beside(out: str) -> list[str]:
@@ -194,12 +199,12 @@ def _quotas(given: list[str]) -> dict[str, int]:
             continue
         wrong = f"--quota {text!r}: wanted GROUP=N or a JSON file of an object {{group: N}}"
         try:
-            of_file = orjson.loads(read_small(text))
+            given_in_file = orjson.loads(read_small(text))
         except (OSError, orjson.JSONDecodeError) as error:
             raise typer.BadParameter(f"{wrong}: {error}") from error
-        if not isinstance(of_file, dict) or not all(type(count) is int for count in of_file.values()):
+        if not isinstance(given_in_file, dict) or not all(type(count) is int for count in given_in_file.values()):
             raise typer.BadParameter(wrong)
-        quotas |= of_file
+        quotas |= given_in_file
     return quotas
 
 
@@ -224,10 +229,10 @@ class Encoder:
         from instructmining.scorer.scorer import Scorer
         from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
 
-        folder = self._bundle or demo_bundle(_say)
+        folder = self._bundle or demo_bundle(say)
         with naming_another():
             scorer = self._stack.enter_context(Scorer.open(folder, indicators=["knn_6"], device=self._device))
-        _say(f"device: {', '.join(map(str, scorer.devices))}")
+        say(f"device: {', '.join(map(str, scorer.devices))}")
         self.said |= {"bundle": scorer.bundle.name, "digest": scorer.bundle.digest, "device": str(scorer.device)}
         yield from scorer.embeddings(examples)
 
@@ -235,12 +240,8 @@ class Encoder:
 def _say_result(kept: Selection, choice: SelectionOptions, bound: str, out: str) -> None:
     worst = f", {bound} {kept.worst:.4f}" if kept.worst is not None else ""
     tokens = f", {kept.tokens:,} of {choice.tokens:,} tokens" if kept.tokens is not None else ""
-    _say(f"kept {kept.kept:,} of {kept.rows:,} rows{worst}{tokens}: {out}")
+    say(f"kept {kept.kept:,} of {kept.rows:,} rows{worst}{tokens}: {out}")
     for reason, rows in kept.left_out.items():
-        _say(f"left out: {rows:,}, {reason}")
+        say(f"left out: {rows:,}, {reason}")
     for remark in kept.remarks:
-        _say(f"caution: {remark}")
-
-
-def _say(text: str) -> None:
-    echo(text, err=True)
+        warn(f"caution: {remark}")

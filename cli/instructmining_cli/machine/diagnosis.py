@@ -34,6 +34,17 @@ class RoleCheck:
         """The graph gives its reference values here."""
         return self.found is not None and not self.broken
 
+    def as_json(self) -> dict[str, object]:
+        """The figures, and which of them are beyond their bounds."""
+        figures = self.found.as_json() if self.found is not None else None
+        return {
+            "role": self.role,
+            "precision": self.precision,
+            "passed": self.passed,
+            "beyond": self.broken,
+            "figures": figures,
+        }
+
     def __str__(self) -> str:
         """One line for a person."""
         if self.found is None:

@@ -83,7 +83,7 @@ class Throughput:
     @property
     def typical(self) -> Round:
         """The round of median time; of two the slower one."""
-        return sorted(self.rounds, key=lambda of: of.seconds)[len(self.rounds) // 2]
+        return sorted(self.rounds, key=lambda round_: round_.seconds)[len(self.rounds) // 2]
 
     @property
     def busy_share(self) -> float:
@@ -116,10 +116,12 @@ class Throughput:
         return ideal / taken if taken else None
 
     def _multiply_adds(self, label: str) -> int | None:
-        each, of = self.role(label).multiply_adds, self.typical.statistics
+        each, done = self.role(label).multiply_adds, self.typical.statistics
         if not each:
             return None
-        return each["token"] * of.padded[label] + each["scored"] * of.scored[label] + each["row"] * of.texts[label]
+        return (
+            each["token"] * done.padded[label] + each["scored"] * done.scored[label] + each["row"] * done.texts[label]
+        )
 
 
 def measure_throughput(
@@ -159,7 +161,7 @@ def measure_throughput(
     process, devices = peak_memory_bytes(), {str(device): device_memory_bytes(device) for device in scorer.devices}
     say(f"the peak of {scorer.device}, again")
     both = {
-        name: sorted((peak, product_peak(scorer.device, name)), key=lambda of: of.multiply_adds_per_s)
+        name: sorted((peak, product_peak(scorer.device, name)), key=lambda measured: measured.multiply_adds_per_s)
         for name, peak in before.items()
     }
     return Throughput(

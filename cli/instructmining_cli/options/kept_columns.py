@@ -82,19 +82,19 @@ class KeptColumns:
             return indicators, rule
         return ",".join([*([indicators] if indicators else []), *self._columns]), rule
 
-    def say(self, scorer: Scorer, say: Callable[[str], None]) -> None:
+    def say(self, scorer: Scorer, *, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
         """Say which columns are kept, where another bundle or rule computed them, and what is ignored in vain."""
         for missing in self._ignored_in_vain:
-            say(f"caution: --ignore: in the first rows is {missing}")
+            warn(f"caution: --ignore: in the first rows is {missing}")
         runs = self._runs
         if self.names:
             names = ", ".join(column for column in self._columns if column in self.names)
             say(f"kept as they are: {names} (--recompute computes them again)")
             bundles = sorted({run.bundle_name for run in runs if run.bundle not in {None, scorer.bundle.digest}})
             if bundles:
-                say(f"caution: they were computed with the bundle {', '.join(bundles)}, which is not this one")
+                warn(f"caution: they were computed with the bundle {', '.join(bundles)}, which is not this one")
             if unknown := [run.path for run in runs if run.bundle is None]:
-                say(f"caution: which bundle computed them is not known for {', '.join(unknown)}: no run file")
+                warn(f"caution: which bundle computed them is not known for {', '.join(unknown)}: no run file")
         if self._predicted and scorer.rule is not None:
             rules = sorted({run.rule_id for run in runs if run.rule not in {None, scorer.rule.digest}})
             if rules:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import dataclass
+from functools import cache
 
 import typer
 
@@ -33,3 +35,27 @@ def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
         nl: whether the line ends with it.
     """
     typer.echo(visible(text), err=err, nl=nl)
+
+
+@dataclass(slots=True)
+class Voice:
+    """How much this process says on standard error."""
+
+    quiet: bool = False  # errors and cautions only
+
+
+@cache
+def voice() -> Voice:
+    """Of this process."""
+    return Voice()
+
+
+def say(text: str) -> None:
+    """Write a line of progress or a closing word to standard error, unless ``--quiet`` is given."""
+    if not voice().quiet:
+        echo(text, err=True)
+
+
+def warn(text: str) -> None:
+    """Write a caution to standard error, also where ``--quiet`` is given."""
+    echo(text, err=True)

@@ -40,7 +40,9 @@ class BenchReport:
                 "columns": list(self.scorer.columns),
                 **asdict(self.scorer.batching),
             },
-            "rounds": [{"seconds": _short(of.seconds), "rows_per_s": _short(of.rows_per_s)} for of in found.rounds],
+            "rounds": [
+                {"seconds": _short(round_.seconds), "rows_per_s": _short(round_.rows_per_s)} for round_ in found.rounds
+            ],
             "rows": {"read": self.rows_read, "scored": round_.rows, "rejected": round_.rejected},
             "rows_per_s": _short(round_.rows_per_s),
             "tokens_per_s": _short(round_.tokens_per_s),
@@ -55,7 +57,7 @@ class BenchReport:
             "latency_ms": {
                 str(rows): {
                     "calls": len(latency.seconds),
-                    **{name: _short(1e3 * latency.percentile(of)) for name, of in _PERCENTILES.items()},
+                    **{name: _short(1e3 * latency.percentile(share)) for name, share in _PERCENTILES.items()},
                 }
                 for rows, latency in found.latency.items()
             },
@@ -88,7 +90,7 @@ class BenchReport:
         found, round_ = self.found, self.found.typical
         rejected = f", {round_.rejected:,} of {self.rows_read:,} rejected" if round_.rejected else ""
         yield "rows", f"{round_.rows:,} in {round_.seconds:.2f} s{rejected}"
-        speeds = sorted(of.rows_per_s for of in found.rounds)
+        speeds = sorted(one.rows_per_s for one in found.rounds)
         spread = f" ({speeds[0]:,.1f} to {speeds[-1]:,.1f} in {len(speeds)} rounds)" if len(speeds) > 1 else ""
         yield "rows/s", f"{round_.rows_per_s:,.1f}{spread}"
         yield "tokens/s", f"{round_.tokens_per_s:,.0f} of all roles"
@@ -123,7 +125,9 @@ class BenchReport:
         for device, taken in self.found.device_bytes.items():
             yield f"memory of {device}", f"{_bytes(taken)} in use, by all programs"
         for rows, latency in self.found.latency.items():
-            figures = ", ".join(f"{name} {1e3 * latency.percentile(of):,.1f} ms" for name, of in _PERCENTILES.items())
+            figures = ", ".join(
+                f"{name} {1e3 * latency.percentile(share):,.1f} ms" for name, share in _PERCENTILES.items()
+            )
             yield f"latency of {_rows(rows)}", f"{figures} ({len(latency.seconds)} calls)"
 
     def _role(self, label: str) -> dict[str, object]:

@@ -36,7 +36,7 @@ class FitReport:
         return {
             "rule": found.rule.as_json(),
             "subsets": [asdict(subset) for subset in found.search],
-            "runs": [dict(zip(names, of, strict=True)) for of in runs],
+            "runs": [dict(zip(names, figures, strict=True)) for figures in runs],
         }
 
     def text(self) -> str:
@@ -52,46 +52,51 @@ class FitReport:
         yield wrapped(f"chosen by   {found.choose}: {found.how}", self.width, indent=12)
 
     def _coefficients(self) -> Iterator[str]:
-        lines = [_HEAD, *(self._coefficient(of) for of in (self.found.intercept, *self.found.coefficients))]
+        lines = [
+            _HEAD,
+            *(self._coefficient(coefficient) for coefficient in (self.found.intercept, *self.found.coefficients)),
+        ]
         yield aligned(lines, self.width)
 
-    def _coefficient(self, of: Coefficient) -> tuple[str, ...]:
-        means = self.found.runs.means.get(of.name)
+    def _coefficient(self, coefficient: Coefficient) -> tuple[str, ...]:
+        means = self.found.runs.means.get(coefficient.name)
         return (
-            of.name,
-            f"{of.value:.4g}",
-            f"{of.standard_error:.3g}",
-            f"{of.t:.2f}",
-            f"{of.p:.2g}",
-            _interval(of.interval),
-            "" if of.bootstrap_interval is None else _interval(of.bootstrap_interval),
-            "" if of.vif is None else f"{of.vif:.2f}",
+            coefficient.name,
+            f"{coefficient.value:.4g}",
+            f"{coefficient.standard_error:.3g}",
+            f"{coefficient.t:.2f}",
+            f"{coefficient.p:.2g}",
+            _interval(coefficient.interval),
+            "" if coefficient.bootstrap_interval is None else _interval(coefficient.bootstrap_interval),
+            "" if coefficient.vif is None else f"{coefficient.vif:.2f}",
             "" if means is None else f"{means.min():.4g} to {means.max():.4g}",
         )
 
     def _quality(self) -> Iterator[str]:
-        of = self.found.quality
-        yield wrapped(f"R2                             {of.r2:.3f}", self.width, indent=31)
-        yield wrapped(f"adjusted R2                    {of.adjusted_r2:.3f}", self.width, indent=31)
+        quality = self.found.quality
+        yield wrapped(f"R2                             {quality.r2:.3f}", self.width, indent=31)
+        yield wrapped(f"adjusted R2                    {quality.adjusted_r2:.3f}", self.width, indent=31)
         yield wrapped(
-            f"leave-one-out R2               {of.loo_r2:.3f}, these terms refitted without each run",
+            f"leave-one-out R2               {quality.loo_r2:.3f}, these terms refitted without each run",
             self.width,
             indent=31,
         )
-        if of.nested_loo_r2 is not None:
+        if quality.nested_loo_r2 is not None:
             yield wrapped(
-                f"leave-one-out R2, nested       {of.nested_loo_r2:.3f}, terms chosen anew without each run",
+                f"leave-one-out R2, nested       {quality.nested_loo_r2:.3f}, terms chosen anew without each run",
                 self.width,
                 indent=31,
             )
         yield wrapped(
-            f"leave-one-out error            {of.loo_error:.4g} of log loss, root mean square", self.width, indent=31
+            f"leave-one-out error            {quality.loo_error:.4g} of log loss, root mean square",
+            self.width,
+            indent=31,
         )
-        yield wrapped(f"residual standard deviation    {of.residual_sd:.4g} of log loss", self.width, indent=31)
-        yield wrapped(f"F                              {of.f:.4g}, p {of.f_p:.2g}", self.width, indent=31)
-        yield wrapped(f"AIC, BIC                       {of.aic:.2f}, {of.bic:.2f}", self.width, indent=31)
+        yield wrapped(f"residual standard deviation    {quality.residual_sd:.4g} of log loss", self.width, indent=31)
+        yield wrapped(f"F                              {quality.f:.4g}, p {quality.f_p:.2g}", self.width, indent=31)
+        yield wrapped(f"AIC, BIC                       {quality.aic:.2f}, {quality.bic:.2f}", self.width, indent=31)
         yield wrapped(
-            f"condition number               {of.condition_number:.2f}, terms centred and scaled to variance 1",
+            f"condition number               {quality.condition_number:.2f}, terms centred and scaled to variance 1",
             self.width,
             indent=31,
         )
@@ -101,9 +106,9 @@ class FitReport:
         shown = search if self.found.choose == "paper" else search[:_SHOWN_SUBSETS]
         what = {"paper": "steps", "all": "subset"}.get(self.found.choose, "subsets, best first")
         yield f"{'R2':>6}  {'adj. R2':>7}  {'LOO R2':>6}  {'LOO error':>9}  {len(search):,} {what}"
-        for of in shown:
-            figures = f"{of.r2:6.3f}  {of.adjusted_r2:7.3f}  {of.loo_r2:6.3f}  {of.loo_error:9.4g}"
-            yield wrapped(f"{figures}  {', '.join(of.terms)}", self.width, indent=len(figures) + 2)
+        for subset in shown:
+            figures = f"{subset.r2:6.3f}  {subset.adjusted_r2:7.3f}  {subset.loo_r2:6.3f}  {subset.loo_error:9.4g}"
+            yield wrapped(f"{figures}  {', '.join(subset.terms)}", self.width, indent=len(figures) + 2)
 
     def _residuals(self) -> Iterator[str]:
         found = self.found

@@ -61,14 +61,14 @@ def as_json(found: Inspection, *, expected_s: float | None) -> dict[str, object]
         ],
         "lengths": {
             name: {
-                "texts": len(of.tokens),
-                "mean": float(of.tokens.mean()) if len(of.tokens) else None,
-                **{label: _quantile(of, share) for label, share in _QUANTILES},
-                "max": int(of.tokens.max(initial=0)),
-                "cut": of.cut,
-                "limit": of.limit,
+                "texts": len(lengths.tokens),
+                "mean": float(lengths.tokens.mean()) if len(lengths.tokens) else None,
+                **{label: _quantile(lengths, share) for label, share in _QUANTILES},
+                "max": int(lengths.tokens.max(initial=0)),
+                "cut": lengths.cut,
+                "limit": lengths.limit,
             }
-            for name, of in found.lengths.items()
+            for name, lengths in found.lengths.items()
         },
         "first_rows": [
             {
@@ -128,18 +128,18 @@ def _why(found: Inspection) -> str:
     return f"the first on line {first.line}: {first.reason}"
 
 
-def _length_rows(lengths: Mapping[str, Lengths]) -> list[Sequence[str]]:
+def _length_rows(by_text: Mapping[str, Lengths]) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [["tokens of", "texts", *(label for label, _ in _QUANTILES), "max", "limit", "cut"]]
-    for name, of in lengths.items():
-        quantiles = [f"{_quantile(of, share):,.0f}" for _, share in _QUANTILES]
-        limit = "" if of.limit is None else f"{of.limit:,}"
-        cut = "" if of.limit is None else f"{of.cut:,}"
-        rows.append([name, f"{len(of.tokens):,}", *quantiles, f"{of.tokens.max(initial=0):,}", limit, cut])
+    for name, lengths in by_text.items():
+        quantiles = [f"{_quantile(lengths, share):,.0f}" for _, share in _QUANTILES]
+        limit = "" if lengths.limit is None else f"{lengths.limit:,}"
+        cut = "" if lengths.limit is None else f"{lengths.cut:,}"
+        rows.append([name, f"{len(lengths.tokens):,}", *quantiles, f"{lengths.tokens.max(initial=0):,}", limit, cut])
     return rows
 
 
-def _quantile(of: Lengths, share: int) -> float:
-    return float(np.percentile(of.tokens, share)) if len(of.tokens) else 0.0
+def _quantile(lengths: Lengths, share: int) -> float:
+    return float(np.percentile(lengths.tokens, share)) if len(lengths.tokens) else 0.0
 
 
 def _row(number: int, row: SeenRow) -> Iterator[str]:

@@ -9,16 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeAlias
-
-import typer
 
 from instructmining_cli.process.terminal import echo
 
 _MOST_DIGITS = 9  # of the width of a terminal
-OUT_HELP = "OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output."
-Out: TypeAlias = Annotated[str | None, typer.Option("-o", "--out", help="A file; by default standard output.")]
-Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 
 
 def text_width(target: Path | None) -> int | None:
@@ -33,7 +27,12 @@ def text_width(target: Path | None) -> int | None:
 
 @contextmanager
 def text_file(
-    out: str | None, *, overwrite: bool, reads: Sequence[str | None], others: Sequence[str | None] = ()
+    out: str | None,
+    *,
+    overwrite: bool,
+    reads: Sequence[str | None],
+    others: Sequence[str | None] = (),
+    json: bool = False,
 ) -> Iterator[TextOut]:
     """Where a text goes that is a command's result: a file that nobody else writes meanwhile, or standard output.
 
@@ -42,6 +41,7 @@ def text_file(
         overwrite: whether it may be there.
         reads: what the command reads.
         others: what else it writes.
+        json: print the JSON document on standard output, and no text.
 
     Raises:
         OutputError: it is there, is read, or is one of the others; or the disk does not take it.
@@ -53,11 +53,13 @@ def text_file(
         target = None if out in STANDARD else Path(str(out))
         text = TextOut(text_width(target))
         yield text
-        if target is None:
-            echo(text.content, nl=False)
-        else:
+        if target is not None:
             files.write(target, text.content.encode())
             files.put()
+        if json:
+            echo(text.document, nl=False)
+        elif target is None:
+            echo(text.content, nl=False)
 
 
 @dataclass
@@ -66,3 +68,4 @@ class TextOut:
 
     width: int | None  # of its lines; None where nothing says it
     content: str = ""
+    document: str = ""  # the same as JSON

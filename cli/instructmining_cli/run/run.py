@@ -1,50 +1,29 @@
-"""One scoring run as the user sees it: the progress line, the run file, the closing words."""
+"""What is counted of one scoring run."""
 
 from __future__ import annotations
 
 import math
-import platform
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from instructmining import __version__
 from instructmining.errors import InstructMiningError
-from instructmining.errors.names import few, short
 from instructmining.knn.options import KnnOptions
 from instructmining.reading.example_reader import ExampleReader
 from instructmining.reading.options import ReadOptions
-from instructmining.reading.values import all_utf8
-from instructmining.scored.few_tokens import rows_on_few_tokens, said_of_few_tokens
+from instructmining.scored.few_tokens import rows_on_few_tokens
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import PAIR_COLUMNS, PREDICTION, Position, ScoredRow, ScoredWindow
 from instructmining.writing.statistics import Statistics, Work
-from instructmining_cli.process.terminal import visible
-from instructmining_cli.reports.wording import duration, rows_of, size_of
-from instructmining_cli.run.space import room_left, room_needed
 from instructmining_cli.run.speeds import keep_speed
 
-_TEXTS = {
-    "document": "turns joined by newlines",
-    "prompt": "turns that are not the assistant's, joined by newlines",
-    "response": "the assistant's turns, joined by newlines",
-}
 _FEW_TOKENS = ("output_length", "perplexity", "ifd")  # what is looked at of a row
 _PREDICTIONS = frozenset((PREDICTION, *PAIR_COLUMNS[PREDICTION]))
-_WORTH_A_WORD_S = 5.0
-_WORTH_A_WORD_BYTES = 2**30
-_UNREAD_AFTER_S = 10.0  # what is not read is said at the end, in a longer run as soon as this
-_WORTH_A_WORD_SHARE = 0.1  # of the room that is free
-_PLAIN_EVERY_S = 30.0  # where standard error is no terminal, a line this often
 _SHOWS_S_LEFT = 0.01  # of what is to do must be done before the time left is said
 
 
@@ -61,7 +40,7 @@ class FromBefore:
 
 @dataclass(slots=True)
 class Run:
-    """Collects what the run file says and draws the progress on standard error."""
+    """Collects what the run file and the closing words say."""
 
     scorer: Scorer
     inputs: Sequence[str]
@@ -80,14 +59,67 @@ class Run:
     few_tokens: Counter[str] = field(default_factory=Counter)  # column → rows whose value rests on very few
     null_reason: str = ""  # of the first row without a prediction
     reject_reason: str = ""  # of the first row that was rejected
-    _console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
-    _begin: float = field(default_factory=time.perf_counter)
-    _begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    _bar: Progress | None = None
-    _task: TaskID | None = None
-    _said_neighbours: bool = False
-    _said_at: float = field(default_factory=time.perf_counter)
-    _said_unread: set[tuple[str, str]] = field(default_factory=set)  # file and field
+    began: float = field(default_factory=time.perf_counter)
+    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began, or was resumed."""
+        return time.perf_counter() - self.began
+
+    @property
+    def rejects_place(self) -> str:
+        """Where the rejects are."""
+        return "standard error" if self.out == "-" else f"{self.out}.rejects.jsonl"
+
+    @property
+    def unread(self) -> dict[str, dict[str, int]]:
+        """Of each file the fields that are not read, with the rows that have text in them."""
+        unread = self.reader.unread if self.reader else {}
+        return {path: dict(counts) for path, counts in list(unread.items()) if counts}
+
+    @property
+    def truncated(self) -> dict[str, int]:
+        """Rows of which each role of the bundle saw less than the whole."""
+        return {role: self.statistics.truncated[role] for role in self.scorer.bundle.roles}
+
+    @property
+    def speed(self) -> tuple[float, float]:
+        """Rows/s and tokens/s of this run's own work, whatever it took over."""
+        statistics, elapsed = self.statistics, self.elapsed_s
+        rows = statistics.rows_computed - statistics.before.rows
+        return rows / elapsed, (statistics.tokens.total() - statistics.before.tokens) / elapsed
+
+    @property
+    def role_speeds(self) -> dict[str, float]:
+        """Tokens/s of each model pass while it runs, by its roles."""
+        tokens = self.statistics.tokens
+        return {roles: tokens[roles] / seconds for roles, seconds in self._model_seconds.items() if seconds}
+
+    @property
+    def busy_shares(self) -> dict[str, float]:
+        """Share of this run's time in which each device computed, 0..1."""
+        statistics, elapsed = self.statistics, self.elapsed_s
+        return {
+            device: (seconds - statistics.before.busy[device]) / elapsed for device, seconds in statistics.busy.items()
+        }
+
+    def share_done(self) -> tuple[float, float | None]:
+        """Share of the rows that are done, and seconds left by the speed of this run's own work, None while unknown.
+
+        How many rows there are is known once all are read, and guessed before.
+        """
+        statistics = self.statistics
+        total = self.reader.rows_expected if self.reader else None
+        if not total:
+            return 0.0, None
+        limit = self.settings.get("limit")
+        total = min(total, limit) if isinstance(limit, int) else total
+        done = min(total, statistics.rows_computed + self.rejected)
+        before = min(done, statistics.before.rows + self.from_before.rejected)
+        own = done - before
+        known = own > _SHOWS_S_LEFT * (total - before)
+        return done / total, self.elapsed_s * (total - done) / own if known else None
 
     @property
     def rejected(self) -> int:
@@ -149,87 +181,15 @@ class Run:
             device_seconds=round(committed.device_seconds + batches.device_seconds, 3),
         )
 
-    def say(self, text: str) -> None:
-        """One line on standard error."""
-        self._console.print(visible(text), markup=False)
-
-    def say_room(self) -> None:
-        """What the run will need on the disk, where that is much or more than there is."""
-        if self.out == "-":
-            return
-        needed = room_needed(self.inputs, self.out, embedding_size=self.scorer.embedding_size, options=self.options)
-        if needed is None:
-            return
-        left = room_left(self.out)
-        if needed > left:
-            self.say(
-                f"caution: the run will need about {size_of(needed)} beside {self.out}; {size_of(left)} are free; "
-                "where the disk is full it stops, and --resume goes on"
-            )
-        elif needed >= max(_WORTH_A_WORD_BYTES, _WORTH_A_WORD_SHARE * left):
-            self.say(f"the run will need about {size_of(needed)} beside {self.out}; {size_of(left)} are free")
-
-    @contextmanager
-    def display(self) -> Iterator[None]:
-        """Draw a bar while the run goes, where standard error is a terminal; plain lines elsewhere."""
-        if self.scorer.bundle.note and self.scorer.roles:
-            self.say(f"bundle {self.scorer.bundle.name!r}: {self.scorer.bundle.note}")
-        if self.scorer.caution:
-            self.say(f"caution: {self.scorer.caution}")
-        self.say(f"device: {', '.join(map(str, self.scorer.devices))}")
-        if self.from_before != FromBefore():
-            before = self.from_before
-            self.say(
-                f"taken over from the run that was cut: {rows_of(before.rows)}, {before.batches:,} batches of "
-                f"{before.texts:,} texts, {before.device_seconds:,.1f} s of the device"
-            )
-        if not self._console.is_terminal:
-            yield
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[speed]}"))
-        with Progress(*columns, console=self._console, transient=True) as bar:
-            self._bar = bar
-            self._task = bar.add_task("scoring", total=1.0, speed="")
-            yield
-            self._bar = None
-
-    def progress(self, statistics: Statistics) -> None:
-        """Redraw; called by the scorer after each batch and each block of neighbours."""
-        if (statistics.neighbours_expected_s or 0) >= _WORTH_A_WORD_S and not self._said_neighbours:
-            self._said_neighbours = True
-            expected = duration(statistics.neighbours_expected_s or 0)
-            self.say(f"searching the neighbours of {rows_of(statistics.rows_scored)}: about {expected}")
-        now = time.perf_counter()
-        if now - self._begin >= _UNREAD_AFTER_S and not self._said_unread:
-            self.say_unread("so far")
-        if self._bar is None and now - self._said_at < _PLAIN_EVERY_S:
-            return
-        self._said_at = now
-        share, left_s = self._share_done(statistics, now - self._begin)
-        left = "?" if left_s is None else duration(left_s)
-        speed = f"{statistics.rows_computed:,.0f} rows, {self._speed(now)}, {left} left"
-        stage = "scoring"
-        if statistics.neighbours_done:
-            stage, share = "neighbours", statistics.neighbours_done / statistics.neighbours_wanted
-            speed = f"{statistics.neighbours_done:,} of {statistics.neighbours_wanted:,} rows"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=share, description=stage, speed=speed)
-        else:
-            self.say(f"{stage}: {share:.0%}  {speed}")
-
-    def say_unread(self, until: str = "") -> None:
-        """Name each field that holds text and takes no role, once for each file."""
-        for path, counts in self._unread().items():
-            new = {name: rows for name, rows in counts.items() if (path, name) not in self._said_unread}
-            if new:
-                listed = few([f"{short(name) or '(no name)'}, {rows_of(rows)}" for name, rows in new.items()])
-                self.say(f"{path}: not read: {listed}{f' {until}' if until else ''}")
-                self._said_unread |= {(path, name) for name in new}
-
-    def _unread(self) -> dict[str, dict[str, int]]:
-        """Of each file the fields that are not read, with the rows that have text in them."""
-        unread = self.reader.unread if self.reader else {}
-        return {path: dict(counts) for path, counts in list(unread.items()) if counts}
+    @property
+    def _model_seconds(self) -> dict[str, float]:
+        """Seconds of each model pass, by its roles."""
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for stage, spent in self.statistics.seconds.items():
+            kind, _, rest = stage.partition(":")
+            if kind == "model":
+                seconds[rest.partition(":")[0]] += spent
+        return seconds
 
     def check_counts(self) -> None:
         """Every row that was read is written or rejected.
@@ -245,147 +205,18 @@ class Run:
                 "nothing was put in place; please report this"
             )
 
-    def as_json(self) -> dict[str, object]:
-        """The run file."""
-        bundle, rule, statistics = self.scorer.bundle, self.scorer.rule, self.statistics
-        elapsed = time.perf_counter() - self._begin
-        packages = ("numpy", "orjson", "tokenizers")
-        run = {
-            "started_at": self._begun_at.isoformat(timespec="seconds"),
-            "versions": {
-                "instructmining": __version__,
-                "python": platform.python_version(),
-                "onnxruntime": self.scorer.runtime_version,
-                **{package: version(package) for package in packages},
-            },
-            "device": ", ".join(map(str, self.scorer.devices)),
-            "bundle": {
-                "path": str(bundle.path),
-                "name": bundle.name,
-                "digest": bundle.digest,
-                "note": bundle.note,
-                "roles": {
-                    name: {"precision": role.precision, "max_length": role.max_length, **role.source}
-                    for name, role in bundle.roles.items()
-                },
-            },
-            "rule": {"id": rule.id, "digest": rule.digest, "reward_model": rule.reward_model} if rule else None,
-            "caution": self.scorer.caution,
-            "settings": {
-                "inputs": list(self.inputs),
-                "formats": dict(self.reader.formats) if self.reader else {},
-                "columns": list(self.scorer.columns),
-                **asdict(self.scorer.batching),
-                "knn": self._knn_as_json(),
-                **self.settings,
-            },
-            "counts": {
-                "rows_in": self.reader.rows if self.reader else 0,
-                "rows_out": self.rows_written,
-                "rows_rejected": self.rejected,
-                "rows_from_before": self.from_before.rows,
-                "blank_lines": self.reader.blank if self.reader else 0,
-                "null": dict(self.nulls),
-                "truncated": {name: statistics.truncated[name] for name in bundle.roles},
-                "not_read": {path: dict(counts) for path, counts in self._unread().items()},
-            },
-            "from_before": asdict(self.from_before),
-            "tokens": dict(statistics.tokens),
-            "padding_share": round(statistics.padding_share, 4),
-            "batches": statistics.batches,
-            "batches_split_for_memory": self.scorer.memory_splits,
-            "texts_retried": self.scorer.texts_retried,
-            "device_busy_share": {
-                name: round((seconds - statistics.before.busy[name]) / elapsed, 4)
-                for name, seconds in statistics.busy.items()
-            },
-            "seconds": {
-                "total": round(elapsed, 3),
-                **{stage: round(seconds, 3) for stage, seconds in statistics.seconds.items()},
-            },
-        }
-        said: dict[str, object] = all_utf8(run)
-        return said
-
-    def _knn_as_json(self) -> dict[str, object] | None:
-        if not self.scorer.searches_neighbours:
-            return None
-        approximation = self.statistics.approximation
-        pool = "all rows of the run" if self.around.pool is None else f"rows that are equal in {self.around.pool!r}"
-        return {
-            "metric": self.around.metric,
-            "pool": pool if self.around.against is None else f"the {self.statistics.others} rows of another file",
-            "against": self.around.against,
-            "text": _TEXTS[self.around.text],
-            "search": self.around.search,
-            "approximation": asdict(approximation) if approximation else None,
-        }
-
     def keep_speed(self) -> None:
         """Remember how fast the models were, for who asks how long a run will take."""
         if self.from_before != FromBefore():
             return
-        busy: Counter[str] = Counter()
-        for stage, seconds in self.statistics.seconds.items():
-            kind, _, rest = stage.partition(":")
-            if kind == "model":
-                busy[rest.partition(":")[0]] += seconds  # type: ignore[assignment]
         keep_speed(
             self.scorer.bundle,
             str(self.settings["device"]),
             ", ".join(map(str, self.scorer.devices)),
             tokens=self.statistics.tokens,
-            busy_s=busy,
-            elapsed_s=time.perf_counter() - self._begin - self.statistics.seconds["neighbours"],
+            busy_s=self._model_seconds,
+            elapsed_s=self.elapsed_s - self.statistics.seconds["neighbours"],
         )
-
-    def say_result(self) -> None:
-        """The closing words."""
-        now = time.perf_counter()
-        earlier = self.from_before.rows - self.from_before.rejected
-        before = f", {earlier:,} of them by the run that was cut," if earlier else ""
-        self.say(
-            f"scored {rows_of(self.rows_written)}{before} in {duration(now - self._begin)} "
-            f"({self._speed(now)}): {self.out}"
-        )
-        if self.rejected:
-            where = "standard error" if self.out == "-" else f"{self.out}.rejects.jsonl"
-            self.say(f"rejected {rows_of(self.rejected)}: {where}; the first because {self.reject_reason}")
-        if self.unpredicted:
-            self.say(f"no prediction for {rows_of(self.unpredicted)}; the first because {self.null_reason}")
-        for line in said_of_few_tokens(self.few_tokens):
-            self.say(line)
-        self.say_unread()
-        for mark, rows in (self.reader.templated if self.reader else {}).items():
-            self.say(
-                f"caution: the text of {rows_of(rows)} holds {mark!r}, as templates write it; all of it is scored as "
-                "the response"
-            )
-        if not self.rows_written and not self.rejected:
-            self.say("the input holds no rows")
-
-    def _share_done(self, statistics: Statistics, elapsed: float) -> tuple[float, float | None]:
-        """Share of the rows that are done, and seconds left by the speed of this run's own work, None while unknown.
-
-        How many rows there are is known once all are read, and guessed before.
-        """
-        total = self.reader.rows_expected if self.reader else None
-        if not total:
-            return 0.0, None
-        limit = self.settings.get("limit")
-        total = min(total, limit) if isinstance(limit, int) else total
-        done = min(total, statistics.rows_computed + self.rejected)
-        before = min(done, statistics.before.rows + self.from_before.rejected)
-        own = done - before
-        known = own > _SHOWS_S_LEFT * (total - before)
-        return done / total, elapsed * (total - done) / own if known else None
-
-    def _speed(self, now: float) -> str:
-        """Of this run's own work, whatever it took over."""
-        counts, elapsed = self.statistics, now - self._begin
-        rows = counts.rows_computed - counts.before.rows
-        tokens = counts.tokens.total() - counts.before.tokens
-        return f"{rows / elapsed:,.1f} rows/s, {tokens / elapsed:,.0f} tokens/s"
 
 
 def _rows_on_few_tokens(rows: Sequence[ScoredRow]) -> dict[str, int]:

@@ -55,7 +55,7 @@ def test_the_table_tells_speed_stages_peak_memory_and_latency(
 def test_the_figures_are_written_as_json(run: Callable[..., int], counted: Path, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     file.write_text("of the last time")
-    arguments = ("bench", ROWS, "--bundle", counted, *OPTIONS, "--rounds", "1", "--json", file)
+    arguments = ("bench", ROWS, "--bundle", counted, *OPTIONS, "--rounds", "1", "-o", file)
     assert run(*arguments) == 1
     assert file.read_text() == "of the last time"
     assert run(*arguments, "--overwrite") == 0
@@ -74,7 +74,7 @@ def test_the_figures_are_written_as_json(run: Callable[..., int], counted: Path,
     assert figures["tokens_per_s"] == pytest.approx(role["tokens"] / figures["rounds"][0]["seconds"], rel=1e-3)
     assert figures["memory_bytes"]["process_peak"] > 1e7
     assert set(figures["latency_ms"]) == {"1", "8"}
-    assert all(0 < of["p50"] <= of["p95"] and of["calls"] == 3 for of in figures["latency_ms"].values())
+    assert all(0 < calls["p50"] <= calls["p95"] and calls["calls"] == 3 for calls in figures["latency_ms"].values())
     (device,) = figures["devices"]
     assert device.startswith("cpu (")
     assert figures["settings"]["columns"] == ["reward", "perplexity", "mtld"]
@@ -84,7 +84,7 @@ def test_the_figures_are_written_as_json(run: Callable[..., int], counted: Path,
 def test_json_on_standard_output_stands_there_alone(
     run: Callable[..., int], small_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("bench", ROWS, "--bundle", small_bundle, *OPTIONS, "--rounds", "1", "--json", "-") == 0
+    assert run("bench", ROWS, "--bundle", small_bundle, *OPTIONS, "--rounds", "1", "--json") == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["share_of_peak"] is None  # of a bundle whose products nobody counted
     assert figures["roles"]["reward+perplexity"]["share_of_peak"] is None
@@ -140,11 +140,11 @@ def test_wrong_usage_ends_with_code_2_before_anything_runs(run: Callable[..., in
 def test_a_place_that_cannot_be_written_is_said_before_anything_runs(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("bench", ROWS, "--json", tmp_path) == 1
+    assert run("bench", ROWS, "-o", tmp_path) == 1
     assert "is a folder; name a file" in capsys.readouterr().err
     rows = tmp_path / "rows.jsonl"
     rows.write_text("{}\n")
-    assert run("bench", rows, "--json", rows, "--overwrite") == 1
+    assert run("bench", rows, "-o", rows, "--overwrite") == 1
     assert "which this command reads; name another output" in capsys.readouterr().err
     assert rows.read_text() == "{}\n"
 

@@ -58,8 +58,8 @@ WRONG = {
 }
 # Text of any kind, or a name of something in a file or on the disk: that it is not there is an error, not wrong usage.
 FREE = {
-    *("--bundle", "--knn-against", "--json"),  # files and folders
-    *("describe --out", "compare --out", "fit --out", "export --out"),
+    *("--bundle", "--knn-against", "--figures", "--config"),  # files and folders
+    *("describe --out", "compare --out", "fit --out", "export --out", "bench --out"),
     *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
     *("--prefix", "--id", "--reward-model"),

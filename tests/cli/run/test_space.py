@@ -88,8 +88,8 @@ def test_a_run_with_too_little_room_says_so_before_it_begins(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("instructmining_cli.run.run.room_left", lambda _: 1 << 20)
-    monkeypatch.setattr("instructmining_cli.run.run.room_needed", lambda *_, **__: 5 << 30)
+    monkeypatch.setattr("instructmining_cli.run.display.room_left", lambda _: 1 << 20)
+    monkeypatch.setattr("instructmining_cli.run.display.room_needed", lambda *_, **__: 5 << 30)
     arguments = ("score", write_rows(EXAMPLE), "-o", tmp_path / "out.jsonl", "--bundle", small_bundle)
     assert run(*arguments, "--indicators", "mtld") == 0
     said = capsys.readouterr().err

@@ -437,7 +437,7 @@ def test_the_json_holds_every_subset_and_every_run(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, figures = tmp_path / "rule.json", tmp_path / "figures.json"
-    assert run("fit", RUNS, "-o", out, "--json", figures, "--id", "mine") == 0
+    assert run("fit", RUNS, "-o", out, "--figures", figures, "--id", "mine") == 0
     said = json.loads(figures.read_bytes())
     assert said["rule"] == json.loads(out.read_bytes())
     assert said["rule"]["id"] == "mine"
@@ -446,7 +446,7 @@ def test_the_json_holds_every_subset_and_every_run(
     for line in said["runs"]:
         assert np.log(line["loss"]) - line["fitted_log_loss"] == pytest.approx(line["residual"], abs=1e-12)
     capsys.readouterr()
-    assert run("fit", RUNS, "-o", out, "--json", "-", "--id", "mine", "--overwrite") == 0
+    assert run("fit", RUNS, "-o", out, "--json", "--id", "mine", "--overwrite") == 0
     assert json.loads(capsys.readouterr().out) == said
 
 
@@ -467,7 +467,7 @@ def test_files_that_exist_are_kept_without_overwrite(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     (tmp_path / name).write_text("mine")
-    command = ("fit", RUNS, "-o", tmp_path / "rule.json", "--json", tmp_path / "figures.json")
+    command = ("fit", RUNS, "-o", tmp_path / "rule.json", "--figures", tmp_path / "figures.json")
     command += ("--plot", tmp_path / "residuals.svg", "--bootstrap", "10", "--choose", "all")
     assert run(*command) == 1
     assert f"{name}: exists; give --overwrite to replace it" in capsys.readouterr().err
@@ -492,7 +492,7 @@ def test_the_runs_file_is_never_replaced(
         ("--plot", "residuals.png"),
         ("--choose", "best"),
         ("--bootstrap", "-1"),
-        ("--json", "rule.json"),
+        ("--figures", "rule.json"),
     ],
 )
 def test_wrong_usage_ends_with_code_2(

@@ -1,0 +1,128 @@
+"""What every command shares: ``--quiet``, ``--config``, ``--print-config``, and ``--no-X`` for each flag ``--X``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from instructmining_cli.options.config import as_toml, from_file, long_name, values_of
+from instructmining_cli.options.renamed import JSON_FILE, json_file_by_new_name
+from instructmining_cli.process.terminal import echo, voice
+
+
+def _take_config(context: typer.Context, file: str | None) -> str | None:
+    """Make the values of a file the defaults of the command that is being parsed."""
+    if file is not None:
+        context.default_map = values_of(file, context)
+    return file
+
+
+def _let_all_be_missing(context: typer.Context, asked: bool) -> bool:
+    """Where the options are printed alone, none has to be given."""
+    for parameter in context.command.params if asked else ():
+        parameter.required = False
+    return asked
+
+
+# Parameters that every command has, by name: annotation and default.
+_SHARED: dict[str, tuple[Any, object]] = {
+    "quiet": (
+        Annotated[bool, typer.Option("-q", "--quiet", help="Only errors and cautions on standard error.")],
+        False,
+    ),
+    "config": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="FILE",
+                is_eager=True,
+                callback=_take_config,
+                help="Options from the command's table in a TOML file; the command line comes first.",
+            ),
+        ],
+        None,
+    ),
+    "print_config": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--print-config",
+                is_eager=True,
+                callback=_let_all_be_missing,
+                help="Print the options in effect as --config takes them, and exit.",
+            ),
+        ],
+        False,
+    ),
+}
+
+
+def sharing(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the parameters that every command has."""
+    signature = inspect.signature(command, eval_str=True)
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _SHARED.items()
+    ]
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()]
+
+    @wraps(command)
+    def with_shared(
+        context: typer.Context, *, quiet: bool, config: str | None, print_config: bool, **options: object
+    ) -> None:
+        del config  # its values are among the options
+        voice().quiet = quiet
+        if print_config:
+            echo(as_toml(context), nl=False)
+            return
+        command(**options)
+
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters = [context, *own, *shared]
+    with_shared.__signature__ = inspect.Signature(parameters, return_annotation=None)  # type: ignore[attr-defined]
+    with_shared.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_shared
+
+
+class Command(TyperCommand):
+    """A command whose options may come from a file."""
+
+    def make_parser(self, ctx: Any) -> Any:  # noqa: ANN401 - click's own types, which typer may have a copy of
+        """The parser, which takes ``--no-X`` for each flag, so that the command line can undo what a file sets."""
+        parser = super().make_parser(ctx)
+        for option in self.params:
+            if getattr(option, "is_flag", False) and not option.is_eager:
+                parser.add_option(
+                    option,  # type: ignore[arg-type]
+                    [f"--no-{long_name(option)}"],
+                    dest=option.name,
+                    action="store_const",
+                    const=False,
+                )
+        return parser
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Read the command line; an error in a value from a file says which file.
+
+        Raises:
+            UsageError: an argument or a value of the file is wrong.
+        """
+        if (option := JSON_FILE.get(self.name or "")) is not None:
+            args = json_file_by_new_name(args, lambda given: self._positional(ctx, given), option)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            if (where := from_file(ctx, error.param)) is not None:
+                error.message = f"{where}: {error.message}"
+            raise
+
+    def _positional(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """What of a command line is no option and no option's value."""
+        found, more, _ = self.make_parser(ctx).parse_args(args)
+        values = [found[parameter.name] for parameter in self.params if parameter.param_type_name == "argument"]
+        return [*more, *(one for value in values for one in ([value] if isinstance(value, str) else value or ()))]

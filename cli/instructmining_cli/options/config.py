@@ -1,0 +1,138 @@
+"""The options of a command from a TOML file, and back to one."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import orjson
+import typer
+
+from instructmining.errors import InputError
+from instructmining.errors.names import no_such
+
+_NEVER = frozenset({"help", "config", "print-config"})  # what no file says
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list of texts"}
+_FILE = "config file"  # where a context keeps the name of it
+
+
+def values_of(file: str, context: typer.Context) -> dict[str, object]:
+    """The values of the command's table in a file, by the names of the command's parameters.
+
+    Args:
+        file: TOML with a table for each command.
+        context: of the command.
+
+    Raises:
+        InputError: the file cannot be read.
+        BadParameter: it is not TOML, or has a table, a key or a type of value that is not known.
+    """
+    tables = _tables(file)
+    command, parent = str(context.info_name), context.parent
+    commands = getattr(parent.command, "commands", {command: None}) if parent is not None else {command: None}
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise typer.BadParameter(f"{file}: {name!r} stands outside of a table; put it below [{command}]")
+        if name not in commands:
+            raise typer.BadParameter(f"{file}: [{name}]: {no_such('command', name, list(commands))}")
+    options = {long_name(option): option for option in _options(context)}
+    types = get_type_hints(context.command.callback)
+    values: dict[str, object] = {}
+    for key, value in tables.get(command, {}).items():
+        place = f"{file}: [{command}] {key}"
+        option = options.get(key.replace("_", "-"))
+        if option is None:
+            raise typer.BadParameter(f"{file}: [{command}]: {no_such('option', key, list(options))}")
+        if option.name in values:
+            raise typer.BadParameter(f"{place}: is given twice, with - and with _")
+        values[option.name] = _checked(value, types[option.name], place)
+    context.meta[_FILE] = file
+    return values
+
+
+def from_file(context: typer.Context, parameter: Any) -> str | None:  # noqa: ANN401 - click's, which typer has a copy of
+    """Where the value of a parameter stands, if a file says it."""
+    source = context.get_parameter_source(parameter.name) if parameter is not None and parameter.name else None
+    if source is None or source.name != "DEFAULT_MAP":
+        return None
+    return f"{context.meta[_FILE]}: [{context.info_name}] {long_name(parameter)}"
+
+
+def as_toml(context: typer.Context) -> str:
+    """The options in effect as a table for :func:`values_of`; those without a value are left out.
+
+    Raises:
+        BadParameter: a value has bytes that are not UTF-8, which TOML does not allow.
+    """
+    lines = [f"[{context.info_name}]"]
+    for option in _options(context):
+        value = context.params[option.name]
+        if value is not None and value not in ([], ()):
+            try:
+                lines.append(f"{long_name(option)} = {_written(value)}")
+            except orjson.JSONEncodeError as error:
+                raise typer.BadParameter(f"--{long_name(option)}: has bytes that are not UTF-8") from error
+    return "\n".join(lines) + "\n"
+
+
+def long_name(option: Any) -> str:  # noqa: ANN401 - click's, which typer has a copy of
+    """An option's long name without its dashes."""
+    return str(max(option.opts, key=len)).removeprefix("--")
+
+
+def _options(context: typer.Context) -> Iterator[Any]:
+    for parameter in context.command.params:
+        if parameter.param_type_name == "option" and long_name(parameter) not in _NEVER:
+            yield parameter
+
+
+def _tables(file: str) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file}: is not TOML: {error}") from error
+
+
+def _checked(value: object, hint: Any, place: str) -> object:  # noqa: ANN401 - a type hint
+    """A value as the command line would give it, but for its text.
+
+    Raises:
+        BadParameter: it is of another type than the option.
+    """
+    kind = _kind(hint)
+    if kind is list:
+        values = value if isinstance(value, list) else [value]
+        fits = all(isinstance(one, str) for one in values)
+        value = values
+    else:
+        fits = type(value) is kind or (kind is float and type(value) is int)
+    if not fits:
+        raise typer.BadParameter(f"{place}: found {orjson.dumps(value, default=str).decode()}, wanted {_KINDS[kind]}")
+    return value
+
+
+def _kind(hint: Any) -> type:  # noqa: ANN401
+    """The type of TOML's values for an option."""
+    plain = next((part for part in get_args(hint) if part is not NoneType), hint) if _is_optional(hint) else hint
+    if get_origin(plain) is list:
+        return list
+    return plain if plain in _KINDS else str  # names of a choice and paths are texts
+
+
+def _is_optional(hint: Any) -> bool:  # noqa: ANN401
+    return get_origin(hint) is not Literal and NoneType in get_args(hint)
+
+
+def _written(value: object) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, float):
+        return repr(value)  # JSON has no infinity
+    text = orjson.dumps(value, default=str).decode()
+    return text.replace("\x7f", "\\u007f")  # JSON and TOML escape all other characters alike
