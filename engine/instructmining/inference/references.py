@@ -186,7 +186,7 @@ def _comparable(output: str, shaped: _Values, values: list[NDArray[np.float32]])
         vectors = np.stack(values).astype(np.float64)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
-    return np.array([value.mean(dtype=np.float64) for value, of in zip(values, shaped, strict=True) if len(of)])
+    return np.array([value.mean(dtype=np.float64) for value, scores in zip(values, shaped, strict=True) if len(scores)])
 
 
 def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

@@ -105,7 +105,9 @@ def _written(value: object, default: Default | None, *, sort_keys: bool) -> byte
             is_object = isinstance(item, dict)
             pieces.append(b"{" if is_object else b"[")
             waiting.append(_CLOSING[is_object])
-            inside = _members(item, sort_keys=sort_keys) if isinstance(item, dict) else [(b"", of) for of in item]
+            inside = (
+                _members(item, sort_keys=sort_keys) if isinstance(item, dict) else [(b"", element) for element in item]
+            )
             for number, (name, of) in reversed(list(enumerate(inside))):
                 waiting += [of, _Raw(b"," * (number > 0) + name)]
         else:

@@ -55,7 +55,9 @@ class CorpusPass:
             end: Position | None = None
             for window, embedding in windows:
                 if not spool.count:
-                    self.neighbours.settings.check_pool([of.row.fields if of.row else {} for of in window.examples])
+                    self.neighbours.settings.check_pool(
+                        [example.row.fields if example.row else {} for example in window.examples]
+                    )
                 with counts.timed("spool"):
                     spool.append(window, embedding)
                     end = window.end
