@@ -234,7 +234,7 @@ def test_pools_are_rows_that_are_equal_in_a_field() -> None:
     rows.insert(1, Example.of("a", "b"))
     pools = pools_of(rows, KnnOptions(pool="source"))
     assert pools is not None
-    assert pools.of.tolist() == [0, -1, 1, 0, -1, 2, 2]
+    assert pools.numbers.tolist() == [0, -1, 1, 0, -1, 2, 2]
     assert pools.names == ['"x"', '"y"', '["z",1]']
     assert pools.reasons == dict.fromkeys((1, 4), "the row has no field 'source' to find its pool by")
 
@@ -243,7 +243,7 @@ def test_a_row_without_a_prompt_has_no_place_among_prompts() -> None:
     rows = [example("a", "b"), example(" ", "b"), example("c", "d")]
     pools = pools_of(rows, KnnOptions(text="prompt"))
     assert pools is not None
-    assert (pools.of.tolist(), pools.names, pools.reasons) == ([0, -1, 0], [None], {1: "the prompt is empty"})
+    assert (pools.numbers.tolist(), pools.names, pools.reasons) == ([0, -1, 0], [None], {1: "the prompt is empty"})
     assert pools_of(rows, KnnOptions()) is None
 
 
@@ -391,7 +391,7 @@ def test_pools_named_by_long_texts_are_told_apart_and_not_held() -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert pools is not None
-    assert pools.of[:4].tolist() == [0, 1, 0, 2]
-    assert len(set(pools.of.tolist())) == 103
+    assert pools.numbers[:4].tolist() == [0, 1, 0, 2]
+    assert len(set(pools.numbers.tolist())) == 103
     assert max(len(str(name)) for name in pools.names) < 100
     assert held < 1 << 20
