@@ -51,8 +51,8 @@ class Device:
         """Return the device as the run file names it."""
         if self.kind == "cuda":
             return f"cuda:{self.index}"
-        beside = f", {self.batches_at_once} batches at once" if self.batches_at_once > 1 else ""
-        return f"cpu ({self.threads} threads{beside})"
+        parallel = f", {self.batches_at_once} batches at once" if self.batches_at_once > 1 else ""
+        return f"cpu ({self.threads} threads{parallel})"
 
 
 def choose_devices(asked: str, batches_at_once: int | None = None) -> tuple[Device, ...]:

@@ -121,8 +121,8 @@ class Scorer:
             )
         half = bool(roles) and all(role.precision == "fp16" for role in roles)
         accelerated = replace(acceleration or Acceleration(), tensorrt_fp16=half)
-        with ThreadPoolExecutor(1) as beside:  # tokenizers take half a second to load, graphs more
-            loading = beside.submit(WindowBuilder, work, opened.roles[opened.length_tokenizer].tokenizer)
+        with ThreadPoolExecutor(1) as loader:  # tokenizers take half a second to load, graphs more
+            loading = loader.submit(WindowBuilder, work, opened.roles[opened.length_tokenizer].tokenizer)
             executor = Executor({role.graph for role in roles}, devices, accelerated)
             windows = loading.result()
         usual = Batching.usual(devices[0].kind, [role.name for role in roles])
