@@ -1,4 +1,4 @@
-"""What flows between the stages: plain frozen records, array shapes in comments."""
+"""Data that passes between the stages: plain frozen records, with array shapes in comments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ColumnValue: TypeAlias = float | int | None
 PREDICTION = "predicted_log_loss"
 # The distance to the k-th nearest neighbour, by k.
 KNN_COLUMNS = {k: f"knn_{k}" for k in range(1, 101)}
-# Every column that scoring can add, in the order in which they are written.
+# Every column that scoring can add, in output order.
 COLUMNS = (
     "input_length",
     "output_length",
@@ -36,16 +36,16 @@ COLUMNS = (
 Side: TypeAlias = Literal["chosen", "rejected"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
 MARGIN = "margin"  # of a column over a preference pair: chosen − rejected
-# The columns that a preference pair has in place of each.
+# The columns of a preference pair for each column.
 PAIR_COLUMNS = {column: tuple(f"{part}.{column}" for part in (*SIDES, MARGIN)) for column in COLUMNS}
-# Every name under which a column may be written, in that order.
+# Every name under which a column may be written, in output order.
 SCORE_COLUMNS = tuple(name for column in COLUMNS for name in (column, *PAIR_COLUMNS[column]))
 
 
 def pair_columns(
     column: str, chosen: ColumnValue, rejected: ColumnValue
 ) -> tuple[dict[str, ColumnValue], dict[str, str]]:
-    """What a preference pair has in place of a column: both values and their difference, and why that is None."""
+    """Return the columns of a preference pair: both values and their difference, and why that is None."""
     of_chosen, of_rejected, margin = PAIR_COLUMNS[column]
     if chosen is not None and rejected is not None:
         return {of_chosen: chosen, of_rejected: rejected, margin: chosen - rejected}, {}
@@ -54,7 +54,7 @@ def pair_columns(
 
 
 def known_columns() -> str:
-    """The indicators' columns, for messages."""
+    """Return the columns of the indicators, for messages."""
     others = [column for column in COLUMNS if column != PREDICTION and column not in KNN_COLUMNS.values()]
     return ", ".join([*others, f"{KNN_COLUMNS[1]} to {KNN_COLUMNS[max(KNN_COLUMNS)]}"])
 
@@ -63,10 +63,10 @@ def known_columns() -> str:
 class SourceRow:
     """One row as it was read."""
 
-    source: str  # path, "-" for standard input, "table" for one in memory, "rows" for dicts
-    line: int  # 1-based line on which the row begins; of what is in memory the row's number
-    offset: int  # byte of the uncompressed text at which the row begins; of what is in memory the rows before it
-    raw: bytes  # its own bytes, a JSON object on one line; of others what is made of its values
+    source: str  # path, "-" for standard input, "table" for a table in memory, "rows" for dicts
+    line: int  # 1-based line on which the row starts; in memory the row's number
+    offset: int  # byte of the uncompressed text at which the row starts; in memory the number of rows before it
+    raw: bytes  # the row's bytes, a JSON object on one line; for other kinds made from its values
     fields: Mapping[str, object]
 
 
@@ -81,7 +81,7 @@ class Turn:
         """Check the role and the text.
 
         Raises:
-            InputError: there is no such role, or the text is none.
+            InputError: the role is not known, or the text is not text.
         """
         if self.role not in TURN_ROLES:
             raise InputError(f"turn: role is {shown(self.role)}, wanted {', '.join(TURN_ROLES)}")
@@ -91,7 +91,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class EarlierScores:
-    """What an earlier run of ``score`` has added to a row; the row itself is without it."""
+    """What an earlier run of ``score`` added to a row; the row itself is without it."""
 
     columns: Mapping[str, ColumnValue]  # by name without prefix
     notes: Mapping[str, str]  # column → why it is None
@@ -100,17 +100,17 @@ class EarlierScores:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One instruction-tuning example; its last assistant turn is the response. Or a pair of them to one prompt."""
+    """One instruction-tuning example, whose last assistant turn is the response; or a preference pair."""
 
     turns: tuple[Turn, ...]
-    row: SourceRow | None = None  # where it came from, when it came from a file
-    rejected: tuple[Turn, ...] | None = None  # of a preference pair, whose chosen conversation ``turns`` is
-    scores: EarlierScores | None = None  # that the row had
-    side: Side | None = None  # of the pair, while its sides are computed apart
+    row: SourceRow | None = None  # the row that it came from, if any
+    rejected: tuple[Turn, ...] | None = None  # of a preference pair, whose chosen conversation is ``turns``
+    scores: EarlierScores | None = None  # scores of an earlier run
+    side: Side | None = None  # side of the pair, while its sides are computed separately
 
     @property
     def sides(self) -> tuple[Example, ...]:
-        """The example, or the two sides of a pair, chosen first."""
+        """Return the example, or the two sides of a pair, chosen first."""
         if self.rejected is None:
             return (self if self.side is None else replace(self, side=None),)
         return (
@@ -120,7 +120,7 @@ class Example:
 
     @classmethod
     def of_sides(cls, chosen: Example, rejected: Example) -> Example:
-        """The pair of which these are the sides."""
+        """Join two sides to a pair."""
         return cls(chosen.turns, chosen.row, rejected.turns, chosen.scores)
 
     def __post_init__(self) -> None:
@@ -144,12 +144,12 @@ class Example:
 
     @property
     def has_response(self) -> bool:
-        """Whether the assistant says anything but spaces; without that there is nothing to score."""
+        """Whether the assistant says anything but spaces; otherwise there is nothing to score."""
         return any(turn.text.strip() for turn in self.turns if turn.role == "assistant")
 
     @classmethod
     def of(cls, prompt: str, response: str) -> Example:
-        """The common case: one prompt, one response.
+        """Build the common case: one prompt, one response.
 
         Raises:
             InputError: one of them is not text.
@@ -158,7 +158,7 @@ class Example:
 
     @classmethod
     def pair(cls, prompt: str, chosen: str, rejected: str) -> Example:
-        """A preference pair: one prompt, the response that was chosen, the one that was rejected."""
+        """Build a preference pair: one prompt, a chosen and a rejected response."""
         asked = Turn("user", prompt)
         return cls((asked, Turn("assistant", chosen)), rejected=(asked, Turn("assistant", rejected)))
 
@@ -172,11 +172,11 @@ class Reject:
     offset: int
     reason: str
     raw: bytes  # as read, possibly not UTF-8
-    example: Example | None = None  # what it was read as, where it was refused after that
+    example: Example | None = None  # the parsed example, where it was rejected after parsing
 
     @classmethod
     def of(cls, example: Example, reason: str) -> Reject:
-        """An example that was read but cannot be scored."""
+        """Reject an example that was read but cannot be scored."""
         row = example.row
         if row is None:
             return cls("", 0, 0, reason, b"", example)
@@ -187,7 +187,7 @@ RowOrReject: TypeAlias = SourceRow | Reject
 
 
 def rows_of_sides(examples: Sequence[Example]) -> int:
-    """Rows of which these are the examples, or the sides."""
+    """Return how many rows these examples, or sides, are."""
     return sum(example.side != "rejected" for example in examples)
 
 
@@ -196,17 +196,17 @@ class Position:
     """How far an input was read: all rows up to this one."""
 
     file: int  # which of the input's files holds the row
-    line: int  # on which the row begins, as in :class:`SourceRow`
+    line: int  # on which the row starts, as in :class:`SourceRow`
     offset: int
-    rows: int  # in all files, bad ones included
+    rows: int  # in all files, with bad ones
     rejected: int  # bad rows among them
     blank: int  # blank lines skipped
-    formats: Mapping[str, str]  # path → format of its rows, of the files so far
+    formats: Mapping[str, str]  # path → format of its rows, for the files so far
     unread: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # path → field → rows whose text is not read
 
 
 def bytes_of(item: Example | Reject) -> int:
-    """Of a row as it was read, or the characters of an example that came from none."""
+    """Return the bytes of a row as it was read, or the characters of an example without a row."""
     if isinstance(item, Reject):
         return len(item.raw)
     return len(item.row.raw) if item.row is not None else sum(len(turn.text) for turn in item.turns)
@@ -217,11 +217,11 @@ class InputWindow:
     """Rows of the input that are scored together."""
 
     items: Sequence[Example | Reject]  # in the order of the input
-    end: Position | None = None  # of the last of them, where the input can be read on from there
+    end: Position | None = None  # position of the last item, where reading can resume after it
 
     @property
     def bytes(self) -> int:
-        """Of its rows as they were read; memory holds a few times as many."""
+        """Bytes of the rows as they were read; memory holds a few times as many."""
         return sum(map(bytes_of, self.items))
 
 
@@ -230,47 +230,47 @@ class Column:
     """One indicator's values for a window of rows."""
 
     values: NDArray[np.float64]  # (rows,) NaN where undefined
-    notes: dict[int, str] = field(default_factory=dict)  # row → why it is undefined
+    notes: dict[int, str] = field(default_factory=dict)  # row → why its value is undefined
     whole: bool = False  # values are counts, written as integers
 
 
 @dataclass(slots=True)
 class ScoredWindow:
-    """Examples and their columns so far, as arrays; rows are made of it when all columns are there."""
+    """Examples and their columns so far, as arrays; rows are made from it when all columns are there."""
 
-    examples: list[Example]  # the sides of a pair one after the other
-    truncated: list[tuple[str, ...]]  # (rows,) the roles that saw less than the whole text
+    examples: list[Example]  # the two sides of a pair are consecutive
+    truncated: list[tuple[str, ...]]  # (rows,) roles whose text was truncated
     columns: dict[str, Column]
-    rejects: list[Reject] = field(default_factory=list)  # read for this window and not scored, in the input's order
-    end: Position | None = None  # of the window's last row, good or bad
+    rejects: list[Reject] = field(default_factory=list)  # rows read for this window and not scored, in input order
+    end: Position | None = None  # position of the window's last row, good or bad
 
     def __len__(self) -> int:
-        """Examples, both sides of a pair counted."""
+        """Return the number of examples, both sides of a pair counted."""
         return len(self.examples)
 
     @property
     def rows(self) -> int:
-        """Rows of the input that they came from."""
+        """The number of input rows that the examples came from."""
         return rows_of_sides(self.examples)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """An example with its columns, ``predicted_log_loss`` among them when there is a rule."""
+    """An example with its columns, and ``predicted_log_loss`` where there is a rule."""
 
     example: Example
-    columns: dict[str, ColumnValue]  # None where undefined, the reason in notes
-    truncated: tuple[str, ...]  # the roles that saw less than the whole text
+    columns: dict[str, ColumnValue]  # None where undefined, with the reason in notes
+    truncated: tuple[str, ...]  # roles whose text was truncated
     notes: dict[str, str]  # column → why it is None
 
 
 @dataclass(frozen=True, slots=True)
 class Approximation:
-    """How the neighbours were searched, and how well: written into the run file."""
+    """How the neighbours were searched, and how well; written to the run file."""
 
     library: str
     index: str
-    sample_rows: int  # drawn at random; their neighbours were found exactly too
+    sample_rows: int  # drawn at random; their neighbours were also found exactly
     recall: float  # share of their true nearest neighbours that were found, 0..1
-    mean_error: float  # of their distances to the farthest of these, relative to the true distance
+    mean_error: float  # of distances to the farthest of these, relative to the true distance
     largest_error: float

@@ -89,7 +89,7 @@ def test_of_several_devices_the_one_that_does_not_work_is_named(monkeypatch: pyt
 @pytest.mark.parametrize(("asked", "twice"), [("cuda:0,0", 0), ("cuda:2,1,01", 1)])
 def test_a_device_named_twice_is_an_error(monkeypatch: pytest.MonkeyPatch, asked: str, twice: int) -> None:
     monkeypatch.setattr(devices, "cuda_problem", lambda _: None)
-    with pytest.raises(DeviceError, match=f"device '{asked}': cuda:{twice} is there twice"):
+    with pytest.raises(DeviceError, match=f"device '{asked}': cuda:{twice} is named twice"):
         choose_devices(asked)
 
 

@@ -415,7 +415,7 @@ def test_files_put_one_behind_the_other_are_refused(tmp_path: Path) -> None:
         for path in paths[:2]:
             write(numbered(700), path)
         paths[2].write_bytes(paths[0].read_bytes() + paths[1].read_bytes())
-        with pytest.raises(InputError, match="cannot be read: several files, one behind the other; give each as a"):
+        with pytest.raises(InputError, match="cannot be read: several concatenated files; pass each as its"):
             list(open_rows(str(paths[2])))
 
 
@@ -434,7 +434,7 @@ def test_what_follows_a_stream_is_a_reject(tmp_path: Path) -> None:
     assert len(fields(rows)) == 300
     assert isinstance(last, Reject)
     assert last.line == 301
-    assert last.reason.endswith("bytes follow the end of the stream; give each as a file of its own")
+    assert last.reason.endswith("bytes follow the end of the stream; pass each as its own file")
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2, 3])
@@ -445,7 +445,7 @@ def test_a_stream_cut_between_two_batches_is_not_taken_for_whole(tmp_path: Path,
     for _ in range(batches):
         reader.read_next_batch()
     path.write_bytes(stream(300)[: source.tell()])
-    missing = "the mark that ends a stream is missing, and with it perhaps rows"
+    missing = "the end-of-stream marker is missing, and rows may be missing too"
     if not batches:
         with pytest.raises(InputError, match=missing):
             list(open_rows(str(path)))

@@ -166,7 +166,7 @@ def test_a_window_that_takes_much_memory_says_how_to_do_without(tmp_path: Path) 
     path = tmp_path / "rows.jsonl.zst"
     size = (1 << 40).to_bytes(8, "little")
     path.write_bytes(b"\x28\xb5\x2f\xfd\xe0" + size + b"\1\0\0")
-    with pytest.raises(InputError, match="too much memory for decoding; compress the file anew without --long"):
+    with pytest.raises(InputError, match="too much memory for decoding; compress the file again without --long"):
         list(open_rows(str(path)))
 
 

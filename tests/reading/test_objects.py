@@ -146,7 +146,7 @@ def test_an_item_that_is_no_row_is_named_by_its_place_at_once_in_a_list_and_when
 
 
 def test_a_single_row_is_answered_with_how_it_is_given() -> None:
-    with pytest.raises(InputError, match=r"a dict is neither a path nor a table; of a single row give a list: \[row\]"):
+    with pytest.raises(InputError, match=r"a dict is neither a path nor a table; pass a single row as a list, \[row\]"):
         read_examples(ROW)  # type: ignore[arg-type]
 
 

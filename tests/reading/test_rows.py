@@ -106,7 +106,7 @@ def test_an_offset_points_at_the_row_in_the_file_behind_a_byte_order_mark(tmp_pa
         (b'{"a":NaN}', "invalid JSON: NaN or Infinity, which JSON does not have; write null"),
         (b'{"a":1e400}', "invalid JSON: number is infinity when parsed as double"),
         (b'{"a":"\\ud800"}', "invalid JSON: no low surrogate in string"),
-        (b'\xef\xbb\xbf{"a":1}', "a byte order mark in the middle of the file; were files put one behind the other?"),
+        (b'\xef\xbb\xbf{"a":1}', "a byte order mark in the middle of the file; were files concatenated?"),
         (b'{"a":"caf\xe9"}', "not UTF-8: byte 0xe9 at byte 9 of the row"),
         (b"[1]", "row is a list, wanted an object"),
         (b'"text"', "row is text, wanted an object"),

@@ -173,9 +173,9 @@ def test_a_file_whose_own_name_looks_like_a_pattern_is_that_file(here: Path) -> 
     assert responses("rows[1].jsonl") == ["rows[1].jsonl"]
 
 
-def test_a_pattern_that_nothing_fits_is_an_input_error(here: Path) -> None:
+def test_a_pattern_that_nothing_matches_is_an_input_error(here: Path) -> None:
     write(here, "a.jsonl")
-    with pytest.raises(InputError, match=r"^\*\.csv: no file of rows fits; wanted JSON"):
+    with pytest.raises(InputError, match=r"^\*\.csv: no file of rows matches; wanted JSON"):
         read_examples("*.csv")
 
 
@@ -194,7 +194,9 @@ def test_files_folders_patterns_and_standard_input_keep_their_order(here: Path) 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet"])
 def test_what_a_run_wrote_beside_its_out_is_refused_by_name(here: Path, source: str, end: str, suffix: str) -> None:
     write(here, "data/a.jsonl", f"data/scored{suffix}{end}")
-    with pytest.raises(InputError, match=rf"^data/scored{suffix}{end}: is what a run wrote .*; move the run's files"):
+    with pytest.raises(
+        InputError, match=rf"^data/scored{suffix}{end}: was written by a run next to .*; move the run's files"
+    ):
         expand([source])
 
 
@@ -202,7 +204,7 @@ def test_what_a_run_wrote_beside_its_out_is_refused_by_name(here: Path, source: 
 def test_the_folder_of_a_run_that_was_cut_is_refused_by_name(here: Path, source: str) -> None:
     write(here, "data/a.jsonl", "data/scored.jsonl.partial/rows")
     with pytest.raises(
-        InputError, match=r"^data/scored\.jsonl\.partial: is what a run wrote beside data/scored\.jsonl"
+        InputError, match=r"^data/scored\.jsonl\.partial: was written by a run next to data/scored\.jsonl"
     ):
         expand([source])
 
@@ -274,5 +276,5 @@ def test_a_folder_is_not_scored_into_itself(
 
 
 def test_a_pipe_that_is_given_twice_is_refused() -> None:
-    with pytest.raises(InputError, match="-: is given twice, and can be read once"):
+    with pytest.raises(InputError, match="-: is given twice, but can be read only once"):
         expand(["-", "-"])

@@ -123,7 +123,7 @@ def test_results_of_other_rows_are_refused(tmp_path: Path) -> None:
     for kept, own in zip(everything, BATCHES, strict=True):
         for other in (*BATCHES, batch(3, 5, 2, seed=9)):
             if other is not own:
-                with pytest.raises(ResumeError, match=r"^the interrupted run has results of other rows than come now"):
+                with pytest.raises(ResumeError, match=r"^the interrupted run holds results of other rows"):
                     kept.check(other)
 
 
@@ -150,7 +150,7 @@ def test_results_of_the_same_tokens_in_other_rows_are_refused(tmp_path: Path) ->
     with resumed(tmp_path) as found:
         (kept,) = outputs_left(found.batches)
     kept.check(wide)
-    with pytest.raises(ResumeError, match="results of other rows than come now"):
+    with pytest.raises(ResumeError, match="results of other rows"):
         kept.check(narrow)
 
 
@@ -241,7 +241,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_state_of_another_version_is_refused(tmp_path: Path, version: int) -> None:
     state = f'{{"version": {version}, "identity": {{}}, "marks": {{}}, "generation": 0}}'
     (tmp_path / "state.json").write_text(state, encoding="utf-8")
-    with pytest.raises(ResumeError, match=rf"state\.json: is of version {version}; give --overwrite to begin anew$"):
+    with pytest.raises(ResumeError, match=rf"state\.json: is of version {version}; give --overwrite to start over$"):
         Journal.resume(tmp_path)
 
 
@@ -365,5 +365,5 @@ def test_a_state_that_was_altered_is_refused(tmp_path: Path, altered: dict[str, 
         assert found.marks["written"] == {"rows": 3, "share": 1 / 3}
     path = tmp_path / "state.json"
     path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | altered))
-    with pytest.raises(ResumeError, match=r"state\.json: is damaged; give --overwrite to begin anew"):
+    with pytest.raises(ResumeError, match=r"state\.json: is damaged; give --overwrite to start over"):
         Journal.resume(tmp_path)

@@ -66,9 +66,7 @@ def test_what_no_run_made_is_refused_and_stays(
 ) -> None:
     make(tmp_path / "out.jsonl.partial")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(
-        OutputError, match=r"out\.jsonl\.partial: is there and was not made by a run.*; move it, or name"
-    ):
+    with pytest.raises(OutputError, match=r"out\.jsonl\.partial: exists and was not made by a run.*; move it, or name"):
         RunWriter(str(tmp_path / "out.jsonl"), **more)  # type: ignore[arg-type]
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

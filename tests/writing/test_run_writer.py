@@ -347,7 +347,7 @@ def test_a_resumed_run_writes_behind_the_last_commit(tmp_path: Path, suffix: str
 def test_a_run_that_was_cut_is_neither_gone_on_with_nor_lost_unasked(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     cut(out, 3, 2)
-    with pytest.raises(OutputError, match=r"out\.jsonl\.partial: a run was cut there; give --resume"):
+    with pytest.raises(OutputError, match=r"out\.jsonl\.partial: a run was interrupted there; give --resume"):
         RunWriter(str(out))
     assert left(tmp_path) == ["out.jsonl.partial"]
     with RunWriter(str(out), overwrite=True) as writer:

@@ -55,7 +55,7 @@ def check_inputs(identity: Mapping[str, Any], states: Sequence[tuple[str, State 
         if state_of(path) != state and all_utf8(input_digest(path)) != digest:
             raise InputError(
                 f"{path}: was changed while it was read: the rows in the partial folder are of both; give --overwrite "
-                "to begin anew when nothing writes it"
+                "to start over when nothing writes it"
             )
 
 
@@ -69,7 +69,7 @@ def check_identity(kept: Mapping[str, object], identity: Mapping[str, object], o
         if name != _BUDGET_FROM and kept.get(name) != value:
             raise ResumeError(
                 f"{out}: was begun by another run: {name} was {_short(kept.get(name))}, is now {_short(value)}; "
-                "give --overwrite to begin anew"
+                "give --overwrite to start over"
             )
 
 

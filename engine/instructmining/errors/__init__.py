@@ -1,25 +1,25 @@
-"""The error tree: one root, a leaf for each thing a caller can act on.
+"""The error tree: one root, a leaf for each case that a caller can act on.
 
 InstructMiningError
-├── RowError         one row cannot be scored; it goes to the rejects, the run goes on
-├── InputError       a file or what is given in its place cannot be read, or its format is not one of ours
-├── OutputError      OUT exists, a name is taken, the disk does not take it
-│   └── ResumeError      what is left of an earlier run is damaged, or of another run
+├── RowError         one row cannot be scored; it becomes a reject, the run continues
+├── InputError       an input cannot be read, or its format is not known
+├── OutputError      OUT exists, a name is in use, or the disk refuses to write
+│   └── ResumeError      what an earlier run left is damaged, or belongs to another run
 ├── BundleError      the bundle is damaged, from another version, or lacks a role
-│   └── MissingRoleError    it has no model for a column that is wanted
-├── DeviceError      the device asked for does not work here
-│   └── DeviceMemoryError   the device has too little memory for what it was given
+│   └── MissingRoleError    it has no model for a column
+├── DeviceError      the device does not work here
+│   └── DeviceMemoryError   the device has too little memory
 ├── RuleError        a rule cannot be read or applied
-├── SelectionError   a choice that the scored rows cannot answer
-├── FittingError     fine-tuning runs that no rule can be estimated from
-└── ExportError      a checkpoint cannot become a bundle
+├── SelectionError   the scored rows do not support a selection
+├── FittingError     no rule can be estimated from the fine-tuning runs
+└── ExportError      a checkpoint cannot be exported
 """
 
 from __future__ import annotations
 
 
 class InstructMiningError(Exception):
-    """Root of all errors raised on purpose; the message says where, what was found, what was wanted, how to mend."""
+    """Root of all errors raised on purpose; the message says where, what was found, what was wanted, how to fix it."""
 
 
 class RowError(InstructMiningError):
@@ -27,38 +27,38 @@ class RowError(InstructMiningError):
 
 
 class InputError(InstructMiningError):
-    """An input file is missing, unreadable, or in no format we know; or a value in its place is of a wrong type."""
+    """An input file is missing, unreadable or in no known format; or a value in its place has the wrong type."""
 
 
 class OutputError(InstructMiningError):
-    """The output cannot be written as asked."""
+    """The output cannot be written."""
 
 
 class ResumeError(OutputError):
-    """A run cannot be continued: what is left of it is damaged, or its input, bundle or settings were others."""
+    """A run cannot be resumed: its files are damaged, or it had another input, bundle or settings."""
 
 
 class BundleError(InstructMiningError):
-    """A bundle is missing, damaged, of another format version, or lacks a role that is needed."""
+    """A bundle is missing, damaged, of another format version, or lacks a role."""
 
 
 class MissingRoleError(BundleError):
-    """A bundle has no model for a column that is wanted.
+    """A bundle has no model for a column.
 
     Attributes:
-        lacks: which bundle, which role, and for what.
-        role: its name.
+        lacks: which bundle lacks which role, and for what.
+        role: name of the role.
         how: how to get it.
     """
 
     def __init__(self, lacks: str, role: str, how: str) -> None:
-        """The message is both texts."""
+        """Join both texts to the message."""
         super().__init__(f"{lacks}; {how}")
         self.lacks, self.role, self.how = lacks, role, how
 
 
 class DeviceError(InstructMiningError):
-    """The device asked for does not run here; the message names what is missing."""
+    """The device does not work here; the message names what is missing."""
 
 
 class DeviceMemoryError(DeviceError):
@@ -74,8 +74,8 @@ class SelectionError(InstructMiningError):
 
 
 class FittingError(InstructMiningError):
-    """The table of fine-tuning runs is wrong, or too little to estimate a rule from; or statsmodels is missing."""
+    """The table of fine-tuning runs is wrong or too small to estimate a rule from; or statsmodels is missing."""
 
 
 class ExportError(InstructMiningError):
-    """A checkpoint cannot be exported, or its graph is not equal to it."""
+    """A checkpoint cannot be exported, or its graph does not match it."""

@@ -1,14 +1,14 @@
-"""What a caller gave in place of what is wanted: checked by type, and said in one line."""
+"""Checks the types of arguments, and describes wrong values in one line."""
 
 from __future__ import annotations
 
 from instructmining.errors import InstructMiningError
 
-_SHOWN = 60  # characters of a value
+_SHOWN = 60  # longest value shown, in characters
 
 
 def shown(value: object) -> str:
-    """A value for messages: with its type where it is short, else its type alone."""
+    """Describe a value for messages: with its type where it is short, else by its type alone."""
     kind = type(value).__name__
     if value is None:
         return "None"
@@ -26,14 +26,14 @@ def check_type(
     wanted: str,
     error: type[InstructMiningError],
 ) -> None:
-    """Prove that an argument is of a type.
+    """Check that an argument has a type.
 
     Args:
-        name: of the argument, as the caller writes it.
-        value: what was given.
-        kinds: those that are taken; a truth value is none of the numbers.
-        wanted: the same in words, and how to mend.
-        error: the leaf that is raised.
+        name: name of the argument, as the caller writes it.
+        value: value of the argument.
+        kinds: accepted types; a bool is not accepted as a number.
+        wanted: the types in words, and how to fix the call.
+        error: class of the error to raise.
     """
     taken = kinds if isinstance(kinds, tuple) else (kinds,)
     if not isinstance(value, taken) or (isinstance(value, bool) and bool not in taken and object not in taken):
@@ -41,6 +41,6 @@ def check_type(
 
 
 def check_call(name: str, value: object, *, error: type[InstructMiningError]) -> None:
-    """Prove that an argument can be called, or is None."""
+    """Check that an argument is callable or None."""
     if value is not None and not callable(value):
         raise error(f"{name} is {shown(value)}, wanted a function or None")

@@ -1,4 +1,4 @@
-"""Names that are not there: one message for all, with the nearest name and those that there are."""
+"""Messages for unknown names, with the nearest name and a list of the known ones."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 _MOST_LISTED = 40
-_MOST_CHARACTERS = 60  # of a name in a list; what is longer is seldom one
+_MOST_CHARACTERS = 60  # longest name in a list, in characters; a longer one is seldom a name
 
 
 def no_such(kind: str, wanted: str | Sequence[str], there: Iterable[str], *, listed: str | None = None) -> str:
-    """``no column 'perplexty'; did you mean 'perplexity'? There are: …``.
+    """Return ``no column 'perplexty'; did you mean 'perplexity'? There are: …``.
 
     Args:
-        kind: what is named, as "column".
-        wanted: the name as it was given, or several.
-        there: the names that there are.
-        listed: how they are listed, where not one by one.
+        kind: what is named, such as "column".
+        wanted: the unknown name, or several.
+        there: the known names.
+        listed: how to list them, where not one by one.
     """
     names = list(dict.fromkeys(there))
     several = [wanted] if isinstance(wanted, str) else wanted
@@ -29,18 +29,18 @@ def no_such(kind: str, wanted: str | Sequence[str], there: Iterable[str], *, lis
 
 
 def few(names: Sequence[str]) -> str:
-    """Names one by one, of many the first, of long ones their beginning."""
+    """List names: only the first of many, and only the start of long ones."""
     more = len(names) - _MOST_LISTED
     return ", ".join(map(short, names[:_MOST_LISTED])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def short(name: str) -> str:
-    """A name for a list of them, its end cut off where it is no name that anybody gave."""
+    """Shorten a name for a list."""
     return name if len(name) <= _MOST_CHARACTERS else f"{name[:_MOST_CHARACTERS]}…"
 
 
 def nearest(name: str, there: Iterable[str]) -> str | None:
-    """The name that was probably meant, whatever its case; None where none is near."""
+    """Return the known name that was probably meant, ignoring case; None where none is near."""
     by_lower = {other.lower(): other for other in there}
     found = get_close_matches(name.lower(), by_lower, n=1)
     return by_lower[found[0]] if found else None

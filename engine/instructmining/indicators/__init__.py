@@ -1,4 +1,4 @@
-"""One module an indicator; this table is all that the scorer knows of them."""
+"""One module per indicator; the scorer knows them only through this table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IN_ORDER: tuple[Indicator, ...] = (
     UNDERSTANDABILITY,
     IFD,
 )
-# In the order of the columns.
+# In column order.
 INDICATORS: dict[str, Indicator] = {indicator.column: indicator for indicator in _IN_ORDER}
 
 # What "all" means.
@@ -34,6 +34,6 @@ __all__ = ["INDICATORS", "USUAL", "CorpusIndicator", "Indicator", "RowIndicator"
 
 
 def roles_of(column: str) -> frozenset[RoleName]:
-    """The roles of a bundle that an indicator's column needs; none for other columns."""
+    """Return the roles of a bundle that a column needs; empty for other columns."""
     needs = INDICATORS[column].needs if column in INDICATORS else ()
     return frozenset(MEASURED_BY[measure] for measure in needs if measure in MEASURED_BY)

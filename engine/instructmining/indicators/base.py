@@ -17,7 +17,7 @@ QUESTIONS: tuple[Question, ...] = get_args(Question)
 Measurement: TypeAlias = (
     Literal["prompt_tokens", "response_tokens", "conversation_nll", "response_nll", "reward", "embedding"] | Question
 )
-# The role that gives each measurement; the token counts come from the manifest's length tokenizer.
+# The role that computes each measurement; token counts come from the manifest's length tokenizer.
 MEASURED_BY: dict[Measurement, RoleName] = {
     "conversation_nll": "perplexity",
     "response_nll": "perplexity",
@@ -31,36 +31,36 @@ MEASURED_BY: dict[Measurement, RoleName] = {
 
 @dataclass(frozen=True, slots=True)
 class LikelihoodSums:
-    """Negative log likelihood summed over each row's scored tokens."""
+    """Negative log likelihood, summed over each row's scored tokens."""
 
     total: NDArray[np.float64]  # (rows,) in nats
-    tokens: NDArray[np.int64]  # (rows,) 0 where the row has no token to score
+    tokens: NDArray[np.int64]  # (rows,) number of scored tokens, 0 where there are none
 
 
 @dataclass(slots=True)
 class Measurements:
-    """What was counted and computed for a window of rows; the indicators read it. Absent where nobody asked.
+    """What was counted and computed for a window of rows, read by the indicators; None where no column needs it.
 
-    The sides of a pair are rows of their own here, one after the other.
+    The two sides of a pair are consecutive rows here.
     """
 
     examples: list[Example]
     prompt_tokens: NDArray[np.int64] | None = None  # (rows,)
     response_tokens: NDArray[np.int64] | None = None  # (rows,)
-    conversation_nll: LikelihoodSums | None = None  # response tokens, each given all before it
-    response_nll: LikelihoodSums | None = None  # response tokens from the second on, each response alone
+    conversation_nll: LikelihoodSums | None = None  # of the response tokens, each given everything before it
+    response_nll: LikelihoodSums | None = None  # of the response tokens from the second on, each response alone
     reward: NDArray[np.float64] | None = None  # (rows,)
     embedding: NDArray[np.float32] | None = None  # (rows, size) unit vectors
     answers: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # question → (rows,) p(Yes) in 0..1
-    truncated: list[list[str]] = field(default_factory=list)  # (rows,) names of the roles that saw less
-    places: list[int] = field(default_factory=list)  # (rows,) of the rows among all that were read for the window
-    rejects: list[tuple[int, Reject]] = field(default_factory=list)  # with their places, in that order
-    end: Position | None = None  # of the window's last row, good or bad
+    truncated: list[list[str]] = field(default_factory=list)  # (rows,) roles whose text was truncated
+    places: list[int] = field(default_factory=list)  # (rows,) places among all rows read for the window
+    rejects: list[tuple[int, Reject]] = field(default_factory=list)  # in order, with their places
+    end: Position | None = None  # position of the window's last row, good or bad
 
 
 @dataclass(frozen=True, slots=True)
 class RowIndicator:
-    """An indicator of each row by itself."""
+    """An indicator that depends on each row alone."""
 
     column: str
     needs: tuple[Measurement, ...]
@@ -69,11 +69,11 @@ class RowIndicator:
 
 @dataclass(frozen=True, slots=True)
 class CorpusIndicator:
-    """An indicator of each row among all rows of the run: the distance to its k-th nearest neighbour."""
+    """An indicator that depends on all rows of the run: the distance to the k-th nearest neighbour."""
 
     column: str
     needs: tuple[Measurement, ...]
-    k: int  # a run of k rows or fewer has no such neighbour
+    k: int  # needs more than k rows in the run
 
 
 Indicator: TypeAlias = RowIndicator | CorpusIndicator

@@ -1,4 +1,4 @@
-"""Measurements to columns, and columns to rows: whole windows as arrays, rows made once at the end."""
+"""Converts measurements to columns, and columns to rows: windows as arrays, rows made once at the end."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _PLACE = {name: place for place, name in enumerate(SCORE_COLUMNS)}
 def row_columns(
     measured: Measurements, indicators: Iterable[Indicator]
 ) -> tuple[ScoredWindow, NDArray[np.float32] | None]:
-    """The columns of the row indicators, and the embeddings float32 (rows, size) where there are some.
+    """Compute the columns of the row indicators; also returns the embeddings, float32 (rows, size), or None.
 
-    Rows with a model output that is not finite become rejects, a pair with both its sides.
+    Rows with a model output that is not finite become rejects; a pair with both its sides.
     """
     columns = {
         indicator.column: indicator.compute(measured) for indicator in indicators if isinstance(indicator, RowIndicator)
@@ -53,7 +53,7 @@ def row_columns(
         ScoredWindow(
             [measured.examples[row] for row in kept],
             [truncated[row] for row in kept],
-            {name: _taken(column, kept) for name, column in columns.items()},
+            {name: _selected(column, kept) for name, column in columns.items()},
             rejects,
             measured.end,
         ),
@@ -62,19 +62,19 @@ def row_columns(
 
 
 def part(column: Column, begin: int, end: int) -> Column:
-    """Some rows of a column of the whole run."""
-    return _taken(column, np.arange(begin, end))
+    """Return the part of a column of the whole run from row ``begin`` up to ``end``."""
+    return _selected(column, np.arange(begin, end))
 
 
 def predict(window: ScoredWindow, rule: Rule) -> None:
-    """Add the rule's prediction as a column; it is undefined where one of its terms is."""
+    """Add the rule's prediction as a column; undefined where one of its terms is."""
     values = {column: _term(window, column) for column in rule.terms}
     predicted = rule.predict(values)
     window.columns[PREDICTION] = Column(predicted, rule.reasons(values, predicted))
 
 
 def rows_of(window: ScoredWindow, names: Sequence[str]) -> Iterator[ScoredRow]:
-    """The rows with these columns and those that they had before, in the order of all columns."""
+    """Yield the rows with these columns and their earlier ones, in the order of all columns."""
     notes: dict[int, dict[str, str]] = {}
     by_name = [_values(window.columns[name], name, notes) for name in names]
     by_row = zip(*by_name, strict=True) if by_name else (() for _ in window.examples)
@@ -90,7 +90,7 @@ def rows_of(window: ScoredWindow, names: Sequence[str]) -> Iterator[ScoredRow]:
 
 
 def _pair(chosen: ScoredRow, rejected: ScoredRow) -> ScoredRow:
-    """The row of a preference pair: each column of both sides, and their difference."""
+    """Build the row of a preference pair: each column of both sides, and their difference."""
     columns: dict[str, ColumnValue] = {}
     notes: dict[str, str] = {}
     for name in chosen.columns:
@@ -105,7 +105,7 @@ def _pair(chosen: ScoredRow, rejected: ScoredRow) -> ScoredRow:
 
 
 def _with_earlier(scored: ScoredRow, earlier: EarlierScores) -> ScoredRow:
-    """The row with the columns that it had before, but for those that were computed now."""
+    """Add a row's earlier columns, except those computed now."""
     both = {**earlier.columns, **scored.columns}
     notes = {name: why for name, why in earlier.notes.items() if name not in scored.columns} | scored.notes
     truncated = tuple(dict.fromkeys((*earlier.truncated, *scored.truncated)))
@@ -114,7 +114,7 @@ def _with_earlier(scored: ScoredRow, earlier: EarlierScores) -> ScoredRow:
 
 
 def _term(window: ScoredWindow, column: str) -> NDArray[np.float64]:
-    """A column's values, float64 (examples,), computed now or had before; NaN where it is undefined."""
+    """Return a column's values, float64 (examples,), computed now or earlier; NaN where undefined."""
     if column in window.columns:
         return _or_nan(window.columns[column].values)
     values = []
@@ -126,13 +126,13 @@ def _term(window: ScoredWindow, column: str) -> NDArray[np.float64]:
 
 
 def _row_at(examples: Sequence[Example], place: int) -> Example:
-    """The row whose example, or whose chosen side, stands there."""
+    """Return the row whose example, or whose chosen side, is at this place."""
     example = examples[place]
     return Example.of_sides(example, examples[place + 1]) if example.side == "chosen" else example
 
 
 def _values(column: Column, name: str, notes: dict[int, dict[str, str]]) -> list[ColumnValue]:
-    """As the row has them; the reason of each that is undefined goes into its row's notes."""
+    """Return the values for rows; adds the reason of each undefined one to its row's notes."""
     finite = np.isfinite(column.values)
     numbers = np.where(finite, column.values, 0)
     values: list[ColumnValue] = (numbers.astype(np.int64) if column.whole else numbers).tolist()
@@ -146,13 +146,13 @@ def _or_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _taken(column: Column, rows: NDArray[np.int64]) -> Column:
+def _selected(column: Column, rows: NDArray[np.int64]) -> Column:
     notes = {new: column.notes[old] for new, old in enumerate(rows.tolist()) if old in column.notes}
     return replace(column, values=column.values[rows], notes=notes)
 
 
 def _finite(measured: Measurements) -> NDArray[np.bool_]:
-    """Rows whose model outputs are all finite, (rows,)."""
+    """Return which rows have only finite model outputs, (rows,)."""
     finite = np.ones(len(measured.examples), dtype=bool)
     for sums in (measured.conversation_nll, measured.response_nll):
         if sums is not None:

@@ -1,4 +1,4 @@
-"""Instruction-following difficulty: perplexity given the prompt over perplexity of the response alone.
+"""Instruction-following difficulty: perplexity of the response given the prompt, over that of the response alone.
 
 Source:
     Li et al., Superfiltering, arXiv 2402.00530; the response alone is scored from its second token on.

@@ -1,4 +1,4 @@
-"""Tokens of the prompt side and of the response, without template."""
+"""Token counts of the prompt side and of the response, without the template."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ from instructmining.indicators.base import Measurements, RowIndicator
 from instructmining.types import Column
 
 _THRESHOLD = 0.72
-_LONG = 1 << 20  # characters of a text whose words are not all held
-_PART = 1 << 17  # of these, that are looked at at a time
+_LONG = 1 << 20  # characters; the words of a longer text are not all kept in memory
+_PART = 1 << 17  # characters of a longer text that are processed at a time
 _DROPPED = dict.fromkeys(f"{string.digits}–—-")
 _WORDS = str.maketrans(dict.fromkeys(string.punctuation, " ") | _DROPPED)
 
 
 def mtld(text: str) -> float:
-    """MTLD of a text; NaN where it has no word."""
+    """Return the MTLD of a text; NaN where it has no word."""
     words: Sequence[Hashable] = _words(text) if len(text) <= _LONG else _hashes(text)
     if not words:
         return float("nan")
@@ -37,7 +37,7 @@ def _words(text: str) -> list[str]:
 
 
 def _hashes(text: str) -> array[int]:
-    """The words of a long text as 64-bit numbers: two of a million words are one with a probability of 3e-8.
+    """Hash the words of a long text to 64 bits: in a million words, two collide with a probability of 3e-8.
 
     The words themselves would take ten times the text's memory.
     """
@@ -52,10 +52,10 @@ def _hashes(text: str) -> array[int]:
 
 
 def _factors(walk: Iterable[Hashable], words: Sequence[Hashable]) -> float:
-    """Stretches whose share of distinct words falls to the threshold, the last one counted in part.
+    """Count the stretches whose share of distinct words falls to the threshold, the last one in part.
 
-    A word that is new to its stretch raises the share: it is looked at behind a repeated one alone. Of d distinct
-    words and r repeated ones, d / (d + r) is at most 0.72 where 7 d is at most 18 r.
+    A word that is new to its stretch raises the share, so the share is checked only after a repeated one. With d
+    distinct words and r repeated ones, d / (d + r) is at most 0.72 where 7 d is at most 18 r.
     """
     whole = repeated = 0
     seen: set[Hashable] = set()

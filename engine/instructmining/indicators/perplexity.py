@@ -10,7 +10,7 @@ from instructmining.types import Column
 
 
 def mean_nll(sums: LikelihoodSums) -> NDArray[np.float64]:
-    """Nats per token, float64 (rows,); NaN where a row has no token to score."""
+    """Return nats per token, float64 (rows,); NaN where a row has no token to score."""
     with np.errstate(invalid="ignore"):
         return sums.total / np.where(sums.tokens > 0, sums.tokens, np.nan)
 

@@ -1,4 +1,4 @@
-"""Which texts go through which graphs for the indicators asked for; roles that share a graph share the pass."""
+"""Decides which texts go through which graphs for the indicators; roles that share a graph share the pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from instructmining.indicators.base import MEASURED_BY, Measurement, Question
 from instructmining.rules import Rule
 from instructmining.types import known_columns
 
-# What of a row is embedded: all turns, those that are not the assistant's, or the assistant's.
+# The turns of a row to embed: all, all but the assistant's, or the assistant's.
 DocumentText: TypeAlias = Literal["document", "prompt", "response"]
 TextKind: TypeAlias = Literal["conversation", "responses"] | DocumentText | Question
 
@@ -34,14 +34,14 @@ _TEXT_AND_OUTPUT: dict[Measurement, tuple[TextKind, str]] = {
 class Stream:
     """One kind of text through one graph."""
 
-    role: Role  # its graph, tokenizer, template and limit are used
+    role: Role  # the role whose graph, tokenizer, template and limit are used
     text: TextKind
     measures: tuple[Measurement, ...]
-    roles: tuple[RoleName, ...]  # the roles that are served
+    roles: tuple[RoleName, ...]  # the roles that use the outputs
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The graph outputs wanted."""
+        """The graph outputs needed."""
         return tuple(_TEXT_AND_OUTPUT[measure][1] for measure in self.measures)
 
 
@@ -61,18 +61,18 @@ def plan(
     document: DocumentText = "document",
     kept: Collection[str] = (),
 ) -> Plan:
-    """Work out what has to be computed.
+    """Work out what must be computed.
 
     Args:
-        bundle: gives the roles.
+        bundle: the bundle with the roles.
         rule: its terms are computed too.
-        indicators: columns asked for beside them.
-        document: what of a row is embedded.
-        kept: columns that the rows have already and that are not computed.
+        indicators: further columns to compute.
+        document: the turns of a row to embed.
+        kept: columns that the rows already have, which are not computed.
 
     Raises:
         RuleError: an indicator is not known.
-        BundleError: the bundle lacks a role; the message names it and says how to get one.
+        BundleError: the bundle lacks a role; the message says how to get one.
     """
     wanted = check_columns(rule, indicators)
     chosen = tuple(indicator for column, indicator in INDICATORS.items() if column in wanted.difference(kept))
@@ -87,10 +87,10 @@ def plan(
 
 
 def check_columns(rule: Rule | None, indicators: Sequence[str]) -> set[str]:
-    """All columns that are wanted, which can all be computed with the right bundle.
+    """Return all columns to compute, given the right bundle.
 
     Raises:
-        RuleError: one is no indicator.
+        RuleError: one of them is no indicator.
     """
     wanted = set(indicators) | (set(rule.terms) if rule is not None else set())
     if unknown := sorted(wanted - set(INDICATORS)):
@@ -101,10 +101,10 @@ def check_columns(rule: Rule | None, indicators: Sequence[str]) -> set[str]:
 
 
 def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
-    """A list of columns, given as one, as comma-separated text, or as "all": those that the bundle's roles give.
+    """Parse columns given as a list, as comma-separated text, or as "all": those that the bundle's roles allow.
 
     Raises:
-        RuleError: it is neither a list of names nor text.
+        RuleError: the value is neither a list of names nor text.
     """
     if not isinstance(text, str):
         names = list(text) if isinstance(text, Iterable) else [text]
@@ -121,7 +121,7 @@ def _asked_by(column: str, rule: Rule | None) -> str:
 
 
 def _add(streams: list[Stream], role: Role, measure: Measurement, document: DocumentText) -> None:
-    """Put a measurement on the stream that computes its text anyway, or on a new one."""
+    """Add a measurement to the stream that computes its text anyway, or to a new one."""
     text = document if measure == "embedding" else _TEXT_AND_OUTPUT[measure][0]
     for number, stream in enumerate(streams):
         if stream.text == text and stream.role.shares == role.shares:

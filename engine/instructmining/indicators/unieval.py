@@ -1,8 +1,9 @@
-"""What a T5 answers when it is asked whether the response is natural, coherent with the history, understandable.
+"""Asks a T5 whether the response is natural, coherent with the history, understandable.
 
 Source:
     Zhong et al., UniEval, arXiv 2210.07197, task dialogue: p(Yes) over p(Yes) + p(No) at the first decoder step. The
-    questions, to the letter, are the bundle's template; response is the last assistant turn, history all turns before.
+    questions, verbatim, are in the bundle's template; the response is the last assistant turn, the history all
+    turns before it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Token ids to model outputs: devices, sessions, batches, and the threads that run beside each other."""
+"""Runs token ids through models: devices, sessions, batches, and parallel threads."""

@@ -1,4 +1,4 @@
-"""Texts to padded batches: longest first within a window, under a budget of padded tokens."""
+"""Groups texts into padded batches: longest first within a window, within a budget of padded tokens."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from instructmining.bundle import RoleName
 from instructmining.tokenizing.truncation import Tokens
 
-_ALIKE = 0.9  # of a batch's width: a text of at least that needs little padding
+_ALIKE = 0.9  # share of a batch's width; a text at least this long needs little padding
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Texts of like length, padded on the right to one width."""
 
-    members: NDArray[np.int64]  # (rows,) indices into the list of texts that was batched
+    members: NDArray[np.int64]  # (rows,) indices into the list of batched texts
     ids: NDArray[np.int64]  # (rows, width) token ids, 0 where padded
     positions: NDArray[np.int64]  # (rows, width) 0, 1, 2, … and 0 where padded
     mask: NDArray[np.int64]  # (rows, width) 1 where ids holds a token
@@ -27,28 +27,28 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How a run's texts are put into batches; the batches follow from it and the input alone."""
+    """How a run's texts are grouped into batches; batches depend only on this and the input."""
 
-    window_rows: int  # rows that are sorted by length together: the more, the less is padded
-    max_batch_tokens: Mapping[RoleName, int]  # padded tokens of a batch of each role
-    width_multiple: int = 1  # widths are rounded up to it: few shapes, which a GPU's memory and kernels want
-    enough_tokens: int | None = None  # a batch of so many takes no text that is more than a tenth shorter
+    window_rows: int  # rows sorted by length together; more rows need less padding
+    max_batch_tokens: Mapping[RoleName, int]  # padded tokens per batch of each role
+    width_multiple: int = 1  # widths are rounded up to a multiple of this: few shapes suit a GPU's memory and kernels
+    enough_tokens: int | None = None  # a batch of at least this takes no text over a tenth shorter than its first
 
     @classmethod
     def usual(cls, device_kind: str, roles: Sequence[RoleName], *, max_batch_tokens: int | None = None) -> Batching:
-        """What holds on a kind of device, "cpu" or "cuda", where nothing was measured; a budget given is filled.
+        """Return the defaults of a kind of device, "cpu" or "cuda"; a given budget is filled.
 
         On a CPU a product of 512 rows is as fast as larger ones and of 128 nearly so, and small batches need less
-        padding: of eight short rows a third of the tokens without ``enough_tokens``; in windows of 512 real rows 0.4 %
-        are. A GPU wants large batches: the numbers for it are by arithmetic (windows of 4,096 rows of Alpaca's
-        lengths: 7 % padding), not measured.
+        padding: without ``enough_tokens`` a third of the tokens of eight short rows is padding; in windows of 512 real
+        rows 0.4 % is. A GPU wants large batches: its numbers are computed (windows of 4,096 rows of Alpaca's lengths:
+        7 % padding), not measured.
         """
         if device_kind == "cuda":
             return cls(4096, dict.fromkeys(roles, max_batch_tokens or 16384), width_multiple=16)
         return cls(512, dict.fromkeys(roles, max_batch_tokens or 512), enough_tokens=None if max_batch_tokens else 128)
 
     def of(self, role: RoleName, texts: Sequence[Tokens]) -> Iterator[Batch]:
-        """The batches of a role's texts in one window."""
+        """Yield the batches of a role's texts in one window."""
         return batches(
             texts,
             max_batch_tokens=self.max_batch_tokens[role],
@@ -60,16 +60,16 @@ class Batching:
 def batches(
     texts: Sequence[Tokens], *, max_batch_tokens: int, width_multiple: int = 1, enough_tokens: int | None = None
 ) -> Iterator[Batch]:
-    """Every text once, in batches whose rows times width stay within the budget.
+    """Yield every text once, in batches whose rows times width stay within the budget.
 
-    A text over the budget goes alone. The order depends on the texts and the settings alone: by length, then by
-    position in the window.
+    A text over the budget is a batch of its own. The order depends only on the texts and the settings: by length, then
+    by position in the window.
 
     Args:
-        texts: one window; the more it holds, the less is padded.
-        max_batch_tokens: padded tokens of a batch.
-        width_multiple: widths are rounded up to a multiple of it.
-        enough_tokens: a batch of so many padded tokens takes no text that is more than a tenth shorter than its first.
+        texts: texts of one window; more texts need less padding.
+        max_batch_tokens: padded tokens per batch.
+        width_multiple: widths are rounded up to a multiple of this.
+        enough_tokens: a batch of at least this many padded tokens takes no text over a tenth shorter than its first.
     """
     lengths = np.array([len(text.ids) for text in texts], dtype=np.int64)
     widths = -(-lengths // width_multiple) * width_multiple

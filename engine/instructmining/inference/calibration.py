@@ -1,4 +1,4 @@
-"""Which batch size is fastest on a device: a short calibration on a run's own texts."""
+"""Finds the fastest batch size on a device with a short calibration on a run's own texts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from instructmining.inference.executor import Executor, Job
 from instructmining.tokenizing.truncation import Tokens
 from instructmining.tokenizing.windows import StreamTexts, TokenizedWindow
 
-CANDIDATES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192, 16384, 32768, 65536)}  # padded tokens of a batch
-_ROUNDS = 3  # over all candidates, the best time of each counts: what other programs do only adds
-_ROLE_S = 10.0  # no new round is begun after it
-_GAIN = 0.03  # a larger batch takes more memory and must be worth it
+CANDIDATES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192, 16384, 32768, 65536)}  # padded tokens per batch
+_ROUNDS = 3  # over all candidates; the best time counts, since other programs can only add to it
+_ROLE_S = 10.0  # seconds per role, after which no new round starts
+_GAIN = 0.03  # a larger batch takes more memory and must be faster by this share
 
 
 def calibrated(
@@ -28,17 +28,17 @@ def calibrated(
     candidates: Sequence[int],
     clock: Callable[[], float] = time.perf_counter,
 ) -> Batching:
-    """The same batching with the budget of each role that ran these texts fastest.
+    """Return the batching with the fastest budget of each role on these texts.
 
-    A role's texts are a sample of the window at even steps of their length. The smallest budget within 3 % of the
-    fastest is taken.
+    A role's texts are sampled from the window at even steps of length. The smallest budget within 3 % of the fastest
+    wins.
 
     Args:
-        window: tokenized rows like those to come; with fewer tokens than a candidate, that one is left out.
+        window: tokenized rows like those to come; a candidate larger than their tokens is skipped.
         executor: runs the batches.
-        batching: gives everything else.
+        batching: all other settings.
         candidates: budgets to try, ascending.
-        clock: seconds.
+        clock: returns seconds.
     """
     found: dict[RoleName, int] = dict(batching.max_batch_tokens)
     tried: set[object] = set()
@@ -62,7 +62,7 @@ def calibrated(
 
 
 def one_budget(batching: Batching, max_batch_tokens: int) -> Batching:
-    """The same with one budget for all roles."""
+    """Return the batching with one budget for all roles."""
     return replace(batching, max_batch_tokens=dict.fromkeys(batching.max_batch_tokens, max_batch_tokens))
 
 
@@ -78,7 +78,7 @@ def _seconds(
 
 
 def _sample(texts: Sequence[Tokens], tokens: int) -> list[Tokens]:
-    """Texts at even steps of their length, of about so many tokens in all."""
+    """Sample texts at even steps of length, of about so many tokens in all."""
     by_length = sorted(texts, key=lambda text: len(text.ids))
     total = sum(len(text.ids) for text in texts)
     count = max(1, min(len(texts), round(len(texts) * tokens / total))) if total else 0

@@ -1,4 +1,4 @@
-"""Where graphs run: the CPU's threads and the CUDA devices that really work here, proved by a probe."""
+"""Chooses where graphs run: the CPU's threads, and CUDA devices that work here, as a probe shows."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from instructmining.errors.arguments import check_type, shown
 _PROBE = "neighbours.onnx"
 _CUDA = "CUDAExecutionProvider"
 _DRIVER = "libcuda.so.1"
-# A container's quota and period, by version 2 and 1 of control groups.
+# Files with a container's CPU quota and period, in control groups version 2 and 1.
 _V1 = "/sys/fs/cgroup/cpu/cpu.cfs"
 _QUOTAS = (("/sys/fs/cgroup/cpu.max",), (f"{_V1}_quota_us", f"{_V1}_period_us"))
-_BATCHES_AT_ONCE = 8  # at most, where nobody says: each takes memory of its own; measured on two threads only
-# What onnxruntime-gpu 1.31 loads, as found on Linux; the major versions are those it is built for.
+_BATCHES_AT_ONCE = 8  # default maximum, since each takes memory of its own; measured on two threads only
+# Libraries that onnxruntime-gpu 1.31 loads on Linux; the major versions are those it is built for.
 _CUDA_LIBRARIES = (
     "libcudart.so.13",
     "libcublas.so.13",
@@ -40,33 +40,33 @@ _CUDA_LIBRARIES = (
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where sessions run."""
+    """A device that sessions run on."""
 
     kind: str  # "cpu" or "cuda"
     index: int = 0
     threads: int = 1  # CPU only
-    batches_at_once: int = 1  # CPU only: batches that share the threads; each has so much less of them
+    batches_at_once: int = 1  # CPU only: batches that share the threads
 
     def __str__(self) -> str:
-        """As the run file says it."""
+        """Return the device as the run file names it."""
         if self.kind == "cuda":
             return f"cuda:{self.index}"
-        beside = f", {self.batches_at_once} batches at once" if self.batches_at_once > 1 else ""
-        return f"cpu ({self.threads} threads{beside})"
+        parallel = f", {self.batches_at_once} batches at once" if self.batches_at_once > 1 else ""
+        return f"cpu ({self.threads} threads{parallel})"
 
 
 def choose_devices(asked: str, batches_at_once: int | None = None) -> tuple[Device, ...]:
-    """The devices that sessions really run on, in the order asked for.
+    """Return the devices that sessions really run on, in the order given.
 
     Args:
-        asked: "auto", "cpu", "cuda", "cuda:N", or several as "cuda:0,1". Auto takes one CUDA device, and only where a
+        asked: "auto", "cpu", "cuda", "cuda:N", or several as "cuda:0,1". "auto" uses one CUDA device, and only where a
             session runs there.
-        batches_at_once: computed beside each other on a CPU, at most one a thread; by default one a thread up to
-            eight, which is the fastest for many rows. With 1 a single row is answered soonest.
+        batches_at_once: batches computed in parallel on a CPU, at most one per thread; by default one per thread up to
+            eight, which is fastest for many rows. 1 gives a single row the lowest latency.
 
     Raises:
-        DeviceError: it is none of these, names a device twice, or CUDA was asked for and one of the devices does not
-            work; the message names that one and what is missing.
+        DeviceError: the text names no device, or one twice, or CUDA was asked for and a device does not work; the
+            message names that device and what is missing.
     """
     check_device(asked, batches_at_once)
     if asked == "cpu":
@@ -85,10 +85,10 @@ def choose_devices(asked: str, batches_at_once: int | None = None) -> tuple[Devi
 
 
 def check_device(asked: object, batches_at_once: object) -> None:
-    """Prove the types of what is asked for.
+    """Check the types of the device options.
 
     Raises:
-        DeviceError: one is of another, or fewer than one batch at once is asked for.
+        DeviceError: a type is wrong, or ``batches_at_once`` is below 1.
     """
     wanted = f"text: give 'cuda:{asked}'" if type(asked) is int else "'auto', 'cpu', 'cuda', 'cuda:N' or 'cuda:0,1'"
     check_type("device", asked, str, wanted=wanted, error=DeviceError)
@@ -97,10 +97,10 @@ def check_device(asked: object, batches_at_once: object) -> None:
 
 
 def named_devices(asked: str) -> list[int]:
-    """The CUDA devices that a text names; auto and cuda are the first, cpu is none.
+    """Parse the numbers of the CUDA devices; "auto" and "cuda" mean the first, "cpu" none.
 
     Raises:
-        DeviceError: it names nothing that could be a device, or one twice.
+        DeviceError: the text names no device, or one twice.
     """
     if asked == "cpu":
         return []
@@ -110,21 +110,21 @@ def named_devices(asked: str) -> list[int]:
     indices = [int(index) for index in (match.group(1) or "0").split(",")]
     for index in indices:
         if indices.count(index) > 1:
-            raise DeviceError(f"device {asked!r}: cuda:{index} is there twice; name each device once")
+            raise DeviceError(f"device {asked!r}: cuda:{index} is named twice; name each device once")
     return indices
 
 
 def choose_devices_for(roles: Iterable[Role], asked: str, batches_at_once: int | None = None) -> tuple[Device, ...]:
-    """The devices for the graphs of these roles: int8 graphs run on the CPU alone.
+    """Choose the devices for the graphs of these roles; int8 graphs run only on the CPU.
 
     Args:
-        roles: those that will run.
-        asked: as for :func:`choose_devices`; auto takes the CPU where a graph is int8.
+        roles: the roles that will run.
+        asked: as for :func:`choose_devices`; "auto" uses the CPU where a graph is int8.
         batches_at_once: as for :func:`choose_devices`.
 
     Raises:
-        DeviceError: as :func:`choose_devices`, or CUDA was asked for int8 graphs: onnxruntime would run their products
-            on the CPU without a word.
+        DeviceError: as for :func:`choose_devices`; or CUDA was asked for int8 graphs, whose products onnxruntime would
+            silently run on the CPU.
     """
     check_device(asked, batches_at_once)
     whole = [role.name for role in roles if role.precision == "int8"]
@@ -139,12 +139,12 @@ def choose_devices_for(roles: Iterable[Role], asked: str, batches_at_once: int |
 
 
 def runtime_version() -> str:
-    """Version of onnxruntime."""
+    """Return the version of onnxruntime."""
     return str(ort.__version__)
 
 
 def cpu_threads() -> int:
-    """CPUs that this process may use: its affinity, and the container's quota where there is one."""
+    """Return the number of CPUs that this process may use, by its affinity and the container's quota."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for files in _QUOTAS:
         try:
@@ -157,7 +157,7 @@ def cpu_threads() -> int:
 
 @cache
 def cuda_problem(index: int = 0) -> str | None:
-    """What keeps CUDA from running on a device, or None if a small graph ran on it."""
+    """Return what keeps CUDA from running on a device; None if a small graph ran on it."""
     if _CUDA not in ort.get_available_providers():
         return (
             f"this onnxruntime ({ort.__version__}) is built without CUDA; "
@@ -166,7 +166,7 @@ def cuda_problem(index: int = 0) -> str | None:
     if os.name == "posix" and not _loads(_DRIVER):
         return f"cannot load {_DRIVER}; install the NVIDIA driver"
     if hasattr(ort, "preload_dlls"):
-        with redirect_stdout(sys.stderr):  # it prints what it misses, and standard output is for results
+        with redirect_stdout(sys.stderr):  # it prints what is missing, and standard output is for results
             ort.preload_dlls()
     missing = [name for name in _CUDA_LIBRARIES if not _loads(name)] if os.name == "posix" else []
     if missing:
@@ -177,13 +177,13 @@ def cuda_problem(index: int = 0) -> str | None:
             return "onnxruntime opened the session on the CPU instead; see its messages above"
         points = np.eye(4, dtype=np.float32)
         session.run(None, {"queries": points, "points": points, "k": np.array([2], dtype=np.int64)})
-    except Exception as error:  # onnxruntime's own classes have no common root but this one
+    except Exception as error:  # onnxruntime's own classes have no other common root
         return (str(error).strip() or type(error).__name__).splitlines()[-1]
     return None
 
 
 def probe_path() -> str:
-    """The graph of the probe, which also finds nearest neighbours."""
+    """Return the path of the probe's graph, which also finds nearest neighbours."""
     return str(resources.files("instructmining.knn") / _PROBE)
 
 

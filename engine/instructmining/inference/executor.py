@@ -1,4 +1,4 @@
-"""Runs batches on one device or several: results in order, batches that are too large for the memory in halves."""
+"""Runs batches on one or more devices: results in order; batches too large for the memory are split in half."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from instructmining.inference.batching import Batch
 from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.sessions import NO_ACCELERATION, Acceleration, GraphSession
 
-_IN_FLIGHT = 3  # jobs a worker: one computed, one ready for it, one whose result waits for those before
-MOST_HELD = 8 << 20  # bytes of rows, in jobs that wait for their result to be used; a single job may hold more
+_IN_FLIGHT = 3  # jobs per worker: one computed, one ready, one whose result waits for those before it
+MOST_HELD = 8 << 20  # bytes of rows in jobs whose results are not used yet; a single job may hold more
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A batch, and what is wanted of it."""
+    """A batch, and the outputs to compute for it."""
 
     graph: Path
     batch: Batch
@@ -36,19 +36,19 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A job's results."""
+    """The results of a job."""
 
     job: Job
-    outputs: Mapping[str, NDArray[np.float32]]  # of the whole job's batch, also where it had to be split
-    seconds: float  # the device was busy with it; of a device that it shared with other batches, its share
+    outputs: Mapping[str, NDArray[np.float32]]  # of the job's whole batch, even where it was split
+    seconds: float  # seconds that the device worked on it; its share where batches ran in parallel
     device: Device
 
 
 class Executor:
-    """Sessions of some graphs on one device or several; a context manager, safe to share between threads.
+    """Sessions of graphs on one or more devices; a context manager, safe to share between threads.
 
-    Where one batch is computed at a time on a CPU, a job runs in the thread that takes its result. Otherwise each
-    device has sessions of its own and a thread for each batch at once, and jobs go to whichever is free.
+    Where a CPU computes one batch at a time, a job runs in the thread that reads its result. Otherwise each device has
+    its own sessions and a thread per parallel batch, and jobs go to whichever is free.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Executor:
 
         Raises:
             BundleError: a graph cannot be loaded.
-            DeviceError: a session opened elsewhere than asked, an acceleration cannot be had, or CUDA graphs were asked
+            DeviceError: a session opened on another device, an acceleration is not available, or CUDA graphs were asked
                 for on several devices.
             DeviceMemoryError: the graphs' weights do not fit.
         """
         if acceleration.cuda_graphs and len(devices) > 1:
             # While one device records, CUDA forbids the others to allocate or to wait for a copy.
-            raise DeviceError(f"CUDA graphs on {len(devices)} devices; they work on one: leave them out, or give one")
+            raise DeviceError(f"CUDA graphs on {len(devices)} devices; they work on one: turn them off, or give one")
         self.devices = tuple(devices)
         self.splits = 0  # batches split for memory so far
         self.retried = 0  # texts computed again, alone, because an output was not finite
@@ -73,21 +73,21 @@ class Executor:
             (device, graph): GraphSession(graph, device, acceleration) for device in devices for graph in wanted
         }
         self._limits: dict[Path, int] = {}
-        self._changing = Lock()  # of the counts and the limits
-        self._opening = Lock()  # of sessions beside the devices' own
+        self._changing = Lock()  # guards the counts and the limits
+        self._opening = Lock()  # guards sessions beyond the devices' own
         self._closed = False
         self._pool: ThreadPoolExecutor | None = None
         workers = [device for device in devices for _ in range(device.batches_at_once)]
         self._most_in_flight = _IN_FLIGHT * len(workers)
         if len(workers) > 1 or devices[0].kind != "cpu":
-            self._own = local()  # the device of a thread of the pool
+            self._own = local()  # the device of each thread of the pool
             free = deque(workers)
             self._pool = ThreadPoolExecutor(
                 len(workers), "instructmining-device", lambda: setattr(self._own, "device", free.popleft())
             )
 
     def __enter__(self) -> Self:
-        """The executor itself."""
+        """Return the executor."""
         return self
 
     def __exit__(
@@ -97,29 +97,29 @@ class Executor:
         self.close()
 
     def close(self) -> None:
-        """Drop the jobs that are not begun, wait for those that are, let the sessions and their memory go."""
+        """Drop jobs that have not started, wait for the others, and free the sessions and their memory."""
         self._closed = True
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._sessions.clear()
 
     def output_size(self, graph: Path, output: str) -> int | None:
-        """Length of an output's last dimension, None where the graph leaves it open."""
+        """Return the size of an output's last dimension; None where the graph leaves it open."""
         return self._sessions[self.devices[0], graph].output_size(output)
 
     def limits(self) -> dict[Path, int]:
-        """Padded tokens that were found to be too many for the memory, by graph."""
+        """Padded tokens that were too many for the memory, by graph."""
         with self._changing:
             return dict(self._limits)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Done]:
-        """Results in the order of the jobs.
+        """Yield results in the order of the jobs.
 
         Args:
-            jobs: taken as results are, in that thread; where jobs have threads of their own a few ahead of them.
+            jobs: read as results are yielded, in the same thread; a few ahead where jobs run in other threads.
 
         Raises:
-            DeviceMemoryError: a single row does not fit.
+            DeviceMemoryError: a single row does not fit in memory.
             DeviceError: a graph fails on a batch.
             InstructMiningError: the executor was closed.
         """
@@ -140,7 +140,7 @@ class Executor:
                     job = next(source)
                 except StopIteration:
                     break
-                except Exception as error:  # whatever it is, the results of the jobs before it come first
+                except Exception as error:  # whatever it is, the results of earlier jobs come first
                     ended = error
                     break
                 begun.append((job, self._begin(job, pool)))
@@ -176,10 +176,10 @@ class Executor:
         return Done(job, outputs, (time.perf_counter() - begin) / device.batches_at_once, device)
 
     def _retried(self, job: Job, outputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
-        """The outputs with those that are not finite computed again, each text alone, on the CPU.
+        """Compute outputs that are not finite again, each text alone, on the CPU.
 
-        A half-precision graph overflows on a GPU where it does not here: onnxruntime computes on the CPU in float32
-        what it has no half-precision kernel for, matrix products first of all.
+        A half-precision graph may overflow on a GPU but not here: on the CPU onnxruntime computes in float32 whatever
+        it has no half-precision kernel for, above all matrix products.
         """
         better = {name: values.copy() for name, values in outputs.items()}
         session = self._cpu_session(job.graph)
@@ -189,7 +189,7 @@ class Executor:
             try:
                 alone = session.run(_rows(job.batch, row, row + 1), job.outputs)
             except DeviceError:
-                continue  # it stays as it is, and its row is refused
+                continue  # it stays as it is, and its row becomes a reject
             for name, values in alone.items():
                 better[name][places if name == "nll" else row] = values if name == "nll" else values[0]
         with self._changing:
@@ -226,7 +226,7 @@ class Executor:
 
 
 def _not_finite(batch: Batch, outputs: Mapping[str, NDArray[np.float32]]) -> list[int]:
-    """Rows of a batch that have an output that is not a finite number."""
+    """Return the rows of a batch with an output that is not finite."""
     bad = np.zeros(len(batch.members), dtype=bool)
     for name, values in outputs.items():
         finite = np.isfinite(values)
@@ -238,7 +238,7 @@ def _not_finite(batch: Batch, outputs: Mapping[str, NDArray[np.float32]]) -> lis
 
 
 def halve(batch: Batch) -> tuple[Batch, Batch]:
-    """The first and the last rows of a batch of at least two, each half as wide as its own longest row."""
+    """Split a batch of at least two rows in half, each as wide as its own longest row."""
     middle = (len(batch.members) + 1) // 2
     return _rows(batch, 0, middle), _rows(batch, middle, len(batch.members))
 

@@ -1,4 +1,4 @@
-"""Inputs and outputs that stay on a CUDA device: reused buffers by shape, and captured graphs where shapes repeat."""
+"""Keeps inputs and outputs on a CUDA device: buffers reused by shape, graphs captured where shapes repeat."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from instructmining.inference.devices import Device
 Feeds: TypeAlias = Mapping[str, NDArray[Any]]
 _Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]  # of the inputs, by name
 
-_BUFFERS = 96  # input buffers kept; a batch of 16,384 tokens has three of 128 KiB
-_CAPTURED = 64  # graphs kept; each holds its own inputs and outputs and some MiB of the driver's
+_BUFFERS = 96  # input buffers kept; a batch of 16,384 tokens needs three of 128 KiB
+_CAPTURED = 64  # graphs kept; each holds its inputs, its outputs and some MiB of the driver's
 _NO_CAPTURE = "-1"  # onnxruntime's annotation for a run that is neither captured nor replayed
 
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    """A captured graph: it reads and writes at these addresses for as long as it lives."""
+    """A captured graph, which reads and writes at these addresses for its lifetime."""
 
     binding: ort.IOBinding
     inputs: Mapping[str, ort.OrtValue]
-    options: ort.RunOptions  # with its number
+    options: ort.RunOptions  # with the graph's number
 
 
 class DeviceBinding:
-    """Runs a session whose inputs are copied to a device once and whose outputs are copied back once.
+    """Runs a session; copies inputs to the device once, and outputs back once.
 
-    A run is exclusive, whoever calls: the buffers are shared.
+    Runs exclude each other in all threads, since the buffers are shared.
     """
 
     def __init__(self, session: ort.InferenceSession, device: Device, *, capture: bool = False) -> None:
-        """Bind nothing yet.
+        """Create the binding; nothing is bound yet.
 
         Args:
-            session: on the device; opened with ``enable_cuda_graph`` where capture is on.
-            device: of kind "cuda".
-            capture: record the kernels of inputs whose shapes come a second time as a CUDA graph and replay it from
-                then on. What depends on the values of the inputs, and not on their shapes alone, cannot be captured.
+            session: a session on the device, opened with ``enable_cuda_graph`` where ``capture`` is set.
+            device: a device of kind "cuda".
+            capture: record the kernels as a CUDA graph when input shapes occur a second time, and replay it from then
+                on. Kernels that depend on the values of the inputs, not only on their shapes, cannot be captured.
         """
         self._session = session
         self._device = device
@@ -59,24 +59,23 @@ class DeviceBinding:
         """Run once.
 
         Args:
-            outputs: names of those wanted.
+            outputs: names of the outputs to return.
             feeds: every input of the graph.
-            shrink: give memory that the session does not use back to the device after the run; it costs a
-                synchronisation and what is given back must be allocated anew. Never done where graphs are captured:
-                they go on using their addresses.
+            shrink: return unused memory of the session to the device after the run; costs a synchronisation and later
+                allocations. Has no effect where graphs are captured, since they keep using their addresses.
 
         Returns:
-            The outputs, in their order, on the host.
+            The outputs, in order, on the host.
         """
         key = (tuple((name, array.shape) for name, array in feeds.items()), tuple(outputs))
         with self._running:
             if key in self._captured:
                 return self._replay(self._captured[key], feeds)
-            # An empty tensor has no address to be recorded.
+            # An empty tensor has no address to record.
             repeats = self._capture and key in self._seen and all(array.size for array in feeds.values())
             if repeats and len(self._captured) < _CAPTURED:
                 captured = self._new_captured(feeds, self._seen[key])
-                values = self._replay(captured, feeds)  # onnxruntime runs, records and answers in this first run
+                values = self._replay(captured, feeds)  # this first run also records the graph
                 self._captured[key] = captured
                 return values
             values = self._plain(outputs, feeds, shrink=shrink)
@@ -95,12 +94,12 @@ class DeviceBinding:
         try:
             for name, array in feeds.items():
                 self._bind_input(name, np.ascontiguousarray(array))
-            for name in outputs:  # onnxruntime allocates them there, of whatever shape they come
+            for name in outputs:  # onnxruntime allocates them on the device, in whatever shape
                 self._binding.bind_output(name, "cuda", self._device.index)
             self._session.run_with_iobinding(self._binding, options)
             values: list[NDArray[Any]] = self._binding.copy_outputs_to_cpu()
         finally:
-            self._binding.clear_binding_outputs()  # their memory is free for the next run
+            self._binding.clear_binding_outputs()  # frees their memory for the next run
         return values
 
     def _bind_input(self, name: str, array: NDArray[Any]) -> None:
@@ -115,7 +114,7 @@ class DeviceBinding:
         self._buffers.move_to_end(key)
         value = self._buffers[key]
         value.update_inplace(array)
-        # Bound anew each time: an input that the graph reads on the host is copied there at this point.
+        # Bound on every run: an input that the graph reads on the host is copied there at this point.
         self._binding.bind_ortvalue_input(name, value)
 
     def _new_captured(self, feeds: Feeds, outputs: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> _Captured:

@@ -1,4 +1,4 @@
-"""Token ids with the values that a role must give on any device; the exporter writes them, its gate and doctor read."""
+"""Reference outputs of a role on any device; written by the exporter, read by its gate and by doctor."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _Values: TypeAlias = list[NDArray[np.float32]]  # by text
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Texts as tokens, and the values of the original model in float32."""
+    """Texts as tokens, with the float32 outputs of the original model."""
 
-    output: str  # the graph output that is compared: "nll", "reward", "embedding" or "yes"
+    output: str  # the graph output to compare: "nll", "reward", "embedding" or "yes"
     texts: list[Tokens]
     values: list[NDArray[np.float32]]  # by text: (n,) token NLLs, (1,) a reward, or (size,) an embedding
 
     def save(self, path: Path) -> None:
-        """Write them as JSON."""
+        """Write the references as JSON."""
         rows = [
             {"ids": text.ids.tolist(), "scored": text.scored.tolist(), "values": value.tolist()}
             for text, value in zip(self.texts, self.values, strict=True)
@@ -43,7 +43,7 @@ class References:
         """Read what :meth:`save` wrote.
 
         Raises:
-            BundleError: it is not such a file.
+            BundleError: the file is no such file.
         """
         try:
             content = orjson.loads(path.read_bytes())
@@ -53,7 +53,7 @@ class References:
             ]
             values = [np.array(row["values"], dtype=np.float32) for row in content["rows"]]
             if not texts:
-                raise ValueError("it has no rows")  # no values are no proof
+                raise ValueError("it has no rows")  # without values nothing would be compared
             return cls(content["output"], texts, values)
         except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{path}: not a file of reference values: {error}") from error
@@ -61,18 +61,18 @@ class References:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far a graph is from the reference values; for embeddings the row figures are 1 − cosine."""
+    """How far a graph is from the reference values; for embeddings, row figures are 1 − cosine."""
 
     rows: int
     row_error: float  # largest difference of a row's value: mean NLL, reward, 1 − cosine, UniEval probability
     token_error: float | None  # largest difference of a token's NLL; None for outputs that have none
-    batch_difference: float  # largest difference of a row's value between its batch and the row alone
+    batch_difference: float  # largest difference between a row's value in its batch and alone
     mean_error: float  # difference of the mean over all values: tokens for NLL, rows for the others
     shift: float | None  # of rewards and probabilities: mean_error in standard deviations of the references
-    rank_correlation: float  # Spearman's, of the rows' values; for embeddings of the cosines between rows
+    rank_correlation: float  # Spearman's, of the rows' values; for embeddings, of the cosines between rows
 
     def as_json(self) -> dict[str, object]:
-        """The figures as the manifest holds them."""
+        """Return the figures as the manifest stores them."""
         figures: dict[str, object] = {
             "rows": self.rows,
             "row_error": self.row_error,
@@ -84,7 +84,7 @@ class Agreement:
         return figures | {name: value for name, value in others.items() if value is not None}
 
     def beyond(self, bounds: Bounds) -> list[str]:
-        """The figures that break a bound, each said with its bound; empty where all hold."""
+        """Return the figures that exceed a bound, each with its bound; empty where all hold."""
         limits = {
             "row_error": (self.row_error, bounds.row_error),
             "token_error": (self.token_error or 0.0, bounds.token_error),
@@ -92,7 +92,7 @@ class Agreement:
             "mean_error": (self.mean_error if self.shift is None else 0.0, bounds.mean_error),
             "shift": (self.shift or 0.0, bounds.shift),
         }
-        # Written so that a NaN is beyond every bound.
+        # This form puts a NaN beyond every bound.
         broken = [
             f"{name} {value:.2e} (at most {limit:.0e})" for name, (value, limit) in limits.items() if not value <= limit
         ]
@@ -103,7 +103,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a graph of one precision may differ by; beyond it an export is refused and doctor says so."""
+    """How far a graph of one precision may differ; beyond it an export is refused, and doctor reports it."""
 
     batch_difference: float
     row_error: float = math.inf
@@ -113,7 +113,7 @@ class Bounds:
     rank_correlation: float = -1.0
 
     def beside(self, figures: Mapping[str, object]) -> str:
-        """The figures of a manifest that have a bound, each with it, for a person."""
+        """Format the figures of a manifest that have a bound, each with its bound."""
         parts = []
         for name, limit in asdict(self).items():
             value = figures.get(name)
@@ -132,12 +132,12 @@ BOUNDS: Mapping[str, Bounds] = {
 
 
 def agreement(references: References, session: GraphSession) -> Agreement:
-    """Run the texts together and each alone, and compare both with the references."""
+    """Run the texts in batches and each alone, and compare both with the references."""
     return agreements([references], session)[0]
 
 
 def agreements(references: Sequence[References], session: GraphSession) -> list[Agreement]:
-    """The same for several outputs of one graph over the same texts, in one pass."""
+    """Compare several outputs of one graph over the same texts, in one pass."""
     texts = references[0].texts
     outputs = [reference.output for reference in references]
     together = _run(texts, outputs, session, batches(texts, max_batch_tokens=_BUDGET_TOKENS))
@@ -156,7 +156,7 @@ def _compare(references: References, together: _Values, alone: _Values) -> Agree
     ]
     row_errors = [_distance(output, wanted, found) for wanted, one, other in pairs for found in (one, other)]
     mean_error = _mean_error(output, references.values, together)
-    # np.max and not max: a NaN in any row must show, and max forgets one that does not come first.
+    # np.max, not max: it propagates a NaN in any row, while max ignores one after the first.
     return Agreement(
         rows=len(pairs),
         row_error=float(np.max(row_errors)),
@@ -182,7 +182,7 @@ def _shift(mean_error: float, wanted: _Values) -> float:
 
 
 def _comparable(output: str, shaped: _Values, values: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """One number a row, of the rows that have one; for embeddings one a pair of rows."""
+    """Return one number per row that has one; for embeddings, one per pair of rows."""
     if output == "embedding":
         vectors = np.stack(values).astype(np.float64)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -213,7 +213,7 @@ def _run(
 
 
 def _distance(output: str, one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Difference of a row's value: of the means of NLLs, of rewards, or 1 − cosine of embeddings."""
+    """Return the difference of a row's value: of mean NLLs, of rewards, or 1 − cosine of embeddings."""
     first, second = one.astype(np.float64), other.astype(np.float64)
     if output == "embedding":
         return float(1 - first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))

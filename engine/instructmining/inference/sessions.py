@@ -1,4 +1,4 @@
-"""Batch to arrays through onnxruntime, on a device that is proved and never silently another."""
+"""Runs batches through onnxruntime on the device asked for, and never silently on another."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SCORED_STEP = 64
 
 @dataclass(frozen=True, slots=True)
 class Acceleration:
-    """What a user may turn on for CUDA; a CPU takes no notice."""
+    """Options that a user may turn on for CUDA; a CPU ignores them."""
 
     cuda_graphs: bool = False  # replay the kernels of batches whose shapes repeat; one device
     memory_bytes: int | None = None  # most that a session's arena takes on a device
@@ -50,19 +50,19 @@ def open_session(
     *,
     free_dimensions: Mapping[str, int] = MappingProxyType({}),
 ) -> ort.InferenceSession:
-    """A session with the engine's own options.
+    """Open a session with the engine's own options.
 
     Args:
-        graph: an ``.onnx`` file.
-        device: where it runs.
-        acceleration: what is turned on there.
-        free_dimensions: sizes of inputs' dimensions that the graph leaves open, by the dimension's name; for those not
-            named any size may be given in a run.
+        graph: path of an ``.onnx`` file.
+        device: the device to run on.
+        acceleration: options to turn on there.
+        free_dimensions: sizes of dimensions that the graph's inputs leave open, by the dimension's name; any other open
+            dimension may have any size in each run.
 
     Raises:
         BundleError: the graph cannot be loaded.
-        DeviceError: the session opened elsewhere than asked, or an acceleration cannot be had for this graph.
-        DeviceMemoryError: the device has no room for its weights.
+        DeviceError: the session opened on another device, or an acceleration is not available for this graph.
+        DeviceMemoryError: the weights do not fit on the device.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -85,19 +85,19 @@ def open_session(
 
 def _set_cpu(options: ort.SessionOptions, device: Device) -> None:
     options.intra_op_num_threads = max(1, device.threads // device.batches_at_once)
-    # Exact integer products also where the CPU has no VNNI: the default kernel saturates there.
+    # Exact integer products on CPUs without VNNI too, where the default kernel saturates.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    # A session's idle threads spin by default, on the cores that another session's batch or a tokenizer needs. Within
-    # a batch they may: without it a batch takes a tenth longer.
+    # Idle threads of a session spin by default, on cores that another session's batch or a tokenizer needs. Within a
+    # batch they may: without it a batch takes a tenth longer.
     options.add_session_config_entry("session.force_spinning_stop", "1")
 
 
 def _cuda_settings(device: Device, acceleration: Acceleration) -> dict[str, object]:
     settings: dict[str, object] = {
         "device_id": device.index,
-        # Growing by powers of two takes up to twice what is needed, and several sessions share the device.
+        # Growing by powers of two takes up to twice the memory needed, and several sessions share the device.
         "arena_extend_strategy": "kSameAsRequested",
-        # TF32 rounds the inputs of float32 products to 10 bits, and the numbers would not be those of the gate.
+        # TF32 rounds the inputs of float32 products to 10 bits; the export gate checked results without it.
         "use_tf32": 0,
     }
     if acceleration.memory_bytes is not None:
@@ -129,26 +129,26 @@ class GraphSession:
         """Open the graph.
 
         Args:
-            graph: an ``.onnx`` file with the inputs and outputs of DESIGN's contract.
-            device: where it runs.
-            acceleration: what is turned on there.
+            graph: path of an ``.onnx`` file with the inputs and outputs that the manifest's role requires.
+            device: the device to run on.
+            acceleration: options to turn on there.
 
         Raises:
             BundleError: the graph cannot be loaded.
-            DeviceError: the session opened elsewhere than asked, or an acceleration cannot be had for this graph.
-            DeviceMemoryError: the device has no room for its weights.
+            DeviceError: the session opened on another device, or an acceleration is not available for this graph.
+            DeviceMemoryError: the weights do not fit on the device.
         """
         self._graph = graph
         self._device = device
         self._session = open_session(graph, device, acceleration)
         self._captures = device.kind == "cuda" and acceleration.cuda_graphs
         self._binding = DeviceBinding(self._session, device, capture=self._captures) if device.kind == "cuda" else None
-        self._shrink = False  # after the next run
+        self._shrink = False  # whether to return memory after the next run
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
         self.outputs = frozenset(value.name for value in self._session.get_outputs())
 
     def output_size(self, output: str) -> int | None:
-        """Length of an output's last dimension, None where the graph leaves it open."""
+        """Return the size of an output's last dimension; None where the graph leaves it open."""
         (shape,) = (value.shape for value in self._session.get_outputs() if value.name == output)
         return shape[-1] if shape and isinstance(shape[-1], int) else None
 
@@ -156,15 +156,15 @@ class GraphSession:
         """Run one batch.
 
         Args:
-            batch: right-padded texts. Its scored positions are passed only when ``nll`` is among the outputs:
-                the vocabulary product is computed for whatever positions are given.
-            outputs: names of those wanted.
+            batch: right-padded texts. Its scored positions are passed only for the output ``nll``, since the
+                vocabulary product is computed for every position passed.
+            outputs: names of the outputs to return.
 
         Returns:
             ``nll`` (n,), in the order of the batch's scored positions; ``reward`` (rows,); ``embedding`` (rows, size).
 
         Raises:
-            DeviceMemoryError: the device has too little memory for this batch; the next one may run.
+            DeviceMemoryError: the device has too little memory for this batch; the next may run.
             DeviceError: the graph fails on this batch.
         """
         scored = batch.scored if "nll" in outputs else batch.scored[:0]
@@ -176,7 +176,7 @@ class GraphSession:
         }
         try:
             values = self._run(outputs, {name: feeds[name] for name in feeds if name in self._inputs})
-        except Exception as error:  # onnxruntime's own classes have no common root but this one
+        except Exception as error:  # onnxruntime's own classes have no other common root
             raise self._error(batch, error) from error
         named = dict(zip(outputs, values, strict=True))
         if "nll" in named:
@@ -194,21 +194,21 @@ class GraphSession:
     def _error(self, batch: Batch, error: Exception) -> DeviceError:
         where = f"{self._graph}: failed on a batch of shape {batch.ids.shape}"
         if _is_out_of_memory(error):
-            self._shrink = True  # what the failed run had taken is in pieces that the next one may not fit into
+            self._shrink = True  # memory of the failed run is fragmented, and the next may not fit
             return DeviceMemoryError(f"{where}: {self._device} has too little memory: {error}")
         how = "; CUDA graphs are on, try without" if self._captures else ""
         return DeviceError(f"{where}: {error}{how}")
 
 
 def _repeating(scored: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
-    """Positions (n, 2) with the last repeated, so that few different n occur for batches of one shape."""
+    """Return positions (n, 2) with the last repeated, so that batches of one shape have few different n."""
     step = max(_SCORED_STEP, tokens // _SCORED_STEPS)
     missing = -len(scored) % step
     return np.concatenate([scored, np.repeat(scored[-1:], missing, axis=0)])
 
 
 class ProductSession:
-    """Inner products on one CPU thread, by a small graph that ships with the package; safe to share between threads."""
+    """Inner products on one CPU thread, by a small packaged graph; safe to share between threads."""
 
     def __init__(self) -> None:
         """Open the graph."""
@@ -217,7 +217,7 @@ class ProductSession:
         )
 
     def __call__(self, queries: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Inner products of each query with each point, float32 (queries, points).
+        """Return the inner products of each query with each point, float32 (queries, points).
 
         Args:
             queries: float32 (queries, size).
@@ -229,13 +229,13 @@ class ProductSession:
         """
         try:
             products: NDArray[np.float32] = self._session.run(["products"], {"queries": queries, "points": points})[0]
-        except Exception as error:  # onnxruntime's own classes have no common root but this one
+        except Exception as error:  # onnxruntime's own classes have no other common root
             raise _vectors_error("products", queries, points, error) from error
         return products
 
 
 class TopKSession:
-    """Largest inner products between two sets of vectors, by the small graph that ships with the package."""
+    """Largest inner products between two sets of vectors, by a small packaged graph."""
 
     def __init__(self, device: Device) -> None:
         """Open the graph on a device."""
@@ -244,7 +244,7 @@ class TopKSession:
     def __call__(
         self, queries: NDArray[np.float32], points: NDArray[np.float32], k: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The k largest inner products of each query with the points, descending.
+        """Return the k largest inner products of each query with the points, descending.
 
         Args:
             queries: float32 (queries, size).
@@ -261,7 +261,7 @@ class TopKSession:
         feeds = {"queries": queries, "points": points, "k": np.array([k], dtype=np.int64)}
         try:
             values, indices = self._session.run(["values", "indices"], feeds)
-        except Exception as error:  # onnxruntime's own classes have no common root but this one
+        except Exception as error:  # onnxruntime's own classes have no other common root
             raise _vectors_error("neighbours", queries, points, error) from error
         return values, indices
 

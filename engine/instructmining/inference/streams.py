@@ -1,4 +1,4 @@
-"""Windows to measurements: every stream through its graph, results back in the order of the rows."""
+"""Measures windows: each stream goes through its graph, and results come back in row order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from instructmining.types import rows_of_sides
 from instructmining.writing.journal import Journal
 from instructmining.writing.statistics import Statistics
 
-# Results that may wait while those before them are used; each is small, but keeps the rows of its window.
+# Results that may wait while earlier ones are used; each is small, but keeps the rows of its window.
 _RESULTS_AHEAD = 64
 
 
@@ -34,22 +34,22 @@ def measure(
     report: Callable[[], None],
     journal: Journal | None = None,
 ) -> Generator[Measurements, None, None]:
-    """Compute what the plan's streams measure, a window's measurements as its last batch is done, in order.
+    """Compute the plan's streams; yields a window's measurements once its last batch is done, in order.
 
-    Batches of the next window follow those of the one before without a gap; they run in a thread of their own, beside
-    whoever takes the measurements. Of equal texts in a stream of a window one is computed, for all of their rows.
+    Batches of the next window follow without a gap; they run in their own thread, in parallel with the caller. Equal
+    texts in a stream of a window are computed once, for all their rows.
 
     Args:
-        windows: tokenized rows, taken in that thread.
+        windows: tokenized rows, read in that thread.
         executor: runs the batches.
-        batching: the budgets of all roles.
-        statistics: tokens computed, padding and seconds are added to it.
-        report: called after each batch, here.
-        journal: has the outputs of the first batches from an earlier run, which are not computed again, and takes
-            those of the others as they come.
+        batching: budgets of all roles.
+        statistics: updated with tokens, padding and seconds.
+        report: called after each batch, in the calling thread.
+        journal: holds outputs of the first batches from an earlier run, which are not computed again; stores the
+            outputs of the others.
 
     Raises:
-        ResumeError: the batches are not those of the earlier run.
+        ResumeError: the batches differ from those of the earlier run.
     """
     unfinished: deque[_WindowResults] = deque()
     earlier = journal.batches if journal is not None else None
@@ -60,7 +60,7 @@ def measure(
             yield from window.jobs(batching)
 
     def results() -> Iterator[_Result | None]:
-        """Of each batch; None for a window without a text, once all before it is done."""
+        """Yield each batch's result; None for a window without texts, once all before it are done."""
         for has_texts, some in groupby(map(_WindowResults, windows), key=lambda window: window.missing > 0):
             if not has_texts:
                 for window in some:
@@ -94,19 +94,19 @@ class _Result(NamedTuple):
 
 
 def _weight(result: _Result | None) -> int:
-    """As how many results one counts: a window of long rows, or of rejects alone, is taken before the next is made."""
+    """Return how many results one counts as: a window of long rows, or of rejects only, blocks the next one."""
     if result is None:
         return _RESULTS_AHEAD
     return max(1, _RESULTS_AHEAD * result.done.job.held // MOST_HELD)
 
 
 def count(window: TokenizedWindow, statistics: Statistics) -> Measurements:
-    """The measurements of a window in a plan without streams: what was counted in its texts."""
+    """Return what was counted in the texts of a window, in a plan without streams."""
     return _WindowResults(window).measurements(statistics)
 
 
 class _WindowResults:
-    """Makes the jobs of a window and takes their results, in the same order."""
+    """Makes the jobs of a window, and collects their results in the same order."""
 
     def __init__(self, window: TokenizedWindow) -> None:
         self._window = window
@@ -115,11 +115,11 @@ class _WindowResults:
         self._tokens = sum(len(text.ids) for stream in self._streams for text in stream.texts)
         self._at_work = iter(self._streams)
         self._current: _StreamResults | None = None
-        self._counted = 0.0  # rows that the statistics have of this window
+        self._counted = 0.0  # rows of this window that the statistics already count
         self.missing = sum(len(stream.texts) for stream in self._streams)
 
     def jobs(self, batching: Batching) -> Iterator[Job]:
-        """Every batch of every stream; the last one holds the rows."""
+        """Yield every batch of every stream; the last one holds the rows."""
         left = self.missing
         for stream in self._streams:
             for job in stream.jobs(batching):
@@ -153,7 +153,7 @@ class _WindowResults:
             before.busy[str(done.device)] += done.seconds
 
     def measurements(self, statistics: Statistics) -> Measurements:
-        """All of the window; call it when nothing is missing."""
+        """Return the measurements of the window, once all results are there."""
         rows = len(self._window.examples)
         window = self._window
         measured = Measurements(
@@ -176,7 +176,7 @@ class _WindowResults:
 
 
 class _StreamResults:
-    """Collects a graph's outputs for the distinct texts of a stream, then gives each row those of its own texts."""
+    """Collects a graph's outputs for the distinct texts of a stream, then gives each row its own."""
 
     def __init__(self, part: StreamTexts) -> None:
         self.stream = part.stream
@@ -219,7 +219,7 @@ class _StreamResults:
                     measured.answers[question] = self._numbers("yes", rows)
 
     def _sums(self, rows: int) -> LikelihoodSums:
-        """Over all texts of a row."""
+        """Sum over all texts of each row."""
         sums = LikelihoodSums(np.zeros(rows), np.zeros(rows, dtype=np.int64))
         np.add.at(sums.total, self._owners, self._nll.total[self._copy_of])
         np.add.at(sums.tokens, self._owners, self._nll.tokens[self._copy_of])
@@ -230,7 +230,7 @@ class _StreamResults:
         return np.zeros(rows) if values is None else values.astype(np.float64)
 
     def _of_rows(self, output: str, rows: int) -> NDArray[np.float32] | None:
-        """An output of which a row has one, float32 (rows, …); None in a window without a text."""
+        """Return an output with one value per row, float32 (rows, …); None in a window without texts."""
         values = self._values.get(output)
         if values is None:
             return None
@@ -240,7 +240,7 @@ class _StreamResults:
 
 
 def _distinct(texts: Sequence[Tokens]) -> tuple[list[Tokens], NDArray[np.int64]]:
-    """Texts of the same tokens and scored positions once each, and for every text which of those it is."""
+    """Return texts with the same tokens and scored positions once each, and for every text its distinct one."""
     numbers: dict[tuple[bytes, bytes], int] = {}
     kept: list[Tokens] = []
     copy_of = np.zeros(len(texts), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Stages beside each other: an iterator that runs ahead of its consumer in a thread of its own, a bounded way."""
+"""Runs an iterator in a thread of its own, a bounded number of items ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def _one(_: object) -> int:
 def ahead(
     source: Iterable[Item], *, name: str, depth: int = 1, weight: Callable[[Item], int] = _one
 ) -> Iterator[Iterator[Item]]:
-    """Run an iterator in a thread, at most ``depth`` items ahead of who takes them.
+    """Run an iterator in a thread, at most ``depth`` items ahead of its consumer.
 
-    Leaving the block stops the thread once its item is done, or at once where it waits for bytes or for a thread of its
-    own, and closes the source there.
+    Leaving the block stops the thread after its current item, or at once where it waits for bytes or for its own
+    thread, and closes the source there.
 
     Args:
-        source: taken in the thread alone; what it raises is raised where the item is taken.
-        name: of the thread.
+        source: read only in that thread; its errors are raised where the item would be read.
+        name: name of the thread.
         depth: items that may wait.
-        weight: as how many of them an item counts.
+        weight: how many items an item counts as.
     """
     queue = _Queue(iter(source), depth, weight)
     thread = Thread(target=queue.fill, name=f"instructmining-{name}", daemon=True)
@@ -49,17 +49,17 @@ class _Queue(Generic[Item]):
         self._weight = weight
         self._waiting: deque[Item] = deque()
         self._changed = Condition()
-        self._stopped = Event()  # nobody takes any more
+        self._stopped = Event()  # nobody reads any more
         self._ended = False  # nothing more comes
         self._error: BaseException | None = None
 
     def fill(self) -> None:
-        """The thread's work."""
+        """Run in the thread: read the source until it ends."""
         error: BaseException | None = None
         try:
             with called_off_by(self._stopped):
                 self._fill()
-        except BaseException as problem:  # whatever it is, it belongs to who takes the items
+        except BaseException as problem:  # whatever it is, it is raised in the consumer
             error = problem
         with self._changed:
             self._error, self._ended = error, True

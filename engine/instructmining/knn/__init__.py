@@ -1,1 +1,1 @@
-"""Distances to nearest neighbours where float32 does not suffice, or where sets are many and small."""
+"""Distances to nearest neighbours: exact, approximate, and within pools."""

@@ -1,4 +1,4 @@
-"""Exact distances to the nearest neighbours of every row, in blocks: a few numbers a row stay in memory."""
+"""Exact distances to the nearest neighbours of every row, in blocks; memory holds a few numbers per row."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Places: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
 
 _QUERIES = 512
 _POINTS = 16384
-_ROWS = 4096  # whose candidates are settled at a time
-_MARGIN = 4  # candidates beyond the neighbours wanted, for those that float32 cannot tell apart
-_PRODUCT_ERROR = 1e-5  # of a float32 inner product of unit vectors, with room to spare
-_OVERHEAD = 1.1  # merging and settling beside the tiles: a tenth to a fifth of 20,000 rows, less of more
+_ROWS = 4096  # rows whose candidates are settled at a time
+_MARGIN = 4  # candidates beyond the neighbours wanted, for ties that float32 cannot tell apart
+_PRODUCT_ERROR = 1e-5  # of a float32 inner product of unit vectors, with a margin
+_OVERHEAD = 1.1  # merging and settling in addition to the tiles: a tenth to a fifth of 20,000 rows, less of more
 
 
 def neighbour_distances(
@@ -37,20 +37,20 @@ def neighbour_distances(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> NDArray[np.float64]:
-    """Euclidean distances from each row to its k-th nearest other row, for several k by one search.
+    """Return Euclidean distances from each row to its k-th nearest other row, for several k in one search.
 
-    Candidates come from inner products in float32; those that decide are then computed from the differences in
-    float64, because the square root of 2 − 2·cos errs by 3e-4 between near duplicates. Rows for which one that was left
-    out could still be nearer, within float32's error, are then searched together with those near them, in float64.
+    Candidates come from inner products in float32. The decisive ones are then computed from the differences in
+    float64, because the square root of 2 − 2·cos errs by 3e-4 between near duplicates. Where a skipped row could still
+    be nearer, within float32's error, rows are searched again in float64, together with those near them.
 
     Args:
         points: float32 (rows, size), near unit length, in memory or mapped from a file.
-        ks: which neighbours, the row itself not counted; rows must be more than each.
+        ks: which neighbours, without the row itself; there must be more rows than each.
         search: computes inner products on the CPU, or finds the largest of them on a device.
-        queries: float32 (queries, size), where the distances wanted are not those of the points but from these to the
-            points, of which none is left out; points may then be as many as the largest k.
-        progress: called with rows done and rows in all, from the calling thread.
-        checkpoint: where a search on the CPU keeps its state.
+        queries: float32 (queries, size), to find distances from these rows to the points instead; no point is then
+            excluded, and there must be at least max(ks) points.
+        progress: called with rows done and rows in all, in the calling thread.
+        checkpoint: stores the state of a search on the CPU.
 
     Returns:
         float64 (rows, ks), or (queries, ks).
@@ -61,7 +61,7 @@ def neighbour_distances(
     elif isinstance(search, Products):
         open_rows = _by_tiles(exact, min(max(ks) + _MARGIN, len(points) - 1), search, progress, checkpoint)
     else:
-        open_rows = _by_blocks(exact, max(ks) + 1 + _MARGIN, search, 1, progress)  # the row itself is among them
+        open_rows = _by_blocks(exact, max(ks) + 1 + _MARGIN, search, 1, progress)  # the row itself is one of them
     exact.finish(open_rows, search.compute if isinstance(search, Products) else _products)
     if progress is not None:
         progress(len(exact.distances), len(exact.distances))
@@ -106,19 +106,19 @@ def _by_blocks(exact: _Exact, wanted: int, top_k: TopK, threads: int, progress: 
                 if progress is not None and begin + _QUERIES < rows:
                     progress(begin + _QUERIES, rows)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # where it was broken off, blocks that are not begun
+            pool.shutdown(wait=False, cancel_futures=True)  # drops blocks that have not started
     return open_rows
 
 
 def kth_distances(
     points: Vectors, k: int, search: TopK | Products, *, progress: Progress | None = None
 ) -> NDArray[np.float64]:
-    """Distances to the k-th nearest other row alone, float64 (rows,); see :func:`neighbour_distances`."""
+    """Return distances to the k-th nearest other row alone, float64 (rows,); see :func:`neighbour_distances`."""
     return neighbour_distances(points, (k,), search, progress=progress)[:, 0]
 
 
 def estimate_seconds(points: Vectors, search: TopK | Products) -> float:
-    """How long :func:`neighbour_distances` will take, from one block timed here; takes about a block's time itself."""
+    """Estimate the seconds that :func:`neighbour_distances` will take, by timing one block here."""
     rows = len(points)
     if isinstance(search, Products):
         with ThreadPoolExecutor(search.threads) as pool:
@@ -134,7 +134,7 @@ def estimate_seconds(points: Vectors, search: TopK | Products) -> float:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Of a call that is not the first."""
+    """Return the seconds of a call, after one to warm up."""
     work()
     begin = time.perf_counter()
     work()
@@ -145,7 +145,7 @@ class _Exact:
     """Distances as they become certain."""
 
     def __init__(self, points: Vectors, ks: Sequence[int], queries: Vectors | None = None) -> None:
-        """The distances of the points to each other, or of queries, which are other rows, to them."""
+        """Prepare distances between the points, or from queries, which are other rows, to them."""
         self.points = np.asarray(points)
         self._among = queries is None
         self._queries = np.asarray(points if queries is None else queries)
@@ -158,7 +158,7 @@ class _Exact:
         self._error = 2 * _PRODUCT_ERROR * max(1.0, longest)  # of a squared distance
 
     def search(self, rows: NDArray[np.int64], wanted: int, top_k: TopK) -> OpenRows:
-        """Find candidates of rows and settle these; returns the rows that need more."""
+        """Find and settle candidates of rows; returns the rows that need more."""
         products, where = _candidates(self._queries[rows], self.points, wanted, top_k)
         floor = products.min(axis=1)
         if self._among:
@@ -168,13 +168,13 @@ class _Exact:
     def settle(
         self, rows: NDArray[np.int64], products: NDArray[np.float32], where: Places, floor: NDArray[np.float32]
     ) -> OpenRows:
-        """Set the distances of rows from their candidates; returns the rows that need more candidates.
+        """Set the distances of rows from their candidates; returns the rows that need more.
 
         Args:
-            rows: (rows,) of the queries.
-            products: (rows, candidates) inner products with other rows, −inf where there is none.
-            where: (rows, candidates) the other rows, of the points.
-            floor: (rows,) no row left out has a larger product.
+            rows: (rows,) rows of the queries.
+            products: (rows, candidates) inner products with other rows, −inf for none.
+            where: (rows, candidates) the other rows, as rows of the points.
+            floor: (rows,) no skipped row has a larger product.
         """
         squared = self._query_squares[rows][:, None] + self._squares[where] - 2 * products.astype(np.float64)
 
@@ -200,7 +200,7 @@ class _Exact:
 
 
 def _squares(points: Vectors) -> NDArray[np.float64]:
-    """Squared lengths, (rows,)."""
+    """Return squared lengths, (rows,)."""
     blocks = (points[begin : begin + _ROWS] for begin in range(0, len(points), _ROWS))
     return np.concatenate([np.empty(0), *(np.einsum("rd,rd->r", part, part, dtype=np.float64) for part in blocks)])
 
@@ -212,7 +212,7 @@ def _products(queries: Vectors, points: Vectors) -> NDArray[np.float32]:
 def _top_k(
     products: Products, queries: Vectors, points: Vectors, k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k largest inner products of each query, in no order."""
+    """Return the k largest inner products of each query, unordered."""
     tile = products.compute(queries, points)
     largest = np.argpartition(tile, -k, axis=1)[:, -k:]
     return np.take_along_axis(tile, largest, axis=1), largest
@@ -221,7 +221,7 @@ def _top_k(
 def _candidates(
     queries: Vectors, points: Vectors, wanted: int, top_k: TopK
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The largest inner products and the indices of their points, both (queries, wanted)."""
+    """Return the largest inner products and their points' indices, both (queries, wanted)."""
     best = np.empty((len(queries), 0), dtype=np.float32)
     where = np.empty((len(queries), 0), dtype=np.int64)
     for begin in range(0, len(points), _POINTS):

@@ -1,4 +1,4 @@
-"""Squared distances in float64: of all pairs by products, then of those that decide by differences."""
+"""Squared distances in float64: all pairs by products, then the decisive ones by differences."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 # (rows, candidates) positions in a matrix of squared distances, both (pairs,) → those pairs' differences, float64
 Differences: TypeAlias = Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.float64]]
 
-SAME = 1e-12  # relative: distances in float64 that differ by less are equal
+SAME = 1e-12  # relative; float64 distances that differ by less are equal
 _ROUNDED = 2e-14  # of a product of two vectors, over the product of their lengths; some 100 times float64's step
-_PAIRS = 8192  # whose differences are held at a time
+_PAIRS = 8192  # pairs whose differences are held at a time
 
 
 def squared_distances(queries: NDArray[np.float64], points: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Squared distances between vectors, by their inner products, and how far these may be off.
+    """Return squared distances between vectors by their inner products, and the largest error of any.
 
     Args:
-        queries: float64 (…, queries, size), as near the origin as they can be moved: that is what the error grows with.
-        points: float64 (…, points, size), moved likewise.
+        queries: float64 (…, queries, size), as near the origin as possible, since the error grows with the length.
+        points: float64 (…, points, size), moved by the same offset.
 
     Returns:
         float64 (…, queries, points), and the largest error of any of them.
@@ -38,19 +38,19 @@ def squared_distances(queries: NDArray[np.float64], points: NDArray[np.float64])
 def smallest(
     squared: NDArray[np.float64], error: float, ks: Sequence[int], differences: Differences
 ) -> list[NDArray[np.float64]]:
-    """The k-th smallest squared distance of each row, for each k, computed from the differences.
+    """Return the k-th smallest squared distance of each row, for each k, computed from the differences.
 
     Args:
-        squared: (rows, candidates) within the error; inf where there is no candidate. Those that decide are replaced.
-        error: of the squared distances.
-        ks: which, from 1; a row may have fewer candidates, and then has inf.
-        differences: computes those that decide.
+        squared: (rows, candidates) within the error, inf for no candidate. The decisive ones are replaced in place.
+        error: largest error of a squared distance.
+        ks: which neighbours, from 1; a row with fewer candidates has inf.
+        differences: computes the decisive differences.
 
     Returns:
         (rows,) for each k.
     """
-    # Computed exactly, each squared distance changes by at most the error, and so does the k-th smallest of them:
-    # only those within twice that of it decide.
+    # Computed exactly, each squared distance changes by at most the error, and so does the k-th smallest: only those
+    # within twice the error of it are decisive.
     decides = np.zeros(squared.shape, dtype=bool)
     for kth in _kth(squared, ks):
         decides |= (squared >= kth[:, None] - 2 * error) & (squared <= kth[:, None] + 2 * error)

@@ -1,4 +1,4 @@
-"""Approximate distances to the nearest neighbours, by a graph index of the library faiss, with its recall measured."""
+"""Approximate distances to the nearest neighbours by a faiss graph index, with its recall measured."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _BLOCK = 4096  # rows added or searched at a time
 _SAMPLE = 512  # rows whose neighbours are also found exactly
 _COLUMNS = 16384  # points compared with the sample at a time
 _MARGIN = 4  # neighbours beyond those wanted in the exact search of the sample
-_SEARCH_SHARE = 0.8  # the search of all rows beside building the index, measured on 20,000 rows
-_SAME = 1e-6  # two distances that differ by less are of equally near rows
+_SEARCH_SHARE = 0.8  # time to search all rows relative to building the index, measured on 20,000 rows
+_SAME = 1e-6  # distances that differ by less are equal
 
 
 class _Index(Protocol):
     def search(self, vectors: Vectors, k: int, /) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Squared distances and rows of the k nearest, both (vectors, k); rows are −1 where there are too few."""
+        """Return squared distances and rows of the k nearest, both (vectors, k); −1 for missing rows."""
 
 
 def approximate_distances(
@@ -43,24 +43,24 @@ def approximate_distances(
     progress: Progress | None = None,
     on_estimate: Callable[[float], None] | None = None,
 ) -> tuple[NDArray[np.float64], Approximation]:
-    """Euclidean distances from each row to its k-th nearest other row, as far as the index finds them.
+    """Return Euclidean distances from each row to its k-th nearest other row, as far as the index finds them.
 
-    What is found is computed exactly, in float64: a distance is never too small, and too large only where a nearer
-    neighbour was missed. The index holds a copy of the points in memory and 0.15 kB of links a row. Built by several
-    threads, it is not the same in each run.
+    Found distances are computed exactly, in float64: a distance is never too small, and too large only where a nearer
+    neighbour was missed. The index holds a copy of the points in memory and 0.15 kB of links per row. Several threads
+    build it, so it differs between runs.
 
     Args:
         points: float32 (rows, size), in memory or mapped from a file.
-        ks: which neighbours, the row itself not counted; rows must be more than each.
-        products: computes inner products, for the exact neighbours of the sample; the index takes as many threads.
-        progress: called with rows done and rows in all; a row counts half when it is added, half when it is searched.
-        on_estimate: called once, when the first rows are in, with the seconds that the rest is expected to take.
+        ks: which neighbours, without the row itself; there must be more rows than each.
+        products: computes inner products, for the exact neighbours of the sample; the index uses as many threads.
+        progress: called with rows done and rows in all; a row counts half when added, half when searched.
+        on_estimate: called once, after the first rows were added, with the seconds expected for the rest.
 
     Returns:
-        float64 (rows, ks), and what the sample shows.
+        float64 (rows, ks), and the statistics of the sample.
 
     Raises:
-        InstructMiningError: the library is not installed.
+        InstructMiningError: faiss is not installed.
     """
     faiss = load_library()
     points, rows, k = np.asarray(points), len(points), max(ks)
@@ -96,12 +96,12 @@ def approximate_distances(
 
 
 def available() -> bool:
-    """Whether the library is installed."""
+    """Return whether faiss is installed."""
     return find_spec("faiss") is not None
 
 
 def load_library() -> ModuleType:
-    """The library, an extra.
+    """Import faiss, an extra.
 
     Raises:
         InstructMiningError: it is not installed.
@@ -120,13 +120,13 @@ def _blocks(rows: int) -> Iterator[tuple[int, int]]:
 
 
 def _rest(seconds: float, done: int, rows: int) -> float:
-    """Seconds expected after the first block was added; a row's cost grows with the logarithm of those before it."""
+    """Return the seconds expected after the first block; a row's cost grows with the logarithm of its number."""
     of_a_row = seconds / done / max(np.log(done), 1)
     return float(of_a_row * rows * np.log(rows) * (1 + _SEARCH_SHARE) - seconds)
 
 
 def _searched(index: _Index, points: Vectors, begin: int, end: int, k: int) -> NDArray[np.float64]:
-    """Distances to the k nearest other rows found, ascending, inf where too few were; float64 (end - begin, k)."""
+    """Return distances to the k nearest rows found, ascending, inf where too few; float64 (end - begin, k)."""
     vectors = np.ascontiguousarray(points[begin:end])
     _, where = index.search(vectors, k + 1)
     distances = np.empty(where.shape, dtype=np.float64)
@@ -139,7 +139,7 @@ def _searched(index: _Index, points: Vectors, begin: int, end: int, k: int) -> N
 
 
 def _exact(points: Vectors, rows: NDArray[np.intp], k: int, products: Products) -> NDArray[np.float64]:
-    """Distances to the k nearest other rows, ascending, float64 (rows, k); near ties within float32's error aside."""
+    """Return distances to the k nearest rows, ascending, float64 (rows, k); near ties may be off by float32's error."""
     queries = np.ascontiguousarray(points[rows])
     wanted = k + _MARGIN
     best = np.empty((len(rows), 0), dtype=np.float64)
@@ -161,7 +161,7 @@ def _exact(points: Vectors, rows: NDArray[np.intp], k: int, products: Products) 
 
 
 def _measured(found: NDArray[np.float64], exact: NDArray[np.float64], library: str) -> Approximation:
-    """Compare the sample's distances found with the exact ones, both (sample, k) and ascending."""
+    """Compare the sample's approximate distances with the exact ones, both (sample, k) and ascending."""
     near = found <= exact[:, -1:] + _SAME
     finite = np.isfinite(found[:, -1]) & (exact[:, -1] > _SAME)
     errors = found[finite, -1] / exact[finite, -1] - 1 if finite.any() else np.zeros(1)

@@ -1,9 +1,9 @@
-"""Neighbours of rows in crowds: where float32 cannot tell the nearest from thousands that are nearly as near.
+"""Neighbours of rows in crowds, where float32 cannot tell the nearest from thousands that are nearly as near.
 
-Rows that are near each other are searched together: what can be a neighbour of any of them lies around one of them, so
-one row of inner products finds it for all. Distances are then computed in float64 from vectors counted from that row,
-which costs a matrix product and errs by 1e-13 of the crowd's own width, not of the vectors' length. What even that
-leaves open, crowds inside crowds, is parted and searched again, and in the end by differences.
+Rows near each other are searched together: every possible neighbour of any of them lies around one of them, so one row
+of inner products finds it for all. Distances are then computed in float64 from vectors relative to that row, which
+costs a matrix product and errs by 1e-13 of the crowd's own width, not of the vectors' length. What stays undecided,
+crowds inside crowds, is split and searched again, and in the end computed from differences.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from instructmining.knn.tiles import Vectors
 
 Compute: TypeAlias = Callable[[Vectors, Vectors], NDArray[np.float32]]  # (q, size), (p, size) → (q, p) inner products
 
-_GROUP = 512  # rows at most that are searched together
-_GROUPS = 256  # at a time
-_BLOCK_ROWS = 4096  # in these groups
-_POINTS = 8192  # compared at a time
-_TILE = 1024  # of these, products at a time
-_MARGIN = 4  # candidates beyond the neighbours wanted, for those that float64 cannot tell apart
-_NEAR = 16  # times the error: rows nearer to each other than that are of one crowd
-_PARTED = 2  # times a crowd is parted; what is then left open is computed by differences
+_GROUP = 512  # most rows that are searched together
+_GROUPS = 256  # groups searched at a time
+_BLOCK_ROWS = 4096  # rows in these groups
+_POINTS = 8192  # points compared at a time
+_TILE = 1024  # of these, points multiplied at a time
+_MARGIN = 4  # candidates beyond the neighbours wanted, for ties that float64 cannot tell apart
+_NEAR = 16  # times the error: rows nearer to each other than this are in one crowd
+_PARTED = 2  # times a crowd is split; what is still undecided is computed from differences
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRows:
     """Rows whose neighbours are not certain, with what is known of them."""
 
-    rows: NDArray[np.int64]  # (open,) of the queries
+    rows: NDArray[np.int64]  # (open,) rows of the queries
     farthest: NDArray[np.float64]  # (open,) no neighbour wanted has a larger squared distance
     near: NDArray[np.int64]  # (pairs, 2) rows of the queries and points that are nearer than the error can tell
 
@@ -47,13 +47,13 @@ class OpenRows:
         where: NDArray[np.int64] | NDArray[np.int32],
         error: float,
     ) -> OpenRows:
-        """With their candidates' squared distances and points, both (rows, candidates), and the error of the former."""
+        """Build from squared distances and points of candidates, both (rows, candidates), and the distances' error."""
         row, column = np.nonzero(squared <= _NEAR * error)
         return cls(rows, farthest, np.stack([rows[row], where[row, column]], axis=1))
 
     @classmethod
     def joined(cls, parts: Sequence[OpenRows]) -> OpenRows:
-        """Several of them, of different rows; at least one."""
+        """Join at least one, of different rows."""
         return cls(
             np.concatenate([part.rows for part in parts]),
             np.concatenate([part.farthest for part in parts]),
@@ -65,7 +65,7 @@ class OpenRows:
 class Found:
     """Distances of some rows."""
 
-    rows: NDArray[np.int64]  # (rows,) of the queries
+    rows: NDArray[np.int64]  # (rows,) rows of the queries
     squared: NDArray[np.float64]  # (rows, ks)
 
 
@@ -74,12 +74,12 @@ class Crowds:
     """Searches the neighbours of rows among points."""
 
     points: Vectors  # (points, size), in memory or mapped from a file
-    queries: Vectors  # (queries, size), the points themselves or others
+    queries: Vectors  # (queries, size), the points themselves or other rows
     among: bool  # whether queries are the points, and none is its own neighbour
     ks: Sequence[int]  # which neighbours
-    compute: Compute  # on the CPU
+    compute: Compute  # inner products on the CPU
     squares: NDArray[np.float64]  # (points,) squared lengths
-    error: float  # of a squared distance by ``compute``
+    error: float  # of a squared distance computed by ``compute``
 
     def search(self, opened: OpenRows) -> Iterator[Found]:
         """Yield the distances of rows, each row once."""
@@ -98,12 +98,12 @@ class Crowds:
             opened = OpenRows.joined(left)
 
     def differences(self, rows: NDArray[np.int64], points: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Differences of queries and points, float64 (pairs, size)."""
+        """Return the differences of queries and points, float64 (pairs, size)."""
         found: NDArray[np.float64] = self.points[points].astype(np.float64) - self.queries[rows]
         return found
 
     def _groups(self, opened: OpenRows) -> list[NDArray[np.intp]]:
-        """Places of open rows that belong to each other."""
+        """Return the places of open rows that belong together."""
         first = 0 if self.among else len(self.points)  # number of the first query, after the points
         labels = _components(first + len(self.queries), opened.near[:, 0] + first, opened.near[:, 1])
         labels = labels[opened.rows + first]
@@ -113,7 +113,7 @@ class Crowds:
         return [crowd[at : at + _GROUP] for crowd in crowds for at in range(0, len(crowd), _GROUP)]
 
     def _fill(self, groups: Sequence[_Group]) -> None:
-        """Give each group the points that can be neighbours of its rows."""
+        """Add the points to each group that can be neighbours of its rows."""
         centres = np.ascontiguousarray(self.queries[[group.rows[0] for group in groups]])
         lengths = np.einsum("gd,gd->g", centres, centres, dtype=np.float64)
         reach = np.array([group.reach for group in groups])
@@ -128,7 +128,7 @@ class Crowds:
 
 
 class _Group:
-    """Rows that are near each other, and the nearest points so far."""
+    """Rows near each other, and the nearest points so far."""
 
     def __init__(
         self, crowds: Crowds, rows: NDArray[np.int64], farthest: NDArray[np.float64], *, by_difference: bool
@@ -143,11 +143,11 @@ class _Group:
         self.reach = float((radius + np.sqrt(farthest.max())) * (1 + SAME))
         self._squared = np.empty((len(rows), 0))
         self._where = np.empty((len(rows), 0), dtype=np.int64)
-        self._left_out = np.full(len(rows), np.inf)  # no point that was met and left out is nearer
+        self._left_out = np.full(len(rows), np.inf)  # no skipped point is nearer
         self._error = 0.0
 
     def take(self, where: NDArray[np.int64], vectors: Vectors) -> None:
-        """Look at more points, ascending."""
+        """Process more points, ascending."""
         for begin in range(0, len(where), _TILE):
             self._take(where[begin : begin + _TILE], vectors[begin : begin + _TILE])
 
@@ -179,7 +179,7 @@ class _Group:
         self._squared, self._where = squared[:, :kept], where[:, :kept]
 
     def result(self) -> tuple[Found, OpenRows | None]:
-        """The distances, and the rows of which they are not certain."""
+        """Return the distances, and the rows whose distances are not certain."""
         where = self._where
         found = smallest(
             self._squared,
@@ -197,7 +197,7 @@ class _Group:
 
 
 def _components(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A number for each of ``count`` things, the same for those that pairs join, directly or through others."""
+    """Number ``count`` items by connected component, joined by the pairs."""
     labels = np.arange(count)
     while True:
         one, other = labels[first], labels[second]
@@ -211,7 +211,7 @@ def _components(count: int, first: NDArray[np.int64], second: NDArray[np.int64])
 
 
 def _blocks(groups: Sequence[NDArray[np.intp]]) -> Iterator[list[NDArray[np.intp]]]:
-    """Groups of open rows, some at a time."""
+    """Yield groups of open rows, some at a time."""
     block: list[NDArray[np.intp]] = []
     rows = 0
     for group in groups:
@@ -227,7 +227,7 @@ def _blocks(groups: Sequence[NDArray[np.intp]]) -> Iterator[list[NDArray[np.intp
 def _packed(
     squared: NDArray[np.float64], where: NDArray[np.int64], floor: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Of each row what is below its floor, side by side; inf where there is less than in others."""
+    """Return for each row the values below its floor, padded with inf."""
     rows, columns = np.divmod(np.flatnonzero(squared < floor[:, None]), squared.shape[1])
     counts = np.bincount(rows, minlength=len(squared))
     place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)

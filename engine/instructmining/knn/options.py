@@ -1,4 +1,4 @@
-"""Which neighbours a row has, and how far they are: what a user chooses."""
+"""Options of neighbour distances: which neighbours a row has, and how distances are measured."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ Metric: TypeAlias = Literal["euclidean", "cosine"]
 
 @dataclass(frozen=True, slots=True)
 class KnnOptions:
-    """Which neighbours a row has, and how far they are."""
+    """Which neighbours a row has, and how distances are measured."""
 
-    search: Search = "exact"  # "approx": by an index whose recall is measured; not the same in each run
-    metric: Metric = "euclidean"  # between unit vectors; "cosine": 1 − cosine, which is half its square
-    text: DocumentText = "document"  # what of each row is embedded: all of it, its "prompt", its "response"
-    pool: str | None = None  # a field of the rows: neighbours are those that are equal in it; None: all rows of the run
-    against: str | None = None  # a file or folder of rows that are the neighbours in place of those of the run
-    against_options: ReadOptions | None = None  # how these are read
-    against_fields: FieldOptions | None = None  # likewise their fields
+    search: Search = "exact"  # "approx": by an index whose recall is measured; differs between runs
+    metric: Metric = "euclidean"  # between unit vectors; "cosine": 1 − cosine, half of the squared distance
+    text: DocumentText = "document"  # what of each row is embedded: all of it, its "prompt" or its "response"
+    pool: str | None = None  # a field; neighbours are the rows with the same value. None: all rows of the run
+    against: str | None = None  # a file or folder whose rows are the neighbours, instead of the run's rows
+    against_options: ReadOptions | None = None  # how these rows are read
+    against_fields: FieldOptions | None = None  # how their fields are read
 
     def __post_init__(self) -> None:
-        """Check that the parts go together.
+        """Check that the options are valid together.
 
         Raises:
-            RuleError: they do not, or a word is not known.
+            RuleError: a word is not known, or options contradict each other.
         """
         check_type("knn: pool", self.pool, (str, NoneType), wanted="a field's name", error=RuleError)
         check_type("knn: against", self.against, (str, Path, NoneType), wanted="the path of a file", error=RuleError)
@@ -46,13 +46,13 @@ class KnnOptions:
         if self.pool is not None and self.against is not None:
             raise RuleError("knn: neighbours come from a pool of the run's rows or from another file; give one of them")
         if self.search == "approx" and (self.pool is not None or self.against is not None):
-            raise RuleError("knn: an approximate search is one of all rows of the run; search pools and files exactly")
+            raise RuleError("knn: an approximate search covers all rows of the run; search pools and files exactly")
 
     def check_pool(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Prove, before all rows are scored, that there is something to find a pool by.
+        """Check, before all rows are scored, that rows have the field of the pools.
 
         Args:
-            rows: the fields of the first rows of the run; none of an example that came from no row.
+            rows: fields of the first rows of the run; empty for an example that came from no row.
 
         Raises:
             RuleError: none of them has the field.

@@ -1,4 +1,4 @@
-"""Neighbours in small pools: many pools of one size at once."""
+"""Neighbours in small pools, many pools of one size at once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from instructmining.knn.float64 import smallest, squared_distances
 def pool_distances(
     points: NDArray[np.float32], ks: Sequence[int], excluded: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
-    """Euclidean distances from each row to its k-th nearest other row of its pool, exact.
+    """Return exact Euclidean distances from each row to its k-th nearest other row of its pool.
 
     Memory holds a few numbers for each pair of rows of one pool.
 
     Args:
         points: float32 (pools, rows, size), near unit length.
-        ks: which neighbours, the row itself not counted; fewer than the rows of a pool.
-        excluded: (pools, rows, rows) which are no neighbours of which.
+        ks: which neighbours, without the row itself; fewer than the rows of a pool.
+        excluded: (pools, rows, rows) where True, the second row is no neighbour of the first.
 
     Returns:
         float64 (pools, rows, ks); inf where a row has fewer neighbours.

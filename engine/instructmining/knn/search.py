@@ -1,4 +1,4 @@
-"""The corpus pass: the embeddings of all rows to the columns of the corpus indicators."""
+"""Turns the embeddings of all rows into the columns of the corpus indicators."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from instructmining.types import Approximation, Column, Example
 from instructmining.writing.atomic import write_whole
 from instructmining.writing.statistics import Statistics
 
-_WORTH_A_WORD = 20_000  # rows; fewer are searched in seconds
-_KEEP_S = 20.0  # between two times that distances found so far are kept
-_REPORT_S = 0.1  # at least, between two reports
-_COPIED = 4096  # rows at a time
-_SMALL = 64  # rows at most of a pool that is searched together with others of its size
-_TOGETHER = 4096  # rows at most in such pools that are searched at a time
-_IN_MEMORY = 1 << 26  # bytes at most of a pool's embeddings that are gathered in memory, not on disk
-_ROUNDING = 1e-12  # relative, of a distance that is computed in float64
+_WORTH_A_WORD = 20_000  # rows; fewer are searched within seconds
+_KEEP_S = 20.0  # between two checkpoints of the distances found so far
+_REPORT_S = 0.1  # minimum seconds between two reports
+_COPIED = 4096  # rows copied at a time
+_SMALL = 64  # most rows of a pool that is searched together with others of its size
+_TOGETHER = 4096  # most rows in such pools that are searched at a time
+_IN_MEMORY = 1 << 26  # most bytes of a pool's embeddings that are gathered in memory, not on disk
+_ROUNDING = 1e-12  # relative, of a distance computed in float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ class Pools:
 
 
 def pools_of(examples: Iterable[Example], settings: KnnOptions) -> Pools | None:
-    """Which rows are neighbours of which; None where all are. Memory holds a number a row.
+    """Return which rows are neighbours of which; None where all are. Memory holds a number per row.
 
     Args:
-        examples: of the run, in order; not looked at where all rows are neighbours.
-        settings: with the field that parts the pools, and what of a row is embedded.
+        examples: examples of the run, in order; not read where all rows are neighbours.
+        settings: the field of the pools, and what of a row is embedded.
     """
     if settings.pool is None and settings.text != "prompt":
         return None
@@ -78,7 +78,7 @@ def pools_of(examples: Iterable[Example], settings: KnnOptions) -> Pools | None:
 
 
 def _key(name: str | None) -> str | bytes | None:
-    """The name of a pool, or in place of a long one its digest: a field may hold any text."""
+    """Return the name of a pool, or the digest of a long one, since a field may hold any text."""
     if name is None or short(name) == name:
         return name
     return hashlib.blake2b(name.encode(), digest_size=32).digest()
@@ -93,15 +93,15 @@ def siblings_of(examples: Iterable[Example]) -> NDArray[np.int64]:
 
 
 class NeighbourSearch:
-    """Finds the neighbours of every row, as far as indicators need them; one search for all."""
+    """Finds the neighbours of every row for all indicators in one search."""
 
     def __init__(self, indicators: Sequence[CorpusIndicator], settings: KnnOptions, device: Device) -> None:
         """Open what the search needs.
 
         Args:
-            indicators: with the neighbours that they want.
-            settings: which neighbours, how far.
-            device: where an exact search runs.
+            indicators: indicators with the neighbours that they need.
+            settings: which neighbours, and the metric.
+            device: device of an exact search.
 
         Raises:
             InstructMiningError: the approximate search needs a library that is not installed.
@@ -126,16 +126,16 @@ class NeighbourSearch:
         against: NDArray[np.float32] | None = None,
         kept: Path | None = None,
     ) -> dict[str, Column]:
-        """A column of each indicator.
+        """Compute a column per indicator.
 
         Args:
             embeddings: float32 (rows, size) of unit vectors, in memory or mapped from a file.
-            counts: takes the time expected, how far it is, and what an approximate search is worth.
-            report: called when these have changed.
-            pools: where not all rows are neighbours of each other.
-            siblings: (rows,) for each row another one that is no neighbour of it, −1 where there is none.
-            against: float32 (others, size) of the rows that are the neighbours in place of these.
-            kept: a path beside which distances are kept for a run that is resumed, and taken from where they are there.
+            counts: updated with the expected time, the progress, and the statistics of an approximate search.
+            report: called when these change.
+            pools: needed where not all rows are neighbours of each other.
+            siblings: (rows,) for each row another one that is not its neighbour, −1 for none.
+            against: float32 (others, size) embeddings of other rows that serve as the neighbours.
+            kept: distances are stored next to this path for a later resume, and read from there where they exist.
         """
         report = _throttled(reported := report)
         counts.neighbours_wanted = len(embeddings)
@@ -207,14 +207,14 @@ class NeighbourSearch:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Pools of one size that are searched at a time; distances are float64 (pools, rows, ks)."""
+    """Pools of one size that are searched together; distances are float64 (pools, rows, ks)."""
 
-    rows: NDArray[np.int64]  # (pools, rows) of the embeddings, ascending in each pool
+    rows: NDArray[np.int64]  # (pools, rows) rows of the embeddings, ascending in each pool
     ks: Sequence[int]
-    siblings: NDArray[np.int64] | None  # (pools, rows) of the embeddings, −1 where there is none
+    siblings: NDArray[np.int64] | None  # (pools, rows) rows of the embeddings, −1 for none
 
     def together(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Distances in small pools, all at once."""
+        """Compute distances in small pools, all at once."""
         excluded = None if self.siblings is None else self.siblings[..., None] == self.rows[:, None]
         return pool_distances(embeddings[self.rows], self.ks, excluded)
 
@@ -223,7 +223,7 @@ class _Part:
         embeddings: NDArray[np.float32],
         search: Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.float64]],
     ) -> NDArray[np.float64]:
-        """Distances in a single pool, by a search that knows no siblings."""
+        """Compute distances in a single pool, by a search that ignores siblings."""
         with _gathered(embeddings, self.rows[0]) as points:
             if self.siblings is None:
                 return search(points, self.ks)[None]
@@ -232,11 +232,11 @@ class _Part:
 
 
 class _Distances:
-    """Distances as they are found, part by part, kept beside a path now and then."""
+    """Distances as they are found, part by part, saved next to a path from time to time."""
 
     def __init__(self, path: Path | None, shape: tuple[int, int], counts: Statistics) -> None:
         self._path = path
-        self.parts = 0  # that an earlier run has found
+        self.parts = 0  # parts that an earlier run found
         self._kept_at = time.monotonic()
         if path is None or not path.with_suffix(".json").exists():
             self.values = np.full(shape, np.nan)
@@ -247,7 +247,7 @@ class _Distances:
         self.values = np.fromfile(path.with_suffix(".f64"), dtype=np.float64).reshape(shape)
 
     def keep(self, parts: int, counts: Statistics, *, last: bool) -> None:
-        """The distances, then what says how many parts of them are there."""
+        """Save the distances, then the number of parts that they cover."""
         if self._path is None or parts <= self.parts or not (last or time.monotonic() - self._kept_at >= _KEEP_S):
             return
         write_whole(self._path.with_suffix(".f64"), self.values.tobytes())
@@ -257,7 +257,7 @@ class _Distances:
 
 
 def _throttled(report: Callable[[], None]) -> Callable[[], None]:
-    """Reports at once, then at most ten times a second."""
+    """Return a function that reports at once, then at most ten times a second."""
     due = -math.inf
 
     def now_and_then() -> None:
@@ -272,7 +272,7 @@ def _throttled(report: Callable[[], None]) -> Callable[[], None]:
 def _others(
     pool_of_row: NDArray[np.int64], siblings: NDArray[np.int64] | None, against: NDArray[np.float32] | None
 ) -> NDArray[np.int64]:
-    """How many neighbours each row has, (rows,); −1 for a row without a pool."""
+    """Return how many neighbours each row has, (rows,); −1 for a row without a pool."""
     if against is not None:
         return np.where(pool_of_row < 0, -1, len(against))
     sizes = np.bincount(pool_of_row[pool_of_row >= 0], minlength=1)
@@ -303,7 +303,7 @@ def _parts(pool_of_row: NDArray[np.int64], *, small: int) -> list[NDArray[np.int
 
 
 def _places_in(rows: NDArray[np.int64], siblings: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where among ascending rows their siblings stand, −1 for a row that has none among them."""
+    """Return the places of siblings among ascending rows, −1 where the sibling is not among them."""
     places = np.minimum(np.searchsorted(rows, siblings), len(rows) - 1)
     return np.where(rows[places] == siblings, places, -1)
 
@@ -314,10 +314,10 @@ def _without_siblings(
     ks: Sequence[int],
     search: Callable[[Sequence[int]], NDArray[np.float64]],
 ) -> NDArray[np.float64]:
-    """Distances to the k-th nearest other row that is not a row's sibling, float64 (rows, ks).
+    """Return distances to the k-th nearest other row that is not a row's sibling, float64 (rows, ks).
 
-    Of the rows about a point the k-th without the sibling is the k-th of all, or the one after it where the sibling is
-    among the first k, that is not farther than the k-th.
+    The k-th nearest without the sibling is the k-th of all, or the next one where the sibling is among the first k
+    (that is, not farther than the k-th).
     """
     most = len(points) - 1
     wanted = sorted({k for k in ks if k <= most} | {k + 1 for k in ks if k < most})
@@ -338,8 +338,8 @@ def _without_siblings(
 def _too_few_others(
     k: int, others: NDArray[np.int64], pool_of_row: NDArray[np.int64], names: Sequence[str | None], *, against: bool
 ) -> dict[int, str]:
-    """Why rows have no k-th neighbour, by row; nothing of rows without a pool."""
-    reasons: dict[tuple[int, int], str] = {}  # of rows of one pool one text
+    """Return why rows have no k-th neighbour, by row; omits rows without a pool."""
+    reasons: dict[tuple[int, int], str] = {}  # one text for all rows of a pool
     notes = {}
     for row in np.flatnonzero((others < k) & (pool_of_row >= 0)).tolist():
         key = int(pool_of_row[row]), int(others[row])
@@ -358,7 +358,7 @@ def _too_few(k: int, others: int, pool: str | None, *, against: bool) -> str:
 
 @contextmanager
 def _gathered(embeddings: NDArray[np.float32], rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-    """Some of the embeddings one after the other, on disk where they are many."""
+    """Gather some of the embeddings, on disk where they are many."""
     if len(rows) == len(embeddings):
         yield embeddings
         return

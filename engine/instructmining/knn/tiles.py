@@ -1,8 +1,8 @@
-"""The largest inner products of every row with the others: in tiles, each computed once for its rows and its columns.
+"""The largest inner products of every row with the others, in tiles that serve both their rows and their columns.
 
-The matrix of products is symmetric, so only its tiles on and above the diagonal are computed. Of a tile only what
-exceeds the smallest product kept so far of its row or of its column is looked at; memory holds a few tiles a thread
-and ``wanted`` products a row, whatever the rows.
+The matrix of products is symmetric, so only tiles on and above the diagonal are computed. Only products above the
+smallest one kept so far for their row or column are processed. Memory holds a few tiles per thread and ``wanted``
+products per row.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from instructmining.writing.atomic import write_whole
 Vectors: TypeAlias = NDArray[np.float32]  # (rows, size)
 Report: TypeAlias = Callable[[float], None]  # called with the share done, 0..1
 
-_TILE = 1024  # rows and columns of a tile: 4 MB of products, which the processor's cache holds
-_DENSE = 4  # times as many hits as rows keep: then each row's largest are picked before they are merged
-_PENDING = 8  # hits a row that wait, on average, until a block's rows are merged
+_TILE = 1024  # rows and columns of a tile: 4 MB of products, which fit in the processor's cache
+_DENSE = 4  # times as many hits as rows keep: then each row's largest are selected before merging
+_PENDING = 8  # average hits per row that wait before a block's rows are merged
 _POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """How inner products are computed on the CPU: in one thread, by as many threads at once as it may have."""
+    """How inner products are computed on the CPU: each call in one thread, by a number of threads in parallel."""
 
     compute: Callable[[Vectors, Vectors], NDArray[np.float32]]  # (q, size), (p, size) → (q, p)
     threads: int = 1
@@ -42,9 +42,9 @@ class Products:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """For each row the other rows of the largest products; where there are fewer, products are −inf."""
+    """For each row the other rows with the largest products; missing ones are −inf."""
 
-    products: NDArray[np.float32]  # (rows, wanted), in no order
+    products: NDArray[np.float32]  # (rows, wanted), unordered
     where: NDArray[np.int32]  # (rows, wanted) rows of the points
 
 
@@ -52,20 +52,20 @@ class Candidates:
 class _Hits:
     """Products that may be among the largest of their row."""
 
-    rows: NDArray[np.intp]  # (hits,) counted from the block's first
+    rows: NDArray[np.intp]  # (hits,) relative to the block's first row
     columns: NDArray[np.intp]  # (hits,) rows of the points
     products: NDArray[np.float32]  # (hits,)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A file in which a search keeps what it has found, so that a later one goes on from there."""
+    """A file with the state of a search, so that a later one can resume."""
 
     path: Path
     every_s: float = 20.0
 
     def load(self, rows: int, wanted: int) -> tuple[int, Candidates] | None:
-        """Tiles done and what they gave; None where nothing was kept."""
+        """Return the number of tiles done and their result; None where nothing was saved."""
         if not self.path.exists():
             return None
         with np.load(self.path) as kept:
@@ -73,10 +73,10 @@ class Checkpoint:
             return (int(kept["tiles"]), found) if found.products.shape == (rows, wanted) else None
 
     def save(self, tiles: int, found: Candidates) -> None:
-        """Replace what was kept, as a whole.
+        """Replace the saved state atomically.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the disk refuses it.
         """
         content = io.BytesIO()
         np.savez(content, tiles=tiles, products=found.products, where=found.where)
@@ -91,17 +91,17 @@ def largest_products(
     report: Report | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Candidates:
-    """The other rows with the largest inner products, for every row.
+    """Return the other rows with the largest inner products, for every row.
 
     Args:
         points: float32 (rows, size), in memory or mapped from a file; fewer than 2**31 rows.
-        wanted: how many of each row.
+        wanted: products per row.
         products: computes tiles.
-        report: called with the share of the tiles done, from the calling thread.
-        checkpoint: where the search goes on from and keeps what it found now and then.
+        report: called with the share of tiles done, in the calling thread.
+        checkpoint: the search resumes from it and saves its state there from time to time.
 
     Raises:
-        OutputError: the disk does not take what is kept.
+        OutputError: the disk refuses the checkpoint.
     """
     search = _Search(np.asarray(points), wanted, products)
     if checkpoint is not None and (kept := checkpoint.load(len(points), wanted)) is not None:
@@ -127,13 +127,13 @@ def largest_products(
 
 
 def tiles_of(rows: int) -> int:
-    """How many tiles the search computes."""
+    """Return how many tiles the search computes."""
     blocks = -(-rows // _TILE)
     return blocks * (blocks + 1) // 2
 
 
 def one_tile(points: Vectors, products: Products) -> None:
-    """The work of one tile that keeps nothing, to be timed."""
+    """Do the work of one tile without keeping results, for timing."""
     block = np.ascontiguousarray(points[:_TILE])
     tile = products.compute(block, block)
     most = np.full(len(block), np.inf, dtype=np.float32)
@@ -142,7 +142,7 @@ def one_tile(points: Vectors, products: Products) -> None:
 
 
 class _Search:
-    """The state that the threads share: the next tile, and what is kept of each block of rows."""
+    """State shared between threads: the next tile, and the products kept for each block of rows."""
 
     def __init__(self, points: Vectors, wanted: int, products: Products) -> None:
         rows = len(points)
@@ -151,28 +151,28 @@ class _Search:
         self.where = np.zeros((rows, wanted), dtype=np.int32)
         self.tiles = tiles_of(rows)
         self.done = 0
-        self.until = math.inf  # when a thread stops behind its tile, by the clock
+        self.until = math.inf  # clock time after which threads stop at the end of their tile
         self._points = points
         self._compute = products.compute
-        self._floor = np.full(rows, -np.inf, dtype=np.float32)  # the smallest product kept; only ever grows
+        self._floor = np.full(rows, -np.inf, dtype=np.float32)  # smallest product kept per row; only grows
         self._pending: list[list[_Hits]] = [[] for _ in range(blocks)]
         self._locks = [Lock() for _ in range(blocks)]
         self._next = Lock()
         self._order = _upper_triangle(blocks)
 
     def restore(self, done: int, found: Candidates) -> None:
-        """Begin behind the tiles that are done."""
+        """Start after the tiles that are done."""
         self.products, self.where = found.products, found.where
         self._floor = found.products.min(axis=1)
         self.done = done
         next(islice(self._order, done, done), None)
 
     def stop(self) -> None:
-        """End the threads behind their tiles."""
+        """Stop the threads after their tiles."""
         self.until = -math.inf
 
     def work(self) -> None:
-        """Take tiles until there are none or it is time; at least one."""
+        """Process tiles until there are none or time is up; at least one."""
         try:
             while (tile := self._take()) is not None:
                 self._search_tile(*tile)
@@ -185,7 +185,7 @@ class _Search:
             raise
 
     def merge_pending(self) -> None:
-        """Bring in the hits that still wait."""
+        """Merge the waiting hits."""
         for block in range(len(self._pending)):
             self._merge(block)
 
@@ -211,13 +211,13 @@ class _Search:
         with self._locks[block]:
             waiting = self._pending[block]
             waiting.append(hits)
-            # The first hits make the floor that lets later ones go.
+            # The first hits set the floor that later ones must exceed.
             floorless = self._floor[block * _TILE] == -np.inf
             if floorless or sum(len(part.rows) for part in waiting) >= _PENDING * _TILE:
                 self._merge(block)
 
     def _merge(self, block: int) -> None:
-        """Keep the largest of what was kept and what waits; the caller holds the block's lock."""
+        """Keep the largest of the kept and waiting products; the caller holds the block's lock."""
         waiting, self._pending[block] = self._pending[block], []
         if not waiting:
             return
@@ -241,27 +241,27 @@ class _Search:
 
 
 def _upper_triangle(blocks: int) -> Iterator[tuple[int, int]]:
-    """The diagonal first: it gives every row a floor."""
+    """Yield the diagonal first, since it gives every row a floor."""
     yield from ((block, block) for block in range(blocks))
     for above in range(blocks):
         yield from ((above, below) for below in range(above + 1, blocks))
 
 
 def _places(tile: NDArray[np.float32], floor: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of a tile where it exceeds the floor; several times as fast as ``np.nonzero``."""
+    """Return rows and columns where a tile exceeds the floor; several times as fast as ``np.nonzero``."""
     flat = np.flatnonzero(tile > floor)
     rows = flat // tile.shape[1]
     return rows, flat - rows * tile.shape[1]
 
 
 def _hits(tile: NDArray[np.float32], floor: NDArray[np.float32], first_column: int, wanted: int) -> _Hits:
-    """What exceeds its row's floor, at most ``max(wanted, _DENSE * wanted)`` a row on average.
+    """Return what exceeds its row's floor, on average at most ``max(wanted, _DENSE * wanted)`` per row.
 
     Args:
-        tile: (rows, columns), a computed tile or the transpose of one.
+        tile: (rows, columns), a computed tile or its transpose.
         floor: (rows,).
-        first_column: the row of the points that the first column is.
-        wanted: how many are kept of each row.
+        first_column: row of the points that the first column stands for.
+        wanted: products kept per row.
     """
     if tile.flags.c_contiguous:
         rows, columns = _places(tile, floor[:, None])

@@ -1,4 +1,4 @@
-"""Tables to rows: Parquet, Arrow's files and streams, and tables in memory, by record batches."""
+"""Reads rows from Parquet, Arrow files and streams, and tables in memory, one record batch at a time."""
 
 from __future__ import annotations
 
@@ -20,69 +20,69 @@ from instructmining.types import Reject, RowOrReject, SourceRow
 if TYPE_CHECKING:
     import pyarrow as pa
 
-IN_MEMORY = "table"  # how messages call a table that has no path
+IN_MEMORY = "table"  # the name of a table without a path in messages
 _BATCH_ROWS = 128
-_BUFFER = 1 << 20  # bytes of a column read at a time, instead of all that a row group has of it
+_BUFFER = 1 << 20  # bytes of a column read at a time, instead of its whole chunk of a row group
 _KEPT = 1000  # bytes kept of a row that is too long
 _ARROW_FILE, _FEATHER_1 = b"ARROW1", b"FEA1"
-_ARROW_BEGIN, _FOOTER_SIZE = 8, 4  # bytes before the first message of an Arrow file, and of what says its footer's size
-_APART = "give each as a file of its own"
-_SEVERAL = f"several files, one behind the other; {_APART}"
+_ARROW_BEGIN, _FOOTER_SIZE = 8, 4  # bytes before an Arrow file's first message; bytes that hold its footer's size
+_APART = "pass each as its own file"
+_SEVERAL = f"several concatenated files; {_APART}"
 
 Batches: TypeAlias = "Iterator[tuple[int, pa.RecordBatch]]"  # each with the number of its first row
 
 
 @runtime_checkable
 class ArrowStream(Protocol):
-    """A table that gives itself away through Arrow's C interface: pandas, Polars, pyarrow, DuckDB and others."""
+    """A table that exports itself through Arrow's C interface: pandas, Polars, pyarrow, DuckDB and others."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """A PyCapsule of an Arrow stream."""
+        """Export the table as a PyCapsule of an Arrow stream."""
 
 
 @runtime_checkable
 class BatchedDataset(Protocol):
-    """A table as ``datasets.Dataset`` is one: rows may be chosen and ordered anew over the same Arrow table."""
+    """A table like ``datasets.Dataset``: its rows may be selected or reordered over the same Arrow table."""
 
     def with_format(self, type: str | None) -> BatchedDataset:  # noqa: A002 - theirs
-        """The same rows, given as the type says."""
+        """Return the same rows in the format of the type."""
 
     def iter(self, batch_size: int) -> Iterator[pa.Table]:
-        """The rows in order, so many together."""
+        """Yield the rows in order, in batches of the size."""
 
 
 Table: TypeAlias = ArrowStream | BatchedDataset
 
 
 def is_table(source: object) -> TypeGuard[Table]:
-    """Whether rows can be read from an object in memory."""
+    """Return whether rows can be read from an object in memory."""
     return isinstance(source, (ArrowStream, BatchedDataset))
 
 
 def read_once(source: object) -> bool:
-    """Whether it is a stream or an iterator, which is gone when it was read."""
+    """Return whether the object is a stream or an iterator, which can be read only once."""
     return hasattr(source, "read_next_batch") or isinstance(source, Iterator)
 
 
 class TableRows:
-    """Rows of one table in order, those that JSON cannot hold as rejects.
+    """Rows of one table in order; rows that JSON cannot hold are rejects.
 
     Attributes:
-        path: as it was given, or "table".
+        path: the path as given, or "table".
         blank: 0.
-        bytes_total: size of the file, None for a table in memory.
+        bytes_total: size of the file in bytes; None for a table in memory.
     """
 
     def __init__(
         self, source: str | Table, *, max_row_bytes: int, kind: Kind = "arrow", name: str | None = None
     ) -> None:
-        """Name a table; it is opened when the rows are asked for.
+        """Create a reader; the table is opened on iteration.
 
         Args:
             source: a file, or a table in memory.
-            max_row_bytes: a row that is longer as JSON is a reject.
-            kind: of a file: "parquet" or "arrow".
-            name: how messages and positions call it; by default the path, or "table".
+            max_row_bytes: a row longer than this as JSON is a reject.
+            kind: kind of the file: "parquet" or "arrow".
+            name: name in messages and positions; by default the path, or "table".
 
         Raises:
             InputError: there is no such file.
@@ -94,23 +94,23 @@ class TableRows:
         self._kind = kind
         self._max_row_bytes = max_row_bytes
         self._begin = 0
-        self._share = 0.0  # of the table that is done with
+        self._share = 0.0  # share of the table that was read, 0..1
 
     left_out: Sequence[str] = ()
 
     @property
     def once(self) -> bool:
-        """Whether it is a stream, which is gone when it was read."""
+        """Whether the table is a stream, which can be read only once."""
         return read_once(self._source)
 
     @property
     def bytes_read(self) -> float:
-        """Bytes of the file, by the share of its rows that came."""
+        """Bytes of the file read so far, estimated from the share of its rows."""
         return self._share * (self.bytes_total or 0)
 
     @property
     def rows_total(self) -> int | None:
-        """Rows, where the file's end says it.
+        """Number of rows, where the end of the file states it.
 
         Raises:
             InputError: the file is damaged.
@@ -120,23 +120,23 @@ class TableRows:
         with closing(self._opened()) as source:
             return source.rows
 
-    def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - the row's number, which is one more
-        """Begin with a row that was met before, so many rows behind the first."""
+    def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - it is always offset + 1
+        """Start at a row met before, with ``offset`` rows before it."""
         self._begin = offset
 
     def __iter__(self) -> Iterator[RowOrReject]:
-        """Yield each row, or the reject that stands for it; whole row groups before the first are not read.
+        """Yield each row, or a reject in its place; row groups before the first row wanted are not read.
 
         Raises:
-            InputError: the table cannot be opened, names a column twice, its disk gives an error anywhere in it, or it
-                is damaged before the first row. Damage behind that is a reject: it is the same each time it is read.
+            InputError: the table cannot be opened, has two columns of one name or is damaged before the first row, or
+                the disk fails anywhere. Damage after the first row is a reject: it is the same on every read.
         """
         number = self._begin
         with closing(self._opened()) as source:
             try:
                 make = self._maker(source.schema)
                 for first, batch in source.batches(self._begin):
-                    if not batch.schema.equals(make.schema):  # an iterable data set finds its types as it goes
+                    if not batch.schema.equals(make.schema):  # an iterable data set learns its types as it goes
                         make = self._maker(batch.schema)
                     for row in make.rows(batch.slice(max(0, number - first))):
                         number += 1
@@ -180,27 +180,27 @@ class TableRows:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A table of which batches can be taken."""
+    """An open table, which yields batches."""
 
     schema: pa.Schema
     rows: int | None
-    batches: Callable[[int], Batches]  # those that hold rows from that one on
-    share: Callable[[int], float]  # of the table that is read when so many rows are, 0..1
+    batches: Callable[[int], Batches]  # batches that hold rows from that row on
+    share: Callable[[int], float]  # share of the table, 0..1, that a number of rows is
     close: Callable[[], None]
 
 
 def _damage() -> tuple[type[Exception], ...]:
-    """What pyarrow and the owners of tables raise where bytes or values are not what they should be."""
+    """Return the exceptions that pyarrow and table libraries raise for damaged bytes or values."""
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
     return (pa.ArrowException, OSError, ValueError, TypeError)
 
 
 def _parquet(path: str) -> _Opened:
-    """Row groups one by one, so that batches begin at the same rows wherever the reading begins."""
+    """Open a Parquet file; batches start at the same rows wherever reading begins."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - only where tables are read
 
-    # An absolute path is never taken for an address, as s3:rows.parquet would be.
+    # Only a relative path such as s3:rows.parquet is mistaken for a URL; an absolute one never is.
     file = pq.ParquetFile(Path(path).absolute(), buffer_size=_BUFFER, page_checksum_verification=True)
     rows = file.metadata.num_rows
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
@@ -212,32 +212,32 @@ def _parquet(path: str) -> _Opened:
     def batches(begin: int) -> Batches:
         first = 0
         for number, group in enumerate(groups):
-            behind = first + group.num_rows
-            if behind > begin:
+            after = first + group.num_rows
+            if after > begin:
                 parts = file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[number], use_threads=False)
                 end = first
                 for at, part in _from(begin, first, parts):
                     end = at + part.num_rows
                     yield at, part
-                if end != behind:
-                    raise ValueError(f"row group {number} ends behind row {end:,}, its footer says {behind:,}")
-            first = behind
+                if end != after:
+                    raise ValueError(f"row group {number} ends after row {end:,}, its footer says {after:,}")
+            first = after
 
     return _Opened(file.schema_arrow, rows, batches, lambda done: done / rows, file.close)
 
 
 def _arrow(path: str) -> _Opened:
-    """Arrow's file, which some tools call Feather, or its stream, which ``datasets`` keeps; mapped, not loaded.
+    """Open an Arrow file (which some tools call Feather) or stream (which ``datasets`` keeps); mapped, not loaded.
 
     Raises:
-        InputError: it is Feather's first version.
+        InputError: it is Feather version 1.
     """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
     with Path(path).open("rb") as opened:
         magic = opened.read(len(_ARROW_FILE))
     if magic.startswith(_FEATHER_1):
-        raise InputError(f"{path}: is Feather version 1, which is not read; write it anew as version 2 or Parquet")
+        raise InputError(f"{path}: is Feather version 1, which is not read; write it again as version 2 or Parquet")
     file = pa.memory_map(path)
     if magic != _ARROW_FILE:
         stream = pa.ipc.open_stream(file)
@@ -247,7 +247,7 @@ def _arrow(path: str) -> _Opened:
     whole = pa.ipc.open_file(file)
     many = whole.num_record_batches
     _check_file(file, many)
-    last = whole.get_batch(many - 1).num_rows if many else 0  # the others are most often of one size
+    last = whole.get_batch(many - 1).num_rows if many else 0  # the other batches usually have one size
     met = _Met(
         map(whole.get_batch, range(many)),
         lambda met: met.rows if met.batches == many else met.rows / met.batches * (many - 1) + last,
@@ -256,27 +256,27 @@ def _arrow(path: str) -> _Opened:
 
 
 def _to_the_end(stream: pa.RecordBatchReader, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
-    """The batches of a stream, which pyarrow takes for whole wherever it is cut between two of them.
+    """Yield the batches of a stream; pyarrow alone takes a stream that is cut between two batches for a complete one.
 
     Raises:
-        ValueError: it lacks the mark that ends it, or something follows it.
+        ValueError: the end-of-stream marker is missing, or bytes follow it.
     """
     at = file.tell()
     for batch in stream:
         at = file.tell()
         yield batch
     if file.tell() == at:
-        raise ValueError("the mark that ends a stream is missing, and with it perhaps rows")
+        raise ValueError("the end-of-stream marker is missing, and rows may be missing too")
     if more := file.size() - file.tell():
         raise ValueError(f"{more:,} bytes follow the end of the stream; {_APART}")
 
 
 def _check_file(file: pa.NativeFile, batches: int) -> None:
-    """Prove that an Arrow file's footer tells of all that stands before it.
+    """Check that an Arrow file's footer covers everything before it.
 
     Raises:
-        ValueError: files were put one behind the other: the footer is the last one's, its places are of the first; or
-            it counts other batches than there are.
+        ValueError: files were concatenated (the footer is the last file's, its offsets point into the first), or the
+            footer counts another number of batches than there are.
     """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
@@ -284,7 +284,7 @@ def _check_file(file: pa.NativeFile, batches: int) -> None:
     footer = end - int.from_bytes(file.read_at(_FOOTER_SIZE, end), "little")
     file.seek(_ARROW_BEGIN)
     at, met = _ARROW_BEGIN, 0
-    with suppress(pa.ArrowException, EOFError, OSError):  # what is damaged is said where it is read
+    with suppress(pa.ArrowException, EOFError, OSError):  # damage is reported where it is read
         for message in pa.ipc.MessageReader.open_stream(file):
             at, met = file.tell(), met + (message.type == "record batch")
         if at < file.tell() < footer:
@@ -294,19 +294,19 @@ def _check_file(file: pa.NativeFile, batches: int) -> None:
 
 
 class _Met:
-    """Batches as they come, of a table that does not say how many rows it has.
+    """Batches in order of a table that does not state its number of rows.
 
     Attributes:
-        batches: so far.
-        rows: in them.
+        batches: number of batches so far.
+        rows: number of rows in them.
     """
 
     def __init__(self, batches: Iterable[pa.RecordBatch], expected: Callable[[_Met], float]) -> None:
-        """Take the batches when they are asked for.
+        """Wrap the batches; nothing is read before iteration.
 
         Args:
-            batches: all of the table.
-            expected: rows of the table, guessed from those so far.
+            batches: all batches of the table.
+            expected: estimates the rows of the table from the batches so far.
         """
         self.batches = 0
         self.rows = 0
@@ -320,14 +320,14 @@ class _Met:
             yield batch
 
     def share(self, rows: int) -> float:
-        """Share of the table that so many rows are, 0..1."""
+        """Return the share of the table, 0..1, that a number of rows is."""
         return min(1.0, rows / self._expected(self)) if self.rows else 0.0
 
 
 def _in_memory(table: Table) -> _Opened:
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
-    if isinstance(table, BatchedDataset):  # a stream of its own might be of the rows before some were chosen
+    if isinstance(table, BatchedDataset):  # its own Arrow stream might hold the rows before they were selected
         tables = table.with_format("arrow").iter(batch_size=_BATCH_ROWS)
         head = next(tables, None)
         schema = head.schema if head is not None else pa.schema([])
@@ -338,11 +338,11 @@ def _in_memory(table: Table) -> _Opened:
 
 
 def _nothing() -> None:
-    """A table in memory is its owner's to close."""
+    """Close nothing: the owner of a table in memory closes it."""
 
 
 def _from(begin: int, first: int, batches: Iterable[pa.RecordBatch]) -> Batches:
-    """Batches, cut to a size, that hold rows from ``begin`` on; ``first`` is the number of the first row of all."""
+    """Yield batches of limited size that hold rows from ``begin`` on; ``first`` is the number of the first row."""
     for batch in batches:
         for at in range(0, batch.num_rows, _BATCH_ROWS):
             part = batch.slice(at, _BATCH_ROWS)

@@ -1,17 +1,17 @@
-"""Arrow's values to JSON: each row of a record batch as an object and as the bytes of one.
+"""Converts Arrow's values to JSON: each row of a record batch as a dict and as its bytes.
 
 ====================================  ==========================================================
 Arrow                                 JSON
 ====================================  ==========================================================
 null                                  null
 boolean, integers, text of any kind   as they are; a dictionary's value in place of its number
-floats                                numbers; NaN and infinity, which JSON has not, null
+floats                                numbers; NaN and infinity, which JSON lacks, null
 decimals                              numbers with all their digits
 dates, times, timestamps              ISO 8601, to the microsecond, with the zone's offset
 durations                             ISO 8601 in seconds, ``PT1.5S``
 binary                                text where it is UTF-8, else ``{"base64": "…"}``
 lists of any kind, structs            arrays, objects
-maps                                  objects where keys are text and each stands once, else arrays of
+maps                                  objects where the keys are text and differ, else arrays of
                                       ``{"key", "value"}``
 text marked as JSON                   the value that it holds
 ====================================  ==========================================================
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 JSON_FIELD = b"instructmining:json"  # in a field's metadata: its texts are JSON
-_FIRST_ROWS = 16  # made together, before it is known how long they are
-_PART_BYTES = 8 << 20  # of the rows that are made together
+_FIRST_ROWS = 16  # converted together while their length is unknown
+_PART_BYTES = 8 << 20  # bytes of the rows that are converted together
 _MICROSECOND = timedelta(microseconds=1)
 
 Convert: TypeAlias = Callable[[object], object]
-JsonRow: TypeAlias = tuple[dict[str, object], bytes]  # the fields, and the bytes of the object that they are
+JsonRow: TypeAlias = tuple[dict[str, object], bytes]  # the fields, and the same object as JSON bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,17 @@ class NoJson:
     """A row that JSON cannot hold."""
 
     reason: str
-    raw: bytes  # those of its columns that it can
+    raw: bytes  # JSON bytes of the columns that JSON can hold
 
 
 class RowMaker:
-    """Makes rows of the batches of one table."""
+    """Makes rows from the batches of one table."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        """Look at the types once.
+        """Prepare one converter per column.
 
         Args:
-            schema: of the batches, each name once.
+            schema: schema of the batches; column names differ.
         """
         self.schema = schema
         self._at_once = _FIRST_ROWS
@@ -66,7 +66,7 @@ class RowMaker:
         self._plain = all(column.plain for column in self._columns)
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[JsonRow | NoJson]:
-        """The rows of a batch in order, some at a time; where one cannot be read, the others still are."""
+        """Yield the rows of a batch in order; a row that cannot be read does not affect the others."""
         at = 0
         while at < batch.num_rows:
             part = batch.slice(at, self._at_once)
@@ -75,18 +75,18 @@ class RowMaker:
 
     def _made(self, batch: pa.RecordBatch) -> list[JsonRow | NoJson]:
         try:
-            batch.validate(full=True)  # offsets and UTF-8, which nobody has looked at so far
+            batch.validate(full=True)  # offsets and UTF-8, which nothing has checked so far
             fields = list(_by_row(self._columns, batch))
             raw = [dumps(row, default=written) for row in fields]
             rows: list[JsonRow | NoJson] = list(zip(fields if self._plain else map(loads, raw), raw, strict=True))
         except _no_json():
             return [self._alone(batch.slice(number, 1)) for number in range(batch.num_rows)]
-        # A few bytes of a file may be a long text in every row, so rows are made by the size of those before.
+        # A few bytes of a file may become a long text in every row: the size of the last rows limits the next.
         self._at_once = max(1, _PART_BYTES * len(raw) // max(1, sum(map(len, raw))))
         return rows
 
     def _alone(self, batch: pa.RecordBatch) -> JsonRow | NoJson:
-        """A batch of one row, column by column."""
+        """Convert a batch of one row, column by column."""
         reasons = []
         fields: dict[str, object] = {}
         for number, column in enumerate(self._columns):
@@ -110,7 +110,7 @@ class _Column:
         kind = field.type
         self.name: str = field.name
         self._json = JSON_FIELD in (field.metadata or {}) or getattr(kind, "extension_name", "") == "arrow.json"
-        # Arrow decodes no runs of dictionaries' numbers; Python does, value by value.
+        # Arrow does not decode run-end encoded dictionary indices; Python does, value by value.
         self._run_ends = pa.types.is_run_end_encoded(kind) and not pa.types.is_dictionary(kind.value_type)
         if self._run_ends:
             kind = kind.value_type
@@ -121,7 +121,7 @@ class _Column:
         self.plain = self._float or self._json or _is_plain(wanted)
 
     def values(self, array: pa.Array) -> list[object]:
-        """Python objects, which are JSON's or which :func:`written` knows."""
+        """Return Python objects that JSON has or that :func:`written` converts."""
         import pyarrow.compute as pc  # noqa: PLC0415 - only where tables are read
 
         if self._run_ends:
@@ -137,7 +137,7 @@ class _Column:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Return an error's message as one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -150,16 +150,16 @@ def _by_row(columns: list[_Column], batch: pa.RecordBatch) -> Iterator[dict[str,
 
 
 def _no_json() -> tuple[type[Exception], ...]:
-    """What is raised where a value cannot be read or has no place in JSON: a year 20000, half a surrogate pair."""
+    """Return the exceptions for values that cannot be read or that JSON lacks: a year 20000, half a surrogate pair."""
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
     return (pa.ArrowException, ValueError, OverflowError, TypeError, KeyError)
 
 
 def _readable(kind: pa.DataType) -> pa.DataType:
-    """The type to cast to so that Python can hold the values: no nanoseconds, no half floats.
+    """Return the type to cast to so that Python can hold the values: no nanoseconds, no half floats.
 
-    List views stay what they are: pyarrow 26 casts them to lists without their last values.
+    List views are not cast: pyarrow 26 drops their last values.
     """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
@@ -190,7 +190,7 @@ def _readable(kind: pa.DataType) -> pa.DataType:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether the values are JSON's own, with nothing inside that is written in another way."""
+    """Return whether the values are JSON's own, without nested values that need conversion."""
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
     types = pa.types
@@ -204,7 +204,7 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def _map_free(kind: pa.DataType) -> Convert | None:
-    """What makes objects of the maps in a value; None where there are none."""
+    """Return a converter of the maps in a value to objects; None where there are none."""
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
     types = pa.types
@@ -261,7 +261,7 @@ def _from_struct(fields: dict[str, Convert]) -> Convert:
 
 
 def _parsed(text: object) -> object:
-    """What a JSON text holds; another tool may have put something else there, which stays."""
+    """Parse a JSON text; a value that another tool put there stays as it is."""
     if isinstance(text, str):
         with suppress(orjson.JSONDecodeError):
             return loads(text)
@@ -269,10 +269,10 @@ def _parsed(text: object) -> object:
 
 
 def written(value: object) -> object:
-    """A value that JSON has not, as it is written; for orjson, which asks for each.
+    """Convert a value that JSON lacks; orjson calls it for each.
 
     Raises:
-        TypeError: it is of a kind that is not written.
+        TypeError: the type has no JSON form.
     """
     if isinstance(value, Decimal):
         return orjson.Fragment(format(value, "f")) if value.is_finite() else None

@@ -1,4 +1,4 @@
-"""Files to bytes: plain, gzip or zstd, or standard input; and what all readers of rows from such bytes share."""
+"""Opens files and standard input as bytes: plain, gzip or zstd."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BOM = b"\xef\xbb\xbf"
-DAMAGE = (EOFError, zlib.error, zstandard.ZstdError)  # of compressed data; the disk's own errors are OSError
+DAMAGE = (EOFError, zlib.error, zstandard.ZstdError)  # of compressed data; errors of the disk are OSError
 STANDARD_INPUT = "-"
 _CHUNK = 1 << 20
-_PACKED = 1 << 16  # compressed bytes taken at a time
+_PACKED = 1 << 16  # compressed bytes read at a time
 _CUT = "the compressed file is cut"
-_SKIPPABLE = b"\x2a\x4d\x18"  # of a zstd frame's magic number, behind its first byte
-_TOO_MUCH = "too much memory"  # in zstd's words for a window of more than 128 MiB
-_WINDOW = "; compress the file anew without --long"
+_SKIPPABLE = b"\x2a\x4d\x18"  # of a zstd skippable frame's magic number, after its first byte
+_TOO_MUCH = "too much memory"  # zstd's words for a window of more than 128 MiB
+_WINDOW = "; compress the file again without --long"
 _NEWLINE = ord("\n")
 _GZIP = 31  # zlib's window bits for the gzip format
 
@@ -36,18 +36,18 @@ class ByteSource:
     """The uncompressed bytes of one input.
 
     Attributes:
-        stream: gives them.
+        stream: buffered stream of the uncompressed bytes.
     """
 
     def __init__(self, path: str, raw: BinaryIO) -> None:
-        """Look at the first bytes for a compression; the name tells it where they do not.
+        """Detect the compression from the first bytes, or from the name where they do not show it.
 
         Args:
-            path: how messages call it.
-            raw: at its beginning.
+            path: path in messages.
+            raw: the open file, at its beginning.
 
         Raises:
-            InputError: it is of a kind that nothing here reads.
+            InputError: this version does not read such files.
         """
         self._path = path
         plain: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, raw), _CHUNK)
@@ -60,10 +60,10 @@ class ByteSource:
             self.stream = io.BufferedReader(cast(io.RawIOBase, self._packed), _CHUNK)
 
     def head(self) -> bytes:
-        """The first bytes, up to a megabyte, which the stream gives again; asked for before anything is read.
+        """The first bytes, up to a megabyte, which the stream yields again; only valid before anything else is read.
 
         Raises:
-            InputError: they are damaged.
+            InputError: the bytes are damaged.
         """
         try:
             return self.stream.peek(_CHUNK)[:_CHUNK]
@@ -71,7 +71,7 @@ class ByteSource:
             raise InputError(f"{self._path}: cannot be read: {error}") from error
 
     def position(self, offset: int) -> float:
-        """Where an uncompressed byte stands in the file; where that is compressed, by the ratio so far."""
+        """Return the position in the file of an uncompressed byte; in a compressed file by the ratio so far."""
         packed = self._packed
         if packed is None:
             return offset
@@ -84,11 +84,11 @@ def _any(_: bytes) -> bool:
 
 @contextmanager
 def opened(path: str, *, is_told: Callable[[bytes], bool] = _any) -> Iterator[ByteSource]:
-    """The bytes of a file, or of standard input.
+    """Open a file, or standard input.
 
     Args:
-        path: of the file, or "-".
-        is_told: whether the first bytes of a pipe, which come as its writer likes, tell enough to begin.
+        path: path of the file, or "-".
+        is_told: whether the first bytes of a pipe suffice to detect its kind.
 
     Raises:
         InputError: the file cannot be opened or read.
@@ -105,15 +105,15 @@ def opened(path: str, *, is_told: Callable[[bytes], bool] = _any) -> Iterator[By
 
 
 def is_pipe(path: str) -> bool:
-    """Whether what a path names can be read only once: standard input, or a pipe as a shell's ``<(…)`` makes it."""
+    """Return whether a path can be read only once: standard input, or a pipe such as a shell's ``<(…)``."""
     return path == STANDARD_INPUT or (Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir())
 
 
 def file_size(path: str) -> int:
-    """Bytes of a file that is there.
+    """Return the size of a file in bytes.
 
     Raises:
-        InputError: there is none, or it is a folder.
+        InputError: there is no such file, or it is a folder.
     """
     file = Path(path)
     if file.is_dir():
@@ -125,7 +125,7 @@ def file_size(path: str) -> int:
 
 
 class _Pipe(io.RawIOBase):
-    """What a pipe gives, as it comes, its first bytes together; a thread that waits for more can be called off."""
+    """Bytes of a pipe as they arrive, the first ones together; a thread that waits for more can be called off."""
 
     def __init__(self, file: BinaryIO, is_told: Callable[[bytes], bool]) -> None:
         self._file = file
@@ -133,19 +133,19 @@ class _Pipe(io.RawIOBase):
         self._is_begun = False
         try:
             self._number: int | None = file.fileno()
-        except OSError:  # bytes of memory that stand for standard input
+        except OSError:  # an in-memory stream in place of standard input
             self._number = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, target: WriteableBuffer, /) -> int:
-        """Take what is there; at the beginning wait until it tells enough, fills the target, or all has come."""
+        """Read what is there; at the beginning wait until it suffices, fills the target, or the pipe ends."""
         view = memoryview(target)
         size = self._some(view)
         looked_at = 0
         while not self._is_begun and 0 < size < len(view):
-            # Looked at where a line ends or there is twice as much, so that small pieces cost no more than large ones.
+            # Checked at a line's end or once the size has doubled, so that small pieces cost no more than large ones.
             if view[size - 1] == _NEWLINE or size >= 2 * looked_at:
                 looked_at = size
                 if self._is_told(bytes(view[:size])):
@@ -164,13 +164,13 @@ class _Pipe(io.RawIOBase):
 
 
 class _Decompressed(io.RawIOBase):
-    """Compressed frames one after the other; a cut one raises once all before the cut was given.
+    """Concatenated compressed frames; a truncated frame raises after all bytes before the cut were given.
 
-    However much a few bytes become, they are given a bounded piece at a time.
+    Output comes in pieces of bounded size, however far a few bytes expand.
 
     Attributes:
-        taken: compressed bytes that were decompressed so far.
-        given: bytes that they became.
+        taken: compressed bytes decompressed so far.
+        given: uncompressed bytes given so far.
     """
 
     def __init__(self, raw: io.BufferedReader, pieces: Callable[[_Packed], Iterator[bytes]]) -> None:
@@ -187,7 +187,7 @@ class _Decompressed(io.RawIOBase):
         return True
 
     def readinto(self, target: WriteableBuffer, /) -> int:
-        """Fill the target as far as one piece goes.
+        """Fill the target from one piece.
 
         Raises:
             EOFError: the file ends inside a frame.
@@ -205,7 +205,7 @@ class _Decompressed(io.RawIOBase):
 
 
 def _together(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Small pieces joined, so that where each stands in the file can be told from those before it."""
+    """Join small pieces, so that positions in the file can be estimated from the pieces before."""
     waiting: list[bytes] = []
     size = 0
     try:
@@ -222,20 +222,20 @@ def _together(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class _Packed:
-    """Compressed bytes, counted as they are taken."""
+    """Compressed bytes, counted as they are read."""
 
     def __init__(self, raw: io.BufferedReader) -> None:
         self.taken = 0
         self._raw = raw
 
     def some_of(self, most: int) -> bytes:
-        """At most so many bytes; none at the end."""
+        """Read at most so many bytes; none at the end."""
         part = self._raw.read(most)
         self.taken += len(part)
         return part
 
     def exactly(self, size: int) -> bytes:
-        """So many bytes.
+        """Read exactly so many bytes.
 
         Raises:
             EOFError: the file ends before.
@@ -248,11 +248,11 @@ class _Packed:
 
 
 def _gzip(packed: _Packed) -> Iterator[bytes]:
-    """Members of gzip, and nothing of the zeros that pad what is behind each.
+    """Decompress gzip members; zeros that pad the end of a member are ignored.
 
     Raises:
         EOFError: the file ends inside a member.
-        zlib.error: it is damaged.
+        zlib.error: the data is damaged.
     """
     waiting = packed.some_of(_PACKED)
     while waiting:
@@ -272,11 +272,11 @@ def _gzip(packed: _Packed) -> Iterator[bytes]:
 
 
 def _zstd(packed: _Packed) -> Iterator[bytes]:
-    """Frames of zstd (RFC 8878), decompressed block by block: a block becomes at most 128 KiB.
+    """Decompress zstd frames (RFC 8878) block by block; a block is at most 128 KiB.
 
     Raises:
         EOFError: the file ends inside a frame.
-        zstandard.ZstdError: it is damaged.
+        zstandard.ZstdError: the data is damaged.
     """
     while first := packed.some_of(1):
         magic = first + packed.exactly(3)

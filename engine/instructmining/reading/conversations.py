@@ -1,4 +1,4 @@
-"""Values of fields to turns: texts, lists of turns in the ways people write them, tool calls, transcripts."""
+"""Converts values of fields to turns: texts, lists of turns in their common forms, tool calls, transcripts."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _CALLS = ("tool_calls", "function_call")
 _PAIR: tuple[tuple[str, TurnRole], ...] = (("input", "user"), ("output", "assistant"))
 _PART_KEYS = ("text", "value")
 _ALTERNATING: tuple[TurnRole, TurnRole] = ("user", "assistant")
-# Anthropic's HH and the sets made like it; OpenAssistant-Guanaco.
+# Anthropic's HH and sets in its form; OpenAssistant-Guanaco.
 _TRANSCRIPTS = (
     re.compile(r"(?:\A|\n\n)(Human|Assistant):[ ]?"),
     re.compile(r"\n*### ?(Human|Assistant|System):[ ]?"),
 )
 
-# What templates put around the turns of a text: Alpaca's, ChatML, Llama 2 and 3, Gemma, Vicuna and plain names.
+# Marks that templates put around turns: Alpaca, ChatML, Llama 2 and 3, Gemma, Vicuna and plain names.
 _TEMPLATES = re.compile(
     r"^### (?:Instruction|Response|Input|User|Assistant)\b:?|<\|im_start\|>|\[/?INST\]|<\|start_header_id\|>"
     r"|<start_of_turn>|<\|(?:user|assistant|prompter)\|>|^(?:USER|ASSISTANT|User|Assistant|Q|A|Question|Answer):",
@@ -50,25 +50,25 @@ _TEMPLATES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TurnKeys:
-    """The keys of a turn that is an object, the first that is there taken."""
+    """Key names of a turn that is an object; the first one present is used."""
 
     role: tuple[str, ...] = ("role", "from")
     content: tuple[str, ...] = ("content", "value")
 
 
 class Unread(set[str]):
-    """Names of what holds text and takes no role: a row's fields, and keys inside turns as ``messages[].name``."""
+    """Names of fields that hold text and take no role, and keys inside turns as ``messages[].name``."""
 
     __slots__ = ()
 
     def look(self, name: str, value: object) -> None:
-        """Take note of a value if it holds text."""
+        """Add the name if the value holds text."""
         if holds_text(value):
             self.add(name)
 
 
 def holds_text(value: object) -> bool:
-    """Whether there is anything but spaces in a value, however deep."""
+    """Return whether a value holds anything but white space, at any depth."""
     if isinstance(value, str):
         return bool(value) and not value.isspace()
     if not isinstance(value, (list, dict)):
@@ -87,7 +87,7 @@ def holds_text(value: object) -> bool:
 
 
 def kind_of(value: object) -> str:
-    """A value's JSON type, for messages."""
+    """Return a value's JSON type, for messages."""
     names: dict[type, str] = {
         list: "a list",
         dict: "an object",
@@ -99,16 +99,16 @@ def kind_of(value: object) -> str:
 
 
 def turn_list(value: object, field: str, keys: TurnKeys, unread: Unread) -> list[Turn]:
-    """Turns of a list: objects with a role and a content, objects with ``input`` and ``output``, or texts in turn.
+    """Convert a list to turns: objects with role and content, with ``input`` and ``output``, or alternating texts.
 
     Args:
-        value: the list, or its JSON as a text.
-        field: that holds it.
-        keys: of the objects.
-        unread: takes the names of other keys that hold text.
+        value: the list, or its JSON as text.
+        field: name of the field that holds it.
+        keys: key names of the objects.
+        unread: collects the names of other keys that hold text.
 
     Raises:
-        RowError: it is no such list.
+        RowError: the value is no such list.
     """
     items = _from_json(value) if isinstance(value, str) else value
     if not isinstance(items, list):
@@ -128,10 +128,10 @@ def turn_list(value: object, field: str, keys: TurnKeys, unread: Unread) -> list
 
 
 def history(value: object, field: str, keys: TurnKeys, unread: Unread) -> list[Turn]:
-    """Turns before the prompt: pairs of texts, or a list of turns.
+    """Convert the turns before the prompt: pairs of texts, or a list of turns.
 
     Raises:
-        RowError: it is neither.
+        RowError: the value is neither.
     """
     if not isinstance(value, list):
         raise RowError(f"field '{field}' is {kind_of(value)}, wanted a list")
@@ -146,12 +146,12 @@ def history(value: object, field: str, keys: TurnKeys, unread: Unread) -> list[T
 
 
 def is_turn(value: object, keys: TurnKeys) -> bool:
-    """Whether a value is an object that has a turn's role."""
+    """Return whether a value is an object with a turn's role."""
     return isinstance(value, dict) and any(key in value for key in keys.role)
 
 
 class _Place:
-    """Where a turn stands, in words once they are wanted."""
+    """Where a turn stands; put into words only for a message."""
 
     __slots__ = ("field", "number")
 
@@ -164,16 +164,16 @@ class _Place:
 
 
 def one_turn(value: Mapping[str, object], field: str, keys: TurnKeys, unread: Unread) -> Turn:
-    """The turn that a field holds.
+    """Convert an object in a field to one turn.
 
     Raises:
-        RowError: its role or its content is missing, unknown or no text.
+        RowError: its role or content is missing, unknown or not text.
     """
     return turn(value, _Place(field), keys, unread)
 
 
 def turn(item: Mapping[str, object], place: _Place, keys: TurnKeys, unread: Unread) -> Turn:
-    """One turn; an assistant's calls of tools are text, their compact JSON, after its content if it has one."""
+    """Convert one turn; an assistant's tool calls follow its content as compact JSON."""
     role_key, content_key = _first(item, keys.role), _first(item, keys.content)
     if role_key is None:
         raise RowError(f"{place} has no field '{keys.role[0]}'")
@@ -202,13 +202,13 @@ def _compact(value: object, place: _Place) -> str:
 
 
 def template_in(text: str) -> str | None:
-    """What shows that a text was made by a template, as ``### Response:``; None where nothing does."""
+    """Return the mark that shows that a template made a text, such as ``### Response:``; None where there is none."""
     found = _TEMPLATES.search(text)
     return None if found is None else found.group().strip()
 
 
 def transcript(text: str) -> list[Turn] | None:
-    """The turns of a text that opens with ``Human:`` or ``### Human:`` and names its speakers throughout, else None."""
+    """Split a text that opens with ``Human:`` or ``### Human:`` into turns; None where it is no transcript."""
     for pattern in _TRANSCRIPTS:
         marks = list(pattern.finditer(text))
         speakers = {mark.group(1) for mark in marks}
@@ -222,7 +222,7 @@ def transcript(text: str) -> list[Turn] | None:
 
 
 def _content(value: object, place: _Place, key: str, unread: Unread) -> str:
-    """A text, or a list of text parts as OpenAI and LLaMA-Factory write them."""
+    """Return a text, or the joined text parts as OpenAI and LLaMA-Factory write them."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
@@ -263,7 +263,7 @@ def _pair(item: Mapping[str, object], place: _Place, unread: Unread) -> list[Tur
 
 
 def _from_json(text: str) -> object:
-    """What a text holds that is the JSON of a list; the text itself where it is none."""
+    """Parse a text that is the JSON of a list; return any other text as it is."""
     if text.lstrip()[:1] != "[":
         return text
     try:
@@ -273,13 +273,13 @@ def _from_json(text: str) -> object:
 
 
 def json_turns(value: object, keys: TurnKeys) -> list[object] | None:
-    """The list of turns whose JSON a text is, None where it is anything else."""
+    """Parse a text that is the JSON of a list of turns; None for anything else."""
     items = _from_json(value) if isinstance(value, str) else None
     return items if isinstance(items, list) and items and all(_is_whole(item, keys) for item in items) else None
 
 
 def _is_whole(item: object, keys: TurnKeys) -> bool:
-    """Whether a value is an object with a known role and a content."""
+    """Return whether a value is an object with a known role and a content."""
     if not isinstance(item, dict):
         return False
     role = _first(item, keys.role)
@@ -287,7 +287,7 @@ def _is_whole(item: object, keys: TurnKeys) -> bool:
 
 
 def _first(fields: Mapping[str, object], names: Sequence[str]) -> str | None:
-    """The first of the names that holds something, else the first that is there."""
+    """Return the first name that holds something, else the first that is present."""
     there = None
     for name in names:
         if name in fields:

@@ -1,4 +1,4 @@
-"""CSV and TSV to rows: every value is text, named by the header; each row knows its line and byte."""
+"""Reads CSV and TSV: every value is text, named by the header; each row knows its line and byte."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from instructmining.types import Reject, RowOrReject, SourceRow
 _KEPT = 1000  # bytes kept of a row that is too long
 _EMPTY = re.compile(rb"(?:\r?\n)+")
 _MARK = "\ufeff"  # the byte order mark, as text
-_SPACE = b" \t\r\n\v\f\0"  # in any encoding
-_USUAL = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}  # delimiters, and how the option names them
+_SPACE = b" \t\r\n\v\f\0"  # white space in any encoding
+_USUAL = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}  # delimiters as --delimiter names them
 
 
 class DelimitedRows(FileRows):
-    """Rows of a file of delimited text as RFC 4180 has it: quotes may hold newlines, and a quote inside is doubled."""
+    """Rows of delimited text (RFC 4180): quotes may hold newlines, and a quote inside is doubled."""
 
     def __init__(self, path: str, options: ReadOptions, *, delimiter: str) -> None:
-        """Name a file, as :class:`FileRows` does.
+        """Create a reader, as :class:`FileRows` does.
 
         Args:
             path: a file, or "-" for standard input.
-            options: of all files.
-            delimiter: between two fields of this one.
+            options: options of all files.
+            delimiter: the delimiter between two fields of this file.
 
         Raises:
             InputError: there is no such file, or it cannot be read.
@@ -47,10 +47,10 @@ class DelimitedRows(FileRows):
         """See :meth:`FileRows.rows_of`.
 
         Raises:
-            InputError: there is no header that names each field once, or the encoding is another than asked for.
+            InputError: no header names each field once, or the file has another encoding than the one given.
         """
         encoding = encoding_of(self.path, self._encoding_name, head)
-        # The limit is the process's; ours is that of a row, which is checked line by line.
+        # The csv module's limit is process-wide; the limit of a row is checked line by line.
         csv.field_size_limit(max(csv.field_size_limit(), self._max_row_bytes))
         lines = _Lines(stream, encoding, self._max_row_bytes)
         names = self._header(lines)
@@ -63,7 +63,7 @@ class DelimitedRows(FileRows):
             else:
                 self.skip(stream, lines.offset - lines.taken)
         record: list[str] | Reject | None = None
-        while (record := self._next(lines, is_behind_blank=record == [])) is not None:
+        while (record := self._next(lines, is_after_blank=record == [])) is not None:
             self.parsed = lines.offset
             if record == []:
                 self.blank += 1
@@ -73,7 +73,7 @@ class DelimitedRows(FileRows):
                 yield record
 
     def _header(self, lines: _Lines) -> list[str]:
-        """The names of the fields; none where the file is empty."""
+        """Read the names of the fields; empty where the file is empty."""
         names: list[str] | Reject | None = []
         while names == []:
             names = self._next(lines)
@@ -89,7 +89,7 @@ class DelimitedRows(FileRows):
         return names
 
     def _check_delimiter(self, names: list[str]) -> None:
-        """A header of one field in which another delimiter stands is of that one."""
+        """Refuse a header of one field that contains another delimiter."""
         others = {other: names[0].count(other) for other in _USUAL if other != self._delimiter}
         most = max(others, key=lambda other: others[other])
         if len(names) == 1 and others[most]:
@@ -97,11 +97,11 @@ class DelimitedRows(FileRows):
                 f"{self.path}: the header is one field, {short(names[0])!r}; give --delimiter {_USUAL[most]}"
             )
 
-    def _next(self, lines: _Lines, *, is_behind_blank: bool = False) -> list[str] | Reject | None:
-        """The values of the next record, none of a blank line; None at the end."""
+    def _next(self, lines: _Lines, *, is_after_blank: bool = False) -> list[str] | Reject | None:
+        """Read the values of the next record, none for a blank line; None at the end."""
         lines.begin()
         try:
-            if is_behind_blank:
+            if is_after_blank:
                 self.blank += lines.pass_empty()
                 lines.begin()
             record = next(csv.reader(lines, delimiter=self._delimiter, strict=True), None)
@@ -114,14 +114,14 @@ class DelimitedRows(FileRows):
             return self._reject(lines, f"invalid CSV: {_why_not_csv(error, lines.text)}")
         if lines.problem is not None:
             return self._reject(lines, lines.problem)
-        # A line of tabs alone holds empty fields, one of spaces nothing.
+        # A line of tabs holds empty fields; a line of spaces holds nothing.
         return [] if record is not None and len(record) == 1 and not lines.text.strip(_SPACE) else record
 
     def _row(self, names: list[str], values: list[str], lines: _Lines) -> RowOrReject:
         if len(values) != len(names):
             return self._reject(lines, f"row has {len(values)} fields, the header {len(names)}")
         if len(names) > 1 and [values[0].removeprefix(_MARK), *values[1:]] == names:
-            return self._reject(lines, "repeats the header; were files put one behind the other?")
+            return self._reject(lines, "repeats the header; were files concatenated?")
         fields = dict(zip(names, values, strict=True))
         return SourceRow(self.path, lines.first, lines.start, orjson.dumps(fields), fields)
 
@@ -130,7 +130,7 @@ class DelimitedRows(FileRows):
 
 
 def _why_not_csv(error: csv.Error, text: bytes) -> str:
-    """What is wrong with a record, in the words of who wrote the file."""
+    """Explain what is wrong with a record in the user's terms."""
     said = str(error)
     if "unexpected end of data" in said:
         return "a quote is left open"
@@ -140,22 +140,22 @@ def _why_not_csv(error: csv.Error, text: bytes) -> str:
 
 
 class _TooLongError(Exception):
-    """A record has more bytes than a row may."""
+    """A record has more bytes than a row may have."""
 
 
 class _Lines:
-    """Lines as the csv module takes them: one at a time, so that the place behind each record is known."""
+    """Lines for the csv module, one at a time, so that the position after each record is known."""
 
     def __init__(self, stream: io.BufferedReader, encoding: Encoding, max_row_bytes: int) -> None:
         self.encoding = encoding
-        self.line = 1  # of what comes next
+        self.line = 1  # number of the next line
         self.offset = 0
-        self.taken = 0  # bytes of the stream so far
-        self.first = 1  # of the record
+        self.taken = 0  # bytes of the stream read so far
+        self.first = 1  # first line of the record
         self.start = 0
         self.ended = False  # nothing more can be read
-        self.problem: str | None = None  # of the record
-        self._parts: list[bytes] = []  # its lines
+        self.problem: str | None = None  # what is wrong with the record
+        self._parts: list[bytes] = []  # lines of the record
         self._size = 0
         self._stream = stream
         self._max_row_bytes = max_row_bytes
@@ -166,11 +166,11 @@ class _Lines:
         return b"".join(self._parts)
 
     def begin(self) -> None:
-        """From here on a record."""
+        """Start a new record here."""
         self.first, self.start, self.problem, self._parts, self._size = self.line, self.offset, None, [], 0
 
     def pass_empty(self) -> int:
-        """Pass over lines without a character, as many as are there at once, and count them."""
+        """Skip empty lines, all that are buffered, and return their number."""
         newline = self.encoding.newline
         found = _EMPTY.match(self._stream.peek()) if newline == b"\n" else None
         passed = self._stream.read(found.end()) if found is not None else b""
@@ -203,8 +203,8 @@ class _Lines:
             return line.decode(encoding.codec)
         except UnicodeDecodeError as error:
             found = f"not {encoding.shown}: byte 0x{line[error.start]:02x} on line {self.line - 1}"
-            mend = "; if the file is Latin-1, give --encoding latin-1" if encoding.is_default else ""
-            self.problem = self.problem or found + mend
+            hint = "; if the file is Latin-1, give --encoding latin-1" if encoding.is_default else ""
+            self.problem = self.problem or found + hint
             return line.decode(encoding.codec, "replace")
 
     def _take(self, part: bytes) -> None:

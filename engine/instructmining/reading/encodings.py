@@ -1,4 +1,4 @@
-"""The encoding of delimited text: how its lines end and how they become text."""
+"""The encoding of delimited text: how lines end and how bytes become text."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _BOM_OF = {
 class Encoding:
     """An encoding whose byte order is known.
 
-    Attributes:
-        codec: Python's name.
-        shown: as the user named it.
-        mark: the byte order mark that a file may begin with.
+    codec: Python's name of the encoding.
+        shown: the name that the user gave.
+        mark: byte order mark that a file may begin with.
+        newline: the bytes of a newline.
         newline: the bytes of one.
     """
 
@@ -36,11 +36,11 @@ class Encoding:
 
     @property
     def is_default(self) -> bool:
-        """Whether it is UTF-8."""
+        """Whether the encoding is UTF-8."""
         return self.codec == "utf-8"
 
     def readline(self, stream: io.BufferedReader, most: int) -> bytes:
-        """Read up to and with the next newline, or some bytes more than ``most`` where it is further away."""
+        """Read through the next newline, or slightly more than ``most`` bytes where it is further away."""
         line = stream.readline(most)
         width = len(self.newline)
         while width > 1 and line:
@@ -54,29 +54,29 @@ class Encoding:
         return line
 
     def without_newline(self, text: bytes) -> bytes:
-        """The bytes of a line or lines without the line break at the end."""
+        """Strip the line break at the end."""
         return text.removesuffix(self.newline).removesuffix("\r".encode(self.codec))
 
 
 def wide_by_head(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, where the first bytes are the byte order mark of one."""
-    for name, orders in reversed(_BOMS.items()):  # that of UTF-32 begins with that of UTF-16
+    """Return UTF-16 or UTF-32 where the first bytes are its byte order mark."""
+    for name, orders in reversed(_BOMS.items()):  # the mark of UTF-32 begins with the one of UTF-16
         if head.startswith(tuple(_BOM_OF[order] for order in orders)):
             return name.upper()
     return None
 
 
 def encoding_of(path: str, name: str | None, head: bytes) -> Encoding:
-    """The encoding of a file.
+    """Return the encoding of a file.
 
     Args:
-        path: how messages call it.
-        name: as it was asked for; None is UTF-8.
-        head: the first bytes of the file.
+        path: path in messages.
+        name: the name that the user gave; None means UTF-8.
+        head: first bytes of the file.
 
     Raises:
-        InputError: the file is UTF-16 or UTF-32 and nothing else was asked for, or it has no byte order mark where it
-            needs one.
+        InputError: the file is UTF-16 or UTF-32 and no encoding was given, or it lacks a byte order mark that it
+            needs.
     """
     codec = codecs.lookup(name or "utf-8").name.removesuffix("-sig")
     if codec in _BOMS:

@@ -1,4 +1,4 @@
-"""The reader of one or more files of examples: formats, positions, counts."""
+"""Reads examples from one or more files: formats, positions, counts."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from instructmining.types import (
     bytes_of,
 )
 
-OF_DOCUMENT = " of the document"  # behind the name of what a document holds beside its rows
-DETECTION_ROWS = 20  # a format shows in the first rows of a file, or the file is refused
+OF_DOCUMENT = " of the document"  # after the name of a member of a document outside of its rows
+DETECTION_ROWS = 20  # a format is detected in the first rows of a file, or the file is refused
 log = logging.getLogger(__name__)
 Item = TypeVar("Item", bound="Example | Reject")
 Read = TypeVar("Read")
 
 
 class ExampleReader:
-    """Examples of one or more files, in order; counts what it passed.
+    """Examples of one or more files, in order; counts what was read.
 
     Attributes:
-        rows: rows met so far, bad ones included, blank lines not.
+        rows: rows so far, with bad ones, without blank lines.
         rejected: bad rows among them.
         blank: blank lines skipped so far.
-        formats: the format of each file, as it was detected or given.
-        ignored_in_vain: what is to be said of fields that are ignored and that no row looked at has.
-        unread: of each file the fields that hold text and are not read, with the rows that have it.
+        formats: format of each file, detected or given.
+        ignored_in_vain: warnings about ignored fields that no row looked at has.
+        unread: per file, the fields that hold text and are not read, with their number of rows.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class ExampleReader:
         self.unread: dict[str, Mapping[str, int]] = {}
         self.ignored_in_vain: list[str] = []
         self._readers = readers
-        self._begun: dict[int, Iterator[RowOrReject]] = {}  # of what can be read once, and was looked into
+        self._begun: dict[int, Iterator[RowOrReject]] = {}  # readers that can be read once and were looked into
         self._begin: Position | None = None
-        self._at = (0, 0, 0, 0)  # file, line and offset of the row met last, and the blank lines before it
-        self._seen = (0, 0.0)  # rows, and bytes of all files up to the end of the last of them
+        self._at = (0, 0, 0, 0)  # file, line and offset of the last row, and the blank lines before it
+        self._seen = (0, 0.0)  # rows, and bytes of all files up to the end of the last row
         self._fields = fields
         self._scores = scores
         self._kept: frozenset[str] = frozenset()
-        self._parser: RowParser | None = None  # of the file that is read
+        self._parser: RowParser | None = None  # parser of the file being read
         self._limit = limit
         self._detection_rows = DETECTION_ROWS if limit is None else min(DETECTION_ROWS, limit)
         self._taken = taken
@@ -79,9 +79,9 @@ class ExampleReader:
 
     @property
     def share_read(self) -> float | None:
-        """Share of the files' bytes up to the end of the last row that was counted, 0..1; None where it is not known.
+        """Share of the files' bytes up to the end of the last row counted, 0..1; None where unknown.
 
-        It may be asked for in any thread.
+        Safe to read from any thread.
         """
         total = self._bytes_total
         if total is None:
@@ -90,7 +90,7 @@ class ExampleReader:
 
     @property
     def rows_expected(self) -> float | None:
-        """Rows of all files, by those that were counted and their share; None where nothing tells it yet."""
+        """Estimated rows of all files, from the rows counted and their share; None where unknown."""
         rows, bytes_read = self._seen
         total = self._bytes_total
         if not total or not bytes_read:
@@ -103,23 +103,23 @@ class ExampleReader:
 
     @property
     def taken(self) -> Mapping[tuple[FieldRole, str], int]:
-        """The roles and the fields that take them in the file read last, with the rows that have them."""
+        """Roles and their fields in the last file, with the number of rows that have them."""
         return self._parser.taken if self._parser is not None else {}
 
     @property
     def templated(self) -> Mapping[str, int]:
-        """Marks of templates in texts that are all taken for the response, in the file read last, with the rows."""
+        """Template marks in texts read as one response, in the last file, with the number of rows."""
         return self._parser.templated if self._parser is not None else {}
 
     def look(self) -> frozenset[str]:
-        """Look at the first rows of every source, before they are read, and prove that each will be.
+        """Read the first rows of every source, and check that each source can be read.
 
         Returns:
-            The columns that the rows of every source were scored with before; a source without a row says nothing.
+            The columns that the rows of every source already have scores for; a source without rows does not count.
 
         Raises:
             InputError: a source cannot be opened, its rows are in no known format, lack a field that was named or have
-                one that a column would hide; or some are preference pairs and others not, whose columns differ.
+                one that a column would hide; or only some sources hold preference pairs, whose columns differ.
         """
         earlier: frozenset[str] | None = None
         pairs: dict[bool, str] = {}
@@ -145,11 +145,11 @@ class ExampleReader:
         return earlier or frozenset()
 
     def keep(self, columns: Iterable[str]) -> None:
-        """Refuse rows that lack one of these columns, which were computed before and will not be computed again."""
+        """Reject rows that lack one of these columns, which an earlier run computed and this one will not."""
         self._kept = frozenset(columns)
 
     def begin_after(self, position: Position) -> None:
-        """Go on behind a position that an earlier reader of the same files gave.
+        """Resume after a position that an earlier reader of the same files gave.
 
         Raises:
             InputError: the position is in standard input.
@@ -163,7 +163,7 @@ class ExampleReader:
         self._begin = position
 
     def __iter__(self) -> Iterator[Example]:
-        """Yield the examples; bad rows go to who takes them.
+        """Yield the examples; bad rows go to ``on_reject``.
 
         Raises:
             InputError: a file cannot be opened, is in no known format, or has a field that a column would hide.
@@ -175,10 +175,10 @@ class ExampleReader:
                 self._on_reject(item)
 
     def windows(self, rows: int) -> Iterator[InputWindow]:
-        """Yield windows of so many rows, good and bad in their order, each with the position of its last.
+        """Yield windows of so many rows, good and bad in order, each with the position of its last row.
 
         Raises:
-            InputError: as when the examples are asked for.
+            InputError: as for :meth:`__iter__`.
         """
         for taken in filled(self._items(), rows):
             file, line, offset, blank = self._at
@@ -202,13 +202,13 @@ class ExampleReader:
         if self._begin is not None and file == self._begin.file:
             self._parser = self._known_parser(reader)
             self._skip((row for row, _, _ in rows), self._begin)
-            if self._parser is not None and self._parser.looks_back:  # the blank lines before are met again
+            if self._parser is not None and self._parser.looks_back:  # blank lines before are counted again
                 blank_before -= reader.blank
             self._seen = (self.rows, before + reader.bytes_read)
         else:
             first = first_of(rows, self._detection_rows, lambda read: read[0].raw)
             self._parser = self._detected_in(first, reader)
-        for row, self.blank, bytes_read in chain(_let_go(first), rows):
+        for row, self.blank, bytes_read in chain(_released(first), rows):
             self.rows += 1
             self._seen = (self.rows, bytes_read)
             self._at = (file, row.line, row.offset, self.blank)
@@ -228,17 +228,17 @@ class ExampleReader:
         self._seen = (self.rows, before + (reader.bytes_total or 0))
 
     def _name_left_out(self, reader: RowReader) -> None:
-        """Count what a document holds beside its rows as not read, once.
+        """Count the members of a document outside of its rows as not read, once.
 
         Raises:
-            InputError: it is to be an error.
+            InputError: ``unread`` is "error".
         """
         if self._parser is not None:
             for name in reader.left_out:
                 self._parser.leave_out(f"{name}{OF_DOCUMENT}", reader.path)
 
     def _skip(self, rows: Iterator[RowOrReject], position: Position) -> None:
-        """Pass over the rows up to a position: one, or all where they are read with those before them."""
+        """Skip the rows up to a position: one, or all where rows are read with those before them."""
         for row in rows:
             if self._parser is not None and isinstance(row, SourceRow):
                 with suppress(RowError):
@@ -251,11 +251,11 @@ class ExampleReader:
         first = first_of(rows, self._detection_rows, raw_of)
         good = [row for row in first if isinstance(row, SourceRow)]
         if reader.once:
-            self._begun[file] = chain(_let_go(first), rows)
+            self._begun[file] = chain(_released(first), rows)
         return good
 
     def _known_parser(self, reader: RowReader) -> RowParser | None:
-        """The parser of a file; None where its format is not known so far."""
+        """The parser of a file; None where its format is not known yet."""
         return self._parser_of(reader) if reader.path in self.formats else None
 
     def _parser_of(self, reader: RowReader) -> RowParser:
@@ -265,15 +265,15 @@ class ExampleReader:
         return parser
 
     def _detected_in(self, first: Iterable[tuple[RowOrReject, int, float]], reader: RowReader) -> RowParser | None:
-        """The parser of a file whose first rows these are; None where none of them is good."""
+        """The parser of a file with these first rows; None where none of them is good."""
         good = [row for row, _, _ in first if isinstance(row, SourceRow)]
         return self._detected(reader, good) if good else None
 
     def _detected(self, reader: RowReader, good: Sequence[SourceRow]) -> RowParser:
-        """The parser of a file, by its first good rows.
+        """The parser of a file with these first good rows.
 
         Raises:
-            InputError: they are in no known format, or have a field that a column would hide.
+            InputError: the rows are in no known format, or have a field that a column would hide.
         """
         self.formats[reader.path] = self._shape_of(good).name
         return self._parser_of(reader)
@@ -306,10 +306,10 @@ class ExampleReader:
             return Reject(row.source, row.line, row.offset, str(error), row.raw)
 
     def _example(self, row: SourceRow, parser: RowParser) -> Example:
-        """The example that a row holds, with the scores that it had.
+        """Make an example from a row, with its earlier scores.
 
         Raises:
-            RowError: it holds none, or cannot take or lacks a column.
+            RowError: the row holds none, has a field that is also a column, or lacks a column.
         """
         own, scores = self._own(row)
         example = parser.example(own)
@@ -323,7 +323,7 @@ class ExampleReader:
         return example
 
     def _own(self, row: SourceRow) -> tuple[SourceRow, EarlierScores | None]:
-        """The row without the scores that it had, and these.
+        """Split a row into the row without its earlier scores, and the scores.
 
         Raises:
             RowError: a field is also a column.
@@ -336,13 +336,13 @@ class ExampleReader:
 
 
 def _sum(sizes: Iterable[int | None]) -> int | None:
-    """The sum; None where one is not known."""
+    """The sum; None where one size is unknown."""
     every = list(sizes)
     return None if None in every else sum(size for size in every if size is not None)
 
 
 def filled(items: Iterable[Item], rows: int) -> Iterator[list[Item]]:
-    """Items so many together, or as many as have so many bytes; one that is longer stands alone."""
+    """Group items by number of rows or bytes, whichever is full first; a longer item stands alone."""
     taken: list[Item] = []
     size = 0
     for item in items:
@@ -360,7 +360,7 @@ def raw_of(row: RowOrReject) -> bytes:
     return row.raw
 
 
-def _let_go(items: deque[Read]) -> Iterator[Read]:
-    """The items, none of which is held once it is taken."""
+def _released(items: deque[Read]) -> Iterator[Read]:
+    """Yield the items and hold no reference to those already yielded."""
     while items:
         yield items.popleft()

@@ -1,4 +1,4 @@
-"""Files to examples: readers and formats joined, bad rows handed to whoever takes them."""
+"""Reads files as examples: joins readers and formats, and passes bad rows to a callback."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ def read_examples(
     options: ReadOptions = _USUAL,
     on_reject: Callable[[Reject], None] | None = None,
 ) -> ExampleReader:
-    """Read instruction data, streaming.
+    """Read instruction data as a stream.
 
-    Rows that ``score`` has written are read without their scores, which stand beside them in ``Example.scores``.
+    Rows that ``score`` wrote are read without their scores, which are in ``Example.scores``.
 
     Args:
         source: one or more of: files of JSON lines, JSON arrays, CSV or TSV, also .gz or .zst; files of Parquet or
             Arrow; folders and patterns of files, see :func:`~instructmining.reading.sources.expand`; "-" for standard
-            input; tables in memory, which are whatever has ``__arrow_c_stream__`` (pandas, Polars, pyarrow) and the
-            splits of ``datasets``; or rows in memory: dicts as in a JSON file, as a list or an iterator of them.
-        format: of the rows; by default it is detected in each file. Short for ``FieldOptions(format=…)``.
+            input; tables in memory: anything with ``__arrow_c_stream__`` (pandas, Polars, pyarrow) and splits of
+            ``datasets``; or rows in memory: dicts as in a JSON file, in a list or an iterator.
+        format: format of the rows; by default detected in each file. Short for ``FieldOptions(format=…)``.
         fields: how the fields of rows are read.
-        limit: rows to take, bad ones included.
-        columns: names that will be added to the rows; a row must not have them already.
-        prefix: what ``score`` put before its columns' names, where rows were scored before.
+        limit: rows to read, with bad ones.
+        columns: names of columns that will be added; a row must not have them already.
+        prefix: prefix of the columns that ``score`` wrote, where rows were scored before.
         options: how rows are read.
-        on_reject: takes the rows that hold no example; without it the first one raises.
+        on_reject: receives rows that hold no example; without it the first one raises.
 
     Raises:
-        InputError: a file is missing, a folder has none, nothing here reads its kind, the format is not known, or an
-            argument is of a wrong type.
-        RowError: while reading, at the first bad row, when nobody takes rejects.
+        InputError: a file is missing, a folder has none, the kind of a file is not supported, the format is not
+            known, or an argument has the wrong type.
+        RowError: while reading, at the first bad row, where ``on_reject`` is None.
     """
     check_type("limit", limit, (int, NoneType), wanted="a number of rows or None", error=InputError)
     check_type("prefix", prefix, str, wanted="text", error=InputError)
@@ -93,7 +93,7 @@ def _sources(source: Sources) -> list[Source]:
 def first_fields(
     sources: Sequence[Source], rows: int = 4096, *, options: ReadOptions = _USUAL
 ) -> list[Mapping[str, object]]:
-    """The fields of the first good rows of some sources together, by default those of the largest window.
+    """Return the fields of the first good rows of all sources together, by default of the largest window.
 
     Raises:
         InputError: a source is missing or cannot be read.
@@ -112,10 +112,10 @@ def _files(source: Source) -> Sequence[Source]:
 
 
 def input_digest(path: str) -> dict[str, object]:
-    """What tells a file from another: its path as given, size and SHA-256; of a pipe the path alone.
+    """Identify a file by its path as given, size and SHA-256; a pipe by its path alone.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     if is_pipe(path):
         return {"path": utf8(path)}
@@ -128,7 +128,7 @@ def input_digest(path: str) -> dict[str, object]:
 
 
 def windows_of(examples: Iterable[Example], rows: int) -> Iterator[InputWindow]:
-    """Examples from anywhere, so many together."""
+    """Group examples in windows of so many rows."""
     for taken in filled(examples, rows):
         yield InputWindow(taken)
 

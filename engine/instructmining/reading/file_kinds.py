@@ -1,4 +1,4 @@
-"""Which kind of file something is: by its name, and by its first bytes where these are sure."""
+"""Detects the kind of a file by its name, and by its first bytes where these are certain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Packing: TypeAlias = Literal["gzip", "zstd"]
 PARQUET = (".parquet", ".pq")
 PACKED = (".gz", ".zst")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-HEAD_BYTES = 8  # that tell a packing or a table
+HEAD_BYTES = 8  # bytes that suffice to detect a compression or a table
 
 _JSON = (".json", ".jsonl", ".ndjson")
 _ARROW = (".arrow", ".feather", ".ipc")
@@ -28,7 +28,7 @@ _KINDS: dict[str, Kind] = {
 _OTHERS = frozenset({".xlsx", ".xls", ".ods", ".orc", ".avro", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".lz4", ".7z"})
 _NOT_READ = "is not read by this version; wanted JSON, JSON lines, CSV (each also .gz or .zst), Parquet or Arrow"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # of zstd, with which pzstd's files begin
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # zstd's skippable frames, with which pzstd's files begin
 _FOREIGN = {
     **{b"BZh%d1AY&" % level: ".bz2" for level in range(1, 10)},
     b"\xfd7zXZ\0": ".xz",
@@ -43,12 +43,12 @@ _TABLES: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff
 
 @dataclass(frozen=True, slots=True)
 class NamedKind:
-    """What a file's name says.
+    """What a file's name says about its kind.
 
     Attributes:
-        kind: None where the suffix is not known.
-        suffix: in lower case, that of the compression left out.
-        packing: None where the name says nothing of a compression.
+        kind: kind of the file; None where the suffix is not known.
+        suffix: suffix in lower case, without the suffix of the compression.
+        packing: compression; None where the name states none.
     """
 
     kind: Kind | None
@@ -57,15 +57,15 @@ class NamedKind:
 
     @property
     def delimiter(self) -> str:
-        """Between two fields, where the file is delimited text."""
+        """The delimiter between two fields, where the file is delimited text."""
         return DELIMITERS.get(self.suffix, ",")
 
 
 def kind_by_name(path: str) -> NamedKind:
-    """What the name says.
+    """Detect the kind of a file by its name.
 
     Raises:
-        InputError: a kind that nothing here reads.
+        InputError: this version does not read that kind.
     """
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     packing: Packing | None = None
@@ -80,22 +80,22 @@ def kind_by_name(path: str) -> NamedKind:
 
 
 def packing_by_head(head: bytes) -> Packing | None:
-    """The compression that the first bytes are of."""
+    """Detect a compression by the first bytes."""
     if head.startswith(_GZIP):
         return "gzip"
     return "zstd" if head.startswith(_ZSTD) or _SKIPPABLE.match(head) else None
 
 
 def table_by_head(head: bytes) -> Kind | None:
-    """Parquet or Arrow, where the first bytes are those of either."""
+    """Detect Parquet or Arrow by the first bytes."""
     return next((kind for magic, kind in _TABLES.items() if head.startswith(magic)), None)
 
 
 def check_readable(path: str, head: bytes) -> None:
-    """Refuse what the first bytes are sure to be and nothing here reads, whatever its name says.
+    """Refuse a file whose first bytes show a kind that this version does not read, whatever its name says.
 
     Raises:
-        InputError: it is that.
+        InputError: the file is of such a kind.
     """
     for magic, kind in _FOREIGN.items():
         if head.startswith(magic):

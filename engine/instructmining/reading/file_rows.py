@@ -1,4 +1,4 @@
-"""What all readers of rows from a file's bytes share."""
+"""The base of all readers of rows from a file's bytes."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _CHUNK = 1 << 20
 
 
 class FileRows(ABC):
-    """Rows of one file in order, bad ones as rejects, read from front to back; counts what it passed.
+    """Rows of one file in order, read from front to back; bad ones are rejects.
 
     Attributes:
-        path: how messages and positions call it: as it was given, in UTF-8.
+        path: name in messages and positions: the path as given, in UTF-8.
         blank: blank lines skipped so far.
-        bytes_total: size of the file, None for standard input.
-        rows_total: None, since nothing in such a file says it.
-        left_out: names of what a document holds beside its rows, so far.
-        begin: line and offset of the row to begin with, None for the first.
-        parsed: uncompressed bytes of the file up to the end of the row met last.
+        bytes_total: size of the file in bytes; None for standard input.
+        rows_total: None, since such a file does not state it.
+        left_out: names of members of a document outside of its rows, so far.
+        begin: line and offset of the first row to read; None to read all.
+        parsed: uncompressed bytes of the file up to the end of the last row.
     """
 
     rows_total: int | None = None
 
     def __init__(self, path: str, options: ReadOptions) -> None:
-        """Name a file; it is opened when the rows are asked for.
+        """Create a reader; the file is opened on iteration.
 
         Args:
             path: a file, or "-" for standard input.
-            options: of all files.
+            options: options of all files.
 
         Raises:
             InputError: there is no such file, or it cannot be read.
@@ -57,30 +57,30 @@ class FileRows(ABC):
 
     @property
     def once(self) -> bool:
-        """Whether it is a pipe, whose rows can be asked for only once."""
+        """Whether the file is a pipe, whose rows can be read only once."""
         return is_pipe(self._file)
 
     @property
     def bytes_read(self) -> float:
-        """Bytes of the file up to the end of the row met last; of a compressed file an estimate that never falls."""
+        """Bytes of the file up to the end of the last row; in a compressed file an estimate that never falls."""
         return self._bytes_read
 
     def begin_at(self, line: int, offset: int) -> None:
-        """Begin with a row that was met before, at the line and the offset that it had then."""
+        """Start at a row met before, at the line and offset that it had then."""
         self.begin = (line, offset)
 
     def __iter__(self) -> Iterator[RowOrReject]:
-        """Yield each row, or the reject that stands for it.
+        """Yield each row, or a reject in its place.
 
         Raises:
-            InputError: the file cannot be opened, the disk gives an error anywhere in it, or compressed data is damaged
-                before the first row. Damage behind that is a reject: it is the same each time the file is read.
+            InputError: the file cannot be opened, the disk fails anywhere, or compressed data is damaged before the
+                first row. Damage after the first row is a reject: it is the same on every read.
         """
         with opened(self._file) as source:
             yield from self.rows_from(source)
 
     def rows_from(self, source: ByteSource) -> Iterator[RowOrReject]:
-        """Yield the rows of a source that is open, at its beginning; see :meth:`__iter__`."""
+        """Yield the rows of an open source at its beginning; see :meth:`__iter__`."""
         most = self.bytes_total or 0
         self.blank, self.parsed, self._bytes_read = 0, 0, 0.0
         try:
@@ -93,18 +93,18 @@ class FileRows(ABC):
 
     @abstractmethod
     def rows_of(self, stream: io.BufferedReader, head: bytes) -> Iterator[RowOrReject]:
-        """Yield the rows from :attr:`begin` on, or the rejects that stand for them; keep :attr:`parsed` up to date.
+        """Yield the rows from :attr:`begin` on, or rejects in their place; keep :attr:`parsed` up to date.
 
         Args:
-            stream: at its beginning.
-            head: its first bytes, which the stream gives again.
+            stream: the stream, at its beginning.
+            head: its first bytes, which the stream yields again.
         """
 
     def skip(self, stream: io.BufferedReader, size: int) -> None:
-        """Pass over the first bytes.
+        """Skip the first bytes.
 
         Raises:
-            InputError: they cannot be read.
+            InputError: the file cannot be read.
         """
         try:
             if stream.seekable():

@@ -1,4 +1,4 @@
-"""Whether a file is still the one that it was: by its size, time and inode, without reading it."""
+"""Detects whether a file changed, by its size, time and inode, without reading it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ State: TypeAlias = tuple[int, int, int, int]
 
 
 def state_of(path: str | Path | None) -> State | None:
-    """Another value where a file was written, replaced or removed meanwhile; None where there is no file."""
+    """Return a value that changes when a file is written, replaced or removed; None where there is no file."""
     if path is None:
         return None
     try:

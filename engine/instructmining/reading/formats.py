@@ -1,7 +1,7 @@
-"""Row to Example: the shapes in which instruction data is published, as one table.
+"""Converts rows to examples: the published shapes of instruction data, as one table.
 
-Detection, reading, errors, ``inspect`` and docs/formats.md are made from :data:`SHAPES`. A shape says by which names
-the fields of a row go that take a role in the conversation; whatever else holds text is reported as not read.
+Detection, reading, errors, ``inspect`` and docs/formats.md all come from :data:`SHAPES`. A shape lists the field names
+of each role in a conversation; any other field that holds text is reported as not read.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Unread: TypeAlias = Literal["warn", "error", "count"]
 Fields: TypeAlias = Mapping[str, object]
 Names: TypeAlias = tuple[str, ...]
 
-# What --map may name: roles of fields, and the keys inside turns.
+# What --map accepts: roles of fields, and keys inside turns.
 MAP_ROLES: tuple[FieldRole, ...] = (
     "prompt",
     "context",
@@ -74,24 +74,24 @@ _OPTIONAL = frozenset({"system", "history", "context"})
 class Shape:
     """One way to write an example as a row.
 
-    Of the names that a role goes by, the first that holds something is taken; a name is taken once, by the role that
-    stands first.
+    Of the names of a role, the first field that holds something is used. A field has one role: the first listed that
+    fits it.
     """
 
     name: FormatName
     about: str
-    needs: tuple[FieldRole, ...]  # a row with fields for these has the shape
+    needs: tuple[FieldRole, ...]  # a row with fields for all of these has the shape
     fields: Mapping[FieldRole, Names]
     keys: TurnKeys = field(default_factory=TurnKeys)
-    either: tuple[FieldRole, ...] = ()  # of these roles one is taken: the first that holds something
+    either: tuple[FieldRole, ...] = ()  # only one of these roles is used: the first that holds something
 
     def assigned(self, fields: Fields, ignored: frozenset[str] = frozenset()) -> dict[FieldRole, str]:
-        """Which field takes which role in a row."""
+        """Return the field of each role in a row."""
         taken: dict[FieldRole, str] = {}
         used: set[str] = set()
         for role, names in self.fields.items():
             there = [name for name in names if name in fields and name not in ignored and name not in used]
-            if len(there) > 1 and role == "prompt":  # beside another prompt, ``input`` is its context
+            if len(there) > 1 and role == "prompt":  # next to another prompt, ``input`` is its context
                 there = [name for name in there if name not in self.fields.get("context", ())] or there
             if there:
                 taken[role] = next((name for name in there if fields[name] not in _EMPTY), there[0])
@@ -105,29 +105,29 @@ class Shape:
         return taken
 
     def is_plain(self, names: Collection[str], ignored: frozenset[str] = frozenset()) -> bool:
-        """Whether which field takes which role follows from their names alone, whatever they hold."""
+        """Return whether the names of the fields alone decide their roles, whatever the fields hold."""
         by_role = [[name for name in own if name in names and name not in ignored] for own in self.fields.values()]
         there = [name for own in by_role for name in own]
         rivals = [role for role, own in zip(self.fields, by_role, strict=True) if own and role in self.either]
         return all(len(own) < 2 for own in by_role) and len(set(there)) == len(there) and len(rivals) < 2
 
     def has(self, fields: Fields, ignored: frozenset[str] = frozenset()) -> bool:
-        """Whether a row has the shape."""
+        """Return whether a row has the shape."""
         taken = self.assigned(fields, ignored)
         return all(role in taken for role in self.needs)
 
     @property
     def is_of_pairs(self) -> bool:
-        """Whether its rows are preference pairs."""
+        """Whether the rows are preference pairs."""
         return "chosen" in self.needs
 
     def described(self) -> str:
-        """The name and the fields that a row must have, for messages."""
+        """Return the name and the required fields, for messages."""
         wanted = (self.fields[role] for role in self.needs)
         return f"{self.name} ({', '.join('|'.join(names) for names in wanted)})"
 
 
-# In the order in which they are tried. The last is taken only where no row looked at has another.
+# In the order of detection. The last is used only where no row looked at has another shape.
 SHAPES: Mapping[str, Shape] = {
     shape.name: shape
     for shape in (
@@ -222,18 +222,18 @@ _LAST: FormatName = "text"
 
 @dataclass(frozen=True, slots=True)
 class FieldOptions:
-    """How the fields of rows are read; by default the shape of each file shows in its first rows."""
+    """How fields of rows are read; by default the shape of each file is detected in its first rows."""
 
-    format: FormatName | None = None  # of all files
-    map: Mapping[str, str] = field(default_factory=dict)  # role or key of a turn → field; in place of a format
-    ignore: frozenset[str] = frozenset()  # fields that are not read; of keys inside turns as ``messages[].name``
-    unread: Unread = "warn"  # what text that is not read and not ignored gets: a warning, an error, or a count alone
+    format: FormatName | None = None  # format of all files
+    map: Mapping[str, str] = field(default_factory=dict)  # role or key of a turn → field; instead of a format
+    ignore: frozenset[str] = frozenset()  # fields that are not read; a key inside turns as ``messages[].name``
+    unread: Unread = "warn"  # for text neither read nor ignored: a warning, an error, or a count alone
 
     def __post_init__(self) -> None:
-        """Check that the parts are known and go together.
+        """Check that the options are valid together.
 
         Raises:
-            InputError: they are or do not.
+            InputError: an option is unknown, or two contradict each other.
         """
         format_name(self.format)
         if self.unread not in get_args(Unread):
@@ -246,7 +246,7 @@ class FieldOptions:
             raise InputError(f"map and ignore name fields: {shown(wrong[0])}, wanted text")
         object.__setattr__(self, "ignore", frozenset(self.ignore))
         if self.map and self.format is not None:
-            raise InputError("--map says what the fields are, and so does --format; give one of them")
+            raise InputError("--map and --format both say what the fields are; give one of them")
         for role in self.map:
             if role not in (*MAP_ROLES, *MAP_KEYS):
                 known = (*MAP_ROLES, *MAP_KEYS)
@@ -262,10 +262,10 @@ class FieldOptions:
             raise InputError(f"--ignore leaves out {both[0]!r}, and --map reads it; give one of them")
 
     def shape_of(self, rows: Sequence[SourceRow]) -> Shape:
-        """The shape of a file, by its first rows.
+        """Return the shape of a file from its first rows.
 
         Raises:
-            InputError: it is in no known one, or lacks a field that was named.
+            InputError: the rows have no known shape, or lack a field that was named.
         """
         if mapped := [self.map[role] for role in MAP_ROLES if role in self.map]:
             _check_fields(mapped, rows)
@@ -273,7 +273,7 @@ class FieldOptions:
         return self.shape_named(self.format or detect(rows, self.ignore))
 
     def shape_named(self, name: str) -> Shape:
-        """The shape of that name, with what is mapped."""
+        """Return the shape of that name, or the mapped one."""
         default = SHAPES[name].keys if name in SHAPES else TurnKeys()
         role, content = self.map.get("role"), self.map.get("content")
         keys = TurnKeys((role,) if role else default.role, (content,) if content else default.content)
@@ -285,12 +285,12 @@ class FieldOptions:
 
 
 def has_path(fields: Fields, path: str) -> bool:
-    """Whether there is something at a path of names and numbers with dots between, as ``answers.text.0``."""
+    """Return whether a path of names and numbers, such as ``answers.text.0``, leads to a value."""
     return value_at(fields, path) is not None
 
 
 def value_at(fields: object, path: str) -> object:
-    """What stands at a path; None where nothing does."""
+    """Return the value at a path; None where there is none."""
     value = fields
     for part in path.split("."):
         if isinstance(value, Mapping):
@@ -303,10 +303,10 @@ def value_at(fields: object, path: str) -> object:
 
 
 def format_name(name: str | None) -> FormatName | None:
-    """The format of that name; None stays None.
+    """Check the name of a format; None stays None.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such format.
     """
     if name is None:
         return None
@@ -318,10 +318,10 @@ def format_name(name: str | None) -> FormatName | None:
 
 
 def detect(rows: Sequence[SourceRow], ignored: frozenset[str] = frozenset()) -> FormatName:
-    """The format of the first row that has the fields of one; of a text alone only where no row has another.
+    """Return the format of the first row that has one; "text" only where no row has another.
 
     Raises:
-        InputError: none has; the message lists the fields found and the formats known.
+        InputError: no row has a known format; the message lists the fields found and the formats known.
     """
     first = [shape for shape in SHAPES.values() if shape.name != _LAST]
     for shapes, filled in ((first, True), (first, False), ([SHAPES[_LAST]], False)):
@@ -340,20 +340,20 @@ def detect(rows: Sequence[SourceRow], ignored: frozenset[str] = frozenset()) -> 
 
 
 def is_a_row(names: Collection[str]) -> bool:
-    """Whether an object with these fields has a shape, whatever else it holds."""
+    """Return whether an object with these fields has a shape, whatever its other fields are."""
     return any(
         all(any(name in names for name in shape.fields[role]) for role in shape.needs) for shape in SHAPES.values()
     )
 
 
 def field_names(rows: Sequence[SourceRow]) -> str:
-    """The fields of rows, for messages."""
+    """Return the names of the rows' fields, for messages."""
     found = sorted(set(chain.from_iterable(row.fields for row in rows)))
     return f"{', '.join(map(short, found[:12]))}{', …' if len(found) > 12 else ''}" or "none"
 
 
 def _check_fields(named: Iterable[str], rows: Sequence[SourceRow]) -> None:
-    """Prove that fields that were named are there.
+    """Check that named fields exist.
 
     Raises:
         InputError: no row has one of them.

@@ -1,4 +1,4 @@
-"""What a scorer is given to windows: examples, rows in memory, tables; anything else is said before it is read."""
+"""Groups the input of a scorer in windows: examples, rows in memory or tables; refuses other types before reading."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _WANTED = "wanted examples (Example, read_examples), dicts that are rows as in a
 
 
 def windows_given(given: Examples, rows: int) -> Iterator[InputWindow]:
-    """Windows of what a scorer is given, so many rows together; rows that hold no example are rejects in them.
+    """Yield windows of so many rows from a scorer's input; rows that hold no example are rejects in them.
 
     Args:
-        given: an iterable of examples, or of dicts, which is taken lazily and by its first item; or a table.
-        rows: of a window.
+        given: an iterable of examples, or of dicts (read lazily; its first item decides), or a table.
+        rows: rows of a window.
 
     Raises:
-        InputError: nothing can be taken from it by its type, or an item of a list is of another kind; while windows
-            are taken, an item of an iterator is, or the rows are in no known format.
+        InputError: the type is not supported, or an item of a list is of another kind; while iterating, an item of
+            an iterator is, or the rows are in no known format.
     """
     if isinstance(given, ExampleReader):
         return windows_of(given, rows)
@@ -61,10 +61,10 @@ def _example(number: int, item: object) -> Example:
 
 
 def _check(given: object) -> None:
-    """Name what is given where nothing can be taken from it, and how it is mended.
+    """Explain why an unsupported input cannot be scored, and what to pass instead.
 
     Raises:
-        InputError: it cannot.
+        InputError: the input is not supported.
     """
     if isinstance(given, (str, PurePath)):
         raise InputError(f"what is scored is the path {str(given)!r}; give read_examples({str(given)!r})")

@@ -1,7 +1,7 @@
-"""The values of a JSON array, of the array in a document, or of objects one after the other, each as its own bytes.
+"""Splits a JSON array, the array in a document, or concatenated objects into values, each as its own bytes.
 
-Only brackets and strings are looked at, so that a row keeps its bytes and a bad row costs no other. Each byte is looked
-at once, however it arrives; memory holds one value, and of one that is too long its first bytes alone.
+Only brackets and strings are scanned, so a row keeps its bytes and a bad row affects no other. Each byte is scanned
+once, however it arrives; memory holds one value, of one that is too long only its first bytes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import orjson
 
 from instructmining.reading.compression import BOM, DAMAGE
 
-KEPT = 1000  # bytes kept of a row that is too long, or that stopped the reading
+KEPT = 1000  # bytes kept of a row that is too long, or of text that ended the reading
 _CHUNK = 1 << 20
 _SYMBOL = re.compile(rb'["{}\[\]]')
-# From inside a string to its end, or as far as there is one; possessive, so that escapes take no memory.
+# From inside a string to its end, or to the end of the buffer; possessive, so escapes take no memory.
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 _OPENING, _CLOSING = re.compile(rb"[\[{]+"), re.compile(rb"[\]}]+")
@@ -31,7 +31,7 @@ _QUOTE = ord('"')
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The bytes of one value, or of what is none."""
+    """The bytes of one value, or of text that is none."""
 
     line: int
     offset: int
@@ -44,18 +44,18 @@ class Piece:
 class Document:
     """An object whose ``data`` are rows."""
 
-    array: int  # byte at which their array begins
-    names: tuple[str, ...]  # of the members before it
+    array: int  # byte at which the array begins
+    names: tuple[str, ...]  # names of the members before it
 
 
 def document_of(head: bytes, *, by_line: bool = False) -> Document | None:
-    """The document ``{"data": [{row}, ...]}`` that a file begins with; None where it begins with anything else.
+    """Return the document ``{"data": [{row}, ...]}`` at the start of a file; None where it starts with anything else.
 
-    An object that something follows is a row, whatever it holds, and so is one whose ``data`` are no objects.
+    An object followed by anything is a row, whatever it holds, and so is an object whose ``data`` holds no objects.
 
     Args:
-        head: the first bytes of a file, which begin with an object.
-        by_line: whether the file's name says that each line is a row, so that a line without an end is one.
+        head: first bytes of a file that starts with an object.
+        by_line: whether the file's name says that each line is a row; an object without an end is then a row.
     """
     begin = _beginning_of(head)
     if begin.array is None or (begin.end is None and by_line and b"\n" not in head):
@@ -64,18 +64,18 @@ def document_of(head: bytes, *, by_line: bool = False) -> Document | None:
 
 
 def is_told(head: bytes) -> bool:
-    """Whether the first bytes of a file, which begin with an object, tell a document from a row."""
+    """Return whether the first bytes of a file that starts with an object suffice to tell a document from a row."""
     begin = _beginning_of(head)
     return begin.end is not None and (begin.array is None or bool(head[begin.end :].strip()))
 
 
 @dataclass(slots=True)
 class _Beginning:
-    """What is seen of the object with which a file begins."""
+    """What is visible of the object at the start of a file."""
 
-    names: list[str] = field(default_factory=list)  # of the members before its rows
-    array: int | None = None  # where its rows begin
-    end: int | None = None  # behind it, where that is in sight
+    names: list[str] = field(default_factory=list)  # names of the members before its rows
+    array: int | None = None  # byte at which its rows begin
+    end: int | None = None  # byte after the object, where visible
 
 
 def _beginning_of(head: bytes) -> _Beginning:
@@ -105,7 +105,7 @@ def _beginning_of(head: bytes) -> _Beginning:
 
 
 class JsonValues:
-    """Cuts the values out of a stream."""
+    """Splits a stream into its values."""
 
     def __init__(
         self,
@@ -115,25 +115,25 @@ class JsonValues:
         document: Document | None = None,
         left_out: list[str] | None = None,
     ) -> None:
-        """Begin at the beginning of a file.
+        """Start at the beginning of a file.
 
         Args:
             stream: the file.
             max_row_bytes: a longer row is a problem.
-            document: whose rows are wanted; what is before and after them in it is no row.
-            left_out: takes the names of the members of the document after its rows.
+            document: the document that holds the rows; its other members are no rows.
+            left_out: collects the names of the members after the rows.
         """
         self._stream = stream
         self._max_row_bytes = max_row_bytes
         self._buffer = bytearray()
-        self._offset = 0  # of the buffer's first byte in the file
-        self._line = 1  # on which the byte stands up to which lines were counted
-        self._counted = 0  # where that is in the buffer
-        self._cursor = 0  # everything in the buffer before it was looked at
-        self._done = 0  # everything before it belongs to values that were given
-        self._depth = 0  # brackets open around the cursor, the array's own not counted
+        self._offset = 0  # offset in the file of the buffer's first byte
+        self._line = 1  # line of the byte at _counted
+        self._counted = 0  # place in the buffer up to which lines were counted
+        self._cursor = 0  # everything in the buffer before it was scanned
+        self._done = 0  # everything before it belongs to values already yielded
+        self._depth = 0  # brackets open at the cursor, without the array's own
         self._start: tuple[int, int, int] | None = None  # line, offset, and place in the buffer of the open value
-        self._cut = b""  # the first bytes of the open value, where it is too long to be kept
+        self._cut = b""  # first bytes of the open value, where it is too long to keep
         self._in_string = False
         self._string = 0  # where the open string begins in the buffer
         self._in_array = False
@@ -141,11 +141,11 @@ class JsonValues:
         self._before = document.array if document is not None else 0  # bytes of the document before its array
         self._in_document = document is not None
         self._left_out = left_out if left_out is not None else []
-        self._behind = 0  # brackets of the document that are open after its array
-        self._last_text = b""  # that was met there
+        self._open_after = 0  # brackets of the document that are open after its array
+        self._last_text = b""  # the last string after the array
 
     def __iter__(self) -> Iterator[Piece]:
-        """Yield the values in order, and what stands where none should."""
+        """Yield the values in order, and any text between them."""
         if self._before:
             before = self._stream.read(self._before)
             self._offset, self._line = len(before), 1 + before.count(b"\n")
@@ -154,7 +154,7 @@ class JsonValues:
         yield from self._rest()
 
     def _more(self) -> bool:
-        """Read on; what is done leaves the buffer, and of a value that is too long all but its first bytes."""
+        """Read more; drops yielded values from the buffer, and all but the first bytes of a value that is too long."""
         keep = self._done
         if self._start is not None:
             line, offset, place = self._start
@@ -183,35 +183,35 @@ class JsonValues:
         return bool(more)
 
     def _scan(self) -> Iterator[Piece]:
-        """Look at what is new in the buffer."""
+        """Scan the new bytes in the buffer."""
         buffer = self._buffer
         while not self._problem:
             if self._in_string:
                 inside = _IN_STRING.match(buffer, self._cursor)
                 self._cursor = inside.end() if inside is not None else self._cursor
                 if self._cursor >= len(buffer) or buffer[self._cursor] != _QUOTE:
-                    return  # the string goes on, or ends in half an escape
+                    return  # the string continues, or ends in half an escape
                 self._cursor += 1
                 self._in_string = False
                 yield from self._text()
                 continue
             match = _SYMBOL.search(buffer, self._cursor)
             if match is None:
-                if self._start is not None or self._behind:
+                if self._start is not None or self._open_after:
                     self._cursor = len(buffer)
                 return
-            if self._depth == 0 and not self._behind and self._buffer[self._done : match.start()].strip(_BETWEEN):
+            if self._depth == 0 and not self._open_after and self._buffer[self._done : match.start()].strip(_BETWEEN):
                 yield self._between(self._done, match.start())
             yield from self._step(match.group(), match.start())
 
     def _step(self, symbol: bytes, place: int) -> Iterator[Piece]:
-        if self._behind:
-            self._name_behind(place)
+        if self._open_after:
+            self._name_before_colon(place)
         self._cursor = place + 1
         if symbol == b'"':
             self._in_string, self._string = True, place
-        elif self._behind:
-            self._behind += 1 if symbol in (b"[", b"{") else -1
+        elif self._open_after:
+            self._open_after += 1 if symbol in (b"[", b"{") else -1
             self._done = self._cursor
         elif symbol in (b"[", b"{"):
             self._open(symbol, place)
@@ -223,7 +223,7 @@ class JsonValues:
                 yield self._value()
         elif symbol == b"]" and self._in_array:
             self._in_array = False
-            self._behind = int(self._in_document)
+            self._open_after = int(self._in_document)
             self._in_document = False
             self._done = self._cursor
         else:
@@ -231,7 +231,7 @@ class JsonValues:
             self._problem = "a closing bracket without its opening"
 
     def _run(self, brackets: re.Pattern[bytes], most: int) -> int:
-        """How many more brackets stand at the cursor, up to a place; it goes behind them."""
+        """Count the brackets at the cursor, up to a place, and move the cursor past them."""
         begin = self._cursor
         run = brackets.match(self._buffer, begin, max(begin, most))
         self._cursor = run.end() if run is not None else begin
@@ -248,16 +248,16 @@ class JsonValues:
         self._depth += 1
 
     def _text(self) -> Iterator[Piece]:
-        """A string has ended."""
-        if self._behind:
-            self._last_text = bytes(self._buffer[self._string : self._cursor]) if self._behind == 1 else b""
+        """Handle the end of a string."""
+        if self._open_after:
+            self._last_text = bytes(self._buffer[self._string : self._cursor]) if self._open_after == 1 else b""
             self._done = self._cursor
         elif self._depth == 0:
             yield self._piece(self._string, self._cursor, "row is text, wanted an object")
 
-    def _name_behind(self, place: int) -> None:
-        """What a colon follows is the name of a member of the document."""
-        if self._behind == 1 and self._last_text:
+    def _name_before_colon(self, place: int) -> None:
+        """Record the name of a member of the document, once a colon follows it."""
+        if self._open_after == 1 and self._last_text:
             if self._buffer[self._done : place].lstrip().startswith(b":"):
                 self._left_out.append(_name(self._last_text))
             self._last_text = b""
@@ -273,20 +273,20 @@ class JsonValues:
         return Piece(line, offset, end, bytes(memoryview(self._buffer)[place : self._cursor]))
 
     def _between(self, begin: int, end: int) -> Piece:
-        """Text between two values, without the commas and spaces around it."""
+        """Return text between two values, without commas and spaces around it."""
         gap = self._buffer[begin:end]
         begin += len(gap) - len(gap.lstrip(_BETWEEN))
         end -= len(gap) - len(gap.rstrip(_BETWEEN))
         return self._piece(begin, end, "text outside of any row")
 
     def _rest(self) -> Iterator[Piece]:
-        """What is left is one piece: the open value, or what stopped the reading."""
+        """Yield what is left as one piece: the open value, or what ended the reading."""
         problem = self._problem
         if not problem and self._depth:
             problem = "the file ends in the middle of a row"
         if not problem and self._in_array:
             problem = "the file ends before its array is closed"
-        if not problem and self._behind:
+        if not problem and self._open_after:
             problem = "the file ends before its document is closed"
         if not problem and self._buffer[self._done :].strip(_BETWEEN):
             problem = "text outside of any row"
@@ -301,7 +301,7 @@ class JsonValues:
             yield self._piece(self._done, min(self._done + most, len(self._buffer)), problem)
 
     def _count_lines(self, end: int) -> None:
-        """Up to a place in the buffer; the places never go back, so that each byte is looked at once."""
+        """Count lines up to a place in the buffer; places never go back, so each byte is counted once."""
         if end > self._counted:
             self._line += self._buffer.count(b"\n", self._counted, end)
             self._counted = end
@@ -313,7 +313,7 @@ class JsonValues:
 
 
 def _name(text: bytes) -> str:
-    """What a string in JSON holds."""
+    """Parse a JSON string."""
     try:
         return str(orjson.loads(text))
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""The members of a JSON object in its own bytes: where each stands, and the object without some of them."""
+"""Finds the members of a JSON object in its bytes, and removes some of them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import orjson
 
 from instructmining.reading.values import dumps
 
-# A string, a bracket, or what separates members; all else is numbers, words and spaces.
+# A string, a bracket, or a separator; everything else is numbers, words and spaces.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Where a field stands in an object's bytes."""
+    """The place of a member in an object's bytes."""
 
     name: str
-    key: int  # where its name begins
-    value: tuple[int, int]  # where its value begins and ends
+    key: int  # start of its name
+    value: tuple[int, int]  # start and end of its value
 
 
 def members(raw: bytes) -> Iterator[Member]:
-    """The fields of one JSON object, which is known to be valid."""
+    """Yield the members of one valid JSON object."""
     depth = 0
     name, key, begin = "", 0, -1
     for match in _TOKEN.finditer(raw):
@@ -45,23 +45,23 @@ def members(raw: bytes) -> Iterator[Member]:
 
 
 def _names_twice(rest: bytes, names: Collection[str]) -> bool:
-    """Whether an object still has fields of these names, once the last of each is gone."""
-    if not any(orjson.dumps(name) in rest for name in names):  # no nested ones either
+    """Return whether an object still has members of these names after the last of each was removed."""
+    if not any(orjson.dumps(name) in rest for name in names):  # not even nested
         return False
     return any(member.name in names for member in members(rest))
 
 
 def without(raw: bytes, fields: Mapping[str, object], names: Collection[str]) -> bytes:
-    """An object's bytes without some of its fields; those of the others stay as they are.
+    """Remove members from an object's bytes; the bytes of the others stay as they are.
 
     Args:
-        raw: the bytes.
-        fields: what they hold.
-        names: of the fields that go.
+        raw: the object's bytes.
+        fields: the object's fields, parsed.
+        names: names of the members to remove.
     """
-    # As score wrote it, a row ends in its columns and nothing but these: bytes that open with a comma and close with
+    # score writes its columns at the end of a row and nothing after them: bytes that open with a comma and close with
     # the row's own bracket can only be its last members.
-    with suppress(TypeError):  # a value may be nested deeper than can be written
+    with suppress(TypeError):  # a value may be nested too deep to be written
         end = b"," + dumps({name: value for name, value in fields.items() if name in names})[1:]
         rest = raw[: -len(end)] + b"}"
         if raw.endswith(end) and not _names_twice(rest, [name for name in fields if name in names]):

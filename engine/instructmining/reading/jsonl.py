@@ -1,4 +1,4 @@
-"""JSON lines and JSON arrays to rows, streamed; each row keeps its own bytes."""
+"""Reads JSON lines and JSON arrays as a stream of rows; each row keeps its own bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from instructmining.types import Reject, RowOrReject, SourceRow
 
 _CHUNK = 1 << 20
 _LINES = frozenset({".jsonl", ".ndjson"})
-_BLANK = re.compile(rb"\s*\n")  # lines of nothing, as many as there are
+_BLANK = re.compile(rb"\s*\n")  # any number of blank lines
 _NEWLINES = re.compile(rb"[\r\n]\s*")
 _ENCODINGS = frozenset({"utf-8", "utf-8-sig", "ascii"})
 
@@ -36,19 +36,19 @@ def _never(_: Collection[str]) -> bool:
 class JsonRows(FileRows):
     """Rows of JSON lines, of a JSON array, or of the array in a document ``{"data": [{row}, ...]}``.
 
-    Which of them it is shows in the first bytes.
+    The first bytes decide which of them a file is.
     """
 
     def __init__(self, path: str, options: ReadOptions, *, is_row: Callable[[Collection[str]], bool] = _never) -> None:
-        """Name a file, as :class:`FileRows` does.
+        """Create a reader, as :class:`FileRows` does.
 
         Args:
-            path: a file.
-            options: of all files.
-            is_row: whether an object with these fields is a row itself, whatever its ``data`` are.
+            path: path of the file.
+            options: options of all files.
+            is_row: whether an object with these fields is a row itself, whatever its ``data`` holds.
 
         Raises:
-            InputError: there is no such file, it cannot be read, or another encoding than UTF-8 is asked for.
+            InputError: there is no such file, it cannot be read, or an encoding other than UTF-8 was given.
         """
         super().__init__(path, options)
         self._is_row = is_row
@@ -81,7 +81,7 @@ class JsonRows(FileRows):
 
     def _lines(self, stream: io.BufferedReader, first: int, offset: int) -> Iterator[RowOrReject]:
         number = first - 1
-        is_blank = False  # the line before
+        is_blank = False  # whether the line before is blank
         while True:
             number += 1
             try:
@@ -115,9 +115,9 @@ class JsonRows(FileRows):
             is_blank = not text
 
     def _values(self, values: JsonValues, begin: int) -> Iterator[RowOrReject]:
-        """Rows of a JSON array, or of objects written one after the other over several lines, from an offset on.
+        """Yield rows of a JSON array, or of concatenated objects over several lines, from an offset on.
 
-        Which brackets are open there only the text before it tells, so that is looked through again.
+        Only the text before the offset shows which brackets are open there, so it is scanned again.
         """
         for piece in values:
             if piece.offset < begin:
@@ -136,7 +136,7 @@ class JsonRows(FileRows):
         if not isinstance(fields, dict):
             return self._reject(line, offset, f"row is {kind_of(fields)}, wanted an object", text)
         if b"\n" in text or b"\r" in text:
-            text = _NEWLINES.sub(b" ", text)  # never inside a string: JSON has no bare newline there
+            text = _NEWLINES.sub(b" ", text)  # never inside a string, where JSON has no bare newline
         return SourceRow(self.path, line, offset, text, fields)
 
     def _reject(self, line: int, offset: int, reason: str, raw: bytes) -> Reject:
@@ -144,7 +144,7 @@ class JsonRows(FileRows):
 
 
 def _wide(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, by its byte order mark or by the zeros of its first characters."""
+    """Detect UTF-16 or UTF-32 by its byte order mark or by the zeros of its first characters."""
     first = head[:4]
     if b"\0" in first and first.replace(b"\0", b"")[:1] in (b"{", b"["):
         return "UTF-32" if b"\0\0" in first else "UTF-16"
@@ -166,7 +166,7 @@ def _why_not_json(text: bytes, error: orjson.JSONDecodeError) -> str:
     except UnicodeDecodeError as problem:
         return f"not UTF-8: byte 0x{text[problem.start]:02x} at byte {problem.start} of the row"
     if text.startswith(BOM):
-        return "a byte order mark in the middle of the file; were files put one behind the other?"
+        return "a byte order mark in the middle of the file; were files concatenated?"
     constants: list[str] = []
     with suppress(ValueError, RecursionError):
         json.loads(text, parse_constant=constants.append)

@@ -1,7 +1,7 @@
-"""Rows in memory to rows: dicts as a JSON file has them, each as the bytes of one object.
+"""Reads rows in memory: dicts as in a JSON file, each converted to the bytes of one object.
 
-Values that JSON has not are written as :mod:`~instructmining.reading.arrow_values` writes them; arrays and scalars of
-numpy as the values that they hold, what pandas calls missing as null.
+Values that JSON lacks are converted as in :mod:`~instructmining.reading.arrow_values`; numpy arrays and scalars become
+the values that they hold, missing values of pandas become null.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from instructmining.reading.arrow_values import first_line, written
 from instructmining.reading.values import dumps, loads
 from instructmining.types import Reject, RowOrReject, SourceRow
 
-OBJECTS = "rows"  # how messages call rows in memory
+OBJECTS = "rows"  # the name of rows in memory in messages
 _KEPT = 1000  # bytes kept of a row that is too long
-_MISSING = ("NAType", "NaTType")  # of pandas, which is not imported for it
-# Of numpy, which Python's times do not hold.
+_MISSING = ("NAType", "NaTType")  # type names of pandas, so that it need not be imported
+# Units of numpy that are finer than Python's times.
 _FINE_UNITS = frozenset(f"{kind}8[{unit}]" for kind in "mM" for unit in ("ns", "ps", "fs", "as"))
 
 Object: TypeAlias = Mapping[str, object]
 
 
 def is_objects(source: object) -> TypeGuard[Sequence[Object]]:
-    """Whether it is a list of rows, by its first item."""
+    """Return whether an object is a list of rows, by its first item."""
     return isinstance(source, Sequence) and len(source) > 0 and isinstance(source[0], Mapping)
 
 
 class ObjectRows:
-    """Rows of a list of dicts in order, those that JSON cannot hold as rejects.
+    """Rows of a list of dicts in order; rows that JSON cannot hold are rejects.
 
     Attributes:
         path: "rows".
@@ -44,11 +44,11 @@ class ObjectRows:
     """
 
     def __init__(self, objects: Iterable[Object], *, max_row_bytes: int) -> None:
-        """Take rows; of a list each item is looked at now.
+        """Create a reader; the items of a list are checked at once.
 
         Args:
-            objects: dicts; an iterator is read once.
-            max_row_bytes: a row that is longer as JSON is a reject.
+            objects: the rows as dicts; an iterator is read once.
+            max_row_bytes: a row longer than this as JSON is a reject.
 
         Raises:
             InputError: an item of the list is no dict.
@@ -68,20 +68,20 @@ class ObjectRows:
 
     @property
     def once(self) -> bool:
-        """Whether it is an iterator, which is gone when it was read."""
+        """Whether the rows come from an iterator, which can be read only once."""
         return not isinstance(self._objects, Sequence)
 
     @property
     def rows_total(self) -> int | None:
-        """Rows; None of an iterator."""
+        """Number of rows; None for an iterator."""
         return len(self._objects) if isinstance(self._objects, Sequence) else None
 
-    def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - the row's number, which is one more
-        """Begin with a row that was met before, so many rows behind the first."""
+    def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - it is always offset + 1
+        """Start at a row met before, with ``offset`` rows before it."""
         self._begin = offset
 
     def __iter__(self) -> Iterator[RowOrReject]:
-        """Yield each row, or the reject that stands for it.
+        """Yield each row, or a reject in its place.
 
         Raises:
             InputError: an item is no dict.
@@ -107,22 +107,22 @@ def _check(number: int, item: object) -> None:
 
 
 def _by_field(item: Object) -> tuple[bytes, str]:
-    """The bytes of the fields that JSON holds, and why it does not hold the others."""
+    """Return the bytes of the fields that JSON can hold, and why it cannot hold the others."""
     held: dict[str, object] = {}
     reasons = []
     for name, value in item.items():
         try:
             held |= loads(dumps({name: value}, default=_other))
-        except (TypeError, orjson.JSONDecodeError) as error:  # orjson's error, its cause that of the value
+        except (TypeError, orjson.JSONDecodeError) as error:  # orjson's own error, whose cause is the value's error
             reasons.append(f"field {name!r}: {first_line(error.__cause__ or error)}")
     return dumps(held), "; ".join(reasons)
 
 
 def _other(value: object) -> object:
-    """A value that JSON has not, as it is written; for orjson, which asks for each.
+    """Convert a value that JSON lacks; orjson calls it for each.
 
     Raises:
-        TypeError: it is of a kind that is not written.
+        TypeError: the type has no JSON form.
     """
     if isinstance(value, Mapping):
         return dict(value)

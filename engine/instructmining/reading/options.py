@@ -1,4 +1,4 @@
-"""How rows are read, beside what the name and the first bytes of a file say."""
+"""Options of reading that the name and the first bytes of a file do not decide."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _TABS = ("tab", r"\t")
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What holds for all files of an input.
+    """Options that hold for all files of an input.
 
     Attributes:
-        max_row_bytes: a longer row is a reject, of which the first bytes are kept; uncompressed.
-        delimiter: between the fields of delimited text, one character, or "tab"; None takes that of the suffix. Files
-            without a known suffix are delimited text where it is given.
-        encoding: of delimited text, a name that Python knows; None is UTF-8.
+        max_row_bytes: a longer row (uncompressed) is a reject that keeps its first bytes.
+        delimiter: delimiter of delimited text, one character or "tab"; None uses the one of the suffix. If given,
+            files without a known suffix are read as delimited text.
+        encoding: encoding of delimited text, by its name in Python; None means UTF-8.
     """
 
     max_row_bytes: int = MAX_ROW_BYTES

@@ -1,6 +1,6 @@
-"""Where the columns of a Parquet file end, by its footer: Thrift's compact protocol, as far as it is wanted here.
+"""Finds where the columns of a Parquet file end: a minimal decoder of Thrift's compact protocol for its footer.
 
-pyarrow tells it too, but ends the process where a footer's statistics of sizes are damaged.
+pyarrow reads this too, but crashes the process on damaged size statistics in a footer.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
 
 MAGIC = b"PAR1"
-_SIZE = 4  # bytes that say how long the footer is, before the magic at the end
-_MOST = 1 << 20  # bytes of a footer that is read here, which takes a third of a second
-_FIRST_FIELD = b"\x15"  # with which every footer begins: the version, a number
+_SIZE = 4  # bytes that hold the footer's length, before the magic at the end
+_MOST = 1 << 20  # largest footer read here, in bytes; decoding it takes a third of a second
+_FIRST_FIELD = b"\x15"  # first byte of every footer: the version, a number
 _DEEPEST = 16
-_BITS = 70  # that seven at a time make of 64
+_BITS = 70  # 64 bits in groups of seven, rounded up
 _CHUNK = 1 << 20
-_ROW_GROUPS, _COLUMNS, _OF_COLUMN, _PACKED_SIZE, _DATA, _DICTIONARY = 4, 1, 3, 7, 9, 11  # numbers of fields
+_ROW_GROUPS, _COLUMNS, _OF_COLUMN, _PACKED_SIZE, _DATA, _DICTIONARY = 4, 1, 3, 7, 9, 11  # field numbers
 
 Value: TypeAlias = "int | list[Value] | dict[int, Value] | None"
 
 
 def is_several(path: str) -> bool:
-    """Whether Parquet files were put one behind the other: the footer is the last one's, its places are of the first.
+    """Return whether Parquet files were concatenated: the footer is the last file's, its offsets point into the first.
 
-    Between the last column and the footer, where indexes are, one file ends then and another begins. Of a footer of
-    more than a megabyte it is not looked at.
+    If so, one file ends and another begins between the last column and the footer, where indexes are. Files with a
+    footer over a megabyte are not checked.
     """
     with Path(path).open("rb") as file:
         size = file.seek(0, 2)
@@ -41,7 +41,7 @@ def is_several(path: str) -> bool:
 
 
 def _places(file: BinaryIO, at: int, end: int) -> Iterator[int]:
-    """Where the magic stands twice, of two files or of a text, between two bytes of a file."""
+    """Yield the places where the magic stands twice, in two files or in a text, between two bytes of a file."""
     twice = MAGIC * 2
     kept = b""
     while at < end:
@@ -54,7 +54,7 @@ def _places(file: BinaryIO, at: int, end: int) -> Iterator[int]:
 
 
 def _ends_a_file(file: BinaryIO, place: int) -> bool:
-    """Whether a footer stands before the magic at a place."""
+    """Return whether a footer precedes the magic at a place."""
     file.seek(max(0, place - _SIZE))
     begin = place - _SIZE - int.from_bytes(file.read(_SIZE), "little")
     file.seek(max(0, begin))
@@ -62,14 +62,14 @@ def _ends_a_file(file: BinaryIO, place: int) -> bool:
 
 
 def _end_of_columns(footer: bytes) -> int:
-    """The byte behind the last column of the last row group; that of the magic at the front where none is found."""
+    """Return the byte after the last column of the last row group; the end of the first magic where there is none."""
     try:
         groups = _Compact(footer).structure(0)[_ROW_GROUPS]
         chunks = [chunk for group in _structures(groups) for chunk in _structures(group[_COLUMNS])]
         columns = [cast(dict[int, int], chunk[_OF_COLUMN]) for chunk in chunks if _OF_COLUMN in chunk]
         ends = [min(one.get(_DICTIONARY) or one[_DATA], one[_DATA]) + one[_PACKED_SIZE] for one in columns]
         return max([len(MAGIC), *ends])
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # damage, which pyarrow says
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # damage, which pyarrow reports
         return len(MAGIC)
 
 
@@ -78,18 +78,18 @@ def _structures(value: Value) -> list[dict[int, Value]]:
 
 
 class _Compact:
-    """Reads values; numbers, lists and structures are kept, all else is passed over."""
+    """Decodes values; keeps numbers, lists and structures and skips everything else."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._at = 0
 
     def structure(self, depth: int) -> dict[int, Value]:
-        """The fields of a structure by their numbers.
+        """Read the fields of a structure, by their numbers.
 
         Raises:
-            IndexError: it does not end.
-            ValueError: it nests too deep, or has a type that is none.
+            IndexError: the structure does not end.
+            ValueError: it is nested too deep, or has an unknown type.
         """
         fields: dict[int, Value] = {}
         number = 0

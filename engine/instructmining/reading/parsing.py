@@ -1,4 +1,4 @@
-"""Rows of one file to examples by the shape that they have; what holds text and takes no role is counted."""
+"""Parses rows of one file into examples by their shape; counts fields that hold text and have no role."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from instructmining.reading.formats import SHAPES, FieldOptions, FieldRole, Form
 from instructmining.reading.role_fields import Assignment, Parsed
 from instructmining.types import SIDES, Example, SourceRow, Turn
 
-_MOST_MESSAGES = 100_000  # remembered, where nothing says which tree a message is of
-_MOST_ASSIGNMENTS = 1000  # kept for rows of other fields
-_MOST_UNREAD = 1000  # fields that are not read, counted each by itself
-OTHERS = "(others)"  # in place of the names of those beyond
+_MOST_MESSAGES = 100_000  # remembered, where no field says which tree a message belongs to
+_MOST_ASSIGNMENTS = 1000  # kept, one per set of field names
+_MOST_UNREAD = 1000  # unread fields counted by name
+OTHERS = "(others)"  # stands for the names of all further ones
 
 
 def parse(row: SourceRow, name: FormatName) -> Example:
-    """The example that a row holds.
+    """Parse a row.
 
     Raises:
-        RowError: a field is missing, has a wrong type, or there is no response.
+        RowError: a field is missing or has the wrong type, or there is no response.
     """
     return RowParser(SHAPES[name]).example(row)
 
 
 class RowParser:
-    """Makes examples of the rows of one file, in their order.
+    """Parses the rows of one file, in order.
 
     Attributes:
-        shape: of the rows.
-        templated: how many texts that are all taken for the response hold such a mark of a template.
-        unread: how many rows hold text in a field that takes no role, by field; ``messages[].name`` is a key of turns.
+        shape: shape of the rows.
+        templated: number of texts, read as one response, that hold each mark of a template.
+        unread: number of rows per field that holds text without a role; ``messages[].name`` is a key of turns.
     """
 
     def __init__(self, shape: Shape, options: FieldOptions | None = None) -> None:
-        """Read rows of that shape.
+        """Create a parser for rows of a shape.
 
         Args:
-            shape: of all of them; a row that does not have it is an error.
-            options: which fields may be left unread.
+            shape: shape of all rows; a row without it is an error.
+            options: which fields may stay unread.
         """
         self.shape = shape
         self.unread: Counter[str] = Counter()
@@ -67,15 +67,15 @@ class RowParser:
 
     @property
     def looks_back(self) -> bool:
-        """Whether rows are read with those before them, so that reading cannot begin in the middle."""
+        """Whether rows are read with those before them, so that reading cannot start in the middle."""
         return self._threads is not None
 
     def example(self, row: SourceRow) -> Example:
-        """The example that a row holds.
+        """Parse a row.
 
         Raises:
-            RowError: a field is missing, has a wrong type, or there is no response.
-            InputError: text is not read, and that is to be an error.
+            RowError: a field is missing or has the wrong type, or there is no response.
+            InputError: text is not read, and ``unread`` is "error".
         """
         parsed = self._parsed(row)
         if self._threads is not None:
@@ -95,7 +95,7 @@ class RowParser:
         return example
 
     def _of_text(self, text: str) -> tuple[Turn, ...]:
-        """A transcript's turns, or all of the text as a response to nothing."""
+        """Split a transcript into turns, or use all of the text as a response without a prompt."""
         turns = transcript(text)
         if turns is not None:
             return tuple(turns)
@@ -104,29 +104,29 @@ class RowParser:
         return (Turn("user", ""), Turn("assistant", text))
 
     def pass_over(self, row: SourceRow) -> None:
-        """Take note of a row that is done and that rows after it may be read with."""
+        """Note a row that was already processed, which later rows may depend on."""
         if self._threads is not None:
             with suppress(RowError):
                 self._threads.turns(self._parsed(row))
 
     @property
     def taken(self) -> Counter[tuple[FieldRole, str]]:
-        """How many rows have a field that takes a role, by role and field."""
+        """Return the number of rows by role and field."""
         counts: Counter[tuple[FieldRole, str]] = Counter(self._taken)
         for assignment in self._assignments.values():
             counts.update(dict.fromkeys(assignment.taken.items(), assignment.rows))
         return counts
 
     def leave_out(self, name: str, source: str) -> None:
-        """Count what stands outside of all rows as not read.
+        """Count a member outside of all rows as not read.
 
         Raises:
-            InputError: it is to be an error.
+            InputError: ``unread`` is "error".
         """
         if name in self._options.ignore or name in self.unread:
             return
         if self._options.unread == "error":
-            raise InputError(f"{source}: what is not read: {name}; --ignore '{name}' leaves it out")
+            raise InputError(f"{source}: not read: {name}; --ignore '{name}' leaves it out")
         self.unread[name] = 1
 
     def _parsed(self, row: SourceRow) -> Parsed:
@@ -164,10 +164,10 @@ class RowParser:
 
 
 def _is_said(value: object, said: Collection[str], keys: TurnKeys) -> bool:
-    """Whether a field that takes no role holds nothing but texts of the conversation: itself, in a list or in turns."""
+    """Return whether a field without a role only repeats texts of the conversation: as text, in a list or in turns."""
     if isinstance(value, str):
         return value in said
-    if isinstance(value, dict):  # of which a part may be mapped
+    if isinstance(value, dict):  # a part of which may be mapped
         return all(_is_said(inner, said, keys) for inner in value.values() if holds_text(inner))
     if not isinstance(value, list):
         return False
@@ -182,7 +182,7 @@ def _is_said(value: object, said: Collection[str], keys: TurnKeys) -> bool:
 
 
 def _before(parsed: Parsed) -> list[Turn]:
-    """All turns before the response; where a list of turns holds the response too, all turns."""
+    """Return all turns before the response; where a list of turns also holds the response, all turns."""
     keys, unread = parsed.shape.keys, parsed.unread
     turns: list[Turn] = []
     if parsed.has("history"):
@@ -202,12 +202,12 @@ def _before(parsed: Parsed) -> list[Turn]:
 
 
 def _prompt(parsed: Parsed) -> list[Turn]:
-    """The prompt's turns, the context on a line of its own below the last of them."""
+    """Return the prompt's turns, with the context on a line of its own after the last of them."""
     name, value = parsed.value("prompt")
     context = parsed.text_or_none("context")
     turns = transcript(value) if isinstance(value, str) and parsed.shape.name != "alpaca" else None
     if turns is not None:
-        if not turns[-1].text.strip():  # it ends with the name of the speaker who is to answer
+        if not turns[-1].text.strip():  # the text ends with the name of the speaker who answers next
             del turns[-1]
     else:
         turns = _turns(name, value, "user", parsed)
@@ -219,7 +219,7 @@ def _prompt(parsed: Parsed) -> list[Turn]:
 
 
 def _conversation(parsed: Parsed) -> tuple[Turn, ...]:
-    """All turns; the response stands in a field of its own or among them."""
+    """Return all turns; the response is a field of its own or one of the turns."""
     before = _before(parsed)
     if not parsed.has("response"):
         return tuple(before)
@@ -234,13 +234,13 @@ def _conversation(parsed: Parsed) -> tuple[Turn, ...]:
 
 
 def _joined(before: Sequence[Turn], turns: Sequence[Turn], name: str) -> tuple[Turn, ...]:
-    """A prompt's turns and those of a response, which may be the whole conversation.
+    """Join a prompt's turns and a response's, which may be the whole conversation.
 
     Raises:
-        RowError: it is one, and the prompt is no part of it.
+        RowError: the response is a whole conversation that does not contain the prompt.
     """
     if next((turn.role for turn in turns if turn.role != "system"), None) == "assistant":
-        if before and turns[0] == before[-1]:  # the last turns of what is before are the response already
+        if before and turns[0] == before[-1]:  # the last turns of the prompt are the response already
             return tuple(before)
         return (*before, *turns)
     apart = [turn for turn in before if turn.text.strip() and turn not in turns]
@@ -250,7 +250,7 @@ def _joined(before: Sequence[Turn], turns: Sequence[Turn], name: str) -> tuple[T
 
 
 def _turns(name: str, value: object, role: Literal["user", "assistant"], parsed: Parsed) -> list[Turn]:
-    """A text as one turn of that role, an object as a turn, a list of objects as turns."""
+    """Convert a text to one turn of the role, an object to a turn, a list of objects to turns."""
     keys, unread = parsed.shape.keys, parsed.unread
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         return turn_list(value, name, keys, unread)
@@ -262,14 +262,14 @@ def _turns(name: str, value: object, role: Literal["user", "assistant"], parsed:
 
 
 def _pair(parsed: Parsed, row: SourceRow) -> Example:
-    """A pair of responses to one prompt, which stands in fields of its own or at the beginning of both."""
+    """Parse two responses to one prompt, which has its own fields or starts both."""
     before = _before(parsed)
     chosen, rejected = (_side(parsed, role, before) for role in ("chosen", "rejected"))
     return Example(chosen, row, rejected=rejected)
 
 
 def _side(parsed: Parsed, role: Literal["chosen", "rejected"], before: Sequence[Turn]) -> tuple[Turn, ...]:
-    """The whole conversation of one side."""
+    """Return the whole conversation of one side."""
     name, value = parsed.value(role)
     if value is None:
         raise RowError(f"no {role} response: field '{name}' is null")
@@ -286,7 +286,7 @@ def _side(parsed: Parsed, role: Literal["chosen", "rejected"], before: Sequence[
 
 
 def _responses(parsed: Parsed) -> list[Turn]:
-    """The last turn of each side, where they can be read."""
+    """Return the last turn of each side, where they can be read."""
     last = []
     for role in SIDES:
         name, value = parsed.value(role)
@@ -296,10 +296,10 @@ def _responses(parsed: Parsed) -> list[Turn]:
 
 
 def _check_response(example: Example, shape: Shape) -> None:
-    """Prove that there is something to score.
+    """Check that there is a response to score.
 
     Raises:
-        RowError: there is no response, or none with text.
+        RowError: there is no response, or it is empty.
     """
     if example.rejected is not None:
         for name, turns in (("chosen", example.turns), ("rejected", example.rejected)):
@@ -314,17 +314,17 @@ def _check_response(example: Example, shape: Shape) -> None:
 
 
 class _Threads:
-    """Messages that answer one another, a row each, of one tree at a time."""
+    """Messages that answer one another, one per row, one tree at a time."""
 
     def __init__(self) -> None:
         self._tree: str | None = None
-        self._threads: dict[str, tuple[Turn, ...]] = {}  # message → the turns up to it
+        self._threads: dict[str, tuple[Turn, ...]] = {}  # message id → the turns up to it
 
     def turns(self, parsed: Parsed) -> tuple[Turn, ...]:
-        """The messages up to the one that a row holds, which is an assistant's.
+        """Return the messages up to the one in the row, which must be an assistant's.
 
         Raises:
-            RowError: it is another's, or answers a message that has not come before it.
+            RowError: the message is not an assistant's, or answers a message that has not come before it.
         """
         text, speaker = parsed.text("text"), parsed.text("speaker")
         role = SPEAKERS.get(speaker.lower())
@@ -337,7 +337,7 @@ class _Threads:
         if parent and parent not in self._threads:
             raise RowError(
                 f"answers the message {parent!r}, which is not before it in its tree (a scored file lacks the prompts: "
-                "score the file that it was made of)"
+                "score the file that it was made from)"
             )
         turns = (*(self._threads[parent] if parent else ()), Turn(role, text))
         self._threads[message] = turns

@@ -1,4 +1,4 @@
-"""Standard input and other pipes to rows: of any kind and compression that files have, found by its first bytes."""
+"""Reads rows from standard input and other pipes; the first bytes decide the kind and compression."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from instructmining.reading.values import utf8
 from instructmining.types import RowOrReject
 
 _JSON = (b"{", b"[")
-_DELIMITERS = (b",", b"\t", b";", b"|")  # of a header; which of them is read unasked is less
+_DELIMITERS = (b",", b"\t", b";", b"|")  # delimiters of a header; which are read without --delimiter is narrower
 
 
 class PipeRows:
-    """Rows of standard input, or of another pipe, in order, bad ones as rejects.
+    """Rows of standard input, or of another pipe, in order; bad ones are rejects.
 
-    It is a table where it begins like Parquet or Arrow, delimited text where its first line begins with no bracket and
-    has a delimiter in it, or where one is asked for, else JSON.
+    Input that begins like Parquet or Arrow is a table. Input whose first line starts with no bracket and has a
+    delimiter, or for which a delimiter was given, is delimited text. Everything else is JSON.
 
     Attributes:
-        path: "-", or as it was given.
-        bytes_total: None, since nothing says it.
+        path: "-", or the path as given.
+        bytes_total: None, since a pipe does not state it.
         rows_total: None.
         bytes_read: 0.
         once: true.
@@ -44,7 +44,7 @@ class PipeRows:
     once = True
 
     def __init__(self, path: str, options: ReadOptions) -> None:
-        """Nothing is read before the rows are asked for."""
+        """Create a reader; nothing is read before iteration."""
         self.path = utf8(path)
         self._pipe = path
         self._options = options
@@ -57,11 +57,11 @@ class PipeRows:
 
     @property
     def left_out(self) -> Sequence[str]:
-        """Names of what a document holds beside its rows, so far."""
+        """Names of members of a document outside of its rows, so far."""
         return self._rows.left_out if self._rows is not None else ()
 
-    def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - as of a file
-        """Refuse to begin in the middle.
+    def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - the signature of a file's reader
+        """Refuse to start in the middle.
 
         Raises:
             InputError: always.
@@ -70,10 +70,10 @@ class PipeRows:
         raise InputError(f"{what} cannot be read again from the middle; give a file")
 
     def __iter__(self) -> Iterator[RowOrReject]:
-        """Yield each row, or the reject that stands for it.
+        """Yield each row, or a reject in its place.
 
         Raises:
-            InputError: it cannot be read, or is damaged before the first row.
+            InputError: the pipe cannot be read, or is damaged before the first row.
         """
         with opened(self._pipe, is_told=_is_told) as source:
             head = source.head()
@@ -94,7 +94,7 @@ class PipeRows:
         return DelimitedRows(self._pipe, self._options, delimiter=delimiter or usual)
 
     def _table(self, source: ByteSource, kind: Kind) -> Iterator[RowOrReject]:
-        """A table's rows lie anywhere in it, so it is kept in a temporary file meanwhile."""
+        """Copy a table, whose rows lie anywhere in it, to a temporary file and read that."""
         with TemporaryDirectory(prefix="instructmining-") as folder:
             copy = Path(folder) / "table"
             try:
@@ -107,7 +107,7 @@ class PipeRows:
 
 
 def _is_told(head: bytes) -> bool:
-    """Whether the first bytes tell what a pipe holds: a first object to its end, of text else a line."""
+    """Return whether the first bytes show what a pipe holds: a complete first object, or a line of text."""
     if len(head) < HEAD_BYTES:
         return False
     if packing_by_head(head) is not None or table_by_head(head) is not None:

@@ -1,4 +1,4 @@
-"""The fields of a row by the roles that they take."""
+"""The fields of a row by their roles."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from instructmining.reading.formats import FieldRole, Shape
 
 @dataclass(slots=True)
 class Assignment:
-    """Which of a row's fields takes which role, where their names alone decide it."""
+    """Which field of a row has which role, where the names alone decide."""
 
     taken: Mapping[FieldRole, str]
-    others: tuple[str, ...]  # fields that take none
-    is_kept: bool  # for all rows of the same fields
-    rows: int = 0  # good ones that have these fields
+    others: tuple[str, ...]  # fields without a role
+    is_kept: bool  # valid for all rows with the same fields
+    rows: int = 0  # good rows with these fields
 
 
 @dataclass(slots=True)
 class Parsed:
-    """The fields of a row, and which of them takes which role."""
+    """The fields of a row, and the field of each role."""
 
     shape: Shape
     fields: Mapping[str, object]
     taken: Mapping[FieldRole, str]
     assignment: Assignment
-    unread: Unread = field(default_factory=Unread)  # what holds text and is not read, so far
+    unread: Unread = field(default_factory=Unread)  # fields that hold text and are not read, so far
 
     def has(self, role: FieldRole) -> bool:
-        """Whether a role is taken by more than null, or must be taken."""
+        """Return whether a role has a field that is not null, or must have one."""
         return role in self.shape.needs or (role in self.taken and self.fields[self.taken[role]] is not None)
 
     def value(self, role: FieldRole) -> tuple[str, object]:
-        """The field that takes a role, and what it holds.
+        """Return the field of a role, and its value.
 
         Raises:
-            RowError: none does.
+            RowError: the role has no field.
         """
         if role in self.taken:
             return self.taken[role], self.fields[self.taken[role]]
@@ -51,10 +51,10 @@ class Parsed:
         raise RowError(f"no field for a {role} (format {self.shape.name})")
 
     def text(self, role: FieldRole) -> str:
-        """The text that takes a role that must be taken.
+        """Return the text of a required role.
 
         Raises:
-            RowError: none does, or it is no text.
+            RowError: the role has no field, or its value is not text.
         """
         name, value = self.value(role)
         if not isinstance(value, str):
@@ -62,9 +62,9 @@ class Parsed:
         return value
 
     def text_or_none(self, role: FieldRole) -> str | None:
-        """The text that takes a role that may be free; None where it is free or holds null.
+        """Return the text of an optional role; None where it has no field or is null.
 
         Raises:
-            RowError: it is no text.
+            RowError: the value is not text.
         """
         return self.text(role) if role in self.taken and self.fields[self.taken[role]] is not None else None

@@ -1,4 +1,4 @@
-"""Files and tables to rows: the reader of each kind, chosen by name and first bytes; never the whole file."""
+"""Chooses the reader of a file or table by its name and first bytes; never reads the whole file."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from instructmining.reading.options import ReadOptions
 from instructmining.reading.pipes import PipeRows
 from instructmining.types import RowOrReject
 
-WINDOW_BYTES = 8 << 20  # of the rows that are held together; a window of usual rows has less
+WINDOW_BYTES = 8 << 20  # bytes of the rows held together; a window of usual rows has fewer
 _DEFAULT = ReadOptions()
 
 Whole: TypeAlias = str | Path | Table | Iterator[Object]
 Source: TypeAlias = Whole | Sequence[Object]
-Sources: TypeAlias = Whole | Sequence[Whole | Object]  # one of them, or several that are no lists themselves
+Sources: TypeAlias = Whole | Sequence[Whole | Object]  # one source, or several sources that are no lists themselves
 Item = TypeVar("Item")
 
 
 class RowReader(Protocol):
-    """Rows of one source in order, bad ones as rejects; counts what it passed."""
+    """Rows of one source in order; bad ones are rejects. Counts what was read."""
 
-    path: str  # how messages and positions call the source
+    path: str  # name of the source in messages and positions
     bytes_total: int | None  # size of the source, None where it is not known
 
     @property
@@ -41,38 +41,38 @@ class RowReader(Protocol):
 
     @property
     def left_out(self) -> Sequence[str]:
-        """Names of what a document holds beside its rows, so far."""
+        """Names of members of a document outside of its rows, so far."""
 
     @property
     def once(self) -> bool:
-        """Whether the rows can be asked for only once, as those of a pipe."""
+        """Whether the rows can be read only once, as from a pipe."""
 
     @property
     def rows_total(self) -> int | None:
-        """Rows of the source; None where only reading it would tell."""
+        """Number of rows; None where it is only known after reading."""
 
     @property
     def bytes_read(self) -> float:
-        """Bytes of the source up to the end of the row met last; all of them once it is read to the end."""
+        """Bytes of the source up to the end of the last row; all of them at the end."""
 
     def begin_at(self, line: int, offset: int) -> None:
-        """Begin with a row that was met before, at the line and the offset that it had then."""
+        """Start at a row met before, at the line and offset that it had then."""
 
     def __iter__(self) -> Iterator[RowOrReject]:
-        """Yield each row, or the reject that stands for it."""
+        """Yield each row, or a reject in its place."""
 
 
 def open_rows(source: Source, options: ReadOptions = _DEFAULT) -> RowReader:
-    """The reader for a source; the rows of a file are read when they are asked for.
+    """Return the reader of a source; rows are read on iteration.
 
-    What the first bytes of a file are sure to be (Parquet, Arrow, gzip, zstd) it is, whatever its suffix says.
+    First bytes of Parquet, Arrow, gzip or zstd decide the kind of a file, whatever its suffix is.
 
     Args:
         source: the path of a file, "-" for standard input, a table in memory, or rows as dicts.
         options: how rows are read.
 
     Raises:
-        InputError: there is no such file, it cannot be read, or nothing here reads its kind.
+        InputError: there is no such file, it cannot be read, or its kind is not supported.
     """
     if not isinstance(source, (str, Path)):
         if is_table(source):
@@ -93,7 +93,7 @@ def open_rows(source: Source, options: ReadOptions = _DEFAULT) -> RowReader:
 
 
 def first_of(items: Iterator[Item], most: int, raw: Callable[[Item], bytes]) -> deque[Item]:
-    """The first items: so many, or as many as have the bytes of a window."""
+    """Return the first items: so many, or as many as have the bytes of a window."""
     taken: deque[Item] = deque()
     size = 0
     while len(taken) < most and size < WINDOW_BYTES and (item := next(items, None)) is not None:
@@ -105,15 +105,15 @@ def first_of(items: Iterator[Item], most: int, raw: Callable[[Item], bytes]) -> 
 def _no_source(source: object) -> str:
     said = f"{shown(source)} is neither a path nor a table"
     if isinstance(source, Mapping):
-        return f"{said}; of a single row give a list: [row], of a data set in splits one of them"
+        return f"{said}; pass a single row as a list, [row], and one split of a data set with splits"
     return (
         f"{said}: wanted an object with __arrow_c_stream__, as pandas, Polars and pyarrow have it, one split of "
-        "datasets, or a list of dicts; a lazy frame must be collected before"
+        "datasets, or a list of dicts; collect a lazy frame first"
     )
 
 
 def _table_inside(path: str) -> Kind | None:
-    """Parquet or Arrow, where a file begins like one.
+    """Detect Parquet or Arrow by the first bytes of a file.
 
     Raises:
         InputError: there is no such file, or it cannot be read.

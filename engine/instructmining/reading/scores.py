@@ -1,4 +1,4 @@
-"""Scored rows as input: what an earlier run of ``score`` added is taken off the row and kept beside it."""
+"""Reads scored rows: splits the columns of an earlier run of ``score`` off the row and keeps them."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class ScoreFields:
     """The fields that ``score`` adds to a row, by their names with a prefix."""
 
     def __init__(self, prefix: str) -> None:
-        """Name them.
+        """Build the names.
 
         Args:
-            prefix: what ``score`` put before the columns' names.
+            prefix: prefix of the columns that ``score`` wrote.
         """
         self._columns = {f"{prefix}{column}": column for column in SCORE_COLUMNS}
         self._truncated, self._notes = f"{prefix}truncated", f"{prefix}score_notes"
         self.names = frozenset((*self._columns, self._truncated, self._notes))
 
     def are_in(self, fields: Mapping[str, object]) -> bool:
-        """Whether a row was scored: a field called ``reward`` alone may be anybody's."""
+        """Return whether a row was scored; a field called ``reward`` alone may be the user's own."""
         return self._notes in fields and self._truncated in fields
 
     def columns_of(self, fields: Mapping[str, object]) -> frozenset[str]:
-        """The columns that a row was scored with, of a pair those that both of its sides have."""
+        """Return the columns that a row has scores for; for a pair, those that both sides have."""
         if not self.are_in(fields):
             return frozenset()
         there = {self._columns[name] for name in fields if name in self._columns}
@@ -48,7 +48,7 @@ class ScoreFields:
         return frozenset((there & set(COLUMNS)) | of_pairs)
 
     def taken_off(self, row: SourceRow) -> tuple[SourceRow, EarlierScores]:
-        """A scored row without its scores, and these.
+        """Split a scored row into the row without scores, and the scores.
 
         Raises:
             RowError: a column is no number, or the notes are no object.
@@ -73,7 +73,7 @@ class ScoreFields:
 
 
 def lacking(example: Example, wanted: Collection[str]) -> list[str]:
-    """The columns that are wanted and that an example does not have from before, a pair on one of its sides."""
+    """Return the wanted columns that an example has no earlier score for; in a pair, on either side."""
     there: Collection[str] = example.scores.columns if example.scores is not None else ()
     if example.rejected is None:
         return [column for column in wanted if column not in there]
@@ -81,7 +81,7 @@ def lacking(example: Example, wanted: Collection[str]) -> list[str]:
 
 
 def _parsed(value: object) -> object:
-    """What a text holds in a table that has no type for objects or lists."""
+    """Parse a text, in tables that have no type for objects or lists."""
     if isinstance(value, str):
         with suppress(orjson.JSONDecodeError):
             return orjson.loads(value)
@@ -89,7 +89,7 @@ def _parsed(value: object) -> object:
 
 
 def _number(name: str, value: object) -> ColumnValue:
-    """A column's value; in delimited text it is text, and null is none."""
+    """Return a column's value; delimited text holds numbers as text, and null stays null."""
     number = value
     if isinstance(value, str):
         number = None if not value else _parsed(value)

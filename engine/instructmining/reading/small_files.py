@@ -1,4 +1,4 @@
-"""Files that are small by what they are, as rules: one that is not is refused before it fills the memory."""
+"""Reads small files, such as rules, and refuses large ones before they fill memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ MOST = 64 << 20  # bytes
 
 
 def read_small(path: str | Path, *, most: int = MOST) -> bytes:
-    """All of a file, pipes included.
+    """Read a whole file, pipes included.
 
     Raises:
-        OSError: it cannot be read, its name cannot be one, or it has more than ``most`` bytes.
+        OSError: the file cannot be read, its name is invalid, or it has more than ``most`` bytes.
     """
     try:
         with Path(path).open("rb") as file:

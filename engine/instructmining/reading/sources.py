@@ -1,4 +1,4 @@
-"""Folders and patterns to files: what is rows in them, in one order, and what was left out."""
+"""Expands folders and patterns to files of rows in one order, and reports what was left out."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from instructmining.errors import InputError, OutputError
 from instructmining.reading.compression import STANDARD_INPUT, is_pipe
 from instructmining.reading.file_kinds import kind_by_name
 
-# What datasets' save_to_disk writes beside the rows, and what its map and filter leave there.
+# What datasets' save_to_disk writes next to the rows, and what map and filter leave there.
 _METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
 _STATE = "state.json"
 _DATASET_INFO = "dataset_info.json"
 _CACHED = "cache-*.arrow"
-# What score and select put beside OUT.
+# What score and select write next to OUT.
 _OUT = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
-_BESIDE_OUT = (".rejects.jsonl", ".run.json", ".selection.json", ".partial")
-_NAMED = 5  # names in a message
+_NEXT_TO_OUT = (".rejects.jsonl", ".run.json", ".selection.json", ".partial")
+_NAMED = 5  # names shown in a message
 _ANY_DEPTH = "**"
-_LINK = "/"  # behind the name of a folder that is a link, which is not followed
+_LINK = "/"  # marks the name of a folder that is a link, which is not followed
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Files and folders that lie in an input folder, or fit an input's pattern, and are not read."""
+    """Files and folders in an input folder, or matched by a pattern, that are not read."""
 
-    where: str  # the folder or the pattern, as it was given
-    names: tuple[str, ...]  # below it, hidden ones and those of unknown kinds, in order
+    where: str  # the folder or the pattern, as given
+    names: tuple[str, ...]  # paths below it, hidden ones and those of unknown kinds, in order
 
     def __str__(self) -> str:
-        """One line that names the first few."""
+        """Return one line with the first few names."""
         many = len(self.names)
         return f"{self.where}: {many:,} {'entry is' if many == 1 else 'entries are'} not read: {_named(self.names)}"
 
@@ -49,24 +49,24 @@ class Files:
 
 
 def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
-    """Each folder and pattern of an input as the files of rows in it, in the order of the bytes of their paths.
+    """Expand each folder and pattern of an input to its files of rows, sorted by the bytes of their paths.
 
-    A folder is looked through with all below it, and so is what a pattern's ``**`` stands for; links to folders are not
-    followed there, and pipes not waited for. Of a pattern in which nothing but
-    stars stands for the name, files of unknown kinds are left out as in a folder; other patterns name what they fit.
+    Folders are searched recursively, and so is what a pattern's ``**`` matches; links to folders are not followed
+    there, and pipes are not waited for. Where the name in a pattern is only stars, files of unknown kinds are left out
+    as in a folder; other patterns match by name.
 
     Args:
         inputs: files, folders, patterns such as ``data/**/*.jsonl``, or "-".
-        out: OUT of a run that reads them.
+        out: OUT of the run that reads them.
 
     Raises:
-        InputError: a folder or pattern has no file of rows in it, or what a run wrote beside its OUT.
-        OutputError: OUT would lie among the files.
+        InputError: a folder or pattern has no file of rows, or matches what a run wrote next to its OUT.
+        OutputError: OUT would be one of the files.
     """
     paths: list[str] = []
     skipped = []
     if twice := [one for one, count in Counter(map(str, inputs)).items() if count > 1 and is_pipe(one)]:
-        raise InputError(f"{twice[0]}: is given twice, and can be read once")
+        raise InputError(f"{twice[0]}: is given twice, but can be read only once")
     for one in map(str, inputs):
         if one == STANDARD_INPUT or (not Path(one).is_dir() and (os.path.lexists(one) or not glob.has_magic(one))):
             paths.append(one)
@@ -83,7 +83,7 @@ def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
 
 @dataclass
 class _Found:
-    """What a folder or a pattern holds."""
+    """The files of a folder or a pattern."""
 
     where: str
     files: set[str] = field(default_factory=set)
@@ -107,7 +107,7 @@ class _Found:
 
     def in_order(self) -> list[str]:
         if not self.files:
-            what = "the folder holds no file of rows" if Path(self.where).is_dir() else "no file of rows fits"
+            what = "the folder holds no file of rows" if Path(self.where).is_dir() else "no file of rows matches"
             found = f"found {_named(self.skipped)}; " if self.skipped else ""
             raise InputError(f"{self.where}: {what}; {found}wanted JSON, JSON lines, CSV, TSV, Parquet or Arrow")
         return sorted(self.files, key=os.fsencode)
@@ -118,9 +118,9 @@ class _Found:
             if target.resolve().is_relative_to(Path(folder).resolve()):
                 raise OutputError(f"{out}: lies in the input {folder}; give -o a file outside of it")
         pattern = Path(self.where).absolute().parts
-        for path in (target, *(Path(f"{target}{end}") for end in _BESIDE_OUT)):
+        for path in (target, *(Path(f"{target}{end}") for end in _NEXT_TO_OUT)):
             if not Path(self.where).is_dir() and _fits(path.parts, pattern):
-                raise OutputError(f"{out}: {path.name} would fit the input {self.where!r}; give -o another place")
+                raise OutputError(f"{out}: {path.name} would match the input {self.where!r}; give -o another place")
 
     def _take_folder(self, folder: str) -> None:
         self.folders.append(folder)
@@ -146,32 +146,32 @@ class _Found:
 
 
 def _is_known(path: str) -> bool:
-    """Whether the name says that a file holds rows."""
+    """Return whether the name of a file says that it holds rows."""
     try:
         known = kind_by_name(path).kind is not None
     except InputError:
         return False
-    beside = Path(path).with_name(_STATE)
-    return known and not (fnmatchcase(Path(path).name, _CACHED) and beside.exists())
+    state = Path(path).with_name(_STATE)
+    return known and not (fnmatchcase(Path(path).name, _CACHED) and state.exists())
 
 
 def _is_metadata(path: str) -> bool:
-    """Whether a file tells of a data set and holds no rows of it."""
+    """Return whether a file describes a data set and holds no rows of it."""
     name = Path(path).name
     return name in _METADATA or (name == _STATE and Path(path).with_name(_DATASET_INFO).exists())
 
 
 def _check_not_ours(path: str) -> None:
-    """Refuse what a run wrote beside its OUT.
+    """Refuse what a run wrote next to its OUT.
 
     Raises:
-        InputError: the path is of that.
+        InputError: the path is such a file.
     """
-    for end in _BESIDE_OUT:
+    for end in _NEXT_TO_OUT:
         out = path.removesuffix(end)
         if out != path and out.endswith(_OUT):
             raise InputError(
-                f"{path}: is what a run wrote beside {out}, no data; move the run's files out of the input's folder"
+                f"{path}: was written by a run next to {out}, no data; move the run's files out of the input's folder"
             )
 
 
@@ -184,17 +184,17 @@ def _below(path: str, folder: str) -> str:
 
 
 def _named(names: Iterable[str]) -> str:
-    """The first few names and how many there are more."""
+    """Return the first few names and how many more there are."""
     every = sorted(names, key=os.fsencode)
     more = f" and {len(every) - _NAMED:,} more" if len(every) > _NAMED else ""
     return f"{', '.join(every[:_NAMED])}{more}"
 
 
 def _fitting(pattern: str) -> Iterator[str]:
-    """The paths that fit a pattern; below its ``**`` those of links to folders, which may lead in circles, end in /."""
+    """Yield the paths that match a pattern; links to folders below its ``**``, which may lead in circles, end in /."""
     parts = pattern.split("/")
     if _ANY_DEPTH not in parts:
-        yield from glob.iglob(pattern)  # noqa: PTH207 - a path's own glob loses how it was given
+        yield from glob.iglob(pattern)  # noqa: PTH207 - Path.glob would change the form of the path
         return
     at = parts.index(_ANY_DEPTH)
     above, below = "/".join(parts[:at]), tuple(part for part in parts[at:] if part)
@@ -203,11 +203,11 @@ def _fitting(pattern: str) -> Iterator[str]:
     for top in glob.glob(above) if glob.has_magic(above) else [above]:  # noqa: PTH207
         for path in _walked(top, hidden=any(part.startswith(".") for part in below)):
             if path.endswith(_LINK) or _fits(path.split("/"), below):
-                yield os.path.join(top, path)  # noqa: PTH118 - how it was given
+                yield os.path.join(top, path)  # noqa: PTH118 - keeps the form of the path
 
 
 def _walked(top: str, *, hidden: bool) -> Iterator[str]:
-    """What lies in a folder and below it, named from there."""
+    """Yield what a folder holds, recursively, relative to it."""
     if not Path(top).is_dir():
         return
     for parent, folders, names in os.walk(top or os.curdir, onerror=_refuse):
@@ -220,7 +220,7 @@ def _walked(top: str, *, hidden: bool) -> Iterator[str]:
 
 
 def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path fits a pattern, both in parts; what is hidden fits only what begins with a dot."""
+    """Return whether the parts of a path match those of a pattern; hidden names match only a leading dot."""
     if not pattern:
         return not parts
     if pattern[0] == _ANY_DEPTH:

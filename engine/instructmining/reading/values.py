@@ -1,4 +1,4 @@
-"""JSON in and out, with integers of any size and values inside each other as deep as they are read."""
+"""Parses and writes JSON, with integers of any size and the same depth of nesting both ways."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any, TypeAlias
 
 import orjson
 
-DEEPEST = 1024  # lists and objects inside each other that are read
-_BEYOND = 2.0**63  # orjson makes floats of integers that have no place in 64 bits, and these are as large
+DEEPEST = 1024  # nested lists and objects that are read
+_BEYOND = 2.0**63  # orjson parses integers beyond 64 bits as floats, which are at least this large
 _LOOKED_INTO = frozenset({dict, list, float})
 
 Default: TypeAlias = Callable[[Any], object]
 
 
 def loads(text: bytes | str) -> Any:  # noqa: ANN401 - JSON
-    """What a JSON text holds.
+    """Parse a JSON text.
 
     Raises:
-        orjson.JSONDecodeError: it is no JSON, or nests too deep.
+        orjson.JSONDecodeError: the text is no JSON, or is nested too deep.
     """
     value = orjson.loads(text)
     if not _has_beyond(value):
@@ -33,15 +33,15 @@ def loads(text: bytes | str) -> Any:  # noqa: ANN401 - JSON
 
 
 def dumps(value: object, *, default: Default | None = None, sort_keys: bool = False) -> bytes:
-    """A value as JSON, without spaces.
+    """Write a value as JSON, without spaces.
 
     Args:
-        value: lists, dicts by text and what orjson writes.
-        default: what to write in place of a value that is none of these.
-        sort_keys: whether objects are written in the order of their names, so that equal ones have equal bytes.
+        value: lists, dicts with text keys, and what orjson writes.
+        default: converts a value of any other type.
+        sort_keys: whether members are sorted by name, so that equal objects have equal bytes.
 
     Raises:
-        TypeError: it holds something else, or more lists and objects inside each other than are read.
+        TypeError: the value holds another type, or is nested deeper than is read.
     """
     try:
         return orjson.dumps(value, default=default, option=orjson.OPT_SORT_KEYS if sort_keys else None)
@@ -50,12 +50,12 @@ def dumps(value: object, *, default: Default | None = None, sort_keys: bool = Fa
 
 
 def utf8(text: str) -> str:
-    r"""The name of a file as text: bytes that are not UTF-8 stand there as \xff."""
+    r"""Return a file name as text; bytes that are not UTF-8 become \xff."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def all_utf8(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """A JSON value with every text in it as :func:`utf8` has it, for files that name others."""
+    """Return a JSON value with :func:`utf8` applied to every text, for files that hold paths."""
     if isinstance(value, str):
         return utf8(value)
     if isinstance(value, dict):
@@ -64,7 +64,7 @@ def all_utf8(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def _has_beyond(value: object) -> bool:
-    """Whether there is a float as large as an integer beyond 64 bits."""
+    """Return whether a value holds a float as large as an integer beyond 64 bits."""
     waiting: list[Any] = [(value,)]
     while waiting:
         items = waiting.pop()
@@ -89,7 +89,7 @@ _CLOSING = (_Raw(b"]"), _Raw(b"}"))
 
 
 def _written(value: object, default: Default | None, *, sort_keys: bool) -> bytes:
-    """As :func:`dumps`, without recursion."""
+    """Write a value like :func:`dumps`, without recursion."""
     pieces: list[bytes] = []
     waiting: list[object] = [value]  # what is still to write, the next one last
     depth = 0

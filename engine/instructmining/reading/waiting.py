@@ -1,4 +1,4 @@
-"""Waits that a thread can be called out of: for bytes that do not come, for what another thread makes."""
+"""Waits that a thread can be called out of: for bytes that do not arrive, or for another thread's result."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-LOOK_S: Final = 0.05  # how often a thread that waits looks whether it is still wanted
+LOOK_S: Final = 0.05  # how often a waiting thread checks whether it is still wanted
 _mine = threading.local()
 
 
 class CalledOff(BaseException):
-    """Nobody takes what this thread makes. No Exception: nothing but the thread's end may catch it."""
+    """Nobody reads what this thread makes. Not an Exception: only the end of the thread may catch it."""
 
 
 @contextmanager
 def called_off_by(event: threading.Event) -> Iterator[None]:
-    """Within, waits in this thread end with :class:`CalledOff` once the event is set."""
+    """Within the block, waits in this thread end with :class:`CalledOff` once the event is set."""
     _mine.event = event
     try:
         yield
@@ -27,22 +27,22 @@ def called_off_by(event: threading.Event) -> Iterator[None]:
 
 
 def check_wanted() -> None:
-    """Raises CalledOff where this thread was called off."""
+    """Raise CalledOff where this thread was called off."""
     event: threading.Event | None = getattr(_mine, "event", None)
     if event is not None and event.is_set():
         raise CalledOff
 
 
 def wait_for_bytes(file: int) -> None:
-    """Wait until a pipe or a terminal can be read without waiting; no time at all for files of a disk.
+    """Wait until a pipe or a terminal has bytes; returns at once for files on disk.
 
-    Where the system cannot tell, as on Windows, returns at once.
+    Also returns at once where the system cannot tell, as on Windows.
 
     Args:
-        file: its descriptor.
+        file: file descriptor.
 
     Raises:
-        CalledOff: the thread was called off meanwhile.
+        CalledOff: the thread was called off while it waited.
     """
     check_wanted()
     if not hasattr(select, "poll"):

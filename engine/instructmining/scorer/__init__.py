@@ -1,1 +1,1 @@
-"""The stages composed: examples in, scored rows out; also from and to tables in memory."""
+"""Composes the stages: examples in, scored rows out; also for tables in memory."""

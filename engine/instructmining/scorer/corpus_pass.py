@@ -1,4 +1,4 @@
-"""The corpus pass: rows wait on disk until the neighbours of all are known."""
+"""The corpus pass: rows wait on disk until the neighbours of all rows are known."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEIGHBOURS = "neighbours"
 
 @dataclass(frozen=True, slots=True)
 class CorpusPass:
-    """The columns that depend on all rows of the run, or on those of another file."""
+    """Computes the columns that depend on all rows of the run, or on the rows of another file."""
 
     neighbours: NeighbourSearch
     others: RowPass | None  # embeds the rows of the other file
@@ -40,7 +40,7 @@ class CorpusPass:
         report: OnProgress,
         journal: Journal | None,
     ) -> Iterator[ScoredWindow]:
-        """All windows wait on disk until the corpus columns are known."""
+        """Spool all windows to disk, and yield them once the corpus columns are known."""
         marks = journal.marks if journal is not None else {}
         with ExitStack() as stack:
             others = self._embedded_others(stack, batching, counts, report, journal)
@@ -93,7 +93,7 @@ class CorpusPass:
         report: OnProgress,
         journal: Journal | None,
     ) -> NDArray[np.float32] | None:
-        """The embeddings of the rows of another file that are the neighbours, on disk; None where there is none."""
+        """Return the embeddings, on disk, of another file's rows that serve as neighbours; None without such a file."""
         settings = self.neighbours.settings
         if self.others is None or settings.against is None:
             return None

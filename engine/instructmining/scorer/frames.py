@@ -1,4 +1,4 @@
-"""Scores beside tables in memory: whatever has Arrow's interface goes in, a ``pyarrow.Table`` comes out."""
+"""Scores tables in memory: anything with Arrow's interface goes in, a ``pyarrow.Table`` comes out."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def score_table(
     prefix: str = "",
     on_reject: OnReject | None = None,
 ) -> pa.Table:
-    """Score a table in memory; its own columns keep their types, the scores stand behind them.
+    """Score a table in memory; its own columns keep their types, and the scores follow them.
 
-    Scores that it had from before stay where they are not computed now.
+    Earlier scores of the table stay where they are not computed now.
 
-    The result goes into pandas by ``to_pandas()``, into Polars by ``polars.from_arrow``, into ``datasets`` by
-    ``Dataset``. ``score_notes`` is text with JSON in it, as in a Parquet file.
+    Convert the result to pandas with ``to_pandas()``, to Polars with ``polars.from_arrow``, to ``datasets`` with
+    ``Dataset``. ``score_notes`` is JSON text, as in a Parquet file.
 
     Example:
         >>> import polars as pl
@@ -45,17 +45,17 @@ def score_table(
         ...     print(pl.from_arrow(score_table(scorer, frame)))
 
     Args:
-        scorer: an open one.
-        table: pandas, Polars, pyarrow, or anything else with ``__arrow_c_stream__``, or a split of ``datasets``. All
-            of it is held in memory.
-        format: of the rows; by default it is detected.
-        prefix: put before each added column's name.
-        on_reject: takes the rows that cannot be scored, which the result then lacks, each with its row's number in
-            ``line`` (from 1) and ``offset`` (from 0); without it the first one raises.
+        scorer: an open scorer.
+        table: pandas, Polars, pyarrow, or anything else with ``__arrow_c_stream__``, or a split of ``datasets``; held
+            in memory as a whole.
+        format: format of the rows; by default detected.
+        prefix: prefix of each added column's name.
+        on_reject: receives the rows that cannot be scored, which the result omits; ``line`` (from 1) and ``offset``
+            (from 0) hold the row's number. Without it the first one raises.
 
     Raises:
-        InputError: the table is none, its format is not known, or it has a column of ours.
-        RowError: a row cannot be scored, and nobody takes rejects.
+        InputError: the object is no table, its format is not known, or it has a column that scoring adds.
+        RowError: a row cannot be scored, and ``on_reject`` is None.
     """
     check_type("scorer", scorer, Scorer, wanted="an open Scorer", error=InputError)
     check_type("prefix", prefix, str, wanted="text", error=InputError)
@@ -79,14 +79,14 @@ def score_table(
 
 
 def to_arrow(rows: Iterable[ScoredRow], *, prefix: str = "") -> pa.Table:
-    """Scored rows as a table: the fields that they were read with, then the scores.
+    """Convert scored rows to a table: the fields that they were read with, then the scores.
 
-    The types of the fields are found from their values, as for a Parquet file; :func:`score_table` keeps those of a
+    Types of the fields are inferred from their values, as for a Parquet file; :func:`score_table` keeps those of a
     table.
 
     Args:
-        rows: all of them are held in memory.
-        prefix: put before each added column's name.
+        rows: scored rows; all are held in memory.
+        prefix: prefix of each added column's name.
 
     Raises:
         InputError: an item is not a scored row.
@@ -102,7 +102,7 @@ def to_arrow(rows: Iterable[ScoredRow], *, prefix: str = "") -> pa.Table:
 
 
 def _rows(table: pa.Table, kept: Sequence[int]) -> pa.Table:
-    """Some rows, ascending, as slices: not every type has a kernel that takes rows (Polars' text has none)."""
+    """Select ascending rows as slices, since not every type has a take kernel (Polars' text has none)."""
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
     starts = [place for place, row in enumerate(kept) if place == 0 or row != kept[place - 1] + 1]

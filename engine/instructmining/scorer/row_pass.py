@@ -1,4 +1,4 @@
-"""The row pass: windows of rows through tokenizers, models and the indicators of each row by itself."""
+"""The row pass: windows of rows through tokenizers, models and the indicators of single rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OnProgress: TypeAlias = Callable[[Statistics], None]
 
 @dataclass(frozen=True, slots=True)
 class RowPass:
-    """What is computed of each row: reading and tokenizing run ahead in a thread, models in another."""
+    """Computes what depends on single rows: reading and tokenizing run ahead in one thread, models in another."""
 
     plan: Plan
     windows: WindowBuilder
@@ -42,7 +42,7 @@ class RowPass:
         strict: bool,
         journal: Journal | None,
     ) -> Generator[tuple[ScoredWindow, NDArray[np.float32] | None], None, None]:
-        """Windows with the columns of the row indicators, and their embeddings."""
+        """Yield windows with the columns of the row indicators, and their embeddings."""
         with ExitStack() as stack:
             windows = stack.enter_context(ahead(self._tokenized(source, counts, strict=strict), name="tokens"))
             if self.plan.streams:

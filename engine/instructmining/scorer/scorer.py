@@ -1,4 +1,4 @@
-"""Composes the stages: tokenizing runs ahead in a thread, the device computes in another, rows are finished here."""
+"""Composes the stages: a thread tokenizes ahead, another runs the models, and rows are finished in the caller's."""
 
 from __future__ import annotations
 
@@ -77,24 +77,24 @@ class Scorer:
         """Open a bundle for scoring.
 
         Args:
-            bundle: a folder, or one opened before; by default the demo bundle, if it is in the cache.
-            rule: "paper-v1", "paper-v3", a JSON file or a rule. With neither rule nor indicators: the bundle's own.
-            indicators: columns to compute, beside the rule's terms if there is a rule; a list, comma-separated text, or
-                "all": every column that the bundle's roles give.
-            device: "auto", "cpu", "cuda", "cuda:N" or "cuda:0,1"; auto takes CUDA only where a session runs there.
-            batches_at_once: computed beside each other on a CPU; by default one a thread up to eight, the fastest for
-                many rows. For a service that scores a few rows a call take 1: all threads work on one batch.
-            batching: window and batch sizes; by default what is usual on the device, or see :meth:`calibrate`.
-            acceleration: what is off by default on CUDA; an error on a CPU.
-            knn: which neighbours a row has, how far they are and how they are searched; by default all rows of the run,
+            bundle: a folder, or an open bundle; by default the demo bundle, if it is in the cache.
+            rule: "paper-v1", "paper-v3", a JSON file or a rule. Without rule and indicators: the bundle's default rule.
+            indicators: columns to compute in addition to the rule's terms; a list, comma-separated text, or "all" for
+                every column that the bundle's roles allow.
+            device: "auto", "cpu", "cuda", "cuda:N" or "cuda:0,1"; "auto" uses CUDA only where a session runs there.
+            batches_at_once: batches computed in parallel on a CPU; by default one per thread up to eight, the fastest
+                for many rows. Use 1 for a service that scores a few rows per call: all threads then work on one batch.
+            batching: window and batch sizes; by default the device's usual ones, or see :meth:`calibrate`.
+            acceleration: CUDA options that are off by default; an error on a CPU.
+            knn: which neighbours a row has, the metric, and how they are searched; by default all rows of the run,
                 exactly.
-            kept: columns that the examples bring along from an earlier run, in :attr:`Example.scores`; they are not
-                computed again, and the rule reads them there.
+            kept: columns that the examples have from an earlier run, in :attr:`Example.scores`; they are not computed
+                again, and the rule reads them there.
 
         Raises:
-            BundleError: the bundle is damaged or lacks a role that is needed, or none is given and none is cached.
-            RuleError: the rule cannot be read, an indicator is not known, or knn is of a wrong type.
-            DeviceError: the device does not work here, or batching or acceleration is of a wrong type.
+            BundleError: the bundle is damaged or lacks a role, or none is given and none is cached.
+            RuleError: the rule cannot be read, an indicator is not known, or ``knn`` has the wrong type.
+            DeviceError: the device does not work here, or ``batching`` or ``acceleration`` has the wrong type.
         """
         check_device(device, batches_at_once)
         check_type("batching", batching, (Batching, NoneType), wanted="a Batching or None", error=DeviceError)
@@ -134,17 +134,17 @@ class Scorer:
         return cls(opened, chosen, RowPass(work, windows, executor), corpus_pass, batching or usual)
 
     def __enter__(self) -> Self:
-        """The scorer itself."""
+        """Return the scorer."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the sessions and their memory go."""
+        """Close the scorer."""
         self.close()
 
     def close(self) -> None:
-        """Let the sessions and their memory go; nothing is scored after it."""
+        """Free the sessions and their memory; nothing can be scored after this."""
         self._closed = True
         self._row_pass.executor.close()
 
@@ -169,7 +169,7 @@ class Scorer:
 
     @property
     def embedding_size(self) -> int | None:
-        """Numbers of an embedding that waits on disk until all rows are read; None where no column needs that."""
+        """Size of the embeddings that wait on disk until all rows are read; None where no column needs them."""
         if not self.searches_neighbours:
             return None
         graph = next(stream.role.graph for stream in self._row_pass.plan.streams if "embedding" in stream.outputs)
@@ -177,27 +177,27 @@ class Scorer:
 
     @property
     def roles(self) -> frozenset[RoleName]:
-        """The roles of the bundle that the columns rest on."""
+        """The roles of the bundle that the columns need."""
         return frozenset(role for stream in self._row_pass.plan.streams for role in stream.roles)
 
     @property
     def precisions(self) -> frozenset[str]:
-        """Of the graphs that run."""
+        """Precisions of the graphs that run."""
         return frozenset(stream.role.precision for stream in self._row_pass.plan.streams)
 
     @property
     def memory_splits(self) -> int:
-        """Batches that had to be split because a device's memory did not hold them; with some, runs may differ."""
+        """Batches that were split because a device ran out of memory; if any, runs may differ."""
         return self._row_pass.executor.splits
 
     @property
     def texts_retried(self) -> int:
-        """Texts computed again, alone, because a model output was not a finite number."""
+        """Texts computed again, alone, because a model output was not finite."""
         return self._row_pass.executor.retried
 
     @property
     def caution(self) -> str | None:
-        """What must be said beside the predictions when the bundle's reward model is not the rule's; else None."""
+        """A warning about the predictions where the bundle's reward model is not the rule's; else None."""
         if self.rule is None or "reward" not in self.rule.terms or self.rule.reward_model is None:
             return None
         source = self.bundle.roles["reward"].source
@@ -225,22 +225,22 @@ class Scorer:
     ) -> Generator[ScoredRow, None, None]:
         """Score examples, in input order.
 
-        Reading and tokenizing, the models, and whoever takes the rows run beside each other. Without a corpus
-        indicator rows come as their window is done. With one (``knn_6``) all examples are taken first, waiting on
-        disk, and rows come after the corpus pass.
+        Reading and tokenizing, the models, and the caller run in parallel. Without a corpus indicator, rows are yielded
+        once their window is done. With one (``knn_6``), all examples are read first and wait on disk; rows follow
+        after the corpus pass.
 
         Args:
-            examples: examples, :func:`~instructmining.read_examples`, dicts that are rows as in a JSON file, or a table
-                in memory; taken lazily, in another thread. The format of dicts and tables is detected as that of files.
-            on_reject: called with each row that holds no example or cannot be scored, in the order of the input, when
-                the rows of its window come; without it the first one raises.
-            on_progress: called after each batch, in the thread that takes the rows.
-            statistics: counts of the run, kept up to date.
+            examples: examples, :func:`~instructmining.read_examples`, dicts as in a JSON file, or a table in memory;
+                read lazily, in another thread. The format of dicts and tables is detected as for files.
+            on_reject: called with each row that holds no example or cannot be scored, in input order, when the rows of
+                its window are yielded; without it the first one raises.
+            on_progress: called after each batch, in the calling thread.
+            statistics: counters of the run, kept up to date.
 
         Raises:
-            InputError: at once, where nothing can be scored by the type of what is given; while rows are taken, where
-                an item is of a wrong type, or the rows are in no known format.
-            RowError: while rows are taken, one cannot be scored and nobody takes rejects.
+            InputError: at once, where the type is not supported; while iterating, where an item has the wrong type or
+                the rows are in no known format.
+            RowError: while iterating, where a row cannot be scored and ``on_reject`` is None.
             InstructMiningError: the scorer was closed.
         """
         self._check_open()
@@ -279,22 +279,22 @@ class Scorer:
         statistics: Statistics | None = None,
         journal: Journal | None = None,
     ) -> Generator[ScoredWindow, None, None]:
-        """Score windows of rows, good and bad ones, in input order; see :meth:`score`, which is made of it.
+        """Score windows of good and bad rows, in input order; the base of :meth:`score`.
 
         Args:
-            windows: taken lazily, in another thread; of :attr:`batching`'s size. With a journal, those behind the last
-                position that it has.
+            windows: read lazily, in another thread; of :attr:`batching`'s size. With a journal, those after its last
+                position.
             strict: whether the first row that cannot be scored raises.
-            on_progress: called after each batch, in the thread that takes the windows.
-            statistics: counts of the run, kept up to date.
-            journal: of a run that can be resumed. The one who takes the windows commits what he did with them.
+            on_progress: called after each batch, in the calling thread.
+            statistics: counters of the run, kept up to date.
+            journal: journal of a run that can be resumed. The caller commits what it did with the windows.
 
         Yields:
-            Windows with all columns and with their rejects; :meth:`rows` makes rows of them.
+            Windows with all columns and their rejects; :meth:`rows` makes rows of them.
 
         Raises:
-            RowError: a row cannot be scored, and strict is asked for.
-            ResumeError: the rows are not those that the journal speaks of.
+            RowError: a row cannot be scored, and ``strict`` is set.
+            ResumeError: the rows are not those in the journal.
             InstructMiningError: the scorer was closed.
         """
         self._check_open()
@@ -313,19 +313,19 @@ class Scorer:
                 yield window
 
     def rows(self, window: ScoredWindow) -> Iterator[ScoredRow]:
-        """The rows of a finished window, the prediction last, columns in the order of the indicators."""
+        """Yield the rows of a finished window, with the prediction last and columns in indicator order."""
         return rows_of(window, self.columns)
 
     def embeddings(self, examples: Examples) -> Generator[NDArray[np.float32], None, None]:
-        """The embeddings of examples in their order, as ``knn_6`` has them; open with ``indicators=["knn_6"]``.
+        """Yield the embeddings of examples in order, as for ``knn_6``; open the scorer with ``indicators=["knn_6"]``.
 
-        Of a preference pair it is the chosen conversation's.
+        A preference pair has the embedding of its chosen conversation.
 
         Args:
-            examples: taken lazily, in another thread.
+            examples: read lazily, in another thread.
 
         Yields:
-            Unit vectors, float32 (rows, size), of a window of examples at a time.
+            Unit vectors, float32 (rows, size), one window of examples at a time.
 
         Raises:
             RuleError: no column of the scorer needs embeddings.
@@ -344,11 +344,11 @@ class Scorer:
                     yield embedding
 
     def calibrate(self, examples: Examples) -> Batching:
-        """Find the fastest budget of each role on these examples and use it from now on.
+        """Find the fastest budget of each role on these examples, and use it from now on.
 
-        Takes ten to twenty seconds a role on a CPU with a small model. Numbers do not depend on the budget beyond
-        float rounding; which budget is found may differ from time to time, so keep the result and give it to
-        :meth:`open` where runs must be alike.
+        Takes ten to twenty seconds per role on a CPU with a small model. Results depend on the budget only by float
+        rounding. The budget found may differ between calls, so store it and pass it to :meth:`open` where runs must be
+        identical.
 
         Args:
             examples: rows like those to come; the first window of them is used.
@@ -361,7 +361,7 @@ class Scorer:
 
 
 def _chosen(window: InputWindow) -> InputWindow:
-    """Of preference pairs the chosen conversations alone."""
+    """Return only the chosen conversations of preference pairs."""
     return replace(
         window, items=[replace(item, rejected=None) if isinstance(item, Example) else item for item in window.items]
     )

@@ -1,1 +1,1 @@
-"""Examples to token ids: templates, the tokenizer, and windows of tokenized rows."""
+"""Converts examples to token ids: templates, the tokenizer, and windows of tokenized rows."""

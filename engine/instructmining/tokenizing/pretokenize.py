@@ -1,7 +1,7 @@
-"""Where a text may be cut so that its pieces, tokenized each alone, give the tokens of the whole.
+"""Finds where a text may be cut so that its pieces, tokenized separately, give the tokens of the whole.
 
-Most words of a corpus were met before. A tokenizer that works within words (all that split a text before they look
-words up) can so be asked once for each distinct piece; what it answers is its own, to the token.
+Most words of a corpus repeat. A tokenizer that works within words (one that splits a text before it looks words up)
+therefore needs to see each distinct piece only once; the tokens are exactly its own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tokenizers.pre_tokenizers import PreTokenizer
 Cutter: TypeAlias = Callable[[str], list[str]]
 _Step: TypeAlias = Mapping[str, object]
 
-# What keeps a text from being cut at every space: other whitespace, "\0", which marks the cuts, and three together or
-# any at the end, since where whitespace is split depends on what surrounds it.
+# A text with one of these is not cut at every space: other whitespace, "\0", which marks the cuts, and three in a row
+# or any at the end, since where whitespace is split depends on its surroundings.
 _OTHER_ASCII_SPACE = "\t\r\v\f\0\x1c\x1d\x1e\x1f"
 _UNEVEN = [*_OTHER_ASCII_SPACE, *(one + two + three for one in " \n" for two in " \n" for three in " \n")]
 _OTHER_SPACE = re.compile(
@@ -27,11 +27,11 @@ _OTHER_SPACE = re.compile(
 )
 _CROWD = re.compile("[ \n]{3}")
 _TWO_BEFORE_DIGIT = re.compile(r"[ \n]{2}[^\x00-/:-\x7f]")  # other characters may be digits too
-# Behind a character that is no whitespace, all whitespace before the next word goes with that word.
+# After a character that is no whitespace, all whitespace before the next word belongs to that word.
 _BEFORE_SPACES = re.compile("(?<=[!-~])(?= )")
 _BEFORE_SPACES_AND_LINES = re.compile(r"(?<=[!-~])(?=[ \n])")
 _CONTRACTIONS = {r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"'(?i:[sdmt]|ll|ve|re)"}
-# What follows the contractions: GPT-4's expression as Llama 3 and Qwen write it.
+# After the contractions: GPT-4's expression as Llama 3 and Qwen write it.
 _REST = {
     rf"|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     for digits in (r"\p{N}", r"\p{N}{1,3}")
@@ -39,10 +39,10 @@ _REST = {
 
 
 def cutter(tokenizer: Tokenizer) -> Cutter | None:
-    """A function that cuts texts for a tokenizer; None where no place is known to be safe.
+    """Return a function that cuts texts for a tokenizer; None where no cut is known to be safe.
 
     Args:
-        tokenizer: one that takes special tokens within a text for plain text.
+        tokenizer: one that treats special tokens within a text as plain text.
     """
     added = [token for token in tokenizer.get_added_tokens_decoder().values() if not token.special]
     if any(token.lstrip or token.rstrip or token.single_word for token in added):
@@ -56,12 +56,12 @@ def cutter(tokenizer: Tokenizer) -> Cutter | None:
     return lambda text: [text] if find(text) else cut(text)
 
 
-# Between these all cutters may cut, whatever else the text holds: a word's end and a space before the next.
+# Every cutter may cut here, whatever else the text holds: between the end of a word and a space.
 _SAFE = re.compile("(?<=[!-~])(?= )")
 
 
 def parts(text: str, size: int) -> Iterator[str]:
-    """A text in parts of about so many characters, cut where every cutter may cut; longer where no such place is."""
+    """Yield parts of about so many characters, cut where every cutter may cut; longer where there is no such place."""
     begin = 0
     while len(text) - begin > size:
         found = _SAFE.search(text, begin + size)
@@ -73,7 +73,7 @@ def parts(text: str, size: int) -> Iterator[str]:
 
 
 def last_cut(text: str) -> int:
-    """The last place where every cutter may cut; 0 where there is none."""
+    """Return the last place where every cutter may cut; 0 where there is none."""
     at = text.rfind(" ")
     while at > 0 and not "!" <= text[at - 1] <= "~":
         at = text.rfind(" ", 0, at)
@@ -81,24 +81,24 @@ def last_cut(text: str) -> int:
 
 
 def takes_parts(tokenizer: Tokenizer) -> bool:
-    """Whether :func:`parts` of a text, tokenized each alone, give the tokens of the whole.
+    """Return whether :func:`parts` of a text, tokenized separately, give the tokens of the whole.
 
-    The tokenizer has a cutter then, and no token of its own with a space in it.
+    This holds where the tokenizer has a cutter and no token of its own contains a space.
     """
     added = tokenizer.get_added_tokens_decoder().values()
     return cutter(tokenizer) is not None and not any(" " in token.content for token in added if not token.special)
 
 
 def longest_part(text: str, size: int) -> int:
-    """Characters of the longest of a text's parts."""
+    """Return the length of the longest part of a text, in characters."""
     return max(map(len, parts(text, size)))
 
 
 def joins(head: str, text: str) -> bool:
-    """Whether every cutter may cut between the two, behind a newline."""
+    """Return whether every cutter may cut between the two, after a newline."""
     if not text or head[-1:] != "\n" or text[0].isspace() or _OTHER_SPACE.match(text):
         return False
-    return not (text[0].isnumeric() and head[-2:-1].isspace())  # those that part digits first
+    return not (text[0].isnumeric() and head[-2:-1].isspace())  # some split off digits first
 
 
 def _cutter(steps: Sequence[_Step], normalizers: Sequence[_Step]) -> Cutter | None:
@@ -110,11 +110,11 @@ def _cutter(steps: Sequence[_Step], normalizers: Sequence[_Step]) -> Cutter | No
         return None
     if last.get("use_regex", True):
         return {"ByteLevel": _before_spaces_and_lines, "Digits ByteLevel": _around_digits}.get(" ".join(kinds))
-    return _before_spaces_behind_lines if len(steps) == 2 and _is_gpt4(steps[0]) else None
+    return _before_spaces_after_lines if len(steps) == 2 and _is_gpt4(steps[0]) else None
 
 
 def _steps(part: PreTokenizer | Normalizer | None, inner: str) -> list[_Step]:
-    """The steps of a pre-tokenizer or normalizer in order, as tokenizer.json has them; none where it has none."""
+    """Return the steps of a pre-tokenizer or normalizer in order, as in tokenizer.json; empty where there are none."""
     return [] if part is None else _flat(orjson.loads(part.__getstate__()), inner)
 
 
@@ -132,12 +132,12 @@ def _is_gpt4(step: _Step) -> bool:
 
 
 def _at_spaces(text: str) -> list[str]:
-    """BERT: spaces and newlines part words and are dropped; its normalizer looks at single characters."""
+    """BERT: spaces and newlines separate words and are dropped; its normalizer sees single characters."""
     return text.replace("\n", " ").split(" ")
 
 
 def _is_plain(text: str) -> bool:
-    """Whether a text's only whitespace are spaces and newlines, never three together, nor any at the end."""
+    """Return whether a text's only whitespace is spaces and newlines, never three in a row, and none at the end."""
     if text[-1:] in (" ", "\n"):
         return False
     if not text.isascii():
@@ -146,21 +146,21 @@ def _is_plain(text: str) -> bool:
 
 
 def _before_spaces_and_lines(text: str) -> list[str]:
-    r"""GPT-2: of whitespace before a word, the last character is apart: ``\s+(?!\S)``, then " word" or "\n"."""
+    r"""GPT-2: of the whitespace before a word, the last character is separate: ``\s+(?!\S)``, then " word" or "\n"."""
     if not _is_plain(text):
         return _BEFORE_SPACES_AND_LINES.split(text)
     return text.replace(" ", "\0 ").replace("\n", "\0\n").split("\0")
 
 
 def _around_digits(text: str) -> list[str]:
-    """GPT-2 behind a step that sets digits apart: whitespace before a digit ends what the expression sees."""
+    """GPT-2 after a step that splits off digits: whitespace before a digit ends the text that the expression sees."""
     if _TWO_BEFORE_DIGIT.search(text):
         return _BEFORE_SPACES_AND_LINES.split(text)
     return _before_spaces_and_lines(text)
 
 
-def _before_spaces_behind_lines(text: str) -> list[str]:
-    r"""GPT-4: newlines belong to what stands before them: ``[^\s\p{L}\p{N}]+[\r\n]*`` and ``\s*[\r\n]+``."""
+def _before_spaces_after_lines(text: str) -> list[str]:
+    r"""GPT-4: newlines belong to what precedes them: ``[^\s\p{L}\p{N}]+[\r\n]*`` and ``\s*[\r\n]+``."""
     if not _is_plain(text):
         return _BEFORE_SPACES.split(text)
     return text.replace(" ", "\0 ").replace("\n", "\n\0").replace("\n\0\n", "\n\n").split("\0")

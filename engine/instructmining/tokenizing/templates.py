@@ -1,4 +1,4 @@
-"""Example to the text that each model role wants; the templates come from the bundle."""
+"""Renders examples to the text that each model role expects; the templates come from the bundle."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _STRIP: dict[Strip, Callable[[str], str]] = {
 
 
 def conversation(example: Example, template: Template) -> list[Part]:
-    """The whole conversation in a model's template.
+    """Render the whole conversation in a model's template.
 
     Raises:
-        RowError: the template has no place for one of the turns where it stands.
+        RowError: the template has no place for one of the turns at its position.
     """
     segments = _SegmentBuilder()
     before = "start"
@@ -50,7 +50,7 @@ def document(example: Example, template: Template, text: str = "document") -> li
         text: "document" for all turns, "prompt" for those that are not the assistant's, "response" for the assistant's.
 
     Raises:
-        BundleError: the template is not one for single texts.
+        BundleError: the template is not for single texts.
     """
     segments = _SegmentBuilder()
     try:
@@ -64,9 +64,9 @@ def document(example: Example, template: Template, text: str = "document") -> li
 
 
 def question(example: Example, template: Template, name: str) -> list[Part]:
-    """A question about the conversation, in the words that the model was trained with.
+    """Render a question about the conversation, in the words that the model was trained with.
 
-    Response is the last assistant turn; history all turns before it, joined by newlines and ending in two.
+    The response is the last assistant turn; the history is all turns before it, joined by newlines and ending in two.
 
     Raises:
         BundleError: the template has no question of that name.
@@ -93,7 +93,7 @@ def question(example: Example, template: Template, name: str) -> list[Part]:
 
 
 def _joint(template: Template, before: str, after: str) -> Joint:
-    """What stands between two contents; worked out once a transition."""
+    """Return what stands between two contents; cached per transition."""
     joint = template.joints.get((before, after))
     if joint is None:
         joint = _jointed(_gap(template, before, after), closing=after == "end")
@@ -115,7 +115,7 @@ def _gap(template: Template, before: str, after: str) -> Pieces:
 
 
 def _jointed(pieces: Pieces, *, closing: bool) -> Joint:
-    """Pieces as head, parts and tail; behind the last content the tail is a closed segment of its own."""
+    """Convert pieces to head, parts and tail; after the last content the tail is a closed segment of its own."""
     head, text, begins = "", "", False
     parts: list[Part] = []
     for kind, piece in pieces:
@@ -143,7 +143,7 @@ def _strip(template: Template, role: str) -> Strip:
 
 
 class _SegmentBuilder:
-    """Joins neighbouring texts into segments; special tokens part them."""
+    """Joins neighbouring texts to segments; special tokens separate them."""
 
     __slots__ = ("_begins", "_parts", "_spans", "_text")
 

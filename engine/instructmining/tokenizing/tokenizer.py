@@ -1,4 +1,4 @@
-"""Text to token ids with the Rust tokenizers, many texts a call; what is cut is said."""
+"""Converts texts to token ids with the Rust tokenizers, many texts per call; marks truncated ones."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from instructmining.tokenizing.pretokenize import Cutter, cutter, joins, last_cu
 from instructmining.tokenizing.truncation import Tokens, truncated
 
 _FAILS = "the tokenizer fails on a text"
-Known: TypeAlias = dict[str, bytes]  # text → its ids, the bytes of int32
-_BYTES = 4  # of an id while all ids of a text are held; what a graph gets is int64
-MOST_PIECE = 1_000_000  # characters that a tokenizer is given at once; it takes some 200 bytes for each
+Known: TypeAlias = dict[str, bytes]  # text → its ids as int32 bytes
+_BYTES = 4  # of an id while all ids of a text are held; graphs get int64
+MOST_PIECE = 1_000_000  # characters passed to a tokenizer at once; it takes some 200 bytes for each
 _PART = 1 << 17  # characters of a longer text that are tokenized at a time
-_SHORT = 48  # characters of a piece that is remembered
-_LONGEST_HEAD = 200  # characters of a template's words that are remembered
-_MOST_HEADS = 4096  # of these
-_MET = 1 << 18  # pieces remembered, some 50 MB; then it begins anew
+_SHORT = 48  # characters of the longest piece that is remembered
+_LONGEST_HEAD = 200  # characters of the longest template text that is remembered
+_MOST_HEADS = 4096  # template texts remembered
+_MOST_CACHED = 1 << 18  # pieces remembered, some 50 MB; then the memory is cleared
 
 
 class TextEncoder:
@@ -39,13 +39,13 @@ class TextEncoder:
         """Load a tokenizer.
 
         Args:
-            path: a ``tokenizer.json``. Its own truncation and padding are switched off.
+            path: a ``tokenizer.json``. Its own truncation and padding are turned off.
 
         Raises:
-            BundleError: it cannot be read.
+            BundleError: the file cannot be read.
         """
         try:
-            with _told(path, "not a tokenizer"):
+            with _tokenizer_errors(path, "not a tokenizer"):
                 content = path.read_bytes()
                 tokenizer = _prepared(Tokenizer.from_buffer(content))
                 inner = _inside_a_text(content)
@@ -61,13 +61,13 @@ class TextEncoder:
         self._path = path
 
     def check_length(self, texts: Sequence[str]) -> None:
-        """Prove that no text has a piece that is too long for the tokenizer.
+        """Check that no text has a piece that is too long for the tokenizer.
 
         Args:
-            texts: of one row.
+            texts: texts of one row.
 
         Raises:
-            RowError: one has.
+            RowError: a text has one.
         """
         whole = sum(map(len, texts))
         if whole <= MOST_PIECE:
@@ -75,12 +75,10 @@ class TextEncoder:
         longest = whole if not takes_parts(self._tokenizer) else max(longest_part(text, _PART // 2) for text in texts)
         if longest > MOST_PIECE:
             what = "characters without a space" if longest < whole or self._cut is not None else "characters"
-            raise RowError(
-                f"{longest:,} {what} are more than the {MOST_PIECE:,} that the tokenizer can be given at once"
-            )
+            raise RowError(f"{longest:,} {what} are more than the {MOST_PIECE:,} that the tokenizer takes at once")
 
     def special(self, token: str) -> int:
-        """The id of a template's special token.
+        """Return the id of a template's special token.
 
         Raises:
             BundleError: the tokenizer has no such token.
@@ -91,49 +89,49 @@ class TextEncoder:
         return int(number)
 
     def plain(self, texts: Sequence[str], known: Known | None = None) -> list[NDArray[np.int32]]:
-        """Ids of each text, without special tokens: int32 (width,) each, not to be written to.
+        """Return the ids of each text without special tokens: one read-only int32 (width,) array each.
 
         Args:
-            texts: as the user wrote them.
-            known: remembers texts between calls, so that each is tokenized once.
+            texts: texts as the user wrote them.
+            known: cache of texts between calls, so that each is tokenized once.
 
         Raises:
-            BundleError: the tokenizer cannot tokenize them.
+            BundleError: the tokenizer fails on a text.
         """
         known = {} if known is None else known
-        with _told(self._path, _FAILS):
+        with _tokenizer_errors(self._path, _FAILS):
             self._outer.encode(texts, known)
         return [np.frombuffer(known[text], dtype=np.int32) for text in texts]
 
     def decoded(self, ids: NDArray[np.int64]) -> str:
-        """The text of ids, special tokens included."""
+        """Return the text of ids, with special tokens."""
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
     def rendered(self, texts: Sequence[Sequence[Part]], *, max_length: int, known: Known | None = None) -> list[Tokens]:
-        """Ids of each rendered text, its response tokens marked as scored.
+        """Return the ids of each rendered text, with its response tokens marked as scored.
 
-        A token belongs to a response when it ends behind the response's first character. The first token of a text
-        has nothing before it and is not scored. A text longer than ``max_length`` keeps, of all before its last
-        response, the last ``max(256, max_length − response)`` tokens (but at most three quarters of a small limit),
-        and of the response the first that then fit. A special token that begins the text stays: models read the whole
-        text at it, or rest their attention on it.
+        A token belongs to a response when it ends after the response's first character. The first token of a text has
+        no context and is not scored. A text longer than ``max_length`` keeps the last
+        ``max(256, max_length − response)`` tokens before its last response (but at most three quarters of a small
+        limit), and as many of the response's first tokens as then fit. A special token that begins the text stays:
+        models read the whole text at it, or rest their attention on it.
 
         Args:
-            texts: specials and segments of text in order.
-            max_length: the model's limit.
-            known: remembers texts between calls, so that each is tokenized once.
+            texts: special tokens and segments of text, in order.
+            max_length: limit of the model in tokens.
+            known: cache of texts between calls, so that each is tokenized once.
 
         Raises:
-            BundleError: the tokenizer cannot tokenize them, or lacks a special token.
+            BundleError: the tokenizer fails on a text, or lacks a special token.
         """
-        with _told(self._path, _FAILS):
+        with _tokenizer_errors(self._path, _FAILS):
             encoded = iter(
                 self._encoded([part for parts in texts for part in parts if isinstance(part, Segment)], known)
             )
         return [self._join(parts, encoded, max_length) for parts in texts]
 
     def _encoded(self, segments: Sequence[Segment], known: Known | None) -> list[_Encoded]:
-        """Of each segment, as what begins a text or as what stands inside of one."""
+        """Encode each segment as the start of a text, or as a part inside one."""
         by_pieces: dict[_Pieces, Known] = {self._inner: {}, self._outer: {} if known is None else known}
         chosen = [self._outer if segment.begins else self._inner for segment in segments]
         cuts = [self._content_begins(segment) for segment in segments]
@@ -168,7 +166,7 @@ class TextEncoder:
         return encoded
 
     def _content_begins(self, segment: Segment) -> int | None:
-        """Where the template's words end in a segment that is them and then one text; None where offsets are needed."""
+        """Return where the content starts after a segment's template text; None where offsets are needed."""
         if not segment.responses:
             return 0
         (begin, end), *others = segment.responses
@@ -177,9 +175,9 @@ class TextEncoder:
         return begin if begin == 0 or joins(segment.text[:begin], segment.text[begin:]) else None
 
     def _head(self, text: str) -> bytes:
-        """Ids of what stands before a text that does not begin with whitespace: the template's words.
+        """Return the ids of the template text before a text that does not begin with whitespace.
 
-        Where no special token parts them, other texts of the row stand before these words.
+        Where no special token separates them, other texts of the row come before this template text.
         """
         if len(text) > _LONGEST_HEAD and self._outer.takes_parts and (at := last_cut(text)):
             of_front: Known = {}
@@ -205,7 +203,7 @@ class TextEncoder:
         pieces: list[bytes] = []
         size = 0
         spans: list[tuple[int, int]] = []  # token ranges of the responses
-        closing = 0  # tokens of the template behind all content
+        closing = 0  # tokens of the template after all content
         for part in parts:
             if isinstance(part, Special):
                 pieces.append(self._special(part.token))
@@ -224,8 +222,8 @@ class TextEncoder:
 
 
 @contextmanager
-def _told(path: Path, what: str) -> Iterator[None]:
-    """Errors of the Rust side, which raises the bare class, and its panics, which are no exceptions of Python's."""
+def _tokenizer_errors(path: Path, what: str) -> Iterator[None]:
+    """Convert errors of the Rust side, which raises the bare class, and its panics, which are no Python exceptions."""
     try:
         yield
     except BaseException as error:
@@ -238,33 +236,33 @@ def _told(path: Path, what: str) -> Iterator[None]:
 class _Encoded:
     """The tokens of one segment."""
 
-    ids: bytes  # of int32
-    responses: tuple[tuple[int, int], ...]  # their token ranges
+    ids: bytes  # int32 bytes
+    responses: tuple[tuple[int, int], ...]  # token ranges of the responses
 
 
 class _Pieces:
-    """Tokenizes pieces of text and remembers the short ones: words come again and again."""
+    """Tokenizes pieces of text and caches the short ones, since words repeat."""
 
     def __init__(self, tokenizer: Tokenizer, cut: Cutter | None) -> None:
         self._tokenizer = tokenizer
         self._cut = cut
         self.takes_parts = cut is not None and takes_parts(tokenizer)
-        self._met: dict[str, bytes] = {}
+        self._cache: dict[str, bytes] = {}
 
     def encode(self, texts: Iterable[str], known: Known) -> None:
-        """Put the ids of those texts into ``known`` that it does not hold."""
-        if len(self._met) > _MET:
-            self._met = {}  # a thread that is at work keeps the one it began with
-        met = self._met
-        cut, find = self._cut, met.__getitem__
+        """Add the ids of the texts that ``known`` lacks to it."""
+        if len(self._cache) > _MOST_CACHED:
+            self._cache = {}  # a thread at work keeps the dict that it started with
+        cache = self._cache
+        cut, find = self._cut, cache.__getitem__
         waiting: dict[str, list[str]] = {}
         for text in texts:
             if text in known or text in waiting:
                 continue
             if self.takes_parts and len(text) > _PART:
                 known[text] = self._in_parts(text)
-                met = self._met
-                find = met.__getitem__
+                cache = self._cache
+                find = cache.__getitem__
                 continue
             pieces = [text] if cut is None else cut(text)
             try:
@@ -273,19 +271,19 @@ class _Pieces:
                 waiting[text] = pieces
         if not waiting:
             return
-        new = list(dict.fromkeys(piece for pieces in waiting.values() for piece in pieces if piece not in met))
+        new = list(dict.fromkeys(piece for pieces in waiting.values() for piece in pieces if piece not in cache))
         encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
         long: dict[str, bytes] = {}
         for piece, encoding in zip(new, encodings, strict=True):
-            (met if len(piece) <= _SHORT else long)[piece] = _as_bytes(encoding.ids)
+            (cache if len(piece) <= _SHORT else long)[piece] = _as_bytes(encoding.ids)
         for text, pieces in waiting.items():
-            known[text] = b"".join([met[piece] if piece in met else long[piece] for piece in pieces])
+            known[text] = b"".join([cache[piece] if piece in cache else long[piece] for piece in pieces])
 
     def _in_parts(self, text: str) -> bytes:
-        """The ids of a long text, of which the tokenizer holds a part at a time."""
+        """Return the ids of a long text, tokenized part by part."""
         ids = bytearray()
         for part in parts(text, _PART // 2):
-            if len(part) > _PART:  # no place to cut: it goes whole, as far as check_length lets it
+            if len(part) > _PART:  # nowhere to cut: tokenized whole, up to the limit of check_length
                 ids += _as_bytes(self._tokenizer.encode_batch_fast([part], add_special_tokens=False)[0].ids)
                 continue
             of_part: Known = {}
@@ -294,7 +292,7 @@ class _Pieces:
         return bytes(ids)
 
     def with_offsets(self, segments: Sequence[Segment]) -> list[_Encoded]:
-        """Runs whose responses have to be looked for among their tokens."""
+        """Encode segments whose responses must be found among their tokens."""
         whole = [segment.text for segment in segments if not self._is_long(segment)]
         encodings = iter(self._tokenizer.encode_batch(whole, add_special_tokens=False) if whole else [])
         return [
@@ -306,7 +304,7 @@ class _Pieces:
         return self.takes_parts and len(segment.text) > _PART
 
     def _long(self, segment: Segment) -> _Encoded:
-        """A long segment, of which the tokenizer holds a part at a time."""
+        """Encode a long segment, tokenized part by part."""
         ids, begins, ends = bytearray(), array("q"), array("q")
         at = 0
         for part in parts(segment.text, _PART // 2):
@@ -334,22 +332,22 @@ def _as_bytes(ids: list[int]) -> bytes:
 
 
 def _prepared(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer with what it would add, cut or hide switched off."""
+    """Return the tokenizer without its own additions, truncation and hidden steps."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # "<|im_end|>" in a row is plain text
-    # A byte-level post-processor may trim spaces from the offsets, and a response's last spaces would be lost.
+    # A byte-level post-processor may trim spaces from the offsets, which would drop a response's last spaces.
     tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
     return tokenizer
 
 
 def _inside_a_text(content: bytes) -> bytes | None:
-    """The tokenizer for segments that do not begin a text, as JSON; None where it is the same one.
+    """Return the tokenizer for segments inside a text, as JSON; None where it is the same one.
 
-    SentencePiece's scheme "first" marks a word's start at offset 0 alone; a segment after a special token has none, but
-    would stand at offset 0 when it is tokenized by itself.
+    SentencePiece's scheme "first" marks a word's start only at offset 0. A segment after a special token must have no
+    mark, but would be at offset 0 when it is tokenized by itself.
     """
-    if b'"prepend_scheme"' not in content:  # large vocabularies take long to parse
+    if b'"prepend_scheme"' not in content:  # parsing a large vocabulary takes long
         return None
     tokenizer = orjson.loads(content)
     outer = tokenizer.get("pre_tokenizer") or {}

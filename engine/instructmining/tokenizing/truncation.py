@@ -1,4 +1,4 @@
-"""What a model sees of a text that is longer than its limit."""
+"""Truncates texts that are longer than a model's limit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_PROMPT_TOKENS = 256  # what a long response leaves of its prompt; from the original reward model's code
+MIN_PROMPT_TOKENS = 256  # tokens of the prompt that a long response leaves; from the original reward model's code
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Tokens:
     """One text of one row, ready for a graph."""
 
     ids: NDArray[np.int64]  # (width,)
-    scored: NDArray[np.int64]  # (n,) positions of the tokens whose likelihood is wanted, each at least 1
+    scored: NDArray[np.int64]  # (n,) positions of the tokens whose likelihood is computed, each at least 1
     truncated: bool = False  # the model sees less than the whole text
 
 
@@ -28,18 +28,18 @@ def truncated(
     closing: int,
     max_length: int,
 ) -> Tokens:
-    """A rendered text with its response tokens marked as scored, cut where it is longer than the limit.
+    """Mark the response tokens of a rendered text as scored, and truncate it to the limit.
 
-    Of all before its last response it keeps the last ``max(256, max_length − response)`` tokens (at most three quarters
-    of a small limit), and of the response the first that then fit. The first token has nothing before it and is not
+    It keeps the last ``max(256, max_length − response)`` tokens before its last response (at most three quarters of a
+    small limit), and as many of the response's first tokens as then fit. The first token has no context and is not
     scored.
 
     Args:
-        ids: int32 (width,), the whole text.
+        ids: int32 (width,), tokens of the whole text.
         responses: token ranges of the responses, in order.
-        opening: tokens at the beginning that stay.
-        closing: tokens at the end that stay.
-        max_length: the limit.
+        opening: number of tokens at the start that stay.
+        closing: number of tokens at the end that stay.
+        max_length: limit in tokens.
     """
     if len(ids) <= max_length:
         return Tokens(ids.astype(np.int64), _positions(responses))
@@ -51,13 +51,13 @@ def truncated(
 
 
 def alone(ids: NDArray[np.int32], *, max_length: int, bos: int | None = None) -> Tokens:
-    """A text by itself, each token from its second on scored; cut on the right at ``max_length``.
+    """Return a text by itself, each token from its second on scored; cut on the right at ``max_length``.
 
     Args:
         ids: int32 (width,), the text's own tokens.
-        max_length: the limit, ``bos`` included.
-        bos: the token that the model wants in front of every text; the text's first token is not scored behind it
-            either, so that all models leave out the same.
+        max_length: limit in tokens, with ``bos``.
+        bos: token that the model expects before every text. The text's first token is not scored after it either, so
+            that all models omit the same token.
     """
     own = 0 if bos is None else 1
     kept = ids[: max_length - own]
@@ -68,13 +68,13 @@ def alone(ids: NDArray[np.int32], *, max_length: int, bos: int | None = None) ->
 
 
 def _positions(spans: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """The positions in the ranges, in order, but for the first of a text."""
+    """Return the positions in the ranges, in order, without the first of a text."""
     ranges = [np.arange(max(first, 1), last) for first, last in spans]
     return ranges[0] if len(ranges) == 1 else np.concatenate([np.empty(0, dtype=np.int64), *ranges])
 
 
 def _is_in(positions: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-    """Whether each position is in one of the ranges, which are in order."""
+    """Return whether each position is in one of the ranges, which are in order."""
     if not spans:
         return np.zeros(len(positions), dtype=bool)
     ranges = np.array(spans, dtype=np.int64)
@@ -85,9 +85,9 @@ def _is_in(positions: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> ND
 
 
 def _kept(size: int, opening: int, response: tuple[int, int], closing: int, max_length: int) -> NDArray[np.int64]:
-    """Positions that stay of a text of ``size`` tokens, given where its last response lies, in order.
+    """Return the positions to keep of a text of ``size`` tokens, given the place of its last response, in order.
 
-    What stands between that response and the closing tokens gives way first: it tells nothing of the response.
+    Tokens between that response and the closing tokens are dropped first: they do not affect the response.
     """
     begin, end = response
     last = np.arange(size - closing, size)

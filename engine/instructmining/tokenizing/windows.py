@@ -1,4 +1,4 @@
-"""Examples to tokenized windows: each text once per tokenizer, one list of texts for each stream of the plan."""
+"""Tokenizes windows of examples: each text once per tokenizer, one list of texts per stream of the plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from instructmining.bundle.template import Part
 from instructmining.errors import RowError
 from instructmining.indicators.plan import Plan, Stream
-from instructmining.tokenizing import templates as prompts
+from instructmining.tokenizing import templates
 from instructmining.tokenizing.tokenizer import Known, TextEncoder
 from instructmining.tokenizing.truncation import Tokens, alone
 from instructmining.types import Example, InputWindow, Position, Reject
@@ -24,25 +24,25 @@ class StreamTexts:
 
     stream: Stream
     texts: list[Tokens]
-    owners: NDArray[np.int64]  # (texts,) row of the window that each text belongs to
+    owners: NDArray[np.int64]  # (texts,) row in the window of each text
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedWindow:
-    """Rows whose texts are tokenized."""
+    """Rows with their texts tokenized."""
 
-    examples: list[Example]  # the sides of a pair are rows of their own here, one after the other
+    examples: list[Example]  # the two sides of a pair are consecutive rows here
     streams: list[StreamTexts]
     prompt_tokens: NDArray[np.int64] | None  # (rows,)
     response_tokens: NDArray[np.int64] | None  # (rows,)
-    places: list[int] = field(default_factory=list)  # (rows,) of the examples among all that were read for the window
-    rejects: list[tuple[int, Reject]] = field(default_factory=list)  # the others, with their places
-    end: Position | None = None  # of the last that was read
-    bytes: int = 0  # of all that was read
+    places: list[int] = field(default_factory=list)  # (rows,) places of the examples among all rows read for the window
+    rejects: list[tuple[int, Reject]] = field(default_factory=list)  # the other rows, with their places
+    end: Position | None = None  # position of the last row read
+    bytes: int = 0  # bytes of all rows read
 
 
 class WindowBuilder:
-    """Renders and tokenizes; safe to share between threads."""
+    """Renders and tokenizes examples; safe to share between threads."""
 
     def __init__(self, plan: Plan, length_tokenizer: Path) -> None:
         """Load the tokenizers that the plan needs."""
@@ -53,14 +53,14 @@ class WindowBuilder:
         self._encoders = {path: TextEncoder(path) for path in paths}
 
     def build(self, taken: InputWindow, *, strict: bool = False) -> TokenizedWindow:
-        """Tokenize examples; those that have no response or that a template cannot hold become rejects.
+        """Tokenize examples; those without a response, or that a template cannot hold, become rejects.
 
         Args:
-            taken: what was read.
+            taken: the rows of the window.
             strict: whether the first reject raises.
 
         Raises:
-            RowError: there is a reject, and strict is asked for.
+            RowError: there is a reject, and ``strict`` is set.
         """
         rendered: dict[Stream, list[list[Part]]] = {
             stream: [] for stream in self._plan.streams if stream.text != "responses"
@@ -73,7 +73,7 @@ class WindowBuilder:
                 try:
                     of_sides = [self._render(side, list(rendered)) for side in item.sides]
                 except RowError as error:
-                    item = Reject.of(item, str(error))  # noqa: PLW2901 - the row goes on as what it turned out to be
+                    item = Reject.of(item, str(error))  # noqa: PLW2901 - continues as a reject
             if isinstance(item, Reject):
                 if strict:
                     raise refusal(item)
@@ -87,7 +87,7 @@ class WindowBuilder:
                 for of_stream, parts in zip(rendered.values(), of_side, strict=True):
                     of_stream.append(parts)
         responses, owners = _flatten([example.response_texts for example in examples])
-        known: dict[Path, Known] = {path: {} for path in self._encoders}  # a text comes in several streams
+        known: dict[Path, Known] = {path: {} for path in self._encoders}  # a text may be in several streams
 
         def plain(tokenizer: Path, texts: Sequence[str]) -> list[NDArray[np.int32]]:
             return self._encoders[tokenizer].plain(texts, known[tokenizer])
@@ -115,14 +115,14 @@ class WindowBuilder:
         )
 
     def _render(self, example: Example, streams: Sequence[Stream]) -> list[list[Part]]:
-        """The example as the texts of streams.
+        """Render an example for each stream.
 
         Raises:
-            RowError: it has no response, or a template cannot hold it.
+            RowError: the example has no response, or a template cannot hold it.
         """
         if not example.has_response:
             raise RowError(f"the {f'{example.side} ' if example.side else ''}response is empty")
-        if example.row is None:  # what came from a file is Unicode
+        if example.row is None:  # text from a file is valid Unicode
             _check_unicode(example)
         texts = [turn.text for turn in example.turns]
         for encoder in self._encoders.values():
@@ -139,35 +139,35 @@ def _check_unicode(example: Example) -> None:
 
 
 def refusal(reject: Reject) -> RowError:
-    """A reject as the error that ends a strict run."""
+    """Convert a reject to the error that ends a strict run."""
     where = f"{reject.source}, line {reject.line}: " if reject.source else ""
     return RowError(f"{where}{reject.reason}")
 
 
 def _render(example: Example, stream: Stream) -> list[Part]:
-    """The example as the text of a stream that takes one text of each row.
+    """Render an example for a stream with one text per row.
 
     Raises:
-        RowError: the stream's template cannot hold it.
+        RowError: the stream's template cannot hold the example.
     """
     template = stream.role.template
     match stream.text:
         case "conversation":
-            return prompts.conversation(example, template)
+            return templates.conversation(example, template)
         case "document" | "prompt" | "response" as text:
-            return prompts.document(example, template, text)
+            return templates.document(example, template, text)
         case name:
-            return prompts.question(example, template, name)
+            return templates.question(example, template, name)
 
 
 def _flatten(texts: Sequence[Sequence[str]]) -> tuple[list[str], NDArray[np.int64]]:
-    """All texts, and the row that each is of."""
+    """Return all texts, and the row of each."""
     owners = np.repeat(np.arange(len(texts)), [len(row) for row in texts])
     return [text for row in texts for text in row], owners
 
 
 def _count(ids: Sequence[NDArray[np.int32]], owners: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """Tokens of each row, int64 (rows,)."""
+    """Return the number of tokens of each row, int64 (rows,)."""
     counts = np.zeros(rows, dtype=np.int64)
     np.add.at(counts, owners, [len(text) for text in ids])
     return counts

@@ -1,1 +1,1 @@
-"""Files that are put in place whole."""
+"""Files that appear complete or not at all."""

@@ -1,8 +1,8 @@
-"""Files and folders that appear complete or not at all, of which one process at a time writes each.
+"""Writes files and folders that appear complete or not at all, one process at a time per target.
 
-What is written lies beside its target under a name that nothing else has, ``.NAME.XXXXXXXX.instructmining``; it is
-synced, renamed, and its folder synced. Such names are given here alone: what lies under one when no process writes the
-target is left by a process that was killed, and is removed by the next.
+A file is written next to its target under a name of its own, ``.NAME.XXXXXXXX.instructmining``; then it is synced and
+renamed, and its folder synced. Only this module uses such names: a file with one that no process writes was left by a
+killed process, and the next process removes it.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from instructmining.errors import OutputError
 
 _OURS = ".instructmining"
 _LOCK = f".lock{_OURS}"
-STANDARD = frozenset({None, "-"})  # what is named in place of a file where there is none
+STANDARD = frozenset({None, "-"})  # stand for standard input or output, or for no file
 
 
 def beside(target: Path) -> Path:
-    """A name beside a target that nothing has."""
+    """Return an unused name next to a target."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}{_OURS}")
 
 
 def is_unfinished(name: str, target: str = "*") -> bool:
-    """Whether a file of this name is what :func:`beside` named for a target, or for any."""
+    """Return whether a name is one that :func:`beside` returned for a target, or for any."""
     digits = "[0-9a-f]" * 8
     return fnmatchcase(name, f".{target if target == '*' else escape(target)}.{digits}{_OURS}")
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """A file that appears complete or not at all, also when the power goes; the last of several writers counts.
+    """Write a file that appears complete or not at all, also on power loss; the last of several writers wins.
 
     Raises:
-        OutputError: the disk does not take it.
+        OutputError: the disk refuses it.
     """
     partial = beside(path)
     try:
@@ -60,10 +60,10 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 def put_folder(folder: Path, target: Path) -> None:
-    """Rename a folder to its target, which this process has claimed; the folder that is there is removed.
+    """Rename a folder to its target, which this process has claimed; removes the folder that was there.
 
     Raises:
-        OSError: it cannot be; then what was there is there again.
+        OSError: the rename fails; the earlier folder is back in place.
     """
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -80,7 +80,7 @@ def put_folder(folder: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder; where the system has no such call, nothing."""
+    """Wait until the disk has the names in a folder; does nothing where the system has no such call."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -92,11 +92,11 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def claimed(target: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Be the one process that writes a target; its folder is made where there is none.
+    """Hold the lock of a target, so that only this process writes it; creates its folder where missing.
 
     Args:
-        target: a file or a folder, there or not.
-        on_wait: called where another process writes it, which is then waited for; without it, that is refused.
+        target: a file or a folder, whether or not it exists.
+        on_wait: called before waiting for another process that writes it; without it, that is an error.
 
     Raises:
         OutputError: another process writes it, or the folder cannot be written.
@@ -119,13 +119,13 @@ def claimed(target: Path, *, on_wait: Callable[[], None] | None = None) -> Itera
         _remove_unfinished(target)
         yield
     finally:
-        with suppress(OSError):  # where the system removes no open file, it stays and does no harm
+        with suppress(OSError):  # where the system cannot remove an open file, it stays and does no harm
             path.unlink(missing_ok=True)
         lock.release()
 
 
 def _acquire(lock: FileLock, path: Path, *, timeout: float) -> None:
-    """Hold the lock on the file that has the name now: whoever held it before may have removed that of then."""
+    """Hold the lock on the file that has the name now: the holder before may have removed the earlier one."""
     while True:
         lock.acquire(timeout=timeout)
         if path.exists():
@@ -141,9 +141,9 @@ def _make_folder(folder: Path) -> None:
 
 
 class Placement:
-    """Files that are written beside their targets and put in place together; a context manager.
+    """Files that are written next to their targets and put in place together; a context manager.
 
-    What is not put in place is removed at the end.
+    Files that were not put in place are removed on exit.
     """
 
     def __init__(
@@ -154,23 +154,23 @@ class Placement:
         sidecars: Sequence[str | Path] = (),
         reads: Iterable[str | Path | None] = (),
     ) -> None:
-        """Check that all can be written, and be the one process that writes them.
+        """Check that all targets can be written, and claim them for this process.
 
         Args:
-            targets: in the order in which they are put in place; None and "-" are passed over.
-            overwrite: whether the targets may be there.
-            sidecars: put in place before the targets, and replaced where they are there.
+            targets: targets in the order in which they are put in place; None and "-" are skipped.
+            overwrite: whether the targets may exist.
+            sidecars: put in place before the targets, and replaced where they exist.
             reads: files and bundles that are read; no target or sidecar may be one of them.
 
         Raises:
-            OutputError: a target is read, is there, is no file or is named twice, or another process writes it.
+            OutputError: a target is read, exists, is no file or is named twice, or another process writes it.
         """
         wanted = [Path(str(target)) for target in targets if target not in STANDARD]
         self._targets = [*map(Path, sidecars), *wanted]
         for target in self._targets:
             check_place(target, overwrite=True)
         check_apart(self._targets, reads)
-        self._written: dict[Path, Path] = {}  # target → where it is
+        self._written: dict[Path, Path] = {}  # target → path where it was written
         with ExitStack() as stack:
             for target in [*wanted, *map(Path, sidecars)]:
                 stack.enter_context(claimed(target))
@@ -179,21 +179,21 @@ class Placement:
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
-        """The placement itself."""
+        """Return the placement."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove what was not put in place, and let others write."""
+        """Remove what was not put in place, and release the targets."""
         self._stack.close()
 
     @contextmanager
     def open(self, target: str | Path) -> Iterator[BinaryIO]:
-        """A file that takes the place of a target once :meth:`put` is called.
+        """Open a file that replaces a target once :meth:`put` is called.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the disk refuses it.
         """
         target = Path(target)
         self._written[target] = partial = beside(target)
@@ -205,7 +205,7 @@ class Placement:
             raise OutputError(f"{target}: {error.strerror}") from error
 
     def write(self, target: str | Path, content: bytes) -> None:
-        """Write a file of this content; see :meth:`open`."""
+        """Write a file with this content; see :meth:`open`."""
         with self.open(target) as file:
             file.write(content)
 
@@ -213,7 +213,7 @@ class Placement:
         """Put all that was written in place, the last target last.
 
         Raises:
-            OutputError: the file system does not do it.
+            OutputError: the file system refuses.
         """
         for target in self._targets:
             if target not in self._written:
@@ -231,16 +231,16 @@ class Placement:
 
 
 def check_apart(outputs: Sequence[str | Path | None], reads: Iterable[str | Path | None]) -> None:
-    """Prove that nothing that is read would be replaced, and that no two outputs are one.
+    """Check that no input would be replaced, and that no two outputs are the same file.
 
-    Names are followed through links; hard links to one file are that file.
+    Links are followed; hard links to one file are that file.
 
     Args:
-        outputs: files and folders that will be written, with all that is put beside them; None and "-" are passed over.
-        reads: files, and folders with all below them; names of what is no file are passed over.
+        outputs: files and folders that will be written, with all files next to them; None and "-" are skipped.
+        reads: files, and folders with everything below them; names of no existing file are skipped.
 
     Raises:
-        OutputError: an output is read, holds what is read, or is another output.
+        OutputError: an output is an input, contains one, or is another output.
     """
     read = [_Read(str(name)) for name in reads if name not in STANDARD]
     places: list[str] = []
@@ -257,10 +257,10 @@ def check_apart(outputs: Sequence[str | Path | None], reads: Iterable[str | Path
 
 
 def check_place(target: Path, *, overwrite: bool) -> None:
-    """Prove that a file may be put in a place.
+    """Check that a file may be put in a place.
 
     Raises:
-        OutputError: a folder or a device is there, or a file that may not be replaced.
+        OutputError: the place is a folder or a device, or a file that may not be replaced.
     """
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name a file")
@@ -271,13 +271,13 @@ def check_place(target: Path, *, overwrite: bool) -> None:
 
 
 def _is_of_the_system(target: Path) -> bool:
-    """Whether it is a name of a device or of an open stream, as /dev/stdout, which may lead to a file."""
+    """Return whether a path names a device or an open stream, such as /dev/stdout, which may lead to a file."""
     folder = os.path.realpath(target.parent)
     return os.name == "posix" and (folder == "/dev" or folder.startswith(("/dev/fd", "/proc/")))
 
 
 class _Read:
-    """What is read: a file, or a folder with the files below it."""
+    """An input: a file, or a folder with the files below it."""
 
     def __init__(self, name: str) -> None:
         path = Path(name)
@@ -288,12 +288,12 @@ class _Read:
 
 
 def _is_below(path: str, place: str) -> bool:
-    """Whether a path is a place or lies in it."""
+    """Return whether a path is a place or lies in it."""
     return path == place or path.startswith(f"{place.rstrip(os.sep)}{os.sep}")
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Of a file that is there, whatever its name."""
+    """Return the identity of an existing file, whatever its name."""
     try:
         found = Path(path).stat()
     except (OSError, ValueError):
@@ -306,7 +306,7 @@ def _replaced(target: Path) -> Path:
 
 
 def _remove_replaced(target: Path) -> None:
-    """Remove the folder that another was to replace, or put it back where that other did not come."""
+    """Remove the folder that was being replaced, or put it back where its replacement did not arrive."""
     old = _replaced(target)
     if not old.is_dir() or old.is_symlink():
         return
@@ -317,7 +317,7 @@ def _remove_replaced(target: Path) -> None:
 
 
 def _remove_unfinished(target: Path) -> None:
-    """What a process that was killed left of this target."""
+    """Remove what a killed process left of this target."""
     with suppress(OSError):
         _remove_replaced(target)
         for path in target.parent.iterdir():

@@ -1,4 +1,4 @@
-"""Where bundles, data and small results are kept between runs; alone reads INSTRUCTMINING_CACHE."""
+"""Where bundles, data and small results are kept between runs; the only reader of INSTRUCTMINING_CACHE."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from instructmining.writing.atomic import write_whole
 
 
 def cache_folder() -> Path:
-    """Where bundles and data are kept between runs: INSTRUCTMINING_CACHE, or the system's place for caches.
+    """Return the folder for bundles and data: INSTRUCTMINING_CACHE, or the system's place for caches.
 
     Raises:
-        OutputError: there is none, for a user without a home.
+        OutputError: the user has no home folder.
     """
     if chosen := os.environ.get("INSTRUCTMINING_CACHE"):
         return Path(chosen)
@@ -29,7 +29,7 @@ def cache_folder() -> Path:
 
 
 def kept(name: str) -> bytes | None:
-    """What :func:`keep` kept under a name; None where nothing is, or it cannot be read."""
+    """Return what :func:`keep` stored under a name; None where there is nothing, or it cannot be read."""
     try:
         return (cache_folder() / name).read_bytes()
     except (OSError, OutputError):
@@ -37,7 +37,7 @@ def kept(name: str) -> bytes | None:
 
 
 def keep(name: str, content: bytes) -> None:
-    """Keep something small; a cache that cannot be written costs only that it is found again."""
+    """Store something small; if the cache cannot be written, it is computed again next time."""
     with suppress(OSError, OutputError):
         file = cache_folder() / name
         file.parent.mkdir(parents=True, exist_ok=True)

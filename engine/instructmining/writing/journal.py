@@ -1,8 +1,8 @@
-"""What a run has done so far, kept in a folder beside OUT so that an interrupted run goes on where it stopped.
+"""Records a run's progress in a folder next to OUT, so that an interrupted run resumes where it stopped.
 
-The folder holds the state of the last commit (``state.json``, replaced as a whole) and the outputs of the batches since
-then (``batches.N``, appended record by record, each with its checksum: a torn last one is left out). A commit makes the
-batches before it superfluous and begins the next file.
+The folder holds the state of the last commit (``state.json``, replaced atomically) and the outputs of the batches since
+then (``batches.N``, appended as records with checksums; a torn last one is ignored). A commit makes the batches before
+it obsolete and starts the next file.
 """
 
 from __future__ import annotations
@@ -27,64 +27,64 @@ from instructmining.writing.atomic import write_whole
 from instructmining.writing.statistics import Work
 
 STATE = "state.json"
-OTHERS = "others"  # the mark of the embeddings of another file that are the neighbours
+OTHERS = "others"  # the mark of embeddings of another file that serve as neighbours
 SPOOLED = "spooled"  # the mark of what waits for the corpus pass
 WRITTEN = "written"  # the mark of what is in OUT and in the rejects
 _BATCHES = "batches"
 _VERSION = 2
 _FRAME = struct.Struct("<II")  # size and CRC-32 of a record
-COMMIT_S = 5.0  # between commits: most of it is waiting for the disk
-_SYNC_S = 5.0  # between two waits for the disk to have the batches
+COMMIT_S = 5.0  # seconds between commits, which mostly wait for the disk
+_SYNC_S = 5.0  # seconds between waits until the disk has the batches
 Job = TypeVar("Job")
 
 
 class Texts(Protocol):
-    """What is read of a batch."""
+    """The parts of a batch that are read here."""
 
     @property
     def members(self) -> NDArray[np.int64]:
-        """(rows,) one number for each text."""
+        """Row number of each text, (rows,)."""
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """(rows, width) token ids, 0 where padded."""
+        """Token ids, (rows, width), 0 where padded."""
 
     @property
     def scored(self) -> NDArray[np.int64]:
-        """(n, 2) row and position of each token whose likelihood is computed."""
+        """Row and position of each token whose likelihood is computed, (n, 2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a batch gave, as it was kept."""
+    """The stored outputs of a batch."""
 
-    crc: int  # of the batch's tokens
-    texts: int  # of the batch
-    seconds: float  # that a device was busy with it
+    crc: int  # checksum of the batch's tokens
+    texts: int  # texts of the batch
+    seconds: float  # seconds that a device computed it
     arrays: Mapping[str, NDArray[np.float32]]
 
     def check(self, batch: Texts) -> None:
-        """Prove that they are of this batch.
+        """Check that the outputs belong to this batch.
 
         Raises:
-            ResumeError: they are of another.
+            ResumeError: they belong to another.
         """
         if self.crc != _crc(batch):
             raise ResumeError(
-                "the interrupted run has results of other rows than come now; the input or the settings changed: "
-                "give --overwrite to begin anew"
+                "the interrupted run holds results of other rows; the input or the settings changed: "
+                "give --overwrite to start over"
             )
 
 
 class BatchLog:
-    """The outputs of batches that no commit holds yet.
+    """The outputs of batches since the last commit.
 
     Attributes:
-        kept: batches, texts and seconds of what an earlier run left; of rows, tokens and devices it says nothing.
+        kept: batches, texts and seconds that an earlier run left; its rows, tokens and devices are not known.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read what is whole, and go on behind it.
+        """Read the intact records, and append after them.
 
         Raises:
             OutputError: the file cannot be read or written.
@@ -110,19 +110,19 @@ class BatchLog:
         self._synced_at = clock()
 
     def __len__(self) -> int:
-        """Batches from an earlier run that were not asked for yet."""
+        """Batches from an earlier run that have not been matched yet."""
         return len(self._known)
 
     def matched(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outputs]]:
-        """The next jobs with what an earlier run has of them, in their order, while there is something of it."""
+        """Yield the next jobs with their stored outputs, in order, as long as there are stored outputs."""
         while self._known and (job := next(jobs, None)) is not None:
             yield job, self._known.popleft()
 
     def add(self, batch: Texts, outputs: Mapping[str, NDArray[np.float32]], seconds: float = 0.0) -> None:
-        """Keep what a batch gave, and the seconds that a device was busy with it.
+        """Store the outputs of a batch, and the seconds that a device computed it.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the disk refuses it.
         """
         arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in outputs.items()}
         shapes = {name: values.shape for name, values in arrays.items()}
@@ -130,7 +130,7 @@ class BatchLog:
         record = b"".join([struct.pack("<I", len(head)), head, *(values.tobytes() for values in arrays.values())])
         try:
             self._file.write(_FRAME.pack(len(record), zlib.crc32(record)) + record)
-            self._file.flush()  # from here on it outlives this process, from the next line on a power cut
+            self._file.flush()  # after this it survives the end of this process, after the next line a power cut
             if self._clock() - self._synced_at >= _SYNC_S:
                 os.fsync(self._file.fileno())
                 self._synced_at = self._clock()
@@ -138,7 +138,7 @@ class BatchLog:
             raise OutputError(f"{self._path}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         close_quietly(self._file)
 
 
@@ -156,7 +156,7 @@ class Journal:
         """Use :meth:`begin` or :meth:`resume`."""
         self.folder = folder
         self.identity = identity
-        self.marks = marks  # what the last commits said, by their names
+        self.marks = marks  # marks of the last commits, by name
         self._generation = generation
         self._clock = clock
         self._committed_at = clock()
@@ -164,15 +164,15 @@ class Journal:
 
     @classmethod
     def begin(cls, folder: Path, identity: Mapping[str, object], clock: Callable[[], float] = time.monotonic) -> Self:
-        """A new run.
+        """Start a new run.
 
         Args:
-            folder: is there.
-            identity: all that the results depend on; JSON.
-            clock: seconds.
+            folder: an existing folder.
+            identity: everything that the results depend on, as JSON.
+            clock: returns seconds.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the disk refuses it.
         """
         found = cls(folder, identity, {}, 0, clock)
         try:
@@ -184,11 +184,11 @@ class Journal:
 
     @classmethod
     def resume(cls, folder: Path, clock: Callable[[], float] = time.monotonic) -> Self | None:
-        """The run that was begun in a folder; None where none was.
+        """Resume the run in a folder; returns None where there is none.
 
         Raises:
             ResumeError: its state cannot be read.
-            OutputError: the disk does not take more.
+            OutputError: the disk refuses further writes.
         """
         path = folder / STATE
         try:
@@ -200,15 +200,15 @@ class Journal:
         try:
             state = orjson.loads(content)
             if state["version"] != _VERSION:
-                raise ResumeError(f"{path}: is of version {state['version']}; give --overwrite to begin anew")
-            if "crc" in state and state.pop("crc") != _crc_of(state):  # it is not in the oldest of this version
-                raise ResumeError(f"{path}: is damaged; give --overwrite to begin anew")
+                raise ResumeError(f"{path}: is of version {state['version']}; give --overwrite to start over")
+            if "crc" in state and state.pop("crc") != _crc_of(state):  # the first states of this version have none
+                raise ResumeError(f"{path}: is damaged; give --overwrite to start over")
             return cls(folder, state["identity"], state["marks"], state["generation"], clock)
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ResumeError(f"{path}: is damaged; give --overwrite to begin anew") from error
+            raise ResumeError(f"{path}: is damaged; give --overwrite to start over") from error
 
     def __enter__(self) -> Self:
-        """The journal itself."""
+        """Return the journal."""
         return self
 
     def __exit__(
@@ -219,24 +219,24 @@ class Journal:
 
     @property
     def due(self) -> bool:
-        """Whether so much time passed since the last commit that the next one is worth its wait."""
+        """Return whether enough time passed since the last commit for the next one to be worth its wait."""
         return self._clock() - self._committed_at >= COMMIT_S
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was done that a later run could take over."""
+        """Whether nothing was done that a later run could resume."""
         return not self.marks and not self._batches_path().stat().st_size
 
     def commit(self, name: str, mark: dict[str, Any], files: Iterable[BinaryIO] = ()) -> None:
-        """State that all up to here is done, batches included; from here on no interruption takes it back.
+        """Record that everything so far is done, batches included; no later interruption loses it.
 
         Args:
-            name: of what is done.
-            mark: JSON, given back in :attr:`marks` by :meth:`resume`.
-            files: what the mark speaks of; they are on the disk before it.
+            name: name of the mark.
+            mark: JSON, returned in :attr:`marks` by :meth:`resume`.
+            files: files that the mark describes; they are synced before it.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the disk refuses it.
         """
         try:
             for file in files:
@@ -254,14 +254,14 @@ class Journal:
         self._committed_at = self._clock()
 
     def close(self) -> None:
-        """Let the files go; the folder stays."""
+        """Close the files; keeps the folder."""
         self.batches.close()
 
     def _batches_path(self) -> Path:
         return self.folder / f"{_BATCHES}.{self._generation}"
 
     def _write(self) -> None:
-        """Replace the state as a whole."""
+        """Replace the state atomically."""
         state = {
             "version": _VERSION,
             "identity": dict(self.identity),
@@ -273,12 +273,12 @@ class Journal:
 
 
 def _crc_of(state: Mapping[str, object]) -> int:
-    """Tells a state from one that was altered, which could put in place what is not finished."""
+    """Return a checksum that exposes an altered state, which could put unfinished files in place."""
     return zlib.crc32(orjson.dumps(state, option=orjson.OPT_SORT_KEYS))
 
 
 def opened_at(path: Path, size: int) -> BinaryIO:
-    """A file cut to a size, to be written on from there.
+    """Open a file cut to a size, to append after it.
 
     Raises:
         ResumeError: it is shorter.
@@ -288,7 +288,7 @@ def opened_at(path: Path, size: int) -> BinaryIO:
     try:
         file = path.open("a+b")
         if file.seek(0, os.SEEK_END) < size:
-            raise ResumeError(f"{path}: is shorter than the run left it; give --overwrite to begin anew")
+            raise ResumeError(f"{path}: is shorter than the run left it; give --overwrite to start over")
         file.truncate(size)
         file.seek(size)
     except BaseException as error:
@@ -301,7 +301,7 @@ def opened_at(path: Path, size: int) -> BinaryIO:
 
 
 def close_quietly(file: BinaryIO) -> None:
-    """Close a file whose last bytes the disk may refuse: who wrote them was told."""
+    """Close a file whose last bytes the disk may refuse; the writer was told already."""
     try:
         file.close()
     except OSError:
@@ -309,12 +309,12 @@ def close_quietly(file: BinaryIO) -> None:
 
 
 def _crc(batch: Texts) -> int:
-    """Tells a batch from others: its tokens, and which of them are scored."""
+    """Return a checksum of a batch's tokens and of which are scored."""
     return zlib.crc32(batch.scored.tobytes(), zlib.crc32(batch.ids.tobytes(), batch.ids.shape[1]))
 
 
 def _records(file: BinaryIO) -> Iterator[bytes]:
-    """Whole records from here on, up to the first that is not."""
+    """Yield the records from here on, up to the first that is not intact."""
     while len(head := file.read(_FRAME.size)) == _FRAME.size:
         size, checksum = _FRAME.unpack(head)
         record = file.read(size)

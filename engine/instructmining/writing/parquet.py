@@ -1,4 +1,4 @@
-"""JSON lines to Parquet: a type for each field that holds all its values, row groups of a fixed size."""
+"""Converts JSON lines to Parquet: for each field a type that holds all its values, row groups of a fixed size."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from instructmining.reading.values import dumps, loads
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MORE_FIELDS = b"instructmining:more_fields"  # in a field's metadata: it holds the fields that have none of their own
+MORE_FIELDS = b"instructmining:more_fields"  # in a field's metadata: it holds the fields without a column of their own
 GROUP_ROWS = 10_000
-GROUP_BYTES = 64 << 20  # of JSON; a row group ends at the first of the two
-_MOST_FIELDS = 4096  # of a row
-_MOST_COLUMNS = 1024  # of numbers or texts that an object inside a row is parted into; with more it is kept as JSON
-_MOST_KEYS = 256  # of an object inside a row; with more it is taken for a mapping, which is kept as JSON
-_DEEPEST = 16  # lists and objects inside each other
-_LEVEL = 3  # of zstd
+GROUP_BYTES = 64 << 20  # of JSON; a row group ends at whichever limit is reached first
+_MOST_FIELDS = 4096  # fields of a row
+_MOST_COLUMNS = 1024  # columns of numbers or texts per nested object; an object with more is kept as JSON
+_MOST_KEYS = 256  # keys of a nested object; an object with more is a mapping, which is kept as JSON
+_DEEPEST = 16  # nested lists and objects
+_LEVEL = 3  # compression level of zstd
 
 Kind: TypeAlias = Literal["number", "whole", "texts", "json"]
 _FITS: Mapping[str, frozenset[str]] = {
@@ -38,15 +38,15 @@ class Shape:
     __slots__ = ("_depth", "_fields", "_items", "_kinds", "_largest", "_smallest")
 
     def __init__(self, depth: int = 0) -> None:
-        """Of no value so far, inside so many lists and objects."""
+        """Start without values, at a depth of nesting."""
         self._depth = depth
         self._kinds: set[str] = set()
-        self._smallest = self._largest = 0  # of the integers
+        self._smallest = self._largest = 0  # smallest and largest integer
         self._items: Shape | None = None
         self._fields: dict[str, Shape] = {}
 
     def add(self, value: object) -> None:
-        """Learn from one more value, JSON."""
+        """Learn from one more JSON value."""
         if value is None:
             return
         if isinstance(value, str):
@@ -74,10 +74,10 @@ class Shape:
                 self._fields.setdefault(name, Shape(self._depth + 1)).add(inner)
 
     def type(self, wanted: Kind | None = None) -> pa.DataType | None:
-        """Arrow's type of all the values; None where only JSON has one.
+        """Return an Arrow type that holds all the values; None where only JSON does.
 
         Args:
-            wanted: what is known of the field beforehand; it is taken where the values fit it.
+            wanted: the type known beforehand; used where the values fit it.
         """
         import pyarrow as pa  # noqa: PLC0415 - only where tables are written
 
@@ -94,7 +94,7 @@ class Shape:
             return pa.struct(list(fields.items())) if few else None
         if self._kinds <= {"int", "float"} and self._kinds:
             return self._number()
-        # Where there is no value at all, text: other tools know no column without a type.
+        # A field without values is text: other tools know no column without a type.
         return {frozenset(): pa.string(), frozenset({"text"}): pa.string(), frozenset({"bool"}): pa.bool_()}.get(
             frozenset(self._kinds)
         )
@@ -114,18 +114,18 @@ class Shape:
 
 
 def write_parquet(lines: BinaryIO, target: BinaryIO, known: Mapping[str, Kind]) -> None:
-    """Write rows, which are read twice: for the types, and for the values. Memory holds one row group.
+    """Write rows, read twice: for the types and for the values. Memory holds one row group.
 
-    The bytes depend on the rows and the version of pyarrow alone.
+    The bytes depend only on the rows and the version of pyarrow.
 
     Args:
-        lines: a JSON object a line, at the beginning; seekable.
-        target: takes the file.
-        known: what is known of fields beforehand, by name.
+        lines: one JSON object per line, at the beginning; seekable.
+        target: the file to write.
+        known: types known beforehand, by field name.
 
     Raises:
-        OutputError: the values do not go into a table.
-        OSError: the disk does not take it.
+        OutputError: the values do not fit in a table.
+        OSError: the disk refuses it.
     """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are written
     import pyarrow.parquet as pq  # noqa: PLC0415 - only where tables are written
@@ -142,11 +142,11 @@ def write_parquet(lines: BinaryIO, target: BinaryIO, known: Mapping[str, Kind]) 
 
 
 def schema_of(rows: Iterable[Mapping[str, object]], known: Mapping[str, Kind]) -> pa.Schema:
-    """The fields of all rows in the order in which they are met, those known last, with types that hold all values.
+    """Return the fields of all rows in order of appearance, known ones last, with types that hold all values.
 
-    A field whose values have no common type, with integers beyond 64 bits, with objects that have no names or too many,
-    or whose name is known for that, is text with JSON in it, marked as such in its metadata. Of rows with too many
-    fields for a table, those met last are together in one such field, ``more_fields``.
+    A field is text that holds JSON, marked so in its metadata, where its values have no common type, it has integers
+    beyond 64 bits or objects with no or too many keys, or its name is known for that. If rows have too many fields for
+    a table, the last ones to appear share one such field, ``more_fields``.
     """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are written
 
@@ -160,7 +160,7 @@ def schema_of(rows: Iterable[Mapping[str, object]], known: Mapping[str, Kind]) -
                     continue
                 shapes[name] = Shape()
             shapes[name].add(value)
-    # What was added to a row stands behind its own fields, also behind those that only later rows have.
+    # Fields added to a row come after its own fields, also after those that only later rows have.
     ordered = [name for name in shapes if name not in known] + [name for name in shapes if name in known]
     json_field = partial(pa.field, type=pa.string(), metadata={JSON_FIELD: b"1"})
     fields = []
@@ -173,7 +173,7 @@ def schema_of(rows: Iterable[Mapping[str, object]], known: Mapping[str, Kind]) -
 
 
 def table_of(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of that schema; a field that a row lacks is null."""
+    """Return rows as a table of the schema; a field that a row lacks is null."""
     import pyarrow as pa  # noqa: PLC0415 - only where tables are written
 
     columns = []
@@ -190,12 +190,12 @@ def table_of(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Tabl
 
 
 def _columns_of(kind: pa.DataType) -> int:
-    """Of numbers or texts."""
+    """Return the number of columns of numbers or texts."""
     return sum(_columns_of(kind.field(at).type) for at in range(kind.num_fields)) if kind.num_fields else 1
 
 
 def _free_name(taken: Container[str]) -> str:
-    """A name for the field of further fields that no field of a row has."""
+    """Return a name for the field of further fields that no row uses."""
     names = ("more_fields", *(f"more_fields_{number}" for number in range(2, _MOST_FIELDS + 3)))
     return next(name for name in names if name not in taken)
 
@@ -214,10 +214,10 @@ def _groups(lines: Iterable[bytes]) -> Iterator[list[dict[str, object]]]:
 
 
 class ParquetLines:
-    """Takes JSON lines as a stream does, and writes them as Parquet when it is closed."""
+    """A stream of JSON lines that writes them as Parquet on close."""
 
     def __init__(self, target: BinaryIO, known: Mapping[str, Kind]) -> None:
-        """The lines wait beside the file.
+        """Create the stream; lines wait in a temporary file next to the target.
 
         Args:
             target: an open file, which stays open.
@@ -235,8 +235,8 @@ class ParquetLines:
         """Write the file.
 
         Raises:
-            OutputError: the values do not go into a table.
-            OSError: the disk does not take it.
+            OutputError: the values do not fit in a table.
+            OSError: the disk refuses it.
         """
         with self._waiting as lines:
             lines.seek(0)

@@ -1,7 +1,7 @@
-"""``OUT.partial``, the folder of a run at work: how it is known, taken, and removed.
+"""``OUT.partial``, the folder of a run in progress: how it is recognized, claimed and removed.
 
-A file in it says that a run made it; it is the first to come and the last to go. Where neither that file nor the state
-of a run is there, the folder is somebody else's, and nothing of it is touched.
+A file in it marks it as made by a run; it is created first and removed last. A folder without that file and without
+the state of a run belongs to somebody else, and nothing in it is touched.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _MARKER = "made-by-instructmining"
 _SAYS = b"A run of instructmining works here, or was cut; the folder goes when its output is complete.\n"
 _STATE = "state.json"
 _LOCK = "lock"  # of a run of an earlier version, empty
-# What a run puts there: see the table in docs/reliability.md.
+# Files that a run puts there: see the table in docs/reliability.md.
 _NAMES = ("batches.*", "rows", "rows.joined", "rejects", "run", "windows", "*.f32", "neighbours.*", _LOCK)
 
 
 def take(folder: Path) -> None:
-    """Make the folder, or take the one that a run has left.
+    """Create the folder, or take over the one that a run left.
 
     Raises:
-        OutputError: what is there was not made by a run, or it cannot be made.
+        OutputError: the existing folder was not made by a run, or it cannot be created.
     """
     try:
         if folder.is_symlink() or (folder.exists() and not is_of_a_run(folder)):
             raise OutputError(
-                f"{folder}: is there and was not made by a run, which would work in it; move it, or name another OUT"
+                f"{folder}: exists and was not made by a run, but a run would work in it; move it, or name another OUT"
             )
         folder.mkdir(exist_ok=True)
         if not (folder / _MARKER).exists():
@@ -42,7 +42,7 @@ def take(folder: Path) -> None:
 
 
 def is_of_a_run(folder: Path) -> bool:
-    """Whether a run made this folder, or it is empty."""
+    """Return whether a run made this folder, or it is empty."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
@@ -52,10 +52,10 @@ def is_of_a_run(folder: Path) -> bool:
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run has left in its folder, first of all what another would go on from.
+    """Remove what a run left in its folder, first what another run would resume from.
 
     Raises:
-        OSError: the file system does not do it.
+        OSError: the file system refuses.
     """
     (folder / _STATE).unlink(missing_ok=True)
     for path in list(folder.iterdir()):
@@ -64,10 +64,10 @@ def clear(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the folder of a run; with somebody else's files in it they stay, and it does.
+    """Remove the folder of a run; if it holds somebody else's files, keep them and the folder.
 
     Raises:
-        OSError: the file system does not do it.
+        OSError: the file system refuses.
     """
     clear(folder)
     (folder / _MARKER).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Scored rows to files: added columns are spliced into the row's own bytes, and OUT appears complete or not at all."""
+"""Writes scored rows: splices columns into each row's own bytes; OUT appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _FINISHED = "finished"
 _ROWS, _JOINED, _REJECTS, _RUN = "rows", "rows.joined", "rejects", "run"
 _ZSTD_LEVEL = 3
-_COPIED = 1 << 20  # bytes at a time
-_WHOLE = (".zst", ".parquet")  # of which OUT is made at the end, from the rows so far
+_COPIED = 1 << 20  # bytes copied at a time
+_WHOLE = (".zst", ".parquet")  # suffixes of which OUT is made at the end, from the rows so far
 
 
 def splice(row: ScoredRow, prefix: str = "") -> bytes:
-    """The row as it was read, with the columns behind its own fields; one JSON line without its newline."""
+    """Return the row as it was read, with the added columns after its own fields; one JSON line without newline."""
     columns = dumps(added_fields(row, prefix))
     source = row.example.row
     if source is None:
@@ -42,7 +42,7 @@ def splice(row: ScoredRow, prefix: str = "") -> bytes:
 
 
 def _own_fields(example: Example) -> dict[str, object]:
-    """The row of an example that came from no file."""
+    """Build the row of an example that came from no file."""
 
     def messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
         return [{"role": turn.role, "content": turn.text} for turn in turns]
@@ -53,7 +53,7 @@ def _own_fields(example: Example) -> dict[str, object]:
 
 
 def added_fields(row: ScoredRow, prefix: str = "") -> dict[str, object]:
-    """What scoring adds to a row: its columns, the roles that saw less, and why a column is null."""
+    """Return what scoring adds to a row: its columns, the roles that saw a truncated text, and why a column is null."""
     added: dict[str, object] = {f"{prefix}{name}": value for name, value in row.columns.items()}
     added[f"{prefix}truncated"] = list(row.truncated)
     added[f"{prefix}score_notes"] = {f"{prefix}{name}": reason for name, reason in row.notes.items()}
@@ -61,12 +61,12 @@ def added_fields(row: ScoredRow, prefix: str = "") -> dict[str, object]:
 
 
 def added_names(columns: tuple[str, ...], prefix: str = "") -> list[str]:
-    """All names that :func:`splice` adds."""
+    """Return all names that :func:`splice` adds."""
     return [f"{prefix}{name}" for name in (*columns, "truncated", "score_notes")]
 
 
 def reject_line(reject: Reject) -> bytes:
-    """A reject as one JSON line: where it was, why, and the row as text, or base64 where it is not UTF-8."""
+    """Return a reject as one JSON line: its place, the reason, and the row as text, or base64 where it is not UTF-8."""
     value: dict[str, object] = {
         "source": reject.source,
         "line": reject.line,
@@ -81,21 +81,21 @@ def reject_line(reject: Reject) -> bytes:
 
 
 def known_kinds(prefix: str = "") -> dict[str, Kind]:
-    """What is known beforehand of the columns that are added, so that their types do not depend on the rows."""
+    """Return the types of the added columns, fixed so that they do not depend on the rows."""
     kinds: dict[str, Kind] = {f"{prefix}{name}": "number" for name in SCORE_COLUMNS}
     kinds |= {f"{prefix}{name}": "whole" for name in SCORE_COLUMNS if name.endswith("_length")}
     return kinds | {f"{prefix}truncated": "texts", f"{prefix}score_notes": "json"}
 
 
 def compressed(stream: BinaryIO, name: str, *, prefix: str = "") -> BinaryIO:
-    """The stream, taking JSON lines and compressing as the file's name says, or making a table of them.
+    """Wrap the stream to compress JSON lines as the file's name says, or to convert them to a table.
 
-    Who asked for it closes it when all is well, and then the stream; it must have the name of a file for a table.
+    The caller closes the wrapper when all is well, and then the stream. For a table the stream must be a named file.
 
     Args:
         stream: a file, open for writing.
-        name: of the file when it is done.
-        prefix: what stands before the names of added columns.
+        name: final name of the file.
+        prefix: prefix of the added columns.
     """
     if name.endswith(".parquet"):
         return ParquetLines(stream, known_kinds(prefix))  # type: ignore[return-value]
@@ -107,10 +107,10 @@ def compressed(stream: BinaryIO, name: str, *, prefix: str = "") -> BinaryIO:
 
 
 class RunWriter:
-    """OUT, its rejects and its run file, written in a folder beside OUT and moved into place at the end.
+    """OUT, its rejects and its run file, written in a folder next to OUT and moved into place at the end.
 
-    A run that is cut leaves the folder, ``OUT.partial``, as its last commit found it or further; another one with
-    ``resume`` goes on there.
+    An interrupted run leaves the folder, ``OUT.partial``, in the state of its last commit or later; a run with
+    ``resume`` continues there.
     """
 
     def __init__(
@@ -123,25 +123,25 @@ class RunWriter:
         inputs: Sequence[str] = (),
         reads: Sequence[str | Path | None] = (),
     ) -> None:
-        """Check that OUT can be written, and take the folder for this run alone.
+        """Check that OUT can be written, and claim the folder for this run.
 
         Args:
             out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or "-" for standard output; there, rejects
                 go to standard error, there is no run file, and no run can be resumed.
-            prefix: put before each column's name.
-            overwrite: replace OUT, and what is left of another run.
-            resume: go on with a run that was cut, if there is one.
-            inputs: the files of rows; neither OUT nor what stands beside it may be one of them.
-            reads: what else is read: files, and folders such as a bundle; likewise.
+            prefix: prefix of each column's name.
+            overwrite: replace OUT, and what another run left.
+            resume: resume an interrupted run, if there is one.
+            inputs: files of rows; neither OUT nor a file next to it may be one of them.
+            reads: other files and folders that are read, such as a bundle; the same holds.
 
         Raises:
-            OutputError: the suffix is not known, OUT exists, it or what stands beside it is read, another run writes
-                there, one was cut there, or the folder is not a run's or cannot be made.
+            OutputError: the suffix is not known, OUT exists, OUT or a file next to it is an input, another run writes
+                there or was interrupted there, or the folder was not made by a run or cannot be made.
             ResumeError: what the other run left is damaged.
         """
-        self.finished = False  # OUT is complete; a run that was finished before needs nothing more
-        self._taken_over = False  # what another run left is there, and stays where this one is refused
-        self.journal: Journal | None = None  # of the run; there once it has begun, or was begun before
+        self.finished = False  # OUT is complete; a run that finished before needs no more work
+        self._taken_over = False  # another run's files are there, and stay where this run is refused
+        self.journal: Journal | None = None  # the run's journal; set once it has begun, or had begun before
         self._prefix = prefix
         self._resumable = not any(map(is_pipe, inputs))
         self._final = None if out == "-" else Path(out)
@@ -181,10 +181,10 @@ class RunWriter:
                 return
         elif (self._folder / STATE).exists() and not overwrite:
             raise OutputError(
-                f"{self._folder}: a run was cut there; give --resume to go on with it, or --overwrite to begin anew"
+                f"{self._folder}: a run was interrupted there; give --resume to resume it, --overwrite to start over"
             )
         try:
-            if exists and resume:  # it was cut while it removed the folder
+            if exists and resume:  # interrupted while it removed the folder
                 partial_folder.remove(self._folder)
                 self.finished = True
             else:
@@ -194,10 +194,10 @@ class RunWriter:
 
     @property
     def identity(self) -> Mapping[str, Any] | None:
-        """Of the run that is gone on with or was finished before; None where there is none.
+        """The identity of the run that is resumed or had finished before; None where there is none.
 
         Raises:
-            ResumeError: a run was finished before, and no run file says which.
+            ResumeError: a run finished before, and no run file describes it.
         """
         if not self.finished or self._final is None:
             return self.journal.identity if self.journal is not None else None
@@ -206,19 +206,19 @@ class RunWriter:
             identity: Mapping[str, Any] = orjson.loads(path.read_bytes())["identity"]
         except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
             raise ResumeError(
-                f"{self._final}: is there, but {path} does not say which run it is of; give --overwrite to begin anew"
+                f"{self._final}: exists, but {path} does not say which run wrote it; give --overwrite to start over"
             ) from error
         return identity
 
     def begin(self, identity: Mapping[str, object] = MappingProxyType({})) -> None:
-        """Open the files, at their beginning or where the run that is resumed left them.
+        """Open the files, at their beginning or where the resumed run left them.
 
         Args:
-            identity: all that the results depend on, JSON; kept for who resumes the run.
+            identity: everything that the results depend on, as JSON; kept for a later resume.
 
         Raises:
             ResumeError: the files are shorter than the journal says.
-            OutputError: the disk does not take them.
+            OutputError: the disk refuses them.
         """
         if self._final is None:
             return
@@ -234,13 +234,13 @@ class RunWriter:
         return file
 
     def __enter__(self) -> Self:
-        """The writer itself."""
+        """Return the writer."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the files go; the folder stays where a run can be resumed from it."""
+        """Close the files; keeps the folder where a run can be resumed from it."""
         if self._final is None:
             self._rows.flush()
             return
@@ -255,16 +255,16 @@ class RunWriter:
 
     @property
     def resumable(self) -> bool:
-        """Whether there is something that a later run can go on with."""
+        """Whether there is anything that a later run can resume."""
         return self._resumable and not self.finished and self.journal is not None and not self.journal.empty
 
     def write(self, rows: Iterable[ScoredRow], rejects: Iterable[Reject] = ()) -> None:
-        """Add the rows of a window, and those of it that cannot be scored.
+        """Write the rows of a window, and its rejects.
 
-        In a compressed OUT they are a part of their own, so that a cut run can be gone on with between two of them.
+        In a compressed OUT each window is a frame of its own, so a run can resume between windows.
 
         Raises:
-            OutputError: the disk does not take them.
+            OutputError: the disk refuses them.
         """
         lines = b"".join([splice(row, self._prefix) + b"\n" for row in rows])
         if lines:
@@ -273,13 +273,13 @@ class RunWriter:
             self._put(self._rejects, reject_line(reject))
 
     def commit(self, mark: dict[str, object]) -> None:
-        """State that all rows so far are done; see :meth:`Journal.commit`.
+        """Record that all rows so far are done; see :meth:`Journal.commit`.
 
         Args:
-            mark: what is kept beside the sizes of the files, JSON.
+            mark: kept with the sizes of the files, as JSON.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the disk refuses it.
         """
         if self.journal is None:
             return
@@ -290,17 +290,17 @@ class RunWriter:
         """Move everything into place, OUT last.
 
         Args:
-            run: what the run file says.
+            run: content of the run file.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the disk refuses it.
         """
         if self._final is None:
             return
         assert self.journal is not None
         try:
             if self._final.name.endswith(".gz") and not self._rows.tell():
-                self._rows.write(_packed(b"", self._final.name))  # of nothing, gzip's own file is not nothing
+                self._rows.write(_packed(b"", self._final.name))  # an empty gzip file is not zero bytes
             self._rows.flush()
             if self._final.name.endswith(".zst"):
                 self._join_frames()
@@ -313,7 +313,7 @@ class RunWriter:
         self._put_in_place()
 
     def _join_frames(self) -> None:
-        """One frame of all: many readers stop behind the first."""
+        """Join all frames to one, since many readers stop after the first."""
         joined = (self._folder / _JOINED).open("wb")
         self._open.append(joined)
         with (
@@ -330,7 +330,7 @@ class RunWriter:
             try:
                 write_parquet(lines, target, known_kinds(self._prefix))
             except OutputError as error:
-                self._taken_over = True  # so that the folder stays
+                self._taken_over = True  # keeps the folder
                 raise OutputError(f"{error}; the rows are kept as JSON lines, {self._folder / _ROWS}") from error
 
     def _put_in_place(self) -> None:
@@ -341,7 +341,7 @@ class RunWriter:
         targets = {_REJECTS: f"{out}.rejects.jsonl", _RUN: f"{out}.run.json", rows: out}
         try:
             for name, target in targets.items():
-                if (self._folder / name).exists():  # a run that was cut here has moved some of them
+                if (self._folder / name).exists():  # a run interrupted here has moved some of them
                     (self._folder / name).replace(target)
             sync_folder(self._final.parent)
             partial_folder.remove(self._folder)
@@ -352,7 +352,7 @@ class RunWriter:
     def _put(self, stream: BinaryIO, line: bytes) -> None:
         try:
             stream.write(line)
-        except BrokenPipeError:  # whoever read standard output went away, which is no error of ours
+        except BrokenPipeError:  # the reader of standard output went away, which is no error
             raise
         except OSError as error:
             raise OutputError(f"{self._final or 'standard output'}: {error.strerror}") from error
@@ -365,7 +365,7 @@ class RunWriter:
 
 
 def _packed(lines: bytes, name: str) -> bytes:
-    """As a gzip member or a zstd frame, where the file's name says so."""
+    """Compress lines as a gzip member or a zstd frame, where the file's name says so."""
     if name.endswith(".gz"):
         return gzip.compress(lines, compresslevel=6, mtime=0)
     if name.endswith(".zst"):

@@ -1,4 +1,4 @@
-"""Windows waiting for the corpus pass, on disk: their rows, columns and embeddings do not stay in memory."""
+"""Keeps windows that wait for the corpus pass on disk: rows, columns and embeddings do not stay in memory."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from instructmining.reading.values import loads
 from instructmining.types import Column, EarlierScores, Example, Position, Reject, ScoredWindow, Side, SourceRow, Turn
 from instructmining.writing.journal import opened_at
 
-_SIZES = struct.Struct("<QQ")  # of a window's head and body
+_SIZES = struct.Struct("<QQ")  # sizes of a window's head and body
 
 
 class Vectors:
-    """Embeddings in a file, one after the other; a context manager."""
+    """Embeddings in a file, in order; a context manager."""
 
     def __init__(self, path: Path, rows: int = 0, size: int = 0) -> None:
         """Open the file.
 
         Args:
-            path: of it.
-            rows: that are kept of what is there.
-            size: of each.
+            path: path of the file.
+            rows: embeddings to keep of an existing file.
+            size: dimensions of each.
 
         Raises:
-            OutputError: it cannot be opened.
-            ResumeError: it is shorter than that.
+            OutputError: the file cannot be opened.
+            ResumeError: the file is shorter than ``rows`` embeddings.
         """
         self.rows = rows
         self._size = size
@@ -46,7 +46,7 @@ class Vectors:
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
-        """The vectors themselves."""
+        """Return the vectors."""
         return self
 
     def __exit__(
@@ -56,14 +56,14 @@ class Vectors:
         self._stack.close()
 
     def mark(self) -> dict[str, int]:
-        """How much is there."""
+        """Return how much is in the file."""
         return {"rows": self.rows, "size": self._size}
 
     def append(self, vectors: NDArray[np.float32]) -> None:
-        """Add some, float32 (rows, size).
+        """Append vectors, float32 (rows, size).
 
         Raises:
-            OutputError: the disk does not take them.
+            OutputError: the disk refuses them.
         """
         try:
             self.file.write(np.ascontiguousarray(vectors, dtype=np.float32).tobytes())
@@ -72,10 +72,10 @@ class Vectors:
         self.rows, self._size = self.rows + len(vectors), vectors.shape[1]
 
     def mapped(self) -> NDArray[np.float32]:
-        """All, float32 (rows, size), mapped from the file.
+        """Return all vectors, float32 (rows, size), mapped from the file.
 
         Raises:
-            OutputError: the disk does not take the last of them.
+            OutputError: the disk refuses the last of them.
         """
         try:
             self.file.flush()
@@ -93,12 +93,12 @@ class Spool:
         """Open the files.
 
         Args:
-            folder: where they stay; by default a temporary folder, removed on exit.
-            mark: what :meth:`mark` said; anything behind it is cut off.
+            folder: folder of the files, kept on exit; by default a temporary folder, removed on exit.
+            mark: what :meth:`mark` returned; anything after it is cut off.
 
         Raises:
-            OutputError: they cannot be opened.
-            ResumeError: they are shorter than the mark says.
+            OutputError: the files cannot be opened.
+            ResumeError: the files are shorter than the mark says.
         """
         mark = mark or {"windows": 0, "pairs": 0, "rows": 0, "size": 0, "bytes": 0}
         self.count = mark["windows"]
@@ -111,34 +111,34 @@ class Spool:
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
-        """The spool itself."""
+        """Return the spool."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close; a temporary folder is removed."""
+        """Close the files; removes a temporary folder."""
         self._stack.close()
 
     @property
     def files(self) -> tuple[BinaryIO, BinaryIO]:
-        """Open for writing."""
+        """The files, open for writing."""
         return self._windows, self._vectors.file
 
     @property
     def rows(self) -> int:
-        """In all windows."""
+        """Rows in all windows."""
         return self._vectors.rows
 
     def mark(self) -> dict[str, int]:
-        """How much is there; nothing of it changes any more."""
+        """Return how much is in the files; this part no longer changes."""
         return {"windows": self.count, "pairs": self.pairs, "bytes": self._windows.tell(), **self._vectors.mark()}
 
     def append(self, window: ScoredWindow, embedding: NDArray[np.float32] | None) -> None:
-        """Add a window and the float32 (rows, size) embeddings of its rows, None where it has no rows.
+        """Append a window and the float32 (rows, size) embeddings of its rows; None where it has no rows.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the disk refuses it.
         """
         head, body = _packed(window)
         try:
@@ -151,10 +151,10 @@ class Spool:
         self.pairs += len(window) - window.rows
 
     def embeddings(self) -> NDArray[np.float32]:
-        """All embeddings, float32 (rows, size), mapped from the file.
+        """Return all embeddings, float32 (rows, size), mapped from the file.
 
         Raises:
-            OutputError: the disk does not take the last of them.
+            OutputError: the disk refuses the last of them.
         """
         try:
             self._windows.flush()
@@ -163,7 +163,7 @@ class Spool:
         return self._vectors.mapped()
 
     def windows(self, first: int = 0) -> Iterator[tuple[int, ScoredWindow]]:
-        """Each window and the place of its first row, from the window of this number on."""
+        """Yield each window with the place of its first row, from the window of this number on."""
         self._windows.seek(0)
         begin = 0
         for number in range(self.count):
@@ -177,7 +177,7 @@ class Spool:
 
 
 def _packed(window: ScoredWindow) -> tuple[bytes, bytes]:
-    """A head in JSON, and a body of rows as they were read and of columns as float64."""
+    """Pack a window as a JSON head, and a body of rows as they were read and columns as float64."""
     body: list[bytes] = []
 
     def example(scored: Example) -> list[object]:

@@ -1,4 +1,4 @@
-"""What a run counts while it goes: rows, tokens, padding, seconds by stage and of the devices."""
+"""Counters of a run: rows, tokens, padding, seconds by stage and device."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from instructmining.types import Approximation
 class Work:
     """What the models of a run, or of a part of it, have done."""
 
-    rows: float = 0.0  # through the models, those of the window at work counted in part
+    rows: float = 0.0  # rows through the models; those of the current window count in part
     batches: int = 0
-    texts: int = 0  # equal ones of a window once
-    tokens: int = 0  # of those texts
+    texts: int = 0  # distinct texts per window
+    tokens: int = 0  # tokens of those texts
     busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # device → seconds it computed
 
     @property
     def device_seconds(self) -> float:
-        """Of all devices."""
+        """Seconds of all devices."""
         return sum(self.busy.values())
 
 
 @dataclass(slots=True)
 class Statistics:
-    """Counters of one run; the run file and the progress line are written from them.
+    """Counters of one run, for the run file and the progress line.
 
-    Stages run side by side in threads, each with counters of its own: the seconds of all add up to more than passed.
-    A model pass is named by the roles that it serves and the text, as in ``perplexity+reward:conversation``.
+    Stages run in parallel threads, each with its own counters, so their seconds add up to more than the elapsed time.
+    A model pass is named by its roles and its text, as in ``perplexity+reward:conversation``.
     """
 
     rows_taken: int = 0  # examples given to the scorer
-    rows_computed: float = 0.0  # rows through the models, those of the window at work counted in part
+    rows_computed: float = 0.0  # rows through the models; those of the current window count in part
     rows_scored: int = 0
     rows_rejected: int = 0  # examples that the scorer could not score
-    neighbours_expected_s: float | None = None  # that the search of the neighbours will take, known when it begins
-    others: int | None = None  # rows of another file that are the neighbours
+    neighbours_expected_s: float | None = None  # expected seconds of the neighbour search, known when it starts
+    others: int | None = None  # rows of another file that serve as neighbours
     neighbours_wanted: int = 0  # examples whose neighbours are searched, both sides of a pair counted
-    neighbours_done: int = 0  # of these, those whose neighbours are found
-    approximation: Approximation | None = None  # what an approximate search found, once it is done
+    neighbours_done: int = 0  # those of them whose neighbours are found
+    approximation: Approximation | None = None  # statistics of an approximate search, once it is done
     batches: int = 0
-    truncated: Counter[str] = field(default_factory=Counter)  # role → rows of which it saw less than the whole
-    texts: Counter[str] = field(default_factory=Counter)  # model pass → texts, equal ones once
+    truncated: Counter[str] = field(default_factory=Counter)  # role → rows whose text it saw truncated
+    texts: Counter[str] = field(default_factory=Counter)  # model pass → distinct texts
     tokens: Counter[str] = field(default_factory=Counter)  # model pass → tokens of those texts
-    padded: Counter[str] = field(default_factory=Counter)  # model pass → the same with padding
+    padded: Counter[str] = field(default_factory=Counter)  # model pass → tokens with padding
     scored: Counter[str] = field(default_factory=Counter)  # model pass → tokens whose likelihood was computed
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # by stage
     busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # device → seconds it computed
-    before: Work = field(default_factory=Work, compare=False)  # what of all this an earlier run did that was cut
+    before: Work = field(default_factory=Work, compare=False)  # what an earlier, interrupted run did of all this
 
     def as_json(self) -> dict[str, Any]:
         """Everything that is counted, to be kept; :attr:`before` is found anew by who goes on."""
@@ -63,7 +63,7 @@ class Statistics:
         return kept
 
     def restore(self, kept: Mapping[str, Any]) -> None:
-        """Go on counting from what :meth:`as_json` gave."""
+        """Continue from what :meth:`as_json` returned."""
         for name, value in kept.items():
             counter = getattr(self, name)
             if isinstance(counter, (Counter, defaultdict)):
@@ -76,13 +76,13 @@ class Statistics:
 
     @property
     def padding_share(self) -> float:
-        """Share of the computed tokens that was padding, 0..1."""
+        """Share of the computed tokens that is padding, 0..1."""
         padded = self.padded.total()
         return 1 - self.tokens.total() / padded if padded else 0.0
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds spent inside to a stage."""
+        """Add the seconds spent in the block to a stage."""
         begin = time.perf_counter()
         try:
             yield

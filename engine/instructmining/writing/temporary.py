@@ -1,4 +1,4 @@
-"""Temporary files, whose errors name the folder that they lie in."""
+"""Temporary files, whose errors name their folder."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from instructmining.errors import OutputError
 
 @contextmanager
 def temporary_file() -> Iterator[BufferedRandom]:
-    """A file without a name in the system's temporary folder, gone at the end.
+    """Yield a file without a name in the system's temporary folder; it is gone at the end.
 
     Raises:
-        OutputError: the folder does not take it.
+        OutputError: the folder refuses it.
     """
     with in_temporary_folder():
         file = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
     try:
         yield file
     finally:
-        with suppress(OSError):  # what waits to be written is wanted by nobody
+        with suppress(OSError):  # nobody wants what is not written yet
             file.close()
 
 
 @contextmanager
 def in_temporary_folder() -> Iterator[None]:
-    """Tell the system's errors as those of the temporary folder.
+    """Report the system's errors as errors of the temporary folder.
 
     Raises:
-        OutputError: there was one.
+        OutputError: the block raised an OSError.
     """
     try:
         yield

@@ -84,7 +84,10 @@ def test_pairs_may_be_mapped(score: Callable[..., tuple[int, str]], tmp_path: Pa
         (("--map", "prompt=query"), "no response; name 'response', 'messages', or 'chosen' and 'rejected'"),
         (("--map", "prompt=query,chosen=reply"), "a pair is 'chosen' and 'rejected'; name both"),
         (("--map", "prompt=query,response=query"), "the field 'query' is given more than one role"),
-        (("--map", "response=reply", "--format", "text"), "so does --format; give one of them"),
+        (
+            ("--map", "response=reply", "--format", "text"),
+            "--map and --format both say what the fields are; give one of them",
+        ),
         (("--format", "alpacca"), "no format 'alpacca'; did you mean 'alpaca'?"),
     ],
 )

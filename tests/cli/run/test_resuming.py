@@ -380,7 +380,7 @@ def test_another_run_than_the_one_that_was_cut_is_refused(
     assert run(*cut, *more, "--resume") == 1
     said = capsys.readouterr().err
     assert re.search(differs, said), said
-    assert "give --overwrite to begin anew" in said
+    assert "give --overwrite to start over" in said
     assert run(*cut, *more, "--overwrite") in {1, 3}  # with --strict, 1
 
 
@@ -388,7 +388,7 @@ def test_a_run_that_was_cut_is_neither_lost_nor_gone_on_with_unasked(
     run: Callable[..., int], cut: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*cut) == 1
-    assert "a run was cut there; give --resume to go on with it, or --overwrite" in capsys.readouterr().err
+    assert "a run was interrupted there; give --resume to resume it, --overwrite" in capsys.readouterr().err
     assert (tmp_path / "out.jsonl.partial").exists()
 
 
@@ -451,7 +451,7 @@ def test_a_finished_run_is_not_taken_for_another(
     assert run(*base[:1], str(rows.with_name("gone.jsonl")), *base[2:], "--resume") == 1
     rows.with_name("out.jsonl.run.json").unlink()
     assert run(*base, "--resume") == 1
-    assert "does not say which run it is of; give --overwrite" in capsys.readouterr().err
+    assert "does not say which run wrote it; give --overwrite" in capsys.readouterr().err
 
 
 def test_a_refused_run_leaves_what_another_began(
