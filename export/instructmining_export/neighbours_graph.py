@@ -43,8 +43,8 @@ def _vectors(name: str, rows: str) -> ir.Value:
 
 
 if __name__ == "__main__":
-    import instructmining
+    from instructmining import knn
 
-    folder = Path(instructmining.__path__[0])
+    folder = Path(knn.__path__[0])
     ir.save(build(), folder / "neighbours.onnx")
     ir.save(build_products(), folder / "products.onnx")

@@ -1,4 +1,7 @@
-"""Writes the small graphs that the engine ships: one product with weights in each precision, to measure a device by."""
+"""Writes the small graphs that `bench` measures a device by: one product with weights in each precision.
+
+``python -m instructmining_export.peak_graphs cli/instructmining_cli/machine`` writes the files that are shipped.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def build(precision: PrecisionName) -> ir.Model:
 
 
 if __name__ == "__main__":
-    import instructmining
+    import sys
 
     for name in PRECISIONS:
-        ir.save(build(name), Path(instructmining.__path__[0]) / f"peak_{name}.onnx")
+        ir.save(build(name), Path(sys.argv[1]) / f"peak_{name}.onnx")

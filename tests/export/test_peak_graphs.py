@@ -8,11 +8,12 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-import instructmining
+from instructmining import knn
 from instructmining.bundle import PrecisionName
+from instructmining_cli import machine
 from instructmining_export import neighbours_graph, peak_graphs
 
-SHIPPED = Path(instructmining.__path__[0])
+PEAKS, NEIGHBOURS = (Path(package.__path__[0]) for package in (machine, knn))
 PRECISIONS = get_args(PrecisionName)
 
 
@@ -28,12 +29,12 @@ def fixed() -> ort.SessionOptions:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_shipped_products_with_weights_are_what_the_script_writes(precision: PrecisionName, tmp_path: Path) -> None:
     ir.save(peak_graphs.build(precision), tmp_path / "graph.onnx")
-    assert (tmp_path / "graph.onnx").read_bytes() == (SHIPPED / f"peak_{precision}.onnx").read_bytes()
+    assert (tmp_path / "graph.onnx").read_bytes() == (PEAKS / f"peak_{precision}.onnx").read_bytes()
 
 
 def test_the_shipped_inner_products_are_what_the_script_writes(tmp_path: Path) -> None:
     ir.save(neighbours_graph.build_products(), tmp_path / "products.onnx")
-    assert (tmp_path / "products.onnx").read_bytes() == (SHIPPED / "products.onnx").read_bytes()
+    assert (tmp_path / "products.onnx").read_bytes() == (NEIGHBOURS / "products.onnx").read_bytes()
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -41,7 +42,7 @@ def test_with_fixed_dimensions_one_product_with_a_constant_is_left(precision: Pr
     options = fixed()
     options.optimized_model_filepath = str(tmp_path / "folded.onnx")
     options.log_severity_level = 3
-    ort.InferenceSession(SHIPPED / f"peak_{precision}.onnx", options, providers=["CPUExecutionProvider"])
+    ort.InferenceSession(PEAKS / f"peak_{precision}.onnx", options, providers=["CPUExecutionProvider"])
     left = [node.op_type for node in ir.load(tmp_path / "folded.onnx").graph]
     product = "MatMulIntegerToFloat" if precision == "int8" else "MatMul"
     assert [operator for operator in left if operator != "Cast"] == [product]  # a CPU multiplies fp16 in float32
@@ -58,6 +59,6 @@ def test_the_product_is_that_of_the_weights_described(precision: PrecisionName, 
     else:
         x = rng.normal(size=(4, 16)).astype(np.float32 if precision == "fp32" else np.float16)
         wanted = x.astype(np.float64) @ weights
-    session = ort.InferenceSession(SHIPPED / f"peak_{precision}.onnx", fixed(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(PEAKS / f"peak_{precision}.onnx", fixed(), providers=["CPUExecutionProvider"])
     (found,) = session.run(["y"], {"x": x})
     np.testing.assert_allclose(found.astype(np.float64), wanted, atol=error)
