@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, GPTNeoXModel, LlamaForCausalLM, T5ForConditionalGeneration
 
-import instructmining
-from instructmining import Bundle, Example, Scorer
+from instructmining import Bundle, Example, Scorer, knn
 from instructmining.bundle import PrecisionName, RoleName
 from instructmining.errors import ExportError
 from instructmining.inference.devices import Device
@@ -497,7 +496,7 @@ def test_the_presets_name_models_of_the_rules() -> None:
 
 def test_the_shipped_neighbours_graph_is_what_the_script_writes(tmp_path: Path) -> None:
     ir.save(neighbours_graph.build(), tmp_path / "neighbours.onnx")
-    shipped = Path(instructmining.__path__[0]) / "neighbours.onnx"
+    shipped = Path(knn.__path__[0]) / "neighbours.onnx"
     assert (tmp_path / "neighbours.onnx").read_bytes() == shipped.read_bytes()
 
 
