@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, GPTNeoXModel, LlamaForCausalLM, T5ForConditionalGeneration
 
-from instructmining import Bundle, Example, Scorer, knn
+from instructmining import Bundle, Example, Rule, Scorer, knn
 from instructmining.bundle import PrecisionName, RoleName
 from instructmining.errors import ExportError
 from instructmining.inference.devices import Device
@@ -489,7 +489,7 @@ def test_each_step_is_said(tmp_path: Path, llama: Path) -> None:
 
 def test_the_presets_name_models_of_the_rules() -> None:
     for name, preset in PRESETS.items():
-        rule = instructmining.Rule.load(name)
+        rule = Rule.load(name)
         assert preset.rule == name
         assert preset.models["reward"] == rule.reward_model
 
