@@ -228,7 +228,7 @@ def test_a_file_that_is_a_link_is_refused(copy: Path) -> None:
     elsewhere = copy.parent / "elsewhere"
     file.rename(elsewhere)
     file.symlink_to(elsewhere)
-    with pytest.raises(BundleError, match=r"model\.onnx\.data: is a symbolic link; a bundle holds its files itself"):
+    with pytest.raises(BundleError, match=r"model\.onnx\.data: is a symbolic link; a bundle must contain its files"):
         Bundle.open(copy)
 
 

@@ -74,7 +74,7 @@ def test_without_an_exporter_the_newest_whole_bundle_of_this_version_counts(
 
 
 def test_where_there_is_none_the_message_says_how_to_build_it(cache: Path) -> None:
-    with pytest.raises(BundleError, match=f"not in {cache}; build it once by 'instructmining export --preset demo"):
+    with pytest.raises(BundleError, match=f"not in {cache}; build it once with 'instructmining export --preset demo"):
         demo_folder()
 
 

@@ -94,7 +94,7 @@ def test_a_file_that_has_just_been_written_is_read_again(tmp_path: Path, read: l
     for _ in range(2):
         found = Digests(tmp_path)
         assert found.sha256(tmp_path / "file") == hashlib.sha256(b"content").hexdigest()
-        found.remember()
+        found.store()
     assert read == ["file", "file"]
 
 

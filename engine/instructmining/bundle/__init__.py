@@ -1,4 +1,4 @@
-"""The bundle on disk: graphs, tokenizers and the manifest that binds them; the one contract with the exporter."""
+"""The bundle on disk: graphs, tokenizers and their manifest; the only contract with the exporter."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MANIFEST = "manifest.json"
 RoleName: TypeAlias = Literal["reward", "perplexity", "embedding", "unieval"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
 PrecisionName: TypeAlias = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)  # of a graph's matrix products
-UNITS = ("token", "scored", "row")  # for which a graph's multiply-adds are given
+PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)  # of the matrix products in a graph
+UNITS = ("token", "scored", "row")  # that a graph's multiply-adds are counted by
 _MIN_TOKENS = 16
 
 
@@ -34,44 +34,44 @@ class Role:
     graph: Path
     tokenizer: Path
     template: Template
-    max_length: int  # longest text the model is given, in tokens
+    max_length: int  # longest text that the model is given, in tokens
     precision: str
     source: Mapping[str, object]  # id, revision, licence
-    parity: Mapping[str, object]  # figures of the exporter's gate
-    references: Path | None  # token ids and float32 values that the graph must give on any device
-    bos: str | None = None  # the token that the model's tokenizer puts in front of a text
+    parity: Mapping[str, object]  # figures of the export gate
+    references: Path | None  # token ids, and the float32 values that the graph must give for them on any device
+    bos: str | None = None  # the token that the model's tokenizer puts before a text
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
-    """Of the graph's products with weights, for each padded "token", each "scored" position and each "row"; empty in
-    bundles written before they were counted."""
+    """Multiply-adds with weights per padded "token", per "scored" position and per "row"; empty in bundles of earlier
+    exporters."""
 
     @property
     def shares(self) -> tuple[object, ...]:
-        """Equal for two roles whose conversations are the same tokens through the same graph."""
+        """A key, equal for two roles that run the same tokens of a conversation through the same graph."""
         return (self.graph, self.tokenizer, self.max_length, repr(self.template))
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A folder of graphs, opened and checked."""
+    """An opened and checked bundle."""
 
     path: Path
     name: str
-    note: str  # what a user must know before trusting its numbers, "" if nothing
+    note: str  # what users must know before they trust its numbers; may be empty
     roles: Mapping[RoleName, Role]
     default_rule: str | None
     length_tokenizer: RoleName
-    digest: str  # sha256 of the manifest, which holds the digest of every file
+    digest: str  # SHA-256 of the manifest, which holds the digest of every file
     files: Mapping[str, Mapping[str, object]]
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
-        """Read the manifest; check the size and the digest of every file.
+        """Read the manifest, and check the size and the digest of every file.
 
-        A file is read whole once for each state of it; see :mod:`instructmining.bundle.digests`.
+        Files that did not change since an earlier check are not read; see :mod:`instructmining.bundle.digests`.
 
         Raises:
-            BundleError: the folder is no bundle, was written by another format version, or a file is missing, of
-                another size, outside the folder, or not the one that was exported.
+            BundleError: the folder is no bundle, has another format version, or a file is missing, differs from the
+                exported one, or lies outside of the folder.
         """
         check_type("bundle", path, (str, Path), wanted="the path of a bundle's folder", error=BundleError)
         folder = Path(path)
@@ -99,26 +99,26 @@ class Bundle:
         )
 
     def verify(self) -> None:
-        """Read every file whole and compare its digest with the manifest's.
+        """Read every file and compare its digest with the manifest's.
 
         Raises:
-            BundleError: one differs.
+            BundleError: a file differs.
         """
         for name, entry in self.files.items():
             _check_digest(_inside(self.path, name), entry, sha256_of)
 
     def limited(self, max_length: int | None) -> Bundle:
-        """The same with no model given a longer text than so many tokens; None sets no limit but each role's own."""
+        """Return the bundle with texts limited to so many tokens, where a role's own limit is not lower."""
         if max_length is None:
             return self
         roles = {name: replace(role, max_length=min(role.max_length, max_length)) for name, role in self.roles.items()}
         return replace(self, roles=roles)
 
     def role(self, name: RoleName, *, wanted_by: str) -> Role:
-        """The role, or the error that says how to get it.
+        """Return a role.
 
         Raises:
-            MissingRoleError: the bundle has no such role.
+            MissingRoleError: the bundle has no such role; the message says how to get it.
         """
         if name not in self.roles:
             lacks = f"{self.path}: has no role {name!r}, which {wanted_by} needs; its roles: {', '.join(self.roles)}"
@@ -127,7 +127,7 @@ class Bundle:
 
 
 def bundle_with(roles: Collection[str], folders: Iterable[str | Path]) -> Path | None:
-    """The first of the folders that is a bundle with these roles, by its manifest alone; None where none is."""
+    """Return the first folder whose manifest has these roles; None where none has. Checks no other file."""
     for folder in map(Path, folders):
         try:
             manifest = orjson.loads(_read_manifest(folder))
@@ -139,19 +139,19 @@ def bundle_with(roles: Collection[str], folders: Iterable[str | Path]) -> Path |
 
 
 def foreign_files(folder: Path) -> list[str] | None:
-    """The files in a bundle's folder that its manifest, of whatever version, does not name; None where it is none."""
+    """Return the files in a folder that its manifest, of any version, does not name; None where it is no bundle."""
     try:
         manifest = orjson.loads(read_small(folder / MANIFEST))
     except (OSError, orjson.JSONDecodeError):
         return None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict) or "roles" not in manifest:
         return None
-    there = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir())
-    return sorted(name for name in there if name != MANIFEST and name not in manifest["files"])
+    names = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir())
+    return sorted(name for name in names if name != MANIFEST and name not in manifest["files"])
 
 
 def export_command(roles: Iterable[str], out: str | Path) -> str:
-    """The command that writes a bundle with these roles, or adds them to one."""
+    """Return the command that writes a bundle with these roles, or adds them to one."""
     models = " ".join(f"--{role} MODEL" for role in sorted(roles))
     return f"instructmining export -o {out} {models}"
 
@@ -219,7 +219,7 @@ def _role(folder: Path, name: RoleName, entry: Mapping[str, object], files: Mapp
 
 
 def _multiply_adds(value: object, where: str) -> dict[str, int]:
-    """By unit; empty where none are given."""
+    """Parse multiply-adds by unit; empty where the manifest has none."""
     if value == {}:
         return {}
     counts = {str(unit): count for unit, count in value.items()} if isinstance(value, dict) else {}
@@ -232,27 +232,31 @@ def _multiply_adds(value: object, where: str) -> dict[str, int]:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """A file of the bundle; never one outside of it."""
+    """Return the path of a file in the bundle.
+
+    Raises:
+        BundleError: the file lies outside of the bundle, is a link or is missing.
+    """
     pure = PurePosixPath(name)
     file = folder / name
     if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name:
         raise BundleError(f"{folder}: the manifest names {name!r}, which is outside of the bundle")
     if any(part.is_symlink() for part in (file, *file.parents[: len(pure.parts) - 1])):
-        raise BundleError(f"{file}: is a symbolic link; a bundle holds its files itself")
+        raise BundleError(f"{file}: is a symbolic link; a bundle must contain its files")
     if not file.is_file():
         raise BundleError(f"{file}: is missing; export the bundle again")
     return file
 
 
 def _check_files(folder: Path, files: Mapping[str, Mapping[str, object]]) -> None:
-    there = {name: _inside(folder, name) for name in files}
-    for name, file in there.items():
+    paths = {name: _inside(folder, name) for name in files}
+    for name, file in paths.items():
         if file.stat().st_size != files[name].get("bytes"):
             raise BundleError(f"{file}: {file.stat().st_size} bytes, the manifest says {files[name].get('bytes')}")
     digests = Digests(folder)
-    for name, file in there.items():
+    for name, file in paths.items():
         _check_digest(file, files[name], digests.sha256)
-    digests.remember()
+    digests.store()
 
 
 def _check_digest(file: Path, entry: Mapping[str, object], sha256: Callable[[Path], str]) -> None:

@@ -1,6 +1,6 @@
-"""Which files of a bundle were found to be those that were exported, remembered by their state.
+"""Caches the digests of a bundle's files, so that an unchanged file is not read again.
 
-A file whose size, times and inode are those at which it was read whole is not read again.
+A file counts as unchanged while its size, times and inode are the same.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import orjson
 from instructmining.writing.cache import keep, kept
 
 _NAME = "digests.json"
-_SETTLED_S = 0.1  # a file that was changed later than this before it was read may change again within one tick
+_SETTLED_S = 0.1  # a file changed less than this before the read may change again within a tick of the clock
 
 
 class Digests:
-    """SHA-256 of the files of a folder, each read once for each state of it."""
+    """Computes the SHA-256 of a folder's files; reads only those that changed."""
 
     def __init__(self, folder: Path) -> None:
-        """Take what is remembered of the folder."""
+        """Load the cached digests of the folder."""
         self._folder = folder
-        self._place = os.path.realpath(folder)
-        self._known = _remembered().get(self._place, {})
+        self._path = os.path.realpath(folder)
+        self._known = _cached().get(self._path, {})
         self._changed = False
 
     def sha256(self, file: Path) -> str:
-        """Of a file of the folder, hexadecimal.
+        """Return the digest of a file in the folder, hexadecimal.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
         """
         name = file.relative_to(self._folder).as_posix()
         found = file.stat()
@@ -47,32 +47,32 @@ class Digests:
             self._changed = True
         return digest
 
-    def remember(self) -> None:
-        """Keep what was read, where the cache can be written, and forget folders that are gone."""
-        if not self._changed or not _is_utf8(self._place):  # which JSON cannot hold
+    def store(self) -> None:
+        """Store new digests, if the cache can be written; drops those of folders that no longer exist."""
+        if not self._changed or not _is_utf8(self._path):  # JSON cannot hold other paths
             return
-        folders = {place: known for place, known in _remembered().items() if Path(place).is_dir()}
-        keep(_NAME, orjson.dumps(folders | {self._place: self._known}))
+        folders = {path: known for path, known in _cached().items() if Path(path).is_dir()}
+        keep(_NAME, orjson.dumps(folders | {self._path: self._known}))
 
 
 def sha256_of(file: Path) -> str:
-    """Digest of a file that is read whole, hexadecimal.
+    """Read a file and return its digest, hexadecimal.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _remembered() -> dict[str, dict[str, object]]:
-    """By folder and name of the file; nothing where it is damaged."""
+def _cached() -> dict[str, dict[str, object]]:
+    """Return the cached digests by folder and file name; empty where the cache is damaged."""
     try:
         found = orjson.loads(kept(_NAME) or b"{}")
     except orjson.JSONDecodeError:
         return {}
     folders = found.items() if isinstance(found, dict) else ()
-    return {place: known for place, known in folders if isinstance(known, dict)}
+    return {path: known for path, known in folders if isinstance(known, dict)}
 
 
 def _is_utf8(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The template of a model's text: what stands between the contents, as data."""
+"""A model's text template as data: the text and special tokens before, between and after the contents."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _AFTER = (*get_args(TurnRole), "response", "end")
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """One special token of the template, by name; text in a row never becomes one."""
+    """A special token of the template, by name; text in a row never becomes one."""
 
     token: str
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Text between two special tokens; it is tokenized whole."""
+    """Text between two special tokens, tokenized as one."""
 
     text: str
-    responses: tuple[tuple[int, int], ...] = ()  # the spans of assistant text in it, as character offsets
-    begins: bool = False  # it begins a text: some tokenizers mark a word's start there and not behind a special token
-    closing: bool = False  # the template's text behind all content, which stays when the content is cut
+    responses: tuple[tuple[int, int], ...] = ()  # spans of assistant text, as character offsets
+    begins: bool = False  # starts a text: some tokenizers mark a word's start there, but not after a special token
+    closing: bool = False  # text of the template after all content; truncation keeps it
 
 
 Part: TypeAlias = Special | Segment
@@ -39,48 +39,47 @@ Part: TypeAlias = Special | Segment
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """What stands between two contents of a template, ready to be joined to them."""
+    """What a template puts between two contents, split into segments."""
 
-    head: str  # text that goes on in the segment of the content before
-    parts: tuple[Part, ...]  # none: the two contents are of one segment
-    tail: str  # text that opens the segment of the content after
-    begins: bool  # whether that segment begins a text
+    head: str  # end of the segment that holds the content before
+    parts: tuple[Part, ...]  # if empty, one segment holds both contents
+    tail: str  # start of the segment that holds the content after
+    begins: bool  # whether that segment starts a text
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """How a model's text is put together: what stands between the contents, by transition.
+    """How a model's text is built: the pieces between two contents, by transition.
 
-    A transition is "start>user", "user>assistant", "assistant>end", …; ``response`` is the last assistant turn where
-    it is the last turn of all, and where "x>response" or "response>x" is absent, the assistant's counts. A single text
-    stands between "start>document" and "document>end".
+    A transition is "start>user", "user>assistant", "assistant>end", …. The role ``response`` is an assistant turn that
+    ends the conversation; without "x>response" or "response>x" the transition of "assistant" is used. A single text
+    is between "start>document" and "document>end".
 
-    A piece is ("special", token), ("literal", text) or ("bos", token): a token that the tokenizer itself puts before a
-    text, so that what follows it begins a text. In a question a piece may also be ("content", "response" or "history").
+    A piece is ("special", token), ("literal", text) or ("bos", token). A bos token is one that the tokenizer itself
+    puts before a text, so what follows it starts a text. Pieces of a question may also be ("content", "response") and
+    ("content", "history").
     """
 
     gaps: Mapping[str, Pieces]
-    strip: Mapping[str, Strip] = field(
-        default_factory=dict
-    )  # whitespace of a content that the model never sees, by role
-    questions: Mapping[str, Pieces] = field(default_factory=dict)  # whole texts about a conversation, by name
+    strip: Mapping[str, Strip] = field(default_factory=dict)  # role → whitespace that is removed from its contents
+    questions: Mapping[str, Pieces] = field(default_factory=dict)  # name → a whole text about a conversation
     joints: dict[tuple[str, str], Joint] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Gaps made ready by ``prompts``, which fills this as it meets them."""
+    """Cache of :mod:`instructmining.tokenizing.templates`."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, object], where: str) -> Template:
-        """Read the manifest's form.
+        """Parse a template of the manifest.
 
         Raises:
-            BundleError: it is not of that form.
+            BundleError: the value is no template.
         """
         if "gaps" not in value:
             raise BundleError(f"{where}: 'gaps' is missing; export the bundle again")
         gaps = _pieces_by_name(value["gaps"], f"{where}: gaps", ("special", "literal", "bos"))
-        strange = [name for name in gaps if not _is_transition(name)]
-        if strange:
+        unknown = [name for name in gaps if not _is_transition(name)]
+        if unknown:
             raise BundleError(
-                f"{where}: {strange[0]!r} is no transition such as 'user>assistant', between {', '.join(_BEFORE)} "
+                f"{where}: {unknown[0]!r} is no transition such as 'user>assistant', between {', '.join(_BEFORE)} "
                 f"and {', '.join(_AFTER)}; export the bundle again"
             )
         questions = value.get("questions", {})
