@@ -165,7 +165,7 @@ def test_means_outside_of_the_fitted_ranges_are_told_and_others_not() -> None:
     assert RANGED.outside_range({"mtld": 60.0, "reward": 99.0, "ifd": 9.0}) == ()
     assert RANGED.outside_range({"mtld": 80.5}) == (OutOfRange("mtld", 80.5, 60.0, 80.0),)
     (told,) = RANGED.outside_range({"mtld": 59.0})
-    assert str(told) == "mtld is 59, the runs behind the rule had 60 to 80"
+    assert str(told) == "mtld is 59, the rule's runs had 60 to 80"
     assert RANGED.outside_range({"mtld": float("nan")}) == ()
     assert RANGED.outside_range({}) == ()
     assert Rule.load("paper-v3").outside_range({"reward": 1e9}) == ()

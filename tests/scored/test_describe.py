@@ -193,7 +193,7 @@ def test_an_extrapolation_is_said_on_standard_error(
     assert run("describe", scored, "--rule", tmp_path / "rule.json", "--format", "csv") == 0
     shown = capsys.readouterr()
     assert "caution" in shown.err
-    assert "the runs behind the rule had 50 to 60: the prediction extrapolates" in shown.err
+    assert "the rule's runs had 50 to 60: the prediction extrapolates" in shown.err
     assert "caution" not in shown.out
 
 

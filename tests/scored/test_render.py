@@ -49,7 +49,7 @@ def test_a_set_is_told_with_what_is_cut_and_where_its_rule_extrapolates() -> Non
         "one: 10 rows",
         "truncated: 3 (reward 3)",
         "predicted log loss by rule mine: 0.5 at the set's means, 0.75 as the mean of 9 rows' predictions",
-        "outside of what the rule was fitted on: mtld is 3, the runs behind the rule had 1 to 2",
+        "outside of what the rule was fitted on: mtld is 3, the rule's runs had 1 to 2",
     ]
     assert lines[6].split() == ["mtld", "3", "4", "0.5", "1", "2", "3", "5", "6", "7", "1", "inf"]
 

@@ -1,4 +1,4 @@
-"""The linear rule that predicts a row's log loss; the paper's rules ship as data files."""
+"""Linear rules that predict the log loss of a row; the paper's rules ship as JSON files."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ _FIELDS = frozenset({"id", "intercept", "terms", "reward_model", "provenance"})
 
 @dataclass(frozen=True, slots=True)
 class OutOfRange:
-    """A term whose mean in a set lies outside of what the rule was fitted on: the prediction extrapolates."""
+    """A term whose mean in a set lies outside of the range that the rule was fitted on: the prediction extrapolates."""
 
     column: str
     mean: float
-    least: float  # of the fitted sets' means
+    least: float  # of the means that the rule was fitted on
     most: float
 
     def __str__(self) -> str:
-        """In words."""
-        return f"{self.column} is {self.mean:.4g}, the runs behind the rule had {self.least:.4g} to {self.most:.4g}"
+        """Return one line for messages."""
+        return f"{self.column} is {self.mean:.4g}, the rule's runs had {self.least:.4g} to {self.most:.4g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Intercept plus the weighted sum of indicators, in raw units."""
+    """An intercept plus a weighted sum of indicators, in raw units."""
 
     id: str
     intercept: float
     terms: Mapping[str, float]  # column → coefficient
-    reward_model: str | None = None  # source id of the reward model that the rule was fitted with
+    reward_model: str | None = None  # id of the reward model that the rule was fitted with
     provenance: Mapping[str, object] = field(default_factory=dict)
-    digest: str = ""  # sha256 of the file it was read from
+    digest: str = ""  # SHA-256 of the file that it was read from
 
     def __post_init__(self) -> None:
-        """Check the parts' types.
+        """Check the types.
 
         Raises:
-            RuleError: one is of another.
+            RuleError: a type is wrong.
         """
         check_type("rule: id", self.id, str, wanted="a name", error=RuleError)
         check_type("rule: intercept", self.intercept, Real, wanted="a number", error=RuleError)
@@ -64,10 +64,10 @@ class Rule:
 
     @classmethod
     def load(cls, name: str | Path) -> Rule:
-        """A preset by name, or a user's own JSON file.
+        """Load a preset by name, or a JSON file.
 
         Raises:
-            RuleError: there is no such file, or it is not a rule.
+            RuleError: there is no such file, or it holds no rule.
         """
         check_type("rule", name, (str, Path), wanted=f"{', '.join(PRESETS)}, a JSON file or a Rule", error=RuleError)
         try:
@@ -108,14 +108,13 @@ class Rule:
         )
 
     def predict(self, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Predicted log evaluation loss after fine-tuning on rows like each; lower is better.
+        """Predict the log evaluation loss after fine-tuning on rows like each; lower is better.
 
         Args:
             columns: one float64 (rows,) array per term, in raw units (lengths in tokens, UniEval in 0..1).
 
         Returns:
-            float64 (rows,), natural logarithm of a loss; NaN where a term is missing, not finite where one is
-            too large.
+            float64 (rows,), natural logarithm of a loss; NaN where a term is NaN, not finite where one is too large.
 
         Raises:
             RuleError: a term has no column.
@@ -127,11 +126,11 @@ class Rule:
             return self.intercept + sum(self.contributions(columns).values(), start=np.zeros(()))
 
     def reasons(self, columns: Mapping[str, NDArray[np.float64]], predicted: NDArray[np.float64]) -> dict[int, str]:
-        """Why rows have no prediction, by row: which of the terms are undefined there.
+        """Return why rows have no prediction, by row: which terms are undefined.
 
         Args:
-            columns: as :meth:`predict` was given.
-            predicted: what it gave, (rows,).
+            columns: the columns given to :meth:`predict`.
+            predicted: its result, (rows,).
         """
         reasons = {}
         for row in np.flatnonzero(np.isnan(predicted)).tolist():
@@ -140,7 +139,7 @@ class Rule:
         return reasons
 
     def contributions(self, columns: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-        """What each term adds to the prediction, float64 (rows,) by column; with the intercept they sum to it.
+        """Return what each term adds to the prediction, float64 (rows,) by column; their sum omits the intercept.
 
         Raises:
             RuleError: a term has no column.
@@ -155,13 +154,13 @@ class Rule:
             }
 
     def outside_range(self, means: Mapping[str, float]) -> tuple[OutOfRange, ...]:
-        """Where a set lies beyond the runs that the rule was fitted on: there its prediction extrapolates.
+        """Return the terms of a set that lie outside of the range that the rule was fitted on.
 
         Args:
-            means: the set's mean of each indicator; a term that is missing or NaN is passed over.
+            means: the set's mean of each indicator; a term that is missing or NaN is skipped.
 
         Returns:
-            The terms that are out of ``provenance["ranges"]``; none where the rule has no ranges.
+            The terms outside of ``provenance["ranges"]``; none where the rule has no ranges.
 
         Raises:
             RuleError: the ranges are not pairs of numbers by column.
@@ -183,11 +182,11 @@ class Rule:
         return tuple(found)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write it as a file that :meth:`load` reads.
+        """Write the rule to a file that :meth:`load` reads.
 
         Args:
-            path: where.
-            overwrite: replace what is there.
+            path: path of the file.
+            overwrite: replace an existing file.
 
         Raises:
             OutputError: the file exists, or cannot be written.
@@ -197,11 +196,11 @@ class Rule:
             files.put()
 
     def content(self) -> bytes:
-        """The bytes of its file."""
+        """Return the bytes that :meth:`save` writes."""
         return orjson.dumps(self.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     def as_json(self) -> dict[str, object]:
-        """The content of its file."""
+        """Return the rule as JSON."""
         return {
             "id": self.id,
             "intercept": self.intercept,

@@ -1,4 +1,4 @@
-"""How columns of numbers go together: ranks, and what each column shares with the others."""
+"""Ranks, and the variance inflation factors of columns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-_COLLINEAR = 1e-10  # of a column's variance, left unexplained by the others
+_COLLINEAR = 1e-10  # share of a column's variance; with less unexplained by the others, it is collinear
 
 
 def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1 on among the known values, (rows,); equal values share their mean rank, NaN stays NaN."""
+    """Return ranks from 1 among the known values, (rows,); equal values share their mean rank, NaN stays NaN."""
     order = np.argsort(values, kind="stable")  # NaN last
     ordered = values[order]
     ordered = ordered[: len(ordered) - int(np.isnan(ordered).sum())]
@@ -23,13 +23,13 @@ def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def variance_inflation(root: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Variance inflation factor of each column among the others, (columns,).
+    """Return the variance inflation factor of each column, (columns,).
 
-    1 for a column that is uncorrelated with the others, infinity for one that they give exactly.
+    It is 1 for a column that is uncorrelated with the others, infinite for a linear combination of them.
 
     Args:
-        root: (any, columns), each column of length 1; their products with each other are the correlations. Centred
-            columns scaled to length 1 are such a root, and so is a root of their correlation matrix.
+        root: (any, columns), columns of length 1 whose inner products are the correlations: centred columns scaled to
+            length 1, or a root of their correlation matrix.
 
     Source:
         VIF = 1 / (1 - R²), R² of the regression of a column on the others with an intercept (Marquardt, Technometrics

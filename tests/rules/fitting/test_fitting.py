@@ -267,7 +267,7 @@ def test_a_set_outside_the_fitted_range_is_told() -> None:
     inside = {name: float(values.mean()) for name, values in example_columns().items()}
     assert rule.outside_range(inside) == ()
     (told,) = rule.outside_range(inside | {"reward": 4.0})
-    assert str(told) == "reward is 4, the runs behind the rule had 0.1143 to 1.588"
+    assert str(told) == "reward is 4, the rule's runs had 0.1143 to 1.588"
 
 
 def test_tables_of_other_libraries_give_the_same_rule() -> None:
@@ -294,7 +294,7 @@ def test_collinear_terms_are_told_by_their_variance_inflation_and_the_condition_
 @pytest.mark.parametrize(("runs", "few"), [(39, True), (40, False)])
 def test_fewer_than_ten_runs_a_term_are_told(runs: int, few: bool) -> None:
     told = fit(simulated(6, runs=runs), terms=tuple(TRUE.terms), choose="all").warnings
-    assert ("few runs: 39 for 4 terms considered, fewer than 10 a term" in told) is few
+    assert ("few runs: 39 for 4 terms considered, fewer than 10 per term" in told) is few
 
 
 def test_a_term_without_effect_has_an_unknown_sign() -> None:
@@ -314,16 +314,16 @@ def test_a_rule_that_predicts_no_better_than_the_mean_is_told() -> None:
     rng = np.random.default_rng(2)
     columns = {"mtld": rng.normal(size=30), "loss": np.exp(rng.normal(size=30))}
     (told,) = [it for it in fit(columns, choose="all").warnings if "no better" in it]
-    assert told.startswith("the rule predicts a run left out no better than the mean does: R2 -0.")
+    assert told.startswith("the rule predicts left-out runs no better than their mean does: R2 -0.")
     assert not any("no better" in it for it in fit(simulated(0)).warnings)
 
 
 def test_a_run_that_alone_decides_a_coefficient_is_told() -> None:
     columns = simulated(8, runs=20) | {"knn_6": np.array([0.5] * 19 + [0.6])}
     found = fit(columns, terms=["reward", "knn_6"], choose="all", bootstrap=400)
-    assert "run 20 alone decides a coefficient; the errors of runs left out are not defined" in found.warnings
+    assert "run 20 alone determines a coefficient; the leave-one-out errors are not defined" in found.warnings
     left_out = 400 - found.resamples
-    assert f"{left_out} of 400 resamples do not decide all coefficients: left out" in found.warnings
+    assert f"{left_out} of 400 resamples do not determine all coefficients: left out" in found.warnings
     assert left_out == pytest.approx(400 * (19 / 20) ** 20, rel=0.3)
     assert "knn_6" not in fit(columns, bootstrap=0).rule.terms
 
@@ -333,13 +333,13 @@ def test_a_column_that_others_make_up_is_passed_over_by_the_search_and_told() ->
     columns["mtld"] = 2 * columns["reward"] + 1
     found = fit(columns, bootstrap=0)
     assert not {"mtld", "reward"} <= set(found.rule.terms)
-    assert "some of the terms considered are exact combinations of others; subsets with both were passed over" in (
+    assert "some of the terms considered are exact combinations of others; subsets that contain one were skipped" in (
         found.warnings
     )
 
 
 def test_a_reward_without_its_model_is_told() -> None:
-    said = "the rule has the term reward and does not say of which reward model; name it with --reward-model"
+    said = "the rule has the term reward but names no reward model; give it with --reward-model"
     assert said in fit(RUNS, terms=["reward"], choose="all", bootstrap=0).warnings
     assert said not in fit(RUNS, terms=["reward"], choose="all", bootstrap=0, reward_model="org/model").warnings
 

@@ -96,7 +96,7 @@ def test_tables_in_memory_are_read_alike(source: object) -> None:
 FAULTS = [
     ("", "runs.csv: is empty; wanted a header line"),
     ("\n\n", "runs.csv: is empty"),
-    ("reward,loss\n", "runs.csv: holds no run"),
+    ("reward,loss\n", "runs.csv: has no runs"),
     ("reward,mtld\n1,2\n", "runs.csv: no column 'loss'. There are: reward, mtld"),
     ("reward,loss\n1,0.9\n2,0\n", "runs.csv, line 3, column 'loss': 0, wanted a raw loss above 0"),
     ("reward,loss\n1,0.9\n\n2,-0.1\n", "runs.csv, line 4, column 'loss': -0.1, wanted a raw loss above 0"),
@@ -108,8 +108,8 @@ FAULTS = [
     ("reward,loss\n1,0.9\n2,\n", "line 3, column 'loss': is empty in this run"),
     ("reward,loss\n1,0.9\n2\n", "line 3: 1 cells, the header has 2"),
     ("reward,loss\n1,0.9\n2,0.8,3\n", "line 3: 3 cells, the header has 2"),
-    ('reward,loss\n1,0.9\n"2,0.8\n', "line 3: no CSV"),
-    ("reward,loss,reward\n1,0.9,1\n", "column 'reward' is there twice"),
+    ('reward,loss\n1,0.9\n"2,0.8\n', "line 3: not CSV"),
+    ("reward,loss,reward\n1,0.9,1\n", "column 'reward' occurs twice"),
     ("reward,,loss\n1,2,0.9\n", "column 2 has no name"),
     ("reward;loss\n1;0.9\n", "separated by commas; the header is 'reward;loss'"),
     (
@@ -118,8 +118,8 @@ FAULTS = [
     ),
     ("reward,loss\n1,0.9\n2,0.9\n", "column 'loss': is 0.9 in every run"),
     ("name,run,reward,loss\na,b,1,0.9\n", "both 'name' and 'run' label the runs; keep one"),
-    ("rewards,sead,loss\n1,2,0.9\n", "no indicators: 'rewards', 'sead'; rename them (input_length, output_length"),
-    ("predicted_log_loss,loss\n1,0.9\n", "no indicators: 'predicted_log_loss'"),
+    ("rewards,sead,loss\n1,2,0.9\n", "not indicators: 'rewards', 'sead'; rename them (input_length, output_length"),
+    ("predicted_log_loss,loss\n1,0.9\n", "not indicators: 'predicted_log_loss'"),
     ("name,loss\na,0.9\n", "no column holds an indicator's means"),
     ("reward,loss\n,0.9\n,0.8\n", "no column holds an indicator's means"),
 ]
@@ -136,7 +136,7 @@ def test_a_fault_is_said_with_its_line_column_and_value(runs_file: Path, text: s
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
-        ([], "no terms are named"),
+        ([], "terms is empty; name at least one"),
         (["rewrd"], r"no column of means 'rewrd'; did you mean 'reward'\? There are: reward, mtld"),
         (["loss"], "no column of means 'loss'"),
         (["name"], "no column of means 'name'"),
@@ -173,7 +173,7 @@ def test_bytes_that_are_not_utf8_are_named(runs_file: Path) -> None:
         ({"reward": [1, None], "loss": [0.9, 0.8]}, "run 2, column 'reward': is empty in this run"),
         ({"reward": [1, True], "loss": [0.9, 0.8]}, "run 2, column 'reward': True, wanted a finite number"),
         ({"reward": [1, float("nan")], "loss": [0.9, 0.8]}, "run 2, column 'reward': nan, wanted a finite number"),
-        ({}, "holds no run"),
+        ({}, "has no runs"),
         (7, "7 \\(int\\), wanted a path, columns by name, or a table with __arrow_c_stream__"),
         (pa.array([1, 2]), "runs: "),
     ],

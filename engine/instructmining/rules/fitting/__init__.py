@@ -1,4 +1,4 @@
-"""A linear rule from fine-tuning runs: log evaluation loss on the indicator means of the sets trained on."""
+"""Fits a linear rule to fine-tuning runs: log evaluation loss on the indicator means of the training sets."""
 
 from __future__ import annotations
 
@@ -37,47 +37,48 @@ from instructmining.rules.fitting.term_choice import (
 from instructmining.rules.fitting.training_runs import Runs, RunsSource, read_runs
 
 CONFIDENCE = 0.95  # of all intervals
-RUNS_A_TERM = 10  # fewer are said to be few
+RUNS_A_TERM = 10  # with fewer, a warning
 VIF_LIMIT = 10.0
 CONDITION_LIMIT = 30.0
 _SHOWN_SUBSETS = 10  # in the rule file
 
 _HOW = {
-    "loo": "the subset of least leave-one-out error",
-    "adjusted-r2": "the subset of highest adjusted R2",
-    "paper": f"the highest R2, which all terms have, then without the term of the largest p until all are < {PAPER_P}",
-    "all": "all terms, none chosen",
+    "loo": "the subset with the smallest leave-one-out error",
+    "adjusted-r2": "the subset with the highest adjusted R2",
+    "paper": f"from all terms, with the highest R2, that of the largest p is dropped until all are < {PAPER_P}",
+    "all": "all terms, without a choice",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Coefficient:
-    """One coefficient of ordinary least squares, in units of log loss over those of its column."""
+    """A coefficient of ordinary least squares, in log loss per unit of its column.
+
+    ``p`` and ``interval`` assume that the terms were fixed beforehand.
+    """
 
     name: str  # the column, or "intercept"
     value: float
     standard_error: float
     t: float
-    p: float  # two-sided, of the value 0, as if the terms had been fixed beforehand
-    interval: tuple[float, float]  # 95 %, by Student's t, as if the terms had been fixed beforehand
-    bootstrap_interval: tuple[float, float] | None  # 95 %, percentiles over resampled runs; None where not asked for
+    p: float  # two-sided, of the hypothesis that the coefficient is 0
+    interval: tuple[float, float]  # 95 %, by Student's t
+    bootstrap_interval: tuple[float, float] | None  # 95 %, percentiles over resampled runs; None without resamples
     vif: float | None  # variance inflation factor; None for the intercept
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How well the rule fits its runs, and predicts others."""
+    """How well the rule fits its runs and predicts others."""
 
     r2: float
     adjusted_r2: float
     loo_r2: float  # each run predicted by a fit of the same terms to the others
     loo_error: float  # root mean square of these errors, in log loss
-    nested_loo_r2: (
-        float | None
-    )  # each run predicted by terms chosen without it; None where none were, or over 1,000 runs
-    residual_sd: float  # of log loss, by the degrees of freedom
+    nested_loo_r2: float | None  # each run predicted by terms chosen without it; None for "all", or over 1,000 runs
+    residual_sd: float  # in log loss, with the degrees of freedom as divisor
     f: float
-    f_p: float  # of the hypothesis that no term has an effect
+    f_p: float  # p-value of the hypothesis that no term has an effect
     aic: float
     bic: float
     condition_number: float  # of the columns centred and scaled to variance 1
@@ -85,25 +86,25 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A rule and all that is known of how it was estimated."""
+    """A fitted rule, with how it was estimated and how good it is."""
 
     rule: Rule
     choose: Choose
     considered: tuple[str, ...]
     intercept: Coefficient
-    coefficients: tuple[Coefficient, ...]  # one a term of the rule, in the order of the runs' columns
+    coefficients: tuple[Coefficient, ...]  # one per term, in the order of the columns
     quality: Quality
-    resamples: int  # of the runs that the bootstrap intervals rest on
-    search: tuple[Subset, ...]  # every subset, best first; for "paper" the steps from all terms to those that are left
+    resamples: int  # of the runs, from which the bootstrap intervals come
+    search: tuple[Subset, ...]  # every subset, best first; for "paper" the steps, from all terms to those that remain
     runs: Runs
     fitted: NDArray[np.float64]  # (runs,) log loss
-    residuals: NDArray[np.float64]  # (runs,) log loss observed less fitted
-    left_out_residuals: NDArray[np.float64]  # (runs,) the same, each by a fit to the others
+    residuals: NDArray[np.float64]  # (runs,) observed − fitted log loss
+    left_out_residuals: NDArray[np.float64]  # (runs,) the same, each from a fit to the other runs
     warnings: tuple[str, ...]
 
     @property
     def how(self) -> str:
-        """The choice of terms in words."""
+        """How the terms were chosen, in words."""
         return _HOW[self.choose]
 
 
@@ -117,28 +118,28 @@ def fit(
     rule_id: str = "fitted",
     reward_model: str | None = None,
 ) -> Fit:
-    """Estimate a rule by ordinary least squares of log loss on set means.
+    """Estimate a rule by ordinary least squares of log loss on the means of training sets.
 
     Args:
-        runs: a CSV file, columns by name, or a table with the Arrow interface (pandas, Polars, Arrow), one row a
-            fine-tuning run: ``loss``, the raw evaluation loss, and the indicators' means of the set it was trained on.
-        terms: the columns to consider; by default every indicator there.
-        choose: which of them the rule takes. ``loo``: the subset of least leave-one-out error; ``adjusted-r2``: of
-            highest adjusted R²; ``paper``: all, then without the least significant one until all p-values are below
-            0.05; ``all``: all.
-        bootstrap: resamples of the runs for the bootstrap intervals; 0: none.
-        seed: of the resamples.
-        rule_id: the rule's name.
-        reward_model: source id of the model behind the column ``reward``, carried in the rule.
+        runs: a CSV file, columns by name, or a table with the Arrow interface (pandas, Polars, Arrow), one row per
+            fine-tuning run: ``loss``, the raw evaluation loss, and the indicators' means of its training set.
+        terms: columns to consider; by default every indicator in the table.
+        choose: which of them the rule takes. ``loo``: the subset with the smallest leave-one-out error;
+            ``adjusted-r2``: the one with the highest adjusted R²; ``paper``: starts with all and drops the least
+            significant one until all p-values are below 0.05; ``all``: all.
+        bootstrap: resamples of the runs for the bootstrap intervals; 0 computes none.
+        seed: seed of the resamples.
+        rule_id: name of the rule.
+        reward_model: id of the model that gave the column ``reward``; stored in the rule.
 
     Raises:
         InputError: the file cannot be read.
-        FittingError: the runs are wrong or too few, the terms are collinear, no term is left, or statsmodels is not
-            there.
+        FittingError: an argument or a run is wrong, the runs are too few, the terms are collinear, no term is left, or
+            statsmodels is not installed.
 
     Source:
         Cao et al., arXiv 2307.06290: log loss, linear in the indicators' means. Miller, Subset Selection in Regression
-        (2002), on what the search does to R² and p-values.
+        (2002): what a search over subsets does to R² and p-values.
 
     Example:
         >>> found = fit("examples/runs.csv", terms=["reward", "naturalness", "understandability"])  # doctest: +SKIP
@@ -184,7 +185,7 @@ def fit(
     return replace(found, rule=replace(found.rule, provenance=_provenance(found, bootstrap, seed)))
 
 
-# What is said of the fit
+# Coefficients, quality and warnings
 
 
 def _coefficients(
@@ -227,21 +228,21 @@ def _quality(result: LeastSquares, values: NDArray[np.float64], chosen: Subset, 
 def _warnings(found: Fit, problem: Problem, bootstrap: int) -> Iterator[str]:
     runs, terms = problem.values.shape
     if runs < RUNS_A_TERM * terms:
-        yield f"few runs: {runs} for {terms} terms considered, fewer than {RUNS_A_TERM} a term"
+        yield f"few runs: {runs} for {terms} terms considered, fewer than {RUNS_A_TERM} per term"
     if found.choose in SEARCHES:
-        if problem.most < terms:
-            yield f"subsets of more than {problem.most} terms were not searched: the runs are too few"
+        if problem.most_terms < terms:
+            yield f"subsets of more than {problem.most_terms} terms were not searched: the runs are too few"
         elif not figures(problem, list(range(terms))):
-            yield "some of the terms considered are exact combinations of others; subsets with both were passed over"
+            yield "some of the terms considered are exact combinations of others; subsets that contain one were skipped"
     if found.choose != "all":
         yield "the terms were chosen on these runs: standard errors, p-values and intervals are too small"
-    # What the mean of the other runs reaches, which is a little below 0.
+    # The mean of the other runs, as the prediction of each, has an R² slightly below 0.
     if not found.quality.loo_r2 > 1 - (runs / (runs - 1)) ** 2:
-        yield f"the rule predicts a run left out no better than the mean does: R2 {found.quality.loo_r2:.3f}"
+        yield f"the rule predicts left-out runs no better than their mean does: R2 {found.quality.loo_r2:.3f}"
     for run in np.flatnonzero(~np.isfinite(found.left_out_residuals)):
-        yield f"{found.runs.labels[run]} alone decides a coefficient; the errors of runs left out are not defined"
+        yield f"{found.runs.labels[run]} alone determines a coefficient; the leave-one-out errors are not defined"
     if found.resamples < bootstrap:
-        yield f"{bootstrap - found.resamples} of {bootstrap} resamples do not decide all coefficients: left out"
+        yield f"{bootstrap - found.resamples} of {bootstrap} resamples do not determine all coefficients: left out"
     yield from _warnings_of_terms(found)
 
 
@@ -255,11 +256,11 @@ def _warnings_of_terms(found: Fit) -> Iterator[str]:
         if term.bootstrap_interval is not None and term.bootstrap_interval[0] <= 0 <= term.bootstrap_interval[1]:
             yield f"the sign of {term.name} is not known: its bootstrap interval contains 0"
     if "reward" in found.rule.terms and found.rule.reward_model is None:
-        yield "the rule has the term reward and does not say of which reward model; name it with --reward-model"
+        yield "the rule has the term reward but names no reward model; give it with --reward-model"
 
 
 def _provenance(found: Fit, bootstrap: int, seed: int) -> dict[str, object]:
-    """Everything that the rule rests on; the same runs and settings give the same."""
+    """Return how the rule was estimated, as JSON; it depends only on runs, settings and versions."""
     means = found.runs.means
     return {
         "predicts": "natural logarithm of the evaluation loss after fine-tuning; lower is better",

@@ -1,4 +1,4 @@
-"""Ordinary least squares on few rows: every subset of the terms, errors of runs left out, bootstrap, collinearity."""
+"""Ordinary least squares on few rows: subsets of terms, leave-one-out errors, bootstrap, collinearity."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from instructmining.errors import FittingError
 
 Values: TypeAlias = NDArray[np.float64]
 
-_COLLINEAR = 1e-6  # what is left of a column of length 1 when those before it are taken out
-_DETERMINED = 1e-10  # 1 − leverage of a run that alone decides a coefficient
-_BLOCK = 1024  # resamples at a time
-_CELLS = 1 << 22  # most numbers of one of their arrays
+_COLLINEAR = 1e-6  # length left of a column of length 1 after projecting out those before it
+_DETERMINED = 1e-10  # 1 − leverage; a run with less alone determines a coefficient
+_BLOCK = 1024  # resamples computed at a time
+_CELLS = 1 << 22  # most numbers in one array of a block
 
 
 @dataclass(frozen=True, slots=True)
 class LeastSquares:
-    """What is taken of statsmodels' result; arrays are (1 + terms,), the constant first."""
+    """Results of statsmodels; arrays are (1 + terms,), the constant first, unless noted."""
 
     coefficients: Values
     errors: Values  # standard errors
@@ -31,10 +31,10 @@ class LeastSquares:
     p: Values  # two-sided
     intervals: Values  # (1 + terms, 2)
     fitted: Values  # (runs,)
-    residuals: Values  # (runs,) observed less fitted
+    residuals: Values  # (runs,) observed − fitted
     r2: float
     adjusted_r2: float
-    variance: float  # of the residuals, by the degrees of freedom
+    variance: float  # of the residuals, with the degrees of freedom as divisor
     f: float
     f_p: float
     aic: float
@@ -42,17 +42,17 @@ class LeastSquares:
 
 
 def least_squares(values: Values, target: Values, confidence: float = 0.95) -> LeastSquares:
-    """Ordinary least squares of the target on a constant and the columns, by statsmodels.
+    """Fit the target on a constant and the columns by ordinary least squares, with statsmodels.
 
     Args:
         values: float64 (runs, terms), in raw units.
         target: float64 (runs,).
-        confidence: of the intervals, 0..1.
+        confidence: level of the intervals, 0..1.
 
     Raises:
         FittingError: statsmodels is not installed.
     """
-    # A fit without any error has no finite likelihood.
+    # A perfect fit has no finite likelihood.
     with np.errstate(divide="ignore", invalid="ignore"):
         result = _fitted(values, target)
         return LeastSquares(
@@ -74,7 +74,7 @@ def least_squares(values: Values, target: Values, confidence: float = 0.95) -> L
 
 
 def p_values(values: Values, target: Values) -> Values:
-    """The two-sided p-values alone, float64 (terms,), without that of the constant.
+    """Return two-sided p-values, float64 (terms,), without the constant's.
 
     Raises:
         FittingError: statsmodels is not installed.
@@ -84,7 +84,7 @@ def p_values(values: Values, target: Values) -> Values:
 
 
 class _Result(Protocol):
-    """What is read of statsmodels' own result; it has no types."""
+    """The attributes used of statsmodels' result, which has no types."""
 
     params: Values
     bse: Values
@@ -101,7 +101,7 @@ class _Result(Protocol):
     bic: float
 
     def conf_int(self, alpha: float) -> Values:
-        """Bounds of all coefficients, (1 + terms, 2)."""
+        """Return the bounds of all coefficients, (1 + terms, 2)."""
 
 
 def _fitted(values: Values, target: Values) -> _Result:
@@ -117,11 +117,11 @@ def _fitted(values: Values, target: Values) -> _Result:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A least-squares fit as a projection: all that leaving runs out needs, without another fit.
+    """A least-squares fit as a projection; gives leave-one-out errors without another fit.
 
     Source:
         Leave-one-out residuals from the hat matrix: Allen, Technometrics 16 (1974) 125-127 (PRESS); Cook and Weisberg,
-        Residuals and Influence in Regression (1982), section 2.2, for one run and several.
+        Residuals and Influence in Regression (1982), section 2.2, for leaving out one run or several.
     """
 
     basis: Values  # (runs, 1 + terms) orthonormal, the constant first
@@ -129,7 +129,7 @@ class Projection:
 
     @classmethod
     def of(cls, values: Values, target: Values) -> Projection | None:
-        """The fit on a constant and the columns; None where a column is a combination of the others."""
+        """Fit on a constant and the columns; returns None where a column is a combination of the others."""
         scaled = standardized(values)
         runs = len(target)
         basis, triangle = np.linalg.qr(np.column_stack([np.ones(runs), scaled]))
@@ -139,24 +139,23 @@ class Projection:
 
     @property
     def terms(self) -> int:
-        """Columns beside the constant."""
+        """Number of columns without the constant."""
         return int(self.basis.shape[1]) - 1
 
     @property
     def free(self) -> Values:
-        """(runs,) 1 − leverage: the share of a run's own value that is not fitted to it."""
+        """(runs,) 1 − leverage: the part of a change in a run's value that its residual keeps."""
         return np.asarray(1 - np.sum(self.basis**2, axis=1))
 
     @property
     def left_out(self) -> Values:
-        """(runs,) what is observed less what the fit to the other runs predicts; infinite where they do not decide."""
+        """(runs,) observed − predicted by a fit to the other runs; infinite where they do not determine it."""
         return _divided(self.residuals, self.free)
 
     def left_out_press(self) -> Values:
-        """(runs,) for each run, the sum of squared leave-one-out errors of the others when it is not there at all.
+        """Return for each run the sum of squared leave-one-out errors of the data without it, (runs,).
 
-        The residual of run j of a fit without i and j solves (I − H) r = e for the rows and columns i, j of the hat
-        matrix H.
+        The error of run j in a fit without i and j solves (I − H) r = e for rows and columns i, j of the hat matrix H.
         """
         hat = self.basis @ self.basis.T
         free = self.free
@@ -166,7 +165,7 @@ class Projection:
         return np.asarray(np.sum(errors**2, axis=1))
 
     def left_out_rss(self) -> Values:
-        """(runs,) for each run, the residual sum of squares of the fit to the others."""
+        """Return for each run the residual sum of squares of a fit to the others, (runs,)."""
         return np.asarray(np.sum(self.residuals**2) - self.residuals * self.left_out)
 
 
@@ -176,17 +175,17 @@ def _divided(errors: Values, free: Values) -> Values:
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """Some of the terms and how well they predict."""
+    """A subset of the terms, and how well it predicts."""
 
     terms: tuple[str, ...]
-    r2: float  # share of the variance of the target, 0..1; never falls when a term is added
+    r2: float  # explained share of the target's variance, 0..1; never falls when a term is added
     adjusted_r2: float  # 1 − (1 − r2) (runs − 1) / (runs − terms − 1)
-    loo_r2: float  # 1 − PRESS / total sum of squares, below 0 where the mean predicts better
+    loo_r2: float  # 1 − PRESS / total sum of squares; below 0 where the mean predicts better
     loo_error: float  # sqrt(PRESS / runs), in units of the target
 
     @classmethod
     def of(cls, terms: Sequence[str], projection: Projection, target: Values) -> Subset:
-        """Its figures."""
+        """Compute the figures of a fit."""
         runs, total = len(target), float(np.sum((target - target.mean()) ** 2))
         left = float(np.sum(projection.residuals**2)) / total
         press = float(np.sum(projection.left_out**2))
@@ -195,7 +194,7 @@ class Subset:
 
 
 def subsets(values: Values, target: Values, most: int) -> Iterator[tuple[tuple[int, ...], Projection]]:
-    """Every subset of one column up to so many, small ones first; those of collinear columns are left out."""
+    """Yield every subset of up to ``most`` columns, small ones first, without those of collinear columns."""
     for size in range(1, min(most, values.shape[1]) + 1):
         for columns in combinations(range(values.shape[1]), size):
             projection = Projection.of(values[:, columns], target)
@@ -204,20 +203,19 @@ def subsets(values: Values, target: Values, most: int) -> Iterator[tuple[tuple[i
 
 
 def nested_left_out(values: Values, target: Values, most: int, score: Callable[[Projection], Values]) -> Values:
-    """Leave-one-out errors with the search inside: for each run, terms are chosen and fitted without it.
+    """Return leave-one-out errors of the whole search: terms are chosen and fitted without each run.
 
     Args:
         values: float64 (runs, terms).
         target: float64 (runs,).
-        most: terms in a subset.
-        score: gives float64 (runs,), for each run how bad the subset is when judged without it; the lowest is chosen.
+        most: most terms in a subset.
+        score: returns float64 (runs,), for each run how bad a subset is on the others; the lowest is chosen.
 
     Returns:
-        float64 (runs,): observed less predicted.
+        float64 (runs,): observed − predicted.
 
     Source:
-        Varma and Simon, BMC Bioinformatics 7 (2006) 91: the error of what a search found, measured inside it, is too
-        low.
+        Varma and Simon, BMC Bioinformatics 7 (2006) 91: an error measured on the data of the search is too low.
     """
     best = np.full(len(target), np.inf)
     errors = np.full(len(target), np.inf)
@@ -229,9 +227,9 @@ def nested_left_out(values: Values, target: Values, most: int, score: Callable[[
 
 
 def significant(values: Values, target: Values, limit: float) -> Iterator[list[int]]:
-    """Backward elimination: the columns that are left, first all, then each time without the one of the largest p.
+    """Yield the columns left at each step of a backward elimination, starting with all.
 
-    Ends when every p-value is below the limit, or with no column.
+    Each step drops the column with the largest p-value, until every p-value is below the limit or no column is left.
     """
     columns = list(range(values.shape[1]))
     while True:
@@ -245,24 +243,24 @@ def significant(values: Values, target: Values, limit: float) -> Iterator[list[i
 
 
 def bootstrapped(values: Values, target: Values, *, resamples: int, seed: int) -> Values:
-    """Coefficients of fits to runs drawn with replacement, whole runs at a time.
+    """Return the coefficients of fits to runs drawn with replacement.
 
     The draws are ``numpy.random.default_rng(seed).integers(runs, size=(resamples, runs))``.
 
     Args:
         values: float64 (runs, terms), not collinear.
         target: float64 (runs,).
-        resamples: how many.
-        seed: of the draws.
+        resamples: number of draws.
+        seed: seed of the draws.
 
     Returns:
-        float64 (resamples, 1 + terms), the constant first; resamples that do not decide all coefficients are left out.
+        float64 (resamples, 1 + terms), the constant first, without resamples that do not determine all coefficients.
 
     Source:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 9.5: bootstrapping pairs.
     """
     runs = len(target)
-    # In an orthonormal basis the products of a resample are well conditioned, whatever the columns are.
+    # In an orthonormal basis the normal equations are well conditioned, whatever the columns are.
     basis, triangle = np.linalg.qr(np.column_stack([np.ones(runs), values]))
     size = basis.shape[1]
     products = (basis[:, :, None] * basis[:, None, :]).reshape(runs, -1) if runs * size**2 <= _CELLS else None
@@ -277,19 +275,19 @@ def bootstrapped(values: Values, target: Values, *, resamples: int, seed: int) -
             gram = (counts @ products).reshape(block, size, size)
         else:
             gram = np.stack([(basis * weights[:, None]).T @ basis for weights in counts])
-        decided = np.linalg.eigvalsh(gram)[:, 0] > _DETERMINED
-        right = (counts[decided] @ (basis * target[:, None]))[:, :, None]
-        found.append(np.linalg.solve(gram[decided], right)[:, :, 0])
+        determined = np.linalg.eigvalsh(gram)[:, 0] > _DETERMINED
+        right = (counts[determined] @ (basis * target[:, None]))[:, :, None]
+        found.append(np.linalg.solve(gram[determined], right)[:, :, 0])
     return np.linalg.solve(triangle, np.concatenate(found).T).T
 
 
 def condition_number(values: Values) -> float:
-    """Largest over smallest singular value of the columns, centred and scaled to variance 1; 1 where uncorrelated."""
+    """Return the largest over the smallest singular value of the standardized columns; 1 where uncorrelated."""
     singular = np.linalg.svd(standardized(values), compute_uv=False)
     return float(singular[0] / singular[-1])
 
 
 def standardized(values: Values) -> Values:
-    """Columns of mean 0 and variance 1."""
+    """Scale columns to mean 0 and variance 1."""
     centred = values - values.mean(axis=0)
     return np.asarray(centred / np.sqrt(np.mean(centred**2, axis=0)))

@@ -1,4 +1,4 @@
-"""Fine-tuning runs as a table: the evaluation loss of each, and the indicator means of the set it was trained on."""
+"""Reads a table of fine-tuning runs: their evaluation losses, and the indicator means of their training sets."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from instructmining.reading.values import utf8
 from instructmining.types import COLUMNS, PREDICTION, known_columns
 
 LOSS = "loss"
-_LARGEST = 1e100  # of which the squares of a few can still be added
-LABELS = ("name", "run")  # a column of this name says what a run is called
+_LARGEST = 1e100  # largest value, whose squares can still be summed
+LABELS = ("name", "run")  # columns that may hold the runs' names
 INDICATORS = tuple(column for column in COLUMNS if column != PREDICTION)
 
 
 class ArrowStream(Protocol):
-    """A table of pandas, Polars, Arrow and others, through the Arrow interface."""
+    """A table that exports itself through Arrow's C interface: pandas, Polars, pyarrow and others."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """A capsule with the table."""
+        """Export the table as a PyCapsule of an Arrow stream."""
 
 
 RunsSource: TypeAlias = str | Path | Mapping[str, Sequence[object] | NDArray[np.generic]] | ArrowStream
@@ -42,44 +42,44 @@ RunsSource: TypeAlias = str | Path | Mapping[str, Sequence[object] | NDArray[np.
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """What a rule is estimated from."""
+    """The runs that a rule is estimated from."""
 
-    labels: tuple[str, ...]  # (runs,) what messages call each
+    labels: tuple[str, ...]  # (runs,) names in messages
     losses: NDArray[np.float64]  # (runs,) raw evaluation loss, above 0
     means: Mapping[str, NDArray[np.float64]]  # column → (runs,), in raw units
-    origin: Mapping[str, str]  # where it came from, with the sha256 of the file or of the numbers
+    origin: Mapping[str, str]  # the source, with the SHA-256 of the file or of the numbers
 
     def __len__(self) -> int:
-        """Runs."""
+        """Return the number of runs."""
         return len(self.losses)
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Cells as they were given: text from a CSV, values from memory."""
+    """Unparsed cells: text from a CSV, values from memory."""
 
     name: str
     columns: Mapping[str, Sequence[object]]
-    places: Sequence[str]  # (rows,) where each row stands, as "line 5"
-    digest: str | None = None  # sha256 of the file
+    places: Sequence[str]  # (rows,) names of the rows in messages, such as "line 5"
+    digest: str | None = None  # SHA-256 of the file
 
 
 def read_runs(source: RunsSource, terms: Sequence[str] | None = None) -> Runs:
-    """Read runs and check every number.
+    """Read runs, and check every number.
 
     Args:
         source: a CSV file, columns by name, or a table with the Arrow interface. The column ``loss`` is the raw
             evaluation loss; ``name`` or ``run`` labels the runs; the others are indicator means.
-        terms: the columns to take, of any name; by default all, which must then be indicators. A column without any
-            value counts as absent.
+        terms: columns to take, of any name; by default all, which must then be indicators. Columns without values are
+            ignored.
 
     Raises:
         InputError: the file cannot be read.
-        FittingError: it is not a table with a loss and numbers; the message names line, column and value.
+        FittingError: the table has no losses, or a cell is wrong; the message names line, column and value.
     """
     table = _table(source)
     if not table.places:
-        raise FittingError(f"{table.name}: holds no run; wanted a header line and a line a run")
+        raise FittingError(f"{table.name}: has no runs; wanted a header line and one line per run")
     if LOSS not in table.columns:
         raise FittingError(f"{table.name}: {no_such('column', LOSS, table.columns)}")
     losses = _numbers(table, LOSS)
@@ -98,24 +98,24 @@ def read_runs(source: RunsSource, terms: Sequence[str] | None = None) -> Runs:
 
 def _considered(table: _Table, terms: Sequence[str] | None) -> list[str]:
     label = _label_column(table)
-    there = [column for column in table.columns if column not in (LOSS, label)]
-    filled = [column for column in there if not all(_is_empty(cell) for cell in table.columns[column])]
+    columns = [column for column in table.columns if column not in (LOSS, label)]
+    filled = [column for column in columns if not all(_is_empty(cell) for cell in table.columns[column])]
     if terms is None:
-        if unknown := [column for column in there if column not in INDICATORS]:
+        if unknown := [column for column in columns if column not in INDICATORS]:
             raise FittingError(
-                f"{table.name}: no indicators: {', '.join(map(repr, unknown))}; rename them ({known_columns()}) "
+                f"{table.name}: not indicators: {', '.join(map(repr, unknown))}; rename them ({known_columns()}) "
                 "or name the columns to take with --terms"
             )
         if not filled:
             raise FittingError(f"{table.name}: no column holds an indicator's means; wanted {', '.join(INDICATORS)}")
         return filled
     if not terms:
-        raise FittingError("no terms are named; name at least one, or none at all for every indicator")
+        raise FittingError("terms is empty; name at least one, or leave terms out to take every indicator")
     for number, term in enumerate(terms):
         if term in terms[:number]:
             raise FittingError(f"term {term!r} is named twice")
-        if term not in there:
-            raise FittingError(f"{table.name}: {no_such('column of means', term, there)}")
+        if term not in columns:
+            raise FittingError(f"{table.name}: {no_such('column of means', term, columns)}")
         if term not in filled:
             raise FittingError(f"{table.name}, column {term!r}: is empty in every run")
     return list(terms)
@@ -145,7 +145,7 @@ def _number(cell: object, where: str) -> float:
     if _is_empty(cell):
         raise FittingError(f"{where}: is empty in this run; fill it, or leave out the run or the column")
     value = math.nan
-    if isinstance(cell, str) and "_" not in cell:  # which Python takes in numbers, and nobody else
+    if isinstance(cell, str) and "_" not in cell:  # float() accepts underscores, other tools do not
         with suppress(ValueError):
             value = float(cell)
     elif not isinstance(cell, bool) and isinstance(cell, Real):
@@ -172,9 +172,6 @@ def _origin(table: _Table, losses: NDArray[np.float64], means: Mapping[str, NDAr
     return {"file": table.name, "sha256": digest.hexdigest(), "sha256_of": kind}
 
 
-# Tables
-
-
 def _table(source: RunsSource) -> _Table:
     if isinstance(source, str | Path):
         return _from_csv(Path(source))
@@ -184,8 +181,8 @@ def _table(source: RunsSource) -> _Table:
         columns = _from_arrow(source)
     sizes = {column: len(cells) for column, cells in columns.items()}
     if len(set(sizes.values())) > 1:
-        shown = ", ".join(f"{column!r} {size}" for column, size in sizes.items())
-        raise FittingError(f"runs: columns of different length: {shown}")
+        lengths = ", ".join(f"{column!r} {size}" for column, size in sizes.items())
+        raise FittingError(f"runs: columns of different length: {lengths}")
     rows = next(iter(sizes.values()), 0)
     return _Table("runs", columns, [f"run {number + 1}" for number in range(rows)])
 
@@ -193,12 +190,12 @@ def _table(source: RunsSource) -> _Table:
 def _from_arrow(stream: ArrowStream) -> dict[str, list[object]]:
     if not hasattr(stream, "__arrow_c_stream__"):
         raise FittingError(f"runs: {shown(stream)}, wanted a path, columns by name, or a table with __arrow_c_stream__")
-    arrow = import_module("pyarrow")  # untyped, and half a second that a CSV does not need
+    arrow = import_module("pyarrow")  # untyped, and slow to load; a CSV does not need it
     try:
         table = arrow.table(stream)
     except (arrow.ArrowException, TypeError) as error:
-        raise FittingError(f"runs: no table: {error}") from error
-    # What pandas adds for an index that is not 0, 1, 2, …
+        raise FittingError(f"runs: not a table: {error}") from error
+    # pandas adds such columns for an index that is not 0, 1, 2, …
     names = [name for name in table.column_names if not name.startswith("__index_level_")]
     _check_names("runs", names)
     return {name: table.column(name).to_pylist() for name in names}
@@ -223,9 +220,9 @@ def _from_csv(path: Path) -> _Table:
                 rows.append(cells)
                 places.append(f"line {reader.line_num}")
     except csv.Error as error:
-        raise FittingError(f"{name}, line {reader.line_num}: no CSV: {error}") from error
+        raise FittingError(f"{name}, line {reader.line_num}: not CSV: {error}") from error
     if not rows:
-        raise FittingError(f"{name}: is empty; wanted a header line and a line a run")
+        raise FittingError(f"{name}: is empty; wanted a header line and one line per run")
     names = [cell.strip() for cell in rows[0]]
     _check_names(name, names)
     for cells, place in zip(rows[1:], places[1:], strict=True):
@@ -241,7 +238,7 @@ def _check_names(where: str, names: Sequence[str]) -> None:
         if not name:
             raise FittingError(f"{where}: column {number + 1} has no name")
         if name in seen:
-            raise FittingError(f"{where}: column {name!r} is there twice")
+            raise FittingError(f"{where}: column {name!r} occurs twice")
         seen.add(name)
         if len(names) == 1 and any(separator in name for separator in ";\t"):
             raise FittingError(f"{where}: wanted cells separated by commas; the header is {name!r}")
