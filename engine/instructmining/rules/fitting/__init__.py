@@ -45,7 +45,7 @@ _SHOWN_SUBSETS = 10  # in the rule file
 _HOW = {
     "loo": "the subset with the smallest leave-one-out error",
     "adjusted-r2": "the subset with the highest adjusted R2",
-    "paper": f"from all terms, with the highest R2, that of the largest p is dropped until all are < {PAPER_P}",
+    "paper": f"starts with all terms (the highest R2) and drops the largest p until all are < {PAPER_P}",
     "all": "all terms, without a choice",
 }
 
