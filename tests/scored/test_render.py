@@ -80,9 +80,7 @@ def test_what_is_infinite_or_missing_is_null_in_json() -> None:
     assert found["predicted"]["extrapolated"] == [{"column": "mtld", "mean": 3.0, "least": 1.0, "most": 2.0}]
 
 
-@pytest.mark.parametrize(
-    ("borrows", "words"), [(True, "it has no scores, they are those of the other set"), (False, "")]
-)
+@pytest.mark.parametrize(("borrows", "words"), [(True, "has no scores, uses those of the other set"), (False, "")])
 def test_a_comparison_says_whose_values_they_are(*, borrows: bool, words: str) -> None:
     sides = [SetCounts(name, 1000, {"output_length": 12345}, borrows, 2 * borrows) for name in ("x.jsonl", "y.jsonl")]
     column = ColumnDifference(1.0, 2.0, 0.5, None, 0, 7, 1.0, None, 0.25, 1.0)

@@ -233,7 +233,7 @@ def test_another_reward_model_than_the_rules_is_said(
     write_rows: Callable[..., Path], out: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scored = write_rows({"reward": 1, "output_length": 2, "knn_6": 0.5})
-    assert "which one gave the column is not known" in (rescore(scored, out, "paper-v1").caution or "")
+    assert "it is not known which model gave the column" in (rescore(scored, out, "paper-v1").caution or "")
     told = Path(f"{scored}.run.json")
     told.write_bytes(orjson.dumps({"bundle": {"roles": {"reward": {"id": "mine/reward"}}}}))
     assert run("rescore", scored, "-o", out, "--rule", "paper-v1", "--overwrite") == 0

@@ -1,1 +1,1 @@
-"""What `score` wrote: read, selected from, described, compared and scored by another rule."""
+"""Works on scored files: selects rows, describes, compares, and predicts with another rule."""

@@ -1,4 +1,4 @@
-"""Text in columns and lines of a width; numbers are never cut."""
+"""Lays out text in columns and lines of a width; never cuts a number."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _GAP = "  "
 
 
 def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
-    """Columns as wide as their widest cell, the first to the left, the others to the right.
+    """Align columns: the first to the left, the others to the right, each as wide as its widest cell.
 
     Args:
-        rows: the header and the lines, of equally many cells.
-        width: most characters of a line: further columns stand in blocks below, each with the first column again. A
-            block has at least one column, whatever its width. None: one block.
+        rows: the header and the lines, with the same number of cells.
+        width: most characters per line. Columns beyond it follow in further blocks, which repeat the first column; each
+            block has at least one other column, even where that is too wide. None makes one block.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     blocks: list[list[int]] = []
@@ -34,11 +34,11 @@ def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
 
 
 def wrapped(line: str, width: int | None = None, *, indent: int = 2) -> str:
-    """A line broken between words, what follows the first one indented; longer words stay whole.
+    """Wrap a line between words; words longer than the width stay whole.
 
     Args:
-        line: without newlines.
-        width: most characters of a line; None leaves it as it is.
+        line: text without newlines.
+        width: most characters per line; None leaves the line unchanged.
         indent: spaces before all lines but the first.
     """
     if width is None or len(line) <= width:
@@ -56,11 +56,11 @@ def wrapped(line: str, width: int | None = None, *, indent: int = 2) -> str:
 
 
 def shortened(names: Sequence[str], most: int | None) -> list[str]:
-    """Names of at most so many characters, which keep their ends; numbered where two would be the same.
+    """Shorten names to their ends; numbers them where two would become the same.
 
     Args:
-        names: as paths, which differ at their ends.
-        most: characters, 8 or more; None leaves them as they are.
+        names: names such as paths, which differ at their ends.
+        most: most characters per name, at least 8; None leaves them unchanged.
     """
     if most is None or max(map(len, names), default=0) <= most:
         return list(names)

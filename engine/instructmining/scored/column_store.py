@@ -1,4 +1,4 @@
-"""Columns of numbers in temporary files: all rows are kept, and memory holds the columns that are asked for."""
+"""Keeps columns of numbers in temporary files; memory holds only the columns in use."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from instructmining.errors import OutputError
 from instructmining.writing.temporary import in_temporary_folder, temporary_file
 
 CHUNK_ROWS = 1 << 16
-_BYTES = 8  # of a number
+_BYTES = 8  # per number
 
 
 class ColumnStore:
-    """A file for each column in the system's temporary folder, 8 bytes a row; gone when the block is left.
+    """One temporary file per column, 8 bytes per row; a context manager, which removes them.
 
     Attributes:
-        names: of the columns.
-        rows: in each.
+        names: names of the columns.
+        rows: number of rows in each column.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Open a file for each name.
+        """Open a file per column.
 
         Raises:
-            OutputError: the temporary folder does not take it.
+            OutputError: the temporary folder refuses it.
         """
         self.names = tuple(names)
         self.rows = 0
@@ -44,23 +44,23 @@ class ColumnStore:
             raise
 
     def __enter__(self) -> Self:
-        """The store itself."""
+        """Return the store."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the files go."""
+        """Remove the files."""
         self._open.close()
 
     def add(self, columns: Mapping[str, NDArray[np.float64]]) -> None:
-        """Put rows behind those there.
+        """Append rows.
 
         Args:
             columns: float64 (rows,) for each name.
 
         Raises:
-            OutputError: the disk does not take them.
+            OutputError: the disk refuses them.
         """
         with in_temporary_folder():
             for name, file in self._files.items():
@@ -68,36 +68,36 @@ class ColumnStore:
         self.rows += len(columns[self.names[0]]) if self.names else 0
 
     def put(self, name: str, values: NDArray[np.float64]) -> None:
-        """One whole column, float64 (rows,); all columns of a store that is filled so must be of one length.
+        """Store a whole column, float64 (rows,); every column must be stored so, with the same length.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the disk refuses it.
         """
         with in_temporary_folder():
             self._files[name].write(values.tobytes())
         self.rows = len(values)
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """All of one column in memory, (rows,), free to be changed.
+        """Read a column, (rows,); the array is the caller's to change.
 
         Raises:
-            OutputError: the disk does not take what is still to be written.
+            OutputError: the disk refuses buffered values.
         """
         values = np.empty(self.rows)
         with in_temporary_folder():
             self._files[name].seek(0)
-            if self.rows:  # a view of nothing cannot be cast
+            if self.rows:  # an empty view cannot be cast
                 self._files[name].readinto(values.data.cast("B"))
         return values
 
     def known(self, name: str) -> NDArray[np.float64]:
-        """The numbers of one column, without those that are NaN."""
+        """Read a column's values that are not NaN."""
         values = self.column(name)
-        there = ~np.isnan(values)
-        return values if there.all() else values[there]
+        is_known = ~np.isnan(values)
+        return values if is_known.all() else values[is_known]
 
     def chunks(self, names: Sequence[str]) -> Iterator[NDArray[np.float64]]:
-        """Some columns side by side, (rows, columns), a chunk of rows at a time."""
+        """Yield chunks of rows of some columns, each (rows, columns)."""
         for begin in range(0, self.rows, CHUNK_ROWS):
             count = min(CHUNK_ROWS, self.rows - begin)
             chunk = np.empty((count, len(names)))
@@ -109,6 +109,6 @@ class ColumnStore:
 
 
 def moments(known: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    """Mean and standard deviation of a sample (n - 1); None where not defined: no value, or a single one."""
+    """Return mean and sample standard deviation (n − 1); None where undefined, with no value or a single one."""
     mean = float(known.mean()) if len(known) else None
     return mean, float(known.std(ddof=1)) if len(known) > 1 else None

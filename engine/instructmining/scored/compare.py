@@ -1,4 +1,4 @@
-"""Two scored sets side by side: how far their columns are apart, what left the first and what entered the second."""
+"""Compares two scored sets: distances between their columns, and the rows that only one of them has."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _TOKENS = ("input_length", "output_length")
 
 @dataclass(frozen=True, slots=True)
 class ColumnDifference:
-    """One column in two sets, over the rows that have a value; None where that is not defined."""
+    """A column in two sets, over the rows that have a value; None where a figure is undefined."""
 
     first_mean: float | None
     second_mean: float | None
-    first_deviation: float | None  # standard deviation of a sample (n - 1)
+    first_deviation: float | None  # sample standard deviation (n − 1)
     second_deviation: float | None
     first_nulls: int
     second_nulls: int
-    difference: float | None  # of the means, second less first
-    standardized: float | None  # the difference over the root of the mean of both variances
+    difference: float | None  # of the means, second − first
+    standardized: float | None  # the difference / square root of the mean of both variances
     ks: float | None  # Kolmogorov-Smirnov statistic, 0..1
     wasserstein: float | None  # Wasserstein-1 distance, in the column's unit
 
@@ -47,28 +47,28 @@ class ColumnDifference:
 class SetCounts:
     """The size of a set."""
 
-    name: str  # the source
+    name: str  # name of the source
     rows: int
-    tokens: Mapping[str, int]  # input_length and output_length summed, where there are such columns
-    values_from_other: bool  # it has no columns of its own; they were taken from the other set, by the rows' content
-    unmatched: int  # rows that have no values, because the other set has no such row
+    tokens: Mapping[str, int]  # sums of input_length and output_length, where the set has them
+    values_from_other: bool  # it has no scores; those of equal rows in the other set were used
+    unmatched: int  # rows without values, since the other set has no equal row
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two sets; a row of one is a row of the other where all fields but the added ones are equal, each counted once."""
+    """A comparison of two sets; rows are equal if all fields but those of ``score`` are; each matches one other row."""
 
     first: SetCounts
     second: SetCounts
-    common: int  # rows of both
-    left: int  # rows of the first that are not in the second
-    entered: int  # rows of the second that are not in the first
-    columns: Mapping[str, ColumnDifference]  # those that both sets have
+    common: int  # rows that both sets have
+    left: int  # rows in the first set only
+    entered: int  # rows in the second set only
+    columns: Mapping[str, ColumnDifference]  # columns that both sets have
 
 
 @dataclass(frozen=True, slots=True)
 class Differing:
-    """Files for the rows that are in one set alone, as they stand there; none by default."""
+    """Files for the unchanged rows that only one set has; none by default."""
 
     left: str | Path | None = None
     entered: str | Path | None = None
@@ -76,20 +76,20 @@ class Differing:
 
 
 def compare(first: Source, second: Source, *, prefix: str = "", differing: Differing | None = None) -> Comparison:
-    """Compare two scored sets, or a scored set and a subset of it that has no scores any more.
+    """Compare two scored sets, or a scored set and a subset of it without scores.
 
-    Rows are matched by a 64-bit digest of their own fields: two different rows of ten million a side are taken for one
-    with a chance of 1 in 90,000. Memory holds some 60 bytes for each row of both sets.
+    Rows are matched by a 64-bit digest of their own fields. In two sets of ten million rows, any two different
+    rows match with a probability of 1 in 90,000. Memory holds some 60 bytes per row of both sets.
 
     Args:
         first: a file that ``score`` wrote, or a subset.
-        second: likewise; one of the two has scores.
-        prefix: what ``score`` put before its columns' names, in both.
-        differing: where to write the rows that left and those that entered.
+        second: likewise; at least one of the two has scores.
+        prefix: prefix of the columns of ``score``, in both.
+        differing: files for the rows that only one set has.
 
     Raises:
-        InputError: a file cannot be read, or was changed meanwhile.
-        SelectionError: a line is not a row, lacks a column of the first, or neither set has a column of ``score``'s.
+        InputError: a file cannot be read, or changed meanwhile.
+        SelectionError: a line is not a row or lacks a column of the first row, or neither set has scores.
         OutputError: a file exists, or cannot be written.
 
     Example:
@@ -131,7 +131,7 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
 
 
 def _read(source: ScoredRows, store: ColumnStore) -> NDArray[np.uint64]:
-    """Put the columns into the store, and give a digest of each row's own fields, (rows,)."""
+    """Put the columns into the store; returns a digest of each row's own fields, (rows,)."""
     digests = []
     for block in source.blocks(store.names, largest=LARGEST):
         store.add(block.columns)
@@ -142,17 +142,17 @@ def _read(source: ScoredRows, store: ColumnStore) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One set and where its values come from."""
+    """A set, and where its values come from."""
 
     name: str
     rows: int
     own: ColumnStore
     other: ColumnStore
-    partners: NDArray[np.int64]  # (rows,) an equal row of the other set, -1 where there is none
+    partners: NDArray[np.int64]  # (rows,) an equal row of the other set, −1 for none
 
     @property
     def borrows(self) -> bool:
-        """Whether it has no columns of its own."""
+        """Whether it has no scores, and uses those of the other set."""
         return not self.own.names
 
     @property
@@ -160,12 +160,12 @@ class _Side:
         return self.own.names or self.other.names
 
     def values(self, column: str) -> NDArray[np.float64]:
-        """(rows,) NaN where there is no value."""
+        """Return a column, (rows,), NaN where there is no value."""
         if not self.borrows:
             return self.own.column(column)
         values = np.full(self.rows, np.nan)
-        there = self.partners >= 0
-        values[there] = self.other.column(column)[self.partners[there]]
+        has_partner = self.partners >= 0
+        values[has_partner] = self.other.column(column)[self.partners[has_partner]]
         return values
 
     def counts(self) -> SetCounts:

@@ -1,4 +1,4 @@
-"""How columns go together: Pearson and Spearman correlation, variance inflation."""
+"""Pearson and Spearman correlation and variance inflation of stored columns."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from numpy.typing import NDArray
 from instructmining.rules.correlation import ranks, variance_inflation
 from instructmining.scored.column_store import ColumnStore
 
-# Less variance than this, of columns scaled to variance 1, is rounding: the sums are taken in one pass.
+# In columns scaled to variance 1, less variance than this is rounding of the one-pass sums.
 _NO_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Correlations:
-    """Of columns in the order given; NaN where not defined: fewer than two rows, or no variance."""
+    """Correlations of columns, in the order given; NaN with fewer than two rows or without variance."""
 
-    pearson: NDArray[np.float64]  # (columns, columns) over the rows where both are known
-    spearman: NDArray[np.float64]  # (columns, columns) Pearson of their ranks among these rows
+    pearson: NDArray[np.float64]  # (columns, columns) over the rows where both columns are known
+    spearman: NDArray[np.float64]  # (columns, columns) Pearson correlation of the ranks among these rows
 
 
 def correlations(store: ColumnStore, names: Sequence[str]) -> Correlations:
-    """Pearson and Spearman correlation of all pairs of columns, each over the rows where both are known.
+    """Compute the correlations of all pairs of columns, each over the rows where both are known.
 
-    Equal values share the mean of their ranks. Memory holds a column, its order and its ranks: about 50 bytes a row.
+    Equal values share the mean of their ranks. Memory holds a column, its order and its ranks: about 50 bytes per row.
 
     Raises:
-        OutputError: the temporary folder does not take the ranks.
+        OutputError: the temporary folder refuses the ranks.
     """
     pearson, pairs = _pearson(_scaled(store, names), len(names))
     with ColumnStore(names) as ranked:
@@ -38,21 +38,21 @@ def correlations(store: ColumnStore, names: Sequence[str]) -> Correlations:
         spearman, _ = _pearson(_scaled(ranked, names), len(names))
     known = np.diag(pairs)
     for first, second in np.argwhere(np.tril((pairs != known) | (pairs != known[:, None]))).tolist():
-        # Other rows are known of the one than of the other: the ranks are those among the rows of the pair.
+        # The columns are known in different rows, so ranks are computed among the rows where both are.
         with ColumnStore(["first", "second"]) as pair:
-            there = ~np.isnan(store.column(names[first])) & ~np.isnan(store.column(names[second]))
-            pair.put("first", ranks(store.column(names[first])[there]))
-            pair.put("second", ranks(store.column(names[second])[there]))
+            both = ~np.isnan(store.column(names[first])) & ~np.isnan(store.column(names[second]))
+            pair.put("first", ranks(store.column(names[first])[both]))
+            pair.put("second", ranks(store.column(names[second])[both]))
             value = _pearson(_scaled(pair, pair.names), 2)[0][0, 1]
         spearman[first, second] = spearman[second, first] = value
     return Correlations(pearson, spearman)
 
 
 def inflation(store: ColumnStore, names: Sequence[str]) -> dict[str, float | None]:
-    """Variance inflation factor of each column among the others, over the rows where all are known.
+    """Compute the variance inflation factor of each column, over the rows where all are known.
 
-    Columns without variance, or known nowhere, are left out of it and have none (None). A column that the others give
-    exactly has infinity. None for all where there are no more rows than columns.
+    It is None for columns without variance or values, which are not used for the others, and for all columns where
+    there are no more rows than columns. It is infinite for a linear combination of the others.
     """
     used = [name for name in names if _varies(store.known(name))]
     correlation, rows = _complete_correlation(store, used)
@@ -62,13 +62,13 @@ def inflation(store: ColumnStore, names: Sequence[str]) -> dict[str, float | Non
     factors: dict[str, float | None] = dict.fromkeys(names)
     if rows <= len(used):
         return factors
-    sizes, axes = np.linalg.eigh(correlation)
-    root = np.sqrt(np.maximum(sizes, 0.0))[:, None] * axes.T
+    eigenvalues, eigenvectors = np.linalg.eigh(correlation)
+    root = np.sqrt(np.maximum(eigenvalues, 0.0))[:, None] * eigenvectors.T
     return factors | dict(zip(used, variance_inflation(root).tolist(), strict=True))
 
 
 def _complete_correlation(store: ColumnStore, names: Sequence[str]) -> tuple[NDArray[np.float64], int]:
-    """Pearson correlation over the rows where all columns are known, and how many these are."""
+    """Return the Pearson correlation over the rows where all columns are known, and their number."""
 
     def complete() -> Iterator[NDArray[np.float64]]:
         for chunk in _scaled(store, names)():
@@ -83,7 +83,10 @@ def _varies(values: NDArray[np.float64]) -> bool:
 
 
 def _scaled(store: ColumnStore, names: Sequence[str]) -> Callable[[], Iterator[NDArray[np.float64]]]:
-    """Columns as chunks with mean 0 and variance 1, so that sums of squares keep their digits."""
+    """Return a function that yields chunks of columns scaled to mean 0 and variance 1.
+
+    Sums of squares of unscaled values would lose digits.
+    """
     center, scale = np.zeros(len(names)), np.ones(len(names))
     for place, name in enumerate(names):
         known = store.known(name)
@@ -97,18 +100,18 @@ def _scaled(store: ColumnStore, names: Sequence[str]) -> Callable[[], Iterator[N
 def _pearson(
     chunks: Callable[[], Iterator[NDArray[np.float64]]], columns: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Pearson correlation of each pair over the rows where both are known, and how many rows these are.
+    """Return the Pearson correlation of each pair over the rows where both are known, and the number of rows.
 
     Args:
-        chunks: gives (rows, columns), scaled, NaN where not known.
-        columns: how many.
+        chunks: yields scaled values, (rows, columns), NaN where not known.
+        columns: number of columns.
     """
     rows, first, second, product = (np.zeros((columns, columns)) for _ in range(4))
     for chunk in chunks():
-        there = ~np.isnan(chunk)
-        values, known = np.where(there, chunk, 0.0), there.astype(np.float64)
+        is_known = ~np.isnan(chunk)
+        values, known = np.where(is_known, chunk, 0.0), is_known.astype(np.float64)
         rows += known.T @ known
-        first += values.T @ known  # of the row's column, where the other is known
+        first += values.T @ known  # [i, j]: sum of column i where j is known
         second += (values * values).T @ known
         product += values.T @ values
     with np.errstate(divide="ignore", invalid="ignore"):

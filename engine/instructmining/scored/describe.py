@@ -1,4 +1,4 @@
-"""What a scored set is like: its columns in numbers, how they go together, and the loss that a rule predicts for it."""
+"""Describes a scored set: summaries of its columns, their correlations, and the loss that a rule predicts."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class ColumnSummary:
-    """One column of a set, in its own unit; None where no row has a value."""
+    """A column of a set, in the column's unit; None where no row has a value."""
 
     nulls: int  # rows without a value
     mean: float | None = None
-    standard_deviation: float | None = None  # of a sample (n - 1); None also for a single value
+    standard_deviation: float | None = None  # of a sample (n − 1); None for a single value
     minimum: float | None = None
-    percentile_5: float | None = None  # linear between the two nearest values, as numpy's default
+    percentile_5: float | None = None  # interpolated linearly, as numpy does by default
     percentile_25: float | None = None
     median: float | None = None
     percentile_75: float | None = None
@@ -44,52 +44,52 @@ class ColumnSummary:
 
 @dataclass(frozen=True, slots=True)
 class PredictedLoss:
-    """The log loss of a set by a rule; the natural logarithm."""
+    """The natural log loss that a rule predicts for a set."""
 
-    rule: str | None  # its id; None: the column that the file has, by whichever rule wrote it
-    at_means: float | None  # the rule at the set's means, each over the rows that have the column
-    mean_of_rows: float | None  # the mean of the rows' predictions; the same where no term is null
-    rows: int  # with a prediction
+    rule: str | None  # id of the rule; None for the predictions in the file
+    at_means: float | None  # prediction from the means of the terms, each over the rows that have it
+    mean_of_rows: float | None  # mean of the rows' predictions; equals at_means where no term is null
+    rows: int  # rows with a prediction
     extrapolated: tuple[OutOfRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A scored set in numbers; columns by their names without prefix."""
+    """Figures of a scored set; column names have no prefix."""
 
-    name: str  # the source
+    name: str  # name of the source
     rows: int
-    columns: Mapping[str, ColumnSummary]  # the indicators, then the prediction where the file has it
-    truncated_rows: int  # of which some model saw less than the whole text
-    truncated: Mapping[str, int]  # role → rows that it saw less of
+    columns: Mapping[str, ColumnSummary]  # the indicators, then the prediction, where the file has one
+    truncated_rows: int  # rows whose text a model saw truncated
+    truncated: Mapping[str, int]  # role → rows that its model saw truncated
     pearson: Mapping[str, Mapping[str, float | None]]  # each pair over the rows where both are known
     spearman: Mapping[str, Mapping[str, float | None]]
-    inflation: Mapping[str, float | None]  # variance inflation factor among the indicators; infinity where collinear
-    predicted: PredictedLoss | None  # None without rule and prediction
-    few_tokens: Mapping[str, int] = field(default_factory=dict)  # column → rows whose value rests on fewer than three
+    inflation: Mapping[str, float | None]  # variance inflation factors among the indicators; infinite where collinear
+    predicted: PredictedLoss | None  # None without a rule or predictions in the file
+    few_tokens: Mapping[str, int] = field(default_factory=dict)  # column → rows with fewer than three scored tokens
 
     @property
     def means(self) -> dict[str, float | None]:
-        """Mean of each indicator: the set's line in the table that a rule is fitted on."""
+        """Mean of each indicator: the set's line in the table that ``fit`` reads."""
         return {name: summary.mean for name, summary in self.columns.items() if name != PREDICTION}
 
 
 def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None = None) -> Description:
     """Describe a scored set.
 
-    The file is read once; its numbers wait in temporary files, 8 bytes a row and column, and memory holds those of one
-    column with their ranks at a time: about 60 bytes a row.
+    Reads the file once and keeps its numbers in temporary files, 8 bytes per row and column. Memory holds one column
+    with its ranks: about 60 bytes per row.
 
     Args:
         scored: a file that ``score`` wrote.
-        prefix: what ``score`` put before its columns' names.
-        rule: predicts the loss of the set; by default the predictions in the file are taken.
+        prefix: prefix of the columns of ``score``.
+        rule: predicts the loss of the set; by default the file's own predictions are used.
 
     Raises:
         InputError: the file cannot be read.
-        SelectionError: a line is not a row, lacks a column of the first, or no row has a column of ``score``'s.
+        SelectionError: a line is not a row or lacks a column of the first row, or the file has no column of ``score``.
         RuleError: the rule cannot be read, or one of its terms has no column.
-        OutputError: the temporary folder does not take the numbers.
+        OutputError: the temporary folder refuses the numbers.
 
     Example:
         >>> from instructmining import describe
@@ -124,7 +124,7 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
             truncated=dict(sorted(truncation.roles.items())),
             pearson=_by_name(source.columns, found.pearson),
             spearman=_by_name(source.columns, found.spearman),
-            # A margin is the difference of two others, which would all be called collinear.
+            # A margin is the difference of two other columns: with it, all three would be collinear.
             inflation=inflation(store, [name for name in indicators if not name.startswith(f"{MARGIN}.")]),
             predicted=_predicted(store, chosen) if store.rows else None,
             few_tokens=dict(few_tokens),
@@ -132,7 +132,7 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
 
 
 class Truncation:
-    """Counts the rows of which a model saw less than the whole text."""
+    """Counts the rows whose text a model saw truncated."""
 
     def __init__(self, column: str) -> None:
         self.rows = 0
@@ -140,7 +140,7 @@ class Truncation:
         self._column = column
 
     def count(self, row: SourceRow) -> None:
-        """Take note of a row.
+        """Count a row.
 
         Raises:
             SelectionError: the column holds something other than a list of roles.

@@ -1,4 +1,4 @@
-"""Values that rest on so few tokens that a mean over them says little."""
+"""Finds values over so few tokens that their mean says little."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEW_TOKENS = 3
-# Of the response's tokens, how many a column leaves out: ifd is there from the second token on.
+# Response tokens that a column does not score: ifd starts at the second one.
 _NOT_SCORED = {"perplexity": 0, "ifd": 1}
 
 
 def rows_on_few_tokens(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, int]:
-    """Rows whose value in a column rests on fewer than three scored tokens, by column; columns with such rows alone.
+    """Count rows whose value rests on fewer than three scored tokens, by column; omits columns without such rows.
 
     Args:
-        columns: float64 (rows,), NaN where undefined. The tokens are those of ``output_length``, the one of the same
-            side where names have one, as ``chosen.output_length``; where it is not there, nothing is counted.
+        columns: float64 (rows,), NaN where undefined. Tokens are counted by ``output_length``, or the one of the same
+            side, such as ``chosen.output_length``; without it, nothing is counted.
     """
     found = {}
     for column, values in columns.items():
@@ -31,7 +31,7 @@ def rows_on_few_tokens(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, 
 
 
 def said_of_few_tokens(rows: Mapping[str, int]) -> list[str]:
-    """A line for each column."""
+    """Return a line for each column."""
     return [
         f"{column} over fewer than {FEW_TOKENS} tokens: {count:,} row{'' if count == 1 else 's'}; prefer the median"
         for column, count in rows.items()

@@ -1,4 +1,4 @@
-"""Rows and lines to files that appear complete or not at all."""
+"""Writes rows to files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from instructmining.writing.run_writer import SUFFIXES, compressed
 
 
 def check_row_file(out: str | Path) -> Path:
-    """The path of a file of rows, whose name says whether and how it is compressed.
+    """Check the path of a file of rows, whose suffix sets the format and the compression.
 
     Raises:
-        OutputError: it is no path, or the suffix is not known.
+        OutputError: it is no path, or its suffix is not known.
     """
     check_type("out", out, (str, Path), wanted="the path of a file to write", error=OutputError)
     if not Path(out).name.endswith(SUFFIXES):
@@ -28,15 +28,15 @@ def check_row_file(out: str | Path) -> Path:
 
 @contextmanager
 def row_file(files: Placement, out: str | Path, *, prefix: str = "") -> Iterator[BinaryIO]:
-    """A stream of lines to a target, compressed as its name says; standard output where that is "-".
+    """Yield a stream that takes lines for a target, compressed as its suffix says.
 
     Args:
-        files: takes the file.
-        out: one of its targets, or "-".
-        prefix: what ``score`` put before its columns' names.
+        files: the placement of the target.
+        out: a target, or "-" for standard output.
+        prefix: prefix of the columns of ``score``.
 
     Raises:
-        OutputError: the disk does not take it.
+        OutputError: the disk refuses the lines.
     """
     if out in STANDARD:
         yield sys.stdout.buffer

@@ -1,4 +1,4 @@
-"""Which rows of one set are rows of another, each counted once."""
+"""Matches the rows of two sets, each to at most one of the other."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """Two sets of rows, matched by their digests; the k-th of equal rows of the one is the k-th of the other."""
+    """The matches of two sets; of equal rows, the k-th of one set matches the k-th of the other."""
 
-    left: NDArray[np.bool_]  # (rows of the first,) not in the second
-    entered: NDArray[np.bool_]  # (rows of the second,) not in the first
-    second_of_first: NDArray[np.int64]  # (rows of the first,) an equal row of the second, -1 where there is none
-    first_of_second: NDArray[np.int64]  # (rows of the second,) an equal row of the first, -1 where there is none
+    left: NDArray[np.bool_]  # (first rows,) whether the row has no match
+    entered: NDArray[np.bool_]  # (second rows,) whether the row has no match
+    second_of_first: NDArray[np.int64]  # (first rows,) an equal row of the second set, −1 for none
+    first_of_second: NDArray[np.int64]  # (second rows,) an equal row of the first set, −1 for none
 
 
 def match(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> Matching:
-    """Match rows by their digests; where one set has more copies of a row than the other, the last ones are over.
+    """Match rows by their digests; if one set has more copies of a row, its last ones have no match.
 
-    Memory: about 60 bytes for each row of both.
+    Memory holds about 60 bytes per row of both.
 
     Args:
         first: (rows,) a digest of each row of the first set.
-        second: likewise; fewer than two thousand million rows in all.
+        second: likewise; together fewer than two billion rows.
     """
-    order = np.argsort(np.concatenate([first, second]), kind="stable")  # equal rows: the first set's, then the second's
+    order = np.argsort(np.concatenate([first, second]), kind="stable")  # of equal rows, the first set's come first
     keys = np.concatenate([first, second])[order]
     opens = np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)]
     del keys
     of_second = order >= len(first)
-    group = np.cumsum(opens, dtype=np.int32) - 1  # (rows,) of each row in this order
+    group = np.cumsum(opens, dtype=np.int32) - 1  # (rows,) number of each row's group of equal rows, in this order
     begins = np.flatnonzero(opens).astype(np.int32)
     seconds = np.bincount(group[of_second], minlength=len(begins)).astype(np.int32)
     firsts = np.diff(begins, append=np.int32(len(order))) - seconds
-    place = np.arange(len(order), dtype=np.int32) - begins[group]  # among the equal rows of both sets
+    place = np.arange(len(order), dtype=np.int32) - begins[group]  # place in its group
 
     def side(chosen: NDArray[np.bool_], *, is_first: bool) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         groups = group[chosen]

@@ -1,4 +1,4 @@
-"""Descriptions and comparisons as text, CSV and JSON; with a width, text breaks its lines and cuts no number."""
+"""Formats descriptions and comparisons as text, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from instructmining.scored.few_tokens import said_of_few_tokens
 from instructmining.types import PREDICTION
 
 _SUMMARY = ("mean", "median", "sd", "min", "5%", "25%", "75%", "95%", "max", "null", "VIF")
-_LEAST_NAME = 16  # characters of a set's name beside its figures
+_LEAST_NAME = 16  # least characters of a set's name in a table
 _DIFFERENCE = ("mean A", "mean B", "B - A", "standardized", "sd A", "sd B", "KS", "Wasserstein", "null A", "null B")
 
 
 def descriptions_json(described: Sequence[Description]) -> str:
-    """``{"sets": [...]}`` with the fields of each description; what is infinite or not defined is null."""
+    """Return ``{"sets": [...]}`` with the fields of each description; infinite and undefined values are null."""
     return _json({"sets": [asdict(one) for one in described]})
 
 
 def descriptions_csv(described: Sequence[Description]) -> str:
-    """The table that a rule is fitted on, but for its ``loss``: one line a set, its name and its indicators' means.
+    """Return the table that ``fit`` reads, without ``loss``: a line per set with its name and its indicators' means.
 
-    A set that lacks a column of another has nothing there.
+    A cell is empty where a set lacks the column.
     """
     columns = list(dict.fromkeys(column for one in described for column in one.means))
     written = io.StringIO()
@@ -42,11 +42,11 @@ def descriptions_csv(described: Sequence[Description]) -> str:
 
 
 def descriptions_text(described: Sequence[Description], *, width: int | None = None) -> str:
-    """Sets side by side where there are several, then each in full.
+    """Return a table of all sets, if there are several, then each in full.
 
     Args:
         described: the sets.
-        width: most characters of a line; None: as many as there are.
+        width: most characters per line, to which lines are wrapped; None does not wrap.
     """
     kinds: tuple[Literal["mean", "median"], ...] = ("mean", "median") if len(described) > 1 else ()
     parts = [_side_by_side(described, kind, width) for kind in kinds]
@@ -54,16 +54,16 @@ def descriptions_text(described: Sequence[Description], *, width: int | None = N
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """The fields of the comparison; what is not defined is null."""
+    """Return the fields of the comparison; undefined values are null."""
     return _json(asdict(comparison))
 
 
 def comparison_text(comparison: Comparison, *, width: int | None = None) -> str:
-    """Both sets, what entered and left, and a line for each column.
+    """Return both sets, the rows that left and entered, and a line per column.
 
     Args:
-        comparison: of the sets.
-        width: most characters of a line; None: as many as there are.
+        comparison: the comparison.
+        width: most characters per line, to which lines are wrapped; None does not wrap.
     """
     sides = (("A", comparison.first), ("B", comparison.second))
     lines = [wrapped(f"{label}: {_set_line(side)}", width, indent=3) for label, side in sides]
@@ -153,7 +153,7 @@ def _correlation(
 
 def _set_line(side: SetCounts) -> str:
     tokens = "".join(f", {name.replace('_', ' ')} {count:,} tokens" for name, count in side.tokens.items())
-    borrowed = "; it has no scores, they are those of the other set" if side.values_from_other else ""
+    borrowed = "; has no scores, uses those of the other set" if side.values_from_other else ""
     unmatched = f", which lacks {side.unmatched:,} of its rows" if side.unmatched else ""
     return f"{side.name}: {side.rows:,} row{'' if side.rows == 1 else 's'}{tokens}{borrowed}{unmatched}"
 

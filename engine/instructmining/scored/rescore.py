@@ -1,4 +1,4 @@
-"""Another rule over the columns of a scored file: the prediction is replaced in the rows' bytes, no model runs."""
+"""Applies another rule to a scored file: replaces the predictions in the rows' bytes; runs no model."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from instructmining.writing.atomic import Placement
 
 @dataclass(frozen=True, slots=True)
 class Rescoring:
-    """What was written."""
+    """The result of :func:`rescore`."""
 
     rows: int
-    without_value: int  # rows that have no prediction, for want of a term
-    caution: str | None  # what must be said beside the predictions
+    without_value: int  # rows without a prediction, since a term is null
+    caution: str | None  # a warning about the predictions
 
 
 def rescore(
     scored: Source, out: str | Path, rule: str | Path | Rule, *, prefix: str = "", overwrite: bool = False
 ) -> Rescoring:
-    """Predict by another rule from the columns there are, and write the rows with that prediction in place of theirs.
+    """Write the rows of a scored file with the predictions of another rule, computed from their columns.
 
-    All other bytes of a row stay. The rows are those that ``score`` would have written with this rule and the same
-    indicators. Beside OUT stands ``OUT.run.json``, but for standard output. Memory holds one block of rows.
+    All other bytes of a row stay: the rows are those that ``score`` would write with this rule and the same indicators.
+    Also writes ``OUT.run.json``, except for standard output. Memory holds one block of rows.
 
     Args:
         scored: a file that ``score`` wrote, with or without a prediction.
         out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output.
         rule: "paper-v1", "paper-v3", a JSON file or a rule.
-        prefix: what ``score`` put before its columns' names.
+        prefix: prefix of the columns of ``score``.
         overwrite: replace OUT.
 
     Raises:
         InputError: the file cannot be read.
-        SelectionError: a line is not a row, or has something other than a number in a term's column.
+        SelectionError: a line is not a row, or a term is not a number.
         RuleError: the rule cannot be read, or one of its terms has no column.
         OutputError: OUT exists, has another suffix, or cannot be written.
 
@@ -65,7 +65,7 @@ def rescore(
     source.check_terms(chosen)
     to_file = str(out) != "-"
     out = check_row_file(out) if to_file else "-"
-    beside = Path(f"{out}.run.json")
+    run_path = Path(f"{out}.run.json")
     bundle = source.bundle
     caution = _caution(chosen, bundle)
     rows = without_value = 0
@@ -88,7 +88,7 @@ def rescore(
         return orjson.dumps(all_utf8(run), option=orjson.OPT_INDENT_2) + b"\n"
 
     reads = [*source.files, rule if isinstance(rule, (str, Path)) else None]
-    with Placement([out], overwrite=overwrite, sidecars=[beside] if to_file else [], reads=reads) as files:
+    with Placement([out], overwrite=overwrite, sidecars=[run_path] if to_file else [], reads=reads) as files:
         with row_file(files, out, prefix=prefix) as stream:
             edit = _Edit(prefix)
             for taken in source.row_blocks():
@@ -98,25 +98,24 @@ def rescore(
                 rows += len(lines)
                 without_value += sum(bool(predicted.reasons) for predicted in predictions)
         if to_file:
-            files.write(beside, run_file())
+            files.write(run_path, run_file())
             files.put()
     return Rescoring(rows, without_value, caution)
 
 
 @dataclass(frozen=True, slots=True)
 class _Predicted:
-    """What a row is given: its prediction, or those of a pair's sides and their difference."""
+    """New values of a row: its prediction, or those of a pair's sides and their difference."""
 
     values: Mapping[str, float | None]  # by column
     reasons: Mapping[str, str]  # column → why it is None
 
 
 def _predictions(source: ScoredRows, rows: Sequence[SourceRow], rule: Rule) -> list[_Predicted]:
-    """The predictions of rows."""
     placed = [(row, side) for row in rows for side in source.sides(row)]
     owners, sides = [row for row, _ in placed], [side for _, side in placed]
     columns = {term: source.side_numbers(owners, sides, term) for term in rule.terms}
-    predicted = rule.predict(columns)  # what is not finite has no value, as when it is scored
+    predicted = rule.predict(columns)  # one that is not finite counts as undefined, as in score
     reasons = rule.reasons(columns, predicted)
     of_rows = []
     chosen: tuple[float | None, str] = (None, "")
@@ -139,7 +138,7 @@ def _pair(chosen: tuple[float | None, str], rejected: tuple[float | None, str]) 
 
 
 class _Edit:
-    """Puts predictions into a row's bytes."""
+    """Replaces the predictions in the bytes of rows."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -147,14 +146,14 @@ class _Edit:
         self._ours = frozenset(f"{prefix}{name}" for name in (PREDICTION, *PAIR_COLUMNS[PREDICTION]))
 
     def row(self, row: SourceRow, predicted: _Predicted) -> bytes:
-        """The row's bytes with these predictions, and with the reasons where they are None.
+        """Return the row's bytes with these predictions, and with the reasons of those that are None.
 
         Raises:
-            SelectionError: its notes are no object.
+            SelectionError: the row's notes are no object.
         """
         values = {f"{self._prefix}{name}": value for name, value in predicted.values.items()}
         notes = self._new_notes(row, {f"{self._prefix}{name}": why for name, why in predicted.reasons.items()})
-        # As score wrote it, the row ends in these columns and nothing but these: bytes that open with a comma and close
+        # score writes these columns at the end of a row and nothing after them: bytes that open with a comma and close
         # with the row's own bracket can only be its last members.
         last = (*values, self._truncated, self._notes)
         there = {name: row.fields[name] for name in last if name in row.fields}
@@ -167,7 +166,7 @@ class _Edit:
         return row.raw[: -len(end)] + b"," + dumps(changed)[1:]
 
     def _new_notes(self, row: SourceRow, reasons: Mapping[str, str]) -> dict[str, object] | None:
-        """Why columns are null; None where the row has no such column and needs none."""
+        """Return the row's notes with these reasons; None where the row has no notes and needs none."""
         notes = row.fields.get(self._notes)
         if notes is not None and not isinstance(notes, dict):
             raise SelectionError(f"{row.source}, line {row.line}: {self._notes!r} is {shown(notes)}, wanted an object")
@@ -176,23 +175,23 @@ class _Edit:
         return {name: why for name, why in (notes or {}).items() if name not in self._ours} | dict(reasons)
 
     def _edited(self, row: SourceRow, values: Mapping[str, float | None], notes: dict[str, object] | None) -> bytes:
-        """The same for a row that another program wrote: the columns are looked for among its members."""
+        """Edit a row that another program wrote, whose columns may be anywhere among its members."""
         raw = row.raw
-        there = {member.name: member for member in members(raw)}  # of several of one name the last counts
+        there = {member.name: member for member in members(raw)}  # of members with the same name the last counts
         edits: list[tuple[int, int, bytes]] = []
         closing = raw.rindex(b"}")
-        behind = [there[name].key for name in (self._truncated, self._notes) if name in there]
+        later = [there[name].key for name in (self._truncated, self._notes) if name in there]
         new = [dumps(name) + b":" + dumps(value) for name, value in values.items() if name not in there]
         edits += [(*there[name].value, dumps(value)) for name, value in values.items() if name in there]
-        if new and behind:
-            edits.append((min(behind), min(behind), b",".join([*new, b""])))
+        if new and later:
+            edits.append((min(later), min(later), b",".join([*new, b""])))
         elif new:
             edits.append((closing, closing, b"," * bool(there) + b",".join(new)))
         if self._notes in there and notes != row.fields.get(self._notes):
             edits.append((*there[self._notes].value, dumps(notes)))
         elif self._notes not in there and notes is not None:
             edits.append((closing, closing, b"," + dumps({self._notes: notes})[1:-1]))
-        edits.sort(key=lambda edit: edit[0])  # stable: two at the end stay in their order
+        edits.sort(key=lambda edit: edit[0])  # stable: two edits at the end keep their order
         pieces, at = [], 0
         for begin, end, text in edits:
             pieces += [raw[at:begin], text]
@@ -201,7 +200,7 @@ class _Edit:
 
 
 def _caution(rule: Rule, bundle: Mapping[str, object] | None) -> str | None:
-    """What must be said where the rule's reward model is not the one that gave the column, or that is not known."""
+    """Return a warning where the rule's reward model is not, or may not be, the one that computed the column."""
     if "reward" not in rule.terms or rule.reward_model is None:
         return None
     match bundle:
@@ -210,7 +209,7 @@ def _caution(rule: Rule, bundle: Mapping[str, object] | None) -> str | None:
                 return None
             given = f"the column comes from {found}"
         case _:
-            given = "which one gave the column is not known, for want of the run file"
+            given = "without the run file it is not known which model gave the column"
     return (
         f"rule {rule.id!r} was fitted with the reward model {rule.reward_model}; {given}: "
         "the predicted losses are then not the paper's, in scale or in order"

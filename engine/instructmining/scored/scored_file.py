@@ -1,4 +1,4 @@
-"""Scored files to blocks of columns: what describing, comparing, rescoring and selecting have in common."""
+"""Reads scored files as blocks of rows and columns, for all commands that work on them."""
 
 from __future__ import annotations
 
@@ -28,49 +28,48 @@ from instructmining.rules import Rule
 from instructmining.types import COLUMNS, MARGIN, PAIR_COLUMNS, SCORE_COLUMNS, SIDES, Side, SourceRow
 from instructmining.writing.run_writer import added_names
 
-BLOCK_ROWS = 256  # the rows' own bytes are what a block costs
-BLOCK_BYTES = 64 << 20  # of these bytes; a block ends at the first of the two
-LARGEST = 1e100  # of numbers of which many squares are added
-_OPTIONS = ReadOptions(max_row_bytes=2**31 - 2)  # what score took and added its columns to is read, whatever its limit
+BLOCK_ROWS = 256  # most rows of a block
+BLOCK_BYTES = 64 << 20  # a block ends when its rows reach this size
+LARGEST = 1e100  # largest number whose squares can still be summed
+_OPTIONS = ReadOptions(max_row_bytes=2**31 - 2)  # a row may have grown beyond the limit of score by its columns
 _COLUMNS = frozenset(SCORE_COLUMNS)
 _NUMBERS = frozenset({int, float, NoneType})
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredBlock:
-    """Some rows of a scored file, one after the other."""
+    """Consecutive rows of a scored file."""
 
     rows: Sequence[SourceRow]
-    columns: Mapping[str, NDArray[np.float64]]  # (rows,) by name without prefix, NaN where a value is null
+    columns: Mapping[str, NDArray[np.float64]]  # name without prefix → (rows,), NaN where a value is null
 
 
 class ScoredRows:
-    """Rows that ``score`` has written, read as often as they are asked for; memory holds one block.
+    """Rows that ``score`` wrote; can be read several times, and memory holds one block.
 
     Attributes:
-        name: how messages call the source.
-        path: of the file; None for a table in memory.
-        files: that are read: it and the run file beside it.
-        prefix: what ``score`` put before its columns' names.
-        columns: names, without prefix, of the columns that ``score`` added to the first row, in its order; none where
-            there are no rows.
+        name: name of the source in messages.
+        path: path of the file; None for a table in memory.
+        files: files that are read: the file and its run file.
+        prefix: prefix of the columns of ``score``.
+        columns: names, without prefix, of the columns of ``score`` in the first row, in order; empty without rows.
         fields: names of all fields of the first row.
-        names: the same as they are asked for: columns of ``score`` without the prefix.
+        names: the same, columns of ``score`` without the prefix.
     """
 
     def __init__(self, source: Source, *, prefix: str = "") -> None:
-        """Look at the first row.
+        """Read the first row.
 
         Args:
-            source: a file that ``score`` wrote, or a table or a list of dicts in memory with what it adds.
-            prefix: what ``score`` put before its columns' names.
+            source: a file that ``score`` wrote, or scored rows in memory as a table or a list of dicts.
+            prefix: prefix of the columns of ``score``.
 
         Raises:
-            InputError: the file cannot be read.
-            SelectionError: its first line is not a row, or it is a stream, which cannot be read again.
+            InputError: the file cannot be read, or only once, as a pipe.
+            SelectionError: the first line is not a row, or the source is a stream, which can be read only once.
         """
         if read_once(source):
-            raise SelectionError("what can be read once cannot be looked at again; give a file, or a table in memory")
+            raise SelectionError("a stream or an iterator can be read only once; give a file, or a table in memory")
         if isinstance(source, str) and is_pipe(source):
             raise InputError("standard input and pipes cannot be read twice; give a file")
         check_type("prefix", prefix, str, wanted="text", error=SelectionError)
@@ -80,7 +79,7 @@ class ScoredRows:
         self.prefix = prefix
         self._source = source
         self._state = state_of(self.path)
-        self._count: int | None = None  # rows, once all were read
+        self._count: int | None = None  # number of rows, once all were read
         first = next(self.rows(), None)
         self.fields = tuple(first.fields) if first is not None else ()
         there = [field.removeprefix(prefix) for field in self.fields if field.startswith(prefix)]
@@ -92,10 +91,10 @@ class ScoredRows:
         self.names = tuple(name.removeprefix(prefix) if name in self._added else name for name in self.fields)
 
     def rows(self) -> Iterator[SourceRow]:
-        """All rows in order, the same each time.
+        """Yield all rows in order, the same ones each time.
 
         Raises:
-            InputError: the file cannot be read, or was changed since it was first looked at.
+            InputError: the file cannot be read, or changed since it was opened.
             SelectionError: a line is not a row.
         """
         self.check_unchanged()
@@ -112,10 +111,10 @@ class ScoredRows:
         self._count = count
 
     def check_unchanged(self) -> None:
-        """Prove that the file is still the one that was first looked at.
+        """Check that the file did not change since it was opened.
 
         Raises:
-            InputError: it is another, or it grew.
+            InputError: it changed.
         """
         if state_of(self.path) != self._state:
             raise self._changed()
@@ -124,7 +123,7 @@ class ScoredRows:
         return InputError(f"{self.name}: was changed while it was read; run this again when nothing writes the file")
 
     def _with_notes(self, row: SourceRow) -> SourceRow:
-        """A table's row; in some tables the notes are JSON text, for want of a type for them."""
+        """Return the row of a table with its notes parsed; tables that have no type for them hold JSON text."""
         name = f"{self.prefix}score_notes"
         text = row.fields.get(name)
         if not isinstance(text, str):
@@ -136,15 +135,15 @@ class ScoredRows:
         return replace(row, raw=dumps(fields), fields=fields)
 
     def blocks(self, columns: Sequence[str], *, largest: float = math.inf) -> Iterator[ScoredBlock]:
-        """All rows in order, with some of their columns as numbers.
+        """Yield all rows in order, with some columns as numbers.
 
         Args:
             columns: names without prefix.
-            largest: number that is taken, whatever its sign.
+            largest: largest absolute value allowed.
 
         Raises:
             InputError: the file cannot be read.
-            SelectionError: a line is not a row, has no such column, or something other than such a number in it.
+            SelectionError: a line is not a row, lacks a column, or holds no such number in it.
         """
         for taken in self.row_blocks():
             block = ScoredBlock(taken, {column: self._numbers(taken, column) for column in columns})
@@ -158,7 +157,7 @@ class ScoredRows:
             yield block
 
     def row_blocks(self) -> Iterator[list[SourceRow]]:
-        """All rows in order, some at a time.
+        """Yield all rows in order, in lists.
 
         Raises:
             InputError: the file cannot be read.
@@ -176,9 +175,9 @@ class ScoredRows:
             yield taken
 
     def sides(self, row: SourceRow) -> tuple[Side | None, ...]:
-        """The sides that have columns in a row: both of a preference pair, else None alone.
+        """Return the sides that have columns in a row: both of a preference pair, else only None.
 
-        In a table that holds other rows too, a pair has their columns as nulls.
+        In a table with other rows too, the plain columns of a pair are null.
         """
         fields = row.fields
         of_sides = [name for name in self._side_fields if name in fields]
@@ -192,10 +191,10 @@ class ScoredRows:
         )
 
     def side_numbers(self, rows: Sequence[SourceRow], sides: Sequence[Side | None], column: str) -> NDArray[np.float64]:
-        """A column of each row's side, float64 (rows,), NaN where it is null.
+        """Return a column of one side of each row, float64 (rows,), NaN where it is null.
 
         Raises:
-            SelectionError: a row has no such column, or something other than a number in it.
+            SelectionError: a row lacks the column, or holds no number in it.
         """
         if not any(sides):
             return self._numbers(rows, column)
@@ -203,12 +202,12 @@ class ScoredRows:
         return np.array([_number(row, name) for row, name in zip(rows, names, strict=True)], dtype=np.float64)
 
     def field(self, column: str) -> str:
-        """The field that holds a column: with the prefix where it is one of ours, else a field of the row's own."""
+        """Return the field that holds a column: with the prefix for a column of ``score``, else the name itself."""
         return f"{self.prefix}{column}" if column in _COLUMNS else column
 
     @property
     def bundle(self) -> Mapping[str, object] | None:
-        """The bundle that gave the columns, by the run file beside the file; None where that does not say."""
+        """The bundle that computed the columns, as the run file names it; None where it does not."""
         if self.path is None:
             return None
         try:
@@ -219,25 +218,25 @@ class ScoredRows:
         return bundle if isinstance(bundle, dict) else None
 
     def numbers_or_missing(self, rows: Sequence[SourceRow], column: str) -> NDArray[np.float64]:
-        """A column or a field of the rows' own, float64 (rows,), NaN where it is null or missing.
+        """Return a column, or another field, float64 (rows,), NaN where it is null or missing.
 
         Raises:
-            SelectionError: a row has something other than a number there.
+            SelectionError: a row holds no number in it.
         """
         name = self.field(column)
         return np.array([_number(row, name) if name in row.fields else math.nan for row in rows], dtype=np.float64)
 
     def own_fields(self, row: SourceRow) -> dict[str, object]:
-        """The row's fields without those that ``score`` added."""
+        """Return the row's fields without those that ``score`` added."""
         added = self._added
         return {name: value for name, value in row.fields.items() if name not in added}
 
     def check_terms(self, rule: Rule, *, bundles: Sequence[str | Path] = ()) -> None:
-        """Prove that the rows have what a rule reads; rows that are not there lack nothing.
+        """Check that the first row has the terms of a rule; a file without rows passes.
 
         Args:
-            rule: its terms are looked for in the first row.
-            bundles: folders that may give what is missing, behind the one that the run file names.
+            rule: the rule.
+            bundles: folders of bundles that may compute what is missing, tried after the one that the run file names.
 
         Raises:
             RuleError: a term has no column; the message says how to compute it.
@@ -280,12 +279,12 @@ class ScoredRows:
         except KeyError:
             values = []
         if values and set(map(type, values)) <= _NUMBERS:
-            return np.array(values, dtype=np.float64)  # of None it makes NaN
+            return np.array(values, dtype=np.float64)  # None becomes NaN
         return np.array([_number(row, name) for row in rows], dtype=np.float64)
 
 
 def no_column(name: str, there: Collection[str]) -> str:
-    """What is said of a column that is not there, with what the rows of pairs have in its place."""
+    """Return the message for a missing column; for preference pairs it names the columns of their sides."""
     of_pairs = [f"{part}.{name}" for part in (*SIDES, MARGIN)]
     if all(other in there for other in of_pairs):
         return f"no column {name!r}: the rows are preference pairs; name {', '.join(of_pairs[:-1])} or {of_pairs[-1]}"

@@ -180,7 +180,7 @@ def test_where_the_rule_is_not_known_the_reason_is_said_and_the_terms_are_left_o
     found = select(scored, tmp_path / "best.jsonl", SelectionOptions(top=1), extras=Extras(explain=why))
     (remark,) = found.remarks
     assert re.search(message, remark)
-    assert remark.endswith("without the terms' contributions; give rule (--rule)")
+    assert remark.endswith("explanations lack the terms' contributions; give rule (--rule)")
     assert lines(why) == [{"row": 1, "kept": True, "rank": 1, "place": 1, "reason": None}]
 
 

@@ -1,4 +1,4 @@
-"""Keep the best: original rows of a scored file in ascending predicted loss, as many as are wanted, and why these."""
+"""Selects the best rows of a scored file, in ascending predicted loss or by another column."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ __all__ = ["Extras", "Selection", "SelectionOptions", "select"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was kept."""
+    """The result of :func:`select`."""
 
     rows: int  # rows in the scored file
-    without_value: int  # rows left out because the column is null there
+    without_value: int  # rows left out because the column is null
     kept: int
-    worst: float | None  # the column's value in the last row kept
-    left_out: Mapping[str, int] = field(default_factory=dict)  # rows by reason; with the kept ones they are all rows
-    tokens: int | None = None  # of the rows kept, where a budget was given
-    remarks: tuple[str, ...] = ()  # what was asked for and could not be done in full, in words
-    kept_rows: tuple[Mapping[str, object], ...] = ()  # the rows kept, the best first, where no OUT was given
+    worst: float | None  # value of the column in the last row kept
+    left_out: Mapping[str, int] = field(default_factory=dict)  # reason → rows; with the kept rows they are all rows
+    tokens: int | None = None  # of the rows kept, if a budget was given
+    remarks: tuple[str, ...] = ()  # what could not be done in full
+    kept_rows: tuple[Mapping[str, object], ...] = ()  # the rows kept, best first, if no OUT was given
 
 
-def select(  # noqa: PLR0913 - what SelectionOptions says may be said here by itself
+def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argument
     scored: Source,
     out: str | Path | None = None,
     choice: SelectionOptions | None = None,
@@ -64,15 +64,15 @@ def select(  # noqa: PLR0913 - what SelectionOptions says may be said here by it
 ) -> Selection:
     """Write the rows with the smallest values, ascending; equal values keep their input order.
 
-    Beside OUT stands OUT.selection.json: the settings, the digest of the scored file and the counts by reason. The same
-    file and settings give the same bytes in all files. The scored file is read twice, once more for each of the extras
-    and a few times more for near duplicates; memory holds a few numbers a row, not the rows.
+    Also writes OUT.selection.json: the settings, the digest of the scored file and the counts by reason. The same file
+    and settings give the same bytes in all files. Reads the scored file twice, once more for each extra file, and a few
+    times more for near duplicates. Memory holds a few numbers per row, not the rows.
 
     Args:
-        scored: a file that ``score`` wrote, or a table in memory with what it adds.
-        out: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output, without OUT.selection.json. None: no
-            file, the rows are in the result's ``kept_rows``, and in memory.
-        choice: which rows are kept; or say it by the arguments of its fields' names.
+        scored: a file that ``score`` wrote, or scored rows in memory.
+        out: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output, without OUT.selection.json. None
+            writes no file, and returns the rows in ``kept_rows``.
+        choice: which rows are kept; or give its fields as arguments.
         top: as in :class:`SelectionOptions`, which explains all eight.
         fraction: likewise.
         max_loss: likewise.
@@ -81,18 +81,18 @@ def select(  # noqa: PLR0913 - what SelectionOptions says may be said here by it
         group_by: likewise.
         quotas: likewise.
         distinct: likewise.
-        by: the column to order by.
-        prefix: what ``score`` put before its columns' names.
-        descending: the largest values first, for columns where more is better.
-        keep_scores: keep the added columns; otherwise rows are as they were before scoring, byte for byte.
-        overwrite: replace OUT and the extras.
-        extras: what else is written.
+        by: column to order by.
+        prefix: prefix of the columns of ``score``.
+        descending: largest values first, for columns where more is better.
+        keep_scores: keep the columns of ``score``; without it, rows have the bytes that they had before scoring.
+        overwrite: replace OUT and the extra files.
+        extras: further files to write.
 
     Raises:
-        InputError: the scored file cannot be read, or was changed meanwhile.
-        SelectionError: an argument is of another type or out of range, a line is not a row, or the rows lack a column
-            or a group that is asked for.
-        RowError: a row has no example that could be embedded, which ``distinct`` needs.
+        InputError: the scored file cannot be read, or changed meanwhile.
+        SelectionError: an argument has the wrong type or is out of range, a line is not a row, or the rows lack a
+            column or a group that is asked for.
+        RowError: ``distinct`` is given, and a row has no example to embed.
         RuleError: the rule to explain cannot be read, or the rows lack one of its terms.
         OutputError: a file exists, has another suffix, or cannot be written.
 
@@ -120,7 +120,7 @@ def select(  # noqa: PLR0913 - what SelectionOptions says may be said here by it
     check("extras", extras, (Extras, NoneType), wanted="Extras, as Extras(explain='why.jsonl')")
     extras = extras or Extras()
     if descending and choice.max_loss is not None:
-        raise SelectionError("max_loss keeps the smallest values and does not go with descending")
+        raise SelectionError("max_loss keeps the smallest values and cannot be combined with descending")
     source = ScoredRows(scored, prefix=prefix)
     targets = [extras.random_baseline, extras.explain, out]
     reads = [*source.files, extras.rule if isinstance(extras.rule, (str, Path)) else None]
@@ -150,20 +150,20 @@ def select(  # noqa: PLR0913 - what SelectionOptions says may be said here by it
         found = _selection(ranking, choice, source.field(by), remarks, rows)
         settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
         digest = input_digest(str(source.path)) if source.path is not None else None
-        said = {"instructmining": version("instructmining"), "scored": digest}
-        files.put_in_place(all_utf8(said | _as_json(found, ranking, choice, settings, extras, rule)))
+        identity = {"instructmining": version("instructmining"), "scored": digest}
+        files.put_in_place(all_utf8(identity | _as_json(found, ranking, choice, settings, extras, rule)))
         if out is not None and str(out) == "-":
             files.write("-", lines)
     return found
 
 
 def _choice(choice: SelectionOptions | None, given: Mapping[str, Any]) -> SelectionOptions:
-    """The choice that was given, or the one that its fields' names say.
+    """Return the given choice, or make one of the arguments.
 
     Raises:
-        SelectionError: both, neither, or something else was given.
+        SelectionError: both or neither are given, or the choice has the wrong type.
     """
-    said = [
+    used = [
         name for name, value in given.items() if value is not None and not (isinstance(value, Sized) and not len(value))
     ]
     if choice is None:
@@ -174,13 +174,13 @@ def _choice(choice: SelectionOptions | None, given: Mapping[str, Any]) -> Select
         (SelectionOptions, NoneType),
         wanted="a SelectionOptions, as SelectionOptions(top=3), or the arguments themselves, as top=3",
     )
-    if said:
-        raise SelectionError(f"both a SelectionOptions and {', '.join(said)} are given; say all of it in one of them")
+    if used:
+        raise SelectionError(f"both a SelectionOptions and {', '.join(used)} are given; give one or the other")
     return choice
 
 
 def _rule(scored: Path | None, extras: Extras) -> tuple[Rule | None, str]:
-    """The rule to explain, and where it is not known a remark."""
+    """Return the rule to explain; if it is not known, None and a remark that says why."""
     if extras.explain is None:
         return None, ""
     if extras.rule is not None:
@@ -191,7 +191,7 @@ def _rule(scored: Path | None, extras: Extras) -> tuple[Rule | None, str]:
         rule, reason = rule_of_run(scored)
     return (
         rule,
-        f"{reason}: the explanations are without the terms' contributions; give rule (--rule)" if reason else "",
+        f"{reason}: explanations lack the terms' contributions; give rule (--rule)" if reason else "",
     )
 
 
@@ -231,7 +231,7 @@ def _as_json(
     extras: Extras,
     rule: Rule | None,
 ) -> dict[str, object]:
-    """The selection file; it holds no time, so that it is the same for the same selection."""
+    """Return the content of the selection file, without times, so that equal selections have equal files."""
     baseline = {"file": str(extras.random_baseline), "seed": extras.seed, "rows": found.kept}
     return {
         "choice": choice.as_json(),

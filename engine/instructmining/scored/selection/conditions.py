@@ -1,4 +1,4 @@
-"""Conditions on a column, as ``perplexity<=30`` or ``category==science``: a name, a comparison and a number or text."""
+"""Conditions on a column, such as ``perplexity<=30`` or ``category==science``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from instructmining.errors import SelectionError
 from instructmining.errors.arguments import check_type
 from instructmining.types import SourceRow
 
-_Compare: TypeAlias = Callable[[Any, Any], Any]  # of numbers, of texts, or an array's numbers with one
+_Compare: TypeAlias = Callable[[Any, Any], Any]  # of two numbers, two texts, or an array and a number
 
 _COMPARISONS: Mapping[str, _Compare] = {
     "<=": operator.le,
@@ -32,28 +32,28 @@ _WHOLE = re.compile(r"[+-]?[0-9]+")
 _QUOTED = re.compile(r"([\"'])(.*)\1", re.DOTALL)
 _NUMBERS = frozenset({int, float, type(None)})
 _SHOWN = 200  # characters of a condition in a message
-_EXACT = 2**53  # integers up to that are floats too
+_EXACT = 2**53  # all integers up to it are exact as floats
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a row's value in a column must be.
+    """A comparison of a row's value in a column.
 
-    A row's number is compared with ``number``, its text, true or false with the characters of ``text``. What is of the
-    other type is not equal. Null never fulfils a condition.
+    Numbers are compared with ``number``; text, true and false with ``text``. Values of different types are not equal,
+    and null never passes.
     """
 
-    column: str  # without prefix where it is one of ours
+    column: str  # without prefix for a column of ``score``
     comparison: str
-    text: str  # the value as it was written, without quotes
-    number: int | float | None  # the value where it is a number: not in quotes, and finite
+    text: str  # the value as written, without quotes
+    number: int | float | None  # the value, if it is a finite number without quotes
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read NAME OP VALUE, OP one of <, <=, >, >=, == and !=; of text == and != alone.
+        """Parse NAME OP VALUE, with OP one of <, <=, >, >=, == and !=; text allows only == and !=.
 
         Raises:
-            SelectionError: it is not of that form.
+            SelectionError: the text has another form.
         """
         check_type("condition", text, str, wanted="text: NAME OP NUMBER", error=SelectionError)
         form = _FORM.fullmatch(text)
@@ -70,30 +70,30 @@ class Condition:
         if number is None:
             raise SelectionError(
                 f"condition {_short(text)!r}: {comparison} compares numbers, and {_short(value)!r} is none; text is "
-                "compared with == and != alone"
+                "compared only with == and !="
             )
         return cls(column, comparison, _written(number), number)
 
     def __str__(self) -> str:
-        """As it is read again, without spaces around the comparison."""
+        """Return a text that :meth:`parse` reads, without spaces around the comparison."""
         text = self.text
         if self.number is None and (_finite(text) is not None or text != text.strip() or text[:1] in {*"<>=!\"'", ""}):
             text = f'"{text}"'
         return f"{self.column}{self.comparison}{text}"
 
     def passes(self, rows: Sequence[SourceRow], field: str) -> NDArray[np.bool_]:
-        """Which of the rows, (rows,), it holds for.
+        """Return which rows fulfil the condition, (rows,).
 
         Args:
-            rows: some of a scored file.
-            field: the field that holds the column.
+            rows: rows of a scored file.
+            field: field that holds the column.
 
         Raises:
-            SelectionError: a row has text where numbers are compared by size, or a list or an object.
+            SelectionError: a row has text where numbers are ordered, or a list or an object.
         """
         values = [row.fields.get(field) for row in rows]
         if self.number is not None and abs(self.number) <= _EXACT and _are_floats(values):
-            numbers = np.array(values, dtype=np.float64)  # of None it makes NaN
+            numbers = np.array(values, dtype=np.float64)  # None becomes NaN
             passed: NDArray[np.bool_] = _COMPARISONS[self.comparison](numbers, self.number) & ~np.isnan(numbers)
             return passed
         return np.array([self._holds(*pair, field) for pair in zip(values, rows, strict=True)], dtype=np.bool_)
@@ -106,9 +106,7 @@ class Condition:
             return self.comparison == "!=" if self.number is None else bool(compare(value, self.number))
         if isinstance(value, str | bool) and self.comparison in _OF_TEXT:
             return bool(compare(value if isinstance(value, str) else str(value).lower(), self.text))
-        wanted = (
-            "a number or text" if self.comparison in _OF_TEXT else "a number: text is compared with == and != alone"
-        )
+        wanted = "a number or text" if self.comparison in _OF_TEXT else "a number: text is compared only with == and !="
         raise SelectionError(
             f"{row.source}, line {row.line}: column {field!r} is {str(value)[:60]!r}, wanted {wanted} "
             f"(condition {str(self)!r})"
@@ -116,7 +114,7 @@ class Condition:
 
 
 def _are_floats(values: Sequence[object]) -> bool:
-    """Whether they are numbers that a float holds, or None."""
+    """Return whether all are None or numbers that a float holds exactly."""
     kinds = set(map(type, values))
     if not kinds <= _NUMBERS:
         return False
@@ -128,7 +126,7 @@ def _short(text: str) -> str:
 
 
 def _finite(text: str) -> int | float | None:
-    """The number that a text is, an integer of any size as it is; None where it is none or infinite."""
+    """Parse a number, integers of any size exactly; None where the text is no finite number."""
     try:
         number = int(text) if _WHOLE.fullmatch(text) else float(text)
     except ValueError:

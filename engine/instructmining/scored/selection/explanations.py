@@ -1,4 +1,4 @@
-"""Why each row of a scored file was kept or left out, and what each term of the rule adds to its prediction."""
+"""Explains why each row was kept or left out, and what each term of the rule adds to its prediction."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from instructmining.scored.selection.qualifying import LENGTHS, Verdict
 from instructmining.scored.selection.ranking import Ranking
 from instructmining.types import PREDICTION, SourceRow
 
-_TOLERANCE = 1e-6  # between the prediction in the file and the rule's, relative to 1 or the prediction
+_TOLERANCE = 1e-6  # between the file's prediction and the rule's, relative to the larger of 1 and the prediction
 
 
 def rule_of_run(scored: Path) -> tuple[Rule | None, str]:
-    """The rule that the run file beside a scored file names, and where there is none the reason."""
+    """Load the rule that the run file of a scored file names; returns the reason where there is none."""
     path = Path(f"{scored}.run.json")
     try:
         run = orjson.loads(read_small(path))
@@ -46,20 +46,20 @@ def rule_of_run(scored: Path) -> tuple[Rule | None, str]:
 
 @dataclass(frozen=True, slots=True)
 class Explainer:
-    """Makes a JSON line of each row of the source, in its order."""
+    """Makes a JSON line for each row of the source, in order."""
 
     source: ScoredRows
     ranking: Ranking
     choice: SelectionOptions
-    value: str  # the field that the rows are ordered by
+    value: str  # field that the rows are ordered by
     rule: Rule | None
 
     def lines(self) -> Iterator[bytes]:
-        """The lines, without newlines; memory holds a block of rows and two numbers a row.
+        """Yield the lines, without newlines; memory holds a block of rows and two numbers per row.
 
-        ``row`` counts from 1. ``rank`` is the row's place among the candidates, ``place`` the one among the kept (the
-        line of OUT), ``reason`` why it is not kept. With a rule, ``intercept`` and ``contributions`` sum to
-        ``predicted_log_loss``; where a term is null, that is null.
+        ``row`` counts from 1. ``rank`` is the row's place among the candidates, ``place`` its line of OUT, ``reason``
+        why it is not kept. With a rule, ``intercept`` and ``contributions`` add up to ``predicted_log_loss``, which is
+        null where a term is.
 
         Raises:
             SelectionError: the rows lack a term of the rule, or were predicted by another rule.
@@ -69,8 +69,7 @@ class Explainer:
         terms = list(self.rule.terms) if self.rule is not None else []
         number = 0
         for block in self.source.blocks(terms):
-            of_rule = self._contributions(block)
-            for row, terms_of_row in zip(block.rows, of_rule, strict=True):
+            for row, contributions in zip(block.rows, self._contributions(block), strict=True):
                 line: dict[str, object] = {
                     "row": number + 1,
                     "kept": bool(places[number]),
@@ -80,7 +79,7 @@ class Explainer:
                 if self.ranking.groups is not None:
                     line["group"] = self._group(number)
                 line["reason"] = self._reason(row, number, int(ranks[number]))
-                yield dumps(line | terms_of_row)
+                yield dumps(line | contributions)
                 number += 1
 
     def _contributions(self, block: ScoredBlock) -> Iterator[dict[str, object]]:
@@ -91,15 +90,16 @@ class Explainer:
         predicted = self.rule.predict(block.columns)
         self._check(block, predicted)
         intercept = self.rule.intercept
-        for of_row in zip(predicted.tolist(), *(values.tolist() for values in contributions.values()), strict=True):
+        parts = (values.tolist() for values in contributions.values())
+        for prediction, *added in zip(predicted.tolist(), *parts, strict=True):
             yield {  # NaN is written as null
                 "intercept": intercept,
-                "contributions": dict(zip(contributions, of_row[1:], strict=True)),
-                PREDICTION: of_row[0],
+                "contributions": dict(zip(contributions, added, strict=True)),
+                PREDICTION: prediction,
             }
 
     def _check(self, block: ScoredBlock, predicted: NDArray[np.float64]) -> None:
-        """That the predictions in the file are this rule's.
+        """Check that the predictions in the file are this rule's.
 
         Raises:
             SelectionError: they are not.
@@ -151,14 +151,14 @@ class Explainer:
 
 
 def _failing(row: SourceRow, condition: Condition, name: str, notes: str) -> str:
-    """Why a row does not fulfil a condition on the field of that name."""
+    """Return why a row does not fulfil a condition on the field of that name."""
     if row.fields.get(name) is None:
         return _null(row, name, notes)
     return f"{name} {row.fields[name]} fails {condition}"
 
 
 def _null(row: SourceRow, name: str, notes: str) -> str:
-    """That a field is null, and why, where ``score`` noted it."""
+    """Return that a field is null, and why, if ``score`` noted it."""
     if name not in row.fields:
         return f"{name} is missing"
     noted = row.fields.get(notes)
@@ -167,7 +167,7 @@ def _null(row: SourceRow, name: str, notes: str) -> str:
 
 
 def _places(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Of each of all rows its place among these, from 1; 0 where it is none of them."""
+    """Return each row's place among these rows, from 1, (count,); 0 for others."""
     places = np.zeros(count, dtype=np.int64)
     places[rows] = np.arange(1, len(rows) + 1)
     return places

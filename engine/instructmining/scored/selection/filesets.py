@@ -1,4 +1,4 @@
-"""The files of one selection, put in place together."""
+"""Writes the files of a selection and puts them in place together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from instructmining.writing.atomic import STANDARD, Placement
 
 
 class FileSet:
-    """Files that appear together or not at all, as far as a file system allows; a context manager."""
+    """Files of a selection, put in place together; a context manager."""
 
     def __init__(
         self,
@@ -24,27 +24,27 @@ class FileSet:
         prefix: str = "",
         overwrite: bool = False,
     ) -> None:
-        """Check that all can be written.
+        """Check that all targets can be written.
 
         Args:
-            targets: the files, OUT the last; None and "-", standard output, are passed over.
-            reads: the files that are read.
-            prefix: what ``score`` put before its columns' names.
-            overwrite: whether they may exist.
+            targets: the files, OUT last; None and "-", standard output, are skipped.
+            reads: files that are read; no target may be one of them.
+            prefix: prefix of the columns of ``score``.
+            overwrite: whether the targets may exist.
 
         Raises:
-            OutputError: one exists, has another suffix, is read, or is written by another process; or two are one.
+            OutputError: a target exists, has another suffix, is read, is named twice, or another process writes it.
         """
         self._prefix = prefix
         for target in targets:
             if target is not None and target != "-":
                 check_row_file(target)
-        self._said = None if targets[-1] in STANDARD else Path(f"{targets[-1]}.selection.json")
-        sidecars = [] if self._said is None else [self._said]
+        self._selection_path = None if targets[-1] in STANDARD else Path(f"{targets[-1]}.selection.json")
+        sidecars = [] if self._selection_path is None else [self._selection_path]
         self._files = Placement(targets, overwrite=overwrite, sidecars=sidecars, reads=reads)
 
     def __enter__(self) -> Self:
-        """The files themselves."""
+        """Return the files."""
         return self
 
     def __exit__(
@@ -54,22 +54,25 @@ class FileSet:
         self._files.__exit__(kind, error, trace)
 
     def write(self, name: str | Path, lines: Iterable[bytes]) -> None:
-        """Write lines, compressed as the name says; at once where that is standard output.
+        """Write lines, compressed as the suffix says; those for standard output at once.
 
         Raises:
-            OutputError: the disk does not take them.
+            OutputError: the disk refuses them.
         """
         with row_file(self._files, name, prefix=self._prefix) as stream:
             for line in lines:
                 stream.write(line + b"\n")
 
-    def put_in_place(self, said: Mapping[str, object]) -> None:
-        """Put all in place, OUT the last, with what is said beside it.
+    def put_in_place(self, selection: Mapping[str, object]) -> None:
+        """Write the selection file, and put all files in place, OUT last.
+
+        Args:
+            selection: content of the selection file.
 
         Raises:
-            OutputError: the file system does not do it.
+            OutputError: the file system refuses.
         """
-        if self._said is not None:
-            content = orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n"
-            self._files.write(self._said, content)
+        if self._selection_path is not None:
+            content = orjson.dumps(selection, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+            self._files.write(self._selection_path, content)
         self._files.put()

@@ -1,4 +1,4 @@
-"""Near duplicates by the distance of their embeddings: which rows are too close to one that was kept before."""
+"""Finds near duplicates: rows whose embeddings are too close to one that was kept before."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from instructmining.errors.arguments import check_type, shown
 from instructmining.reading.formats import FieldOptions, format_name
 from instructmining.types import Example
 
-BLOCK = 512  # vectors that are compared at a time
-_TILE = 8192  # kept vectors that they are compared with at a time: 16 MB of products
+BLOCK = 512  # vectors compared at a time
+_TILE = 8192  # kept vectors compared with them at a time: 16 MB of products
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
-_NORM_ERROR = 2e-6  # of a norm that is computed in float32
-_NO_UNIT = 1e-3  # a norm that is farther from 1 is an embedder's mistake
+_NORM_ERROR = 2e-6  # of a norm computed in float32
+_NO_UNIT = 1e-3  # a norm farther from 1 is the embedder's mistake
 
 
 class Embedder(Protocol):
-    """What gives examples their embeddings; ``Scorer.open(bundle, indicators=["knn_6"])`` is one."""
+    """Embeds examples, as ``Scorer.open(bundle, indicators=["knn_6"])`` does."""
 
     def embeddings(self, examples: Iterable[Example], /) -> Generator[NDArray[np.float32], None, None]:
-        """Unit vectors of all examples in their order, float32 (rows, size) by blocks of any number of rows."""
+        """Yield unit vectors of all examples in order, float32 (rows, size), in blocks of any number of rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distinct:
-    """How far apart the rows that are kept must be."""
+    """How far apart kept rows must be."""
 
-    distance: float  # Euclidean between unit vectors, 0..2; of two rows that are closer one is kept
+    distance: float  # Euclidean, between unit vectors, 0..2; of two rows closer than this, one is kept
     embedder: Embedder
-    format: str | None = None  # of the rows; by default that of each row
-    fields: FieldOptions | None = None  # how the rows' fields are read, in place of a format
-    encoder: Mapping[str, object] = field(default_factory=dict)  # what the selection file says of the embedder
+    format: str | None = None  # format of the rows; by default detected in each row
+    fields: FieldOptions | None = None  # how fields are read; instead of a format
+    encoder: Mapping[str, object] = field(default_factory=dict)  # description of the embedder, for the selection file
 
     def __post_init__(self) -> None:
         """Check the distance and the format.
 
         Raises:
-            SelectionError: the distance is no number or out of range, or the embedder is none.
+            SelectionError: the distance is no number or out of range, or the embedder has no ``embeddings``.
             InputError: the format is not known.
         """
         check_type("fields", self.fields, (FieldOptions, NoneType), wanted="FieldOptions or None", error=SelectionError)
@@ -57,39 +57,38 @@ class Distinct:
 
     @property
     def field_options(self) -> FieldOptions:
-        """How the fields of a row are read."""
+        """How the fields of a row are read: ``fields``, or the format."""
         return self.fields or FieldOptions(format_name(self.format))
 
 
 class KeptVectors:
-    """The vectors of the rows kept so far; finds the nearest of them to each of a block of others.
+    """Vectors of the rows kept so far; finds the nearest of them to other vectors, block by block.
 
-    Exact: products in float32 find the vectors that can be the nearest or closer than the distance, within the
-    products' rounding error; the distances that decide are then computed from the differences in float64. Memory holds
-    the vectors kept (4 bytes a number, at most doubled) and one tile of products. Comparing n rows with k kept costs
-    2·n·k·size operations.
+    Results are exact: products in float32 find the candidates, within their rounding error, and the decisive distances
+    are computed from the differences in float64. Memory holds the kept vectors, at most twice, and one tile of
+    products. Comparing n rows with k kept ones takes 2·n·k·size operations.
 
     Attributes:
-        rows: kept so far, in their order.
+        rows: rows kept so far, in order.
     """
 
     def __init__(self, distance: float) -> None:
-        """Keep nothing yet; rows closer than the distance are near duplicates."""
+        """Start without vectors; rows closer than the distance are near duplicates."""
         self.rows: list[int] = []
         self._distance = distance
-        self._norm_error = _NORM_ERROR  # largest of all vectors so far
+        self._norm_error = _NORM_ERROR  # the largest so far
         self._vectors = np.empty((0, 0), dtype=np.float32)
         self._block = self._vectors
-        self._products = self._vectors  # among the block
-        self._members: list[int] = []  # rows of the block that were kept
-        self._nearest: NDArray[np.float64] = np.empty(0)  # (block,) distances to those kept before the block
-        self._places: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # of these nearest among the kept
+        self._products = self._vectors  # within the block
+        self._members: list[int] = []  # vectors of the block that were kept
+        self._nearest: NDArray[np.float64] = np.empty(0)  # (block,) distances to the nearest kept before the block
+        self._places: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # (block,) places of these among the kept
 
     def begin(self, block: NDArray[np.float32]) -> None:
-        """Take the next vectors, float32 (rows, size), for :meth:`near` and :meth:`keep`.
+        """Set the next vectors, float32 (rows, size), for :meth:`near` and :meth:`keep`.
 
         Raises:
-            SelectionError: one is no unit vector.
+            SelectionError: a vector is not of length 1.
         """
         norm_error = float(np.abs(np.linalg.norm(block, axis=1) - 1).max(initial=0))
         if not norm_error <= _NO_UNIT:
@@ -111,26 +110,26 @@ class KeptVectors:
             products = block @ tile.T
             for at in np.flatnonzero(products.max(axis=1) >= self._floor).tolist():
                 distance, place = self._closest(at, tile, products[at])
-                if distance < self._nearest[at]:  # of equal ones the row that was kept first
+                if distance < self._nearest[at]:  # of equal distances, the row kept first
                     self._nearest[at], self._places[at] = distance, first + place
 
     def near(self, at: int) -> tuple[float, int] | None:
-        """Distance and row of the nearest kept one, where it is closer than the distance.
+        """Return distance and row of the nearest kept vector; None where none is a near duplicate.
 
         Args:
-            at: which vector of the block.
+            at: place of the vector in the block.
         """
         distance, place = float(self._nearest[at]), int(self._places[at])
         if self._members:
             products = self._products[at, self._members]
             if products.max() >= self._floor:
-                of_block, member = self._closest(at, self._block[self._members], products)
-                if of_block < distance:
-                    distance, place = of_block, len(self.rows) - len(self._members) + member
+                distance_in_block, member = self._closest(at, self._block[self._members], products)
+                if distance_in_block < distance:
+                    distance, place = distance_in_block, len(self.rows) - len(self._members) + member
         return (distance, self.rows[place]) if distance < self._distance else None
 
     def keep(self, at: int, row: int) -> None:
-        """Keep a vector of the block, which is this row's."""
+        """Keep the vector at a place of the block, which belongs to this row."""
         if len(self.rows) == len(self._vectors):
             self._vectors = np.concatenate([self._vectors, np.empty_like(self._vectors)])
         self._vectors[len(self.rows)] = self._block[at]
@@ -138,7 +137,7 @@ class KeptVectors:
         self.rows.append(row)
 
     def _closest(self, at: int, vectors: NDArray[np.float32], products: NDArray[np.float32]) -> tuple[float, int]:
-        """Distance and place of the nearest of the vectors, by their products with one of the block."""
+        """Return distance and place of the vector nearest to one of the block, given its products with them."""
         places = np.flatnonzero(products >= products.max() - 4 * self._error)
         differences = vectors[places].astype(np.float64) - self._block[at].astype(np.float64)
         distances = np.sqrt(np.einsum("ij,ij->i", differences, differences))

@@ -1,4 +1,4 @@
-"""Which rows of a scored file are wanted, and what is written beside them."""
+"""Options of a selection: which rows to keep, and which further files to write."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from instructmining.scored.selection.conditions import Condition
 from instructmining.scored.selection.near_duplicates import Distinct
 
 check = partial(check_type, error=SelectionError)
-_MOST_CONDITIONS = 10_000  # each has two verdicts, and these are numbered in 16 bits
-_LARGEST = 2**63 - 1  # whole number that the selection file holds
+_MOST_CONDITIONS = 10_000  # each has two verdicts, which are numbers of 16 bits
+_LARGEST = 2**63 - 1  # largest integer of the selection file
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionOptions:
-    """Which rows to keep: at least one of the fields but ``group_by``; a row is kept that is within all of them.
+    """Which rows to keep; needs at least one field other than ``group_by``. All limits hold together.
 
-    ``where`` and ``quotas`` say which rows are candidates; rows without a value to order by are none. ``top``,
-    ``fraction``, ``max_loss`` and ``tokens`` each keep the first of the candidates in their order. With ``distinct`` a
-    near duplicate of a row that was kept does not count, and the next one takes its place.
+    ``where`` and ``quotas`` restrict the candidates; rows without a value to order by are never candidates. ``top``,
+    ``fraction``, ``max_loss`` and ``tokens`` each keep the first candidates in order. With ``distinct``, near
+    duplicates of a kept row are skipped, and the next rows take their places.
     """
 
-    top: int | None = None  # rows, in each group where there are groups
-    fraction: float | None = None  # of the candidates (in each group), 0..1, rounded to the nearest row
-    max_loss: float | None = None  # keep rows whose value is at most this
-    # Most tokens of prompts and responses together (``input_length`` + ``output_length``): rows are taken in order up
-    # to the first that would exceed it, also over all groups. Nothing behind that is tried, which would fill the rest
-    # with short rows from far down; so a smaller budget always keeps a part of what a larger one does.
+    top: int | None = None  # rows; with groups, in each group
+    fraction: float | None = None  # of the candidates, with groups in each group; 0..1, rounded to the nearest row
+    max_loss: float | None = None  # largest value to keep
+    # Most tokens of all prompts and responses (``input_length`` + ``output_length``): rows are kept in order up to the
+    # first that would exceed it. Later rows are not tried: that would fill the rest with short rows of a low rank. So a
+    # smaller budget always keeps a part of what a larger one does.
     tokens: int | None = None
-    where: Sequence[str] = ()  # conditions, as "perplexity<=30"; null passes none
-    group_by: str | None = None  # a column whose values are the groups: text, numbers as JSON writes them, or "null"
-    # Group → rows, in place of top and fraction; a group without one keeps what these say, and nothing without them.
+    where: Sequence[str] = ()  # conditions such as "perplexity<=30"; null passes none
+    group_by: str | None = None  # column whose values name the groups: text, numbers as in JSON, or "null"
+    # Group → rows, instead of top and fraction, which hold for groups without a quota; without them these keep none.
     quotas: Mapping[str, int] = field(default_factory=dict)
-    distinct: Distinct | None = None  # leave out rows too close to one that is better and kept
-    conditions: tuple[Condition, ...] = field(init=False, repr=False, compare=False)  # ``where``, read
+    distinct: Distinct | None = None  # leave out rows too close to a better one that is kept
+    conditions: tuple[Condition, ...] = field(init=False, repr=False, compare=False)  # ``where``, parsed
 
     def __post_init__(self) -> None:
-        """Check that there is a choice, and each part of it.
+        """Check the options, and parse the conditions.
 
         Raises:
-            SelectionError: nothing is chosen by, a part is of another type or out of range, or a condition cannot be
-                read.
+            SelectionError: nothing limits the selection, an option has the wrong type or is out of range, or a
+                condition cannot be parsed.
         """
         self._check_types()
         ways = (self.top, self.fraction, self.max_loss, self.tokens, self.distinct)
@@ -65,7 +65,7 @@ class SelectionOptions:
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise SelectionError(f"fraction is {self.fraction}, wanted more than 0 and at most 1")
         if self.quotas and self.group_by is None:
-            raise SelectionError("quotas are of groups: give group_by (--group-by), the column whose values they name")
+            raise SelectionError("quotas need groups: give group_by (--group-by), the column whose values they name")
         for name, count in self.quotas.items():
             _check_range(f"quota of {name!r}", count, least=0)
         object.__setattr__(self, "conditions", tuple(map(Condition.parse, self.where)))
@@ -88,20 +88,20 @@ class SelectionOptions:
             check(f"quota of {group!r}", rows, Integral, wanted="a whole number of rows")
 
     def has_room(self, group: str) -> bool:
-        """Whether anything says how many rows of a group are kept, or nothing limits groups."""
+        """Return whether a group has a quota, or needs none."""
         return not self.quotas or group in self.quotas or self.top is not None or self.fraction is not None
 
     def room(self, group: str, candidates: int) -> int:
-        """How many rows of a group of so many candidates are kept at most."""
+        """Return the most rows to keep of a group with so many candidates."""
         if group in self.quotas:
             return min(self.quotas[group], candidates)
         if not self.has_room(group):
             return 0
-        of_fraction = candidates if self.fraction is None else math.floor(self.fraction * candidates + 0.5)
-        return min(candidates if self.top is None else self.top, of_fraction, candidates)
+        fraction_rows = candidates if self.fraction is None else math.floor(self.fraction * candidates + 0.5)
+        return min(candidates if self.top is None else self.top, fraction_rows, candidates)
 
     def as_json(self) -> dict[str, object]:
-        """For the selection file."""
+        """Return the options as the selection file has them."""
         return {
             "top": self.top,
             "fraction": self.fraction,
@@ -123,18 +123,18 @@ class SelectionOptions:
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """Files that are written beside OUT."""
+    """Further files to write with OUT."""
 
-    explain: str | Path | None = None  # a JSON line for each row of the scored file, in its order
-    rule: str | Path | Rule | None = None  # whose terms are explained; by default the run file of the scored file's
-    random_baseline: str | Path | None = None  # as many rows as are kept, at random from all that have a value
-    seed: int = 0  # of the baseline
+    explain: str | Path | None = None  # a file with a JSON line for each row of the scored file, in order
+    rule: str | Path | Rule | None = None  # rule to explain; by default the one in the scored file's run file
+    random_baseline: str | Path | None = None  # a file with as many rows as are kept, at random from all with a value
+    seed: int = 0  # seed of the baseline
 
     def __post_init__(self) -> None:
-        """Check the types, and the seed.
+        """Check the types and the seed.
 
         Raises:
-            SelectionError: one is of another type, or the seed is negative.
+            SelectionError: a type is wrong, or the seed is out of range.
         """
         check("explain", self.explain, (str, Path, NoneType), wanted="a path")
         check("random_baseline", self.random_baseline, (str, Path, NoneType), wanted="a path")

@@ -1,4 +1,4 @@
-"""What a choice needs to know of every row, and which rows are candidates: a few numbers a row."""
+"""Reads the numbers that a choice needs of every row, and decides which rows are candidates."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from instructmining.scored.selection.options import SelectionOptions
 from instructmining.types import SourceRow
 
 LENGTHS = ("input_length", "output_length")
-_MOST_GROUPS = 100_000  # names that are held
-_LONGEST_GROUP = 1000  # characters of a name
+_MOST_GROUPS = 100_000  # names held in memory
+_LONGEST_GROUP = 1000  # longest name, in characters
 
 
 class Verdict(IntEnum):
-    """What became of a row. Behind these come two for each condition: it fails, and its column is null."""
+    """Why a row is kept or not. After these come two per condition: the row fails it, and its column is null."""
 
     UNDECIDED = -1
     KEPT = 0
@@ -38,29 +38,29 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """The groups of a column."""
+    """The groups of rows with the same value in a column."""
 
     names: Sequence[str]
-    of_row: NDArray[np.int32]  # (rows,) places among the names
+    of_row: NDArray[np.int32]  # (rows,) index of each row's group in ``names``
 
 
 class Columns:
-    """Numbers of every row, and the verdict on those that are no candidates.
+    """The numbers of every row, and the verdicts on rows that are no candidates.
 
     Attributes:
-        values: float64 (rows,) of the column to order by, NaN where it is null.
-        verdicts: int16 (rows,) of :class:`Verdict`.
-        lengths: float64 (rows,) tokens of prompt and response, where the choice has a budget.
-        groups: where the choice has them.
+        values: float64 (rows,), the column to order by, NaN where it is null.
+        verdicts: int16 (rows,), values of :class:`Verdict`.
+        lengths: float64 (rows,), tokens of prompt and response; None without a token budget.
+        groups: the groups; None without ``group_by``.
     """
 
     def __init__(self, source: ScoredRows, choice: SelectionOptions, by: str) -> None:
-        """Read them; the source is read once.
+        """Read the source, once.
 
         Args:
             source: the rows.
-            choice: which of them are wanted.
-            by: the column to order by.
+            choice: which of them to keep.
+            by: column to order by.
 
         Raises:
             InputError: the source cannot be read.
@@ -68,7 +68,7 @@ class Columns:
         """
         self._source = source
         self._choice = choice
-        self._numbers: dict[str, int] = {}  # of the groups
+        self._numbers: dict[str, int] = {}  # group → its index
         wanted = [condition.column for condition in choice.conditions]
         self._missing = set(wanted if choice.group_by is None else [*wanted, choice.group_by])  # in all rows so far
         values, verdicts, lengths, of_row = (
@@ -117,10 +117,10 @@ class Columns:
         return np.array(found, dtype=np.int32)
 
     def _check(self, by: str) -> None:
-        """That the file has what was asked for.
+        """Check that the file has the columns and groups asked for.
 
         Raises:
-            SelectionError: it has not.
+            SelectionError: it lacks one.
         """
         if not len(self.values):
             return
@@ -136,7 +136,7 @@ class Columns:
 
 
 def _set(verdicts: NDArray[np.int16], rows: NDArray[np.bool_], verdict: int) -> None:
-    """Of those rows that have none yet."""
+    """Set the verdict of those rows that have none yet."""
     verdicts[rows & (verdicts == Verdict.UNDECIDED)] = verdict
 
 

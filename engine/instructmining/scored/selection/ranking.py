@@ -1,4 +1,4 @@
-"""Which rows of a scored file are kept, and of each other row why it is not: a few numbers a row."""
+"""Ranks the rows of a scored file, and decides for each whether and why it is kept or not."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from instructmining.types import Example, SourceRow
 
 @dataclass(frozen=True, slots=True)
 class NearestKept:
-    """Of the near duplicates, the nearest of the rows that were kept before them."""
+    """For each near duplicate, the nearest row that was kept before it."""
 
-    rows: NDArray[np.int64]  # (rows,) their numbers
-    distances: NDArray[np.float64]  # (rows,)
+    rows: NDArray[np.int64]  # (rows,) numbers of the nearest rows, −1 for rows that are no near duplicates
+    distances: NDArray[np.float64]  # (rows,) distances to them, NaN likewise
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The verdict on every row."""
+    """The verdict on every row, and the order of the candidates."""
 
-    values: NDArray[np.float64]  # (rows,) of the column to order by, NaN where it is null
-    verdicts: NDArray[np.int16]  # (rows,) of :class:`Verdict`
-    order: NDArray[np.int64]  # (candidates,) row numbers, the best first
-    kept: NDArray[np.int64]  # (kept,) row numbers, the best first
+    values: NDArray[np.float64]  # (rows,) the column to order by, NaN where it is null
+    verdicts: NDArray[np.int16]  # (rows,) values of :class:`Verdict`
+    order: NDArray[np.int64]  # (candidates,) row numbers, best first
+    kept: NDArray[np.int64]  # (kept,) row numbers, best first
     groups: Groups | None
-    room: Sequence[int]  # most rows of each group; of all rows where there are no groups
+    room: Sequence[int]  # most rows of each group; without groups, one number for all rows
     nearest: NearestKept | None
-    tokens: int | None  # of the rows kept, where a budget was given
+    tokens: int | None  # of the rows kept, if a budget was given
 
     def left_out(self, choice: SelectionOptions, value: str) -> dict[str, int]:
-        """Rows left out by reason, those with rows alone; ``value`` is the name of the column to order by."""
+        """Count the rows left out by reason; ``value`` is the name of the column to order by."""
         names = {
             Verdict.NO_VALUE: f"{value} is null",
             Verdict.NO_LENGTH: f"{' or '.join(LENGTHS)} is null",
             Verdict.NO_QUOTA: "the group has no quota",
             Verdict.ABOVE: f"{value} is more than {choice.max_loss}",
-            Verdict.FULL: "behind the rows wanted" if self.groups is None else "the group is full",
+            Verdict.FULL: "after the rows wanted" if self.groups is None else "the group is full",
             Verdict.OVER_BUDGET: "beyond the token budget",
             Verdict.NEAR: "near duplicate of a row that was kept",
         }
@@ -69,15 +69,15 @@ def rank(source: ScoredRows, choice: SelectionOptions, *, by: str, descending: b
     """Decide on every row; equal values keep their input order.
 
     Args:
-        source: read once, and with ``distinct`` again for the rows whose embeddings are wanted.
-        choice: which rows are wanted.
-        by: the column to order by.
-        descending: the largest values first.
+        source: read once; with ``distinct`` again, for the rows to embed.
+        choice: which rows to keep.
+        by: column to order by.
+        descending: largest values first.
 
     Raises:
         InputError: the source cannot be read.
         SelectionError: the rows lack a column that is asked for, or a group that has a quota.
-        RowError: a row has no example that could be embedded.
+        RowError: ``distinct`` is given, and a row has no example to embed.
     """
     columns = Columns(source, choice, by)
     values, verdicts = columns.values, columns.verdicts
@@ -98,12 +98,12 @@ def rank(source: ScoredRows, choice: SelectionOptions, *, by: str, descending: b
         nearest = NearestKept(np.full(len(values), -1), np.full(len(values), np.nan))
         blocks = _embedded_blocks(source, within, sum(room), choice.distinct)
     with closing(blocks):
-        tokens = _walk(blocks, columns, list(room), choice.tokens, nearest)
+        over_budget = _walk(blocks, columns, list(room), choice.tokens, nearest)
     undecided = within[verdicts[within] == Verdict.UNDECIDED]
-    verdicts[undecided] = Verdict.FULL if tokens is None else Verdict.OVER_BUDGET
+    verdicts[undecided] = Verdict.FULL if over_budget is None else Verdict.OVER_BUDGET
     kept = within[verdicts[within] == Verdict.KEPT]
-    of_kept = None if columns.lengths is None else int(columns.lengths[kept].sum())
-    return Ranking(values, verdicts, order, kept, groups, room, nearest, of_kept)
+    tokens_kept = None if columns.lengths is None else int(columns.lengths[kept].sum())
+    return Ranking(values, verdicts, order, kept, groups, room, nearest, tokens_kept)
 
 
 def _blocks(order: NDArray[np.int64]) -> Generator[tuple[NDArray[np.int64], KeptVectors | None], None, None]:
@@ -114,7 +114,7 @@ def _blocks(order: NDArray[np.int64]) -> Generator[tuple[NDArray[np.int64], Kept
 def _embedded_blocks(
     source: ScoredRows, order: NDArray[np.int64], wanted: int, distinct: Distinct
 ) -> Generator[tuple[NDArray[np.int64], KeptVectors | None], None, None]:
-    """Rows with their vectors taken; those behind the last block asked for are embedded for a window or two only."""
+    """Yield rows once their vectors are set; embeds at most a window or two more than the caller takes."""
     kept = KeptVectors(distinct.distance)
     begin = 0
     with (
@@ -134,7 +134,7 @@ def _embedded_blocks(
 def _examples(
     source: ScoredRows, order: NDArray[np.int64], wanted: int, distinct: Distinct
 ) -> Generator[Example, None, None]:
-    """In the order given. The file is read for somewhat more rows than are wanted, then for twice as many each time."""
+    """Yield examples in order; reads the file for some more rows than are wanted, then for twice as many each time."""
     options = distinct.field_options
     begin, size = 0, wanted + wanted // 4 + BLOCK
     while begin < len(order):
@@ -143,7 +143,7 @@ def _examples(
             try:
                 yield RowParser(options.shape_of([row]), options).example(row)
             except (RowError, InputError) as error:
-                raise RowError(f"{source.name}, line {line}: {error} (its text is wanted for distinct)") from error
+                raise RowError(f"{source.name}, line {line}: {error} (distinct needs its text)") from error
         begin, size = begin + size, 2 * size
 
 
@@ -154,10 +154,10 @@ def _walk(
     budget: int | None,
     nearest: NearestKept | None,
 ) -> int | None:
-    """Give verdicts in order, until no group has room.
+    """Decide on rows in order, until no group has room or the token budget is used up.
 
     Returns:
-        The tokens that the first row beyond the budget would have made, where that ended it.
+        The tokens with the first row over the budget; None where the budget was not exceeded.
     """
     spent, places_left = 0, sum(room)
     for rows, kept in blocks if places_left else ():
@@ -185,7 +185,7 @@ def _walk(
 
 
 def groups_as_json(ranking: Ranking) -> Mapping[str, object] | None:
-    """Candidates, most rows and rows kept of each group, in the order in which the file has them."""
+    """Return the candidates, most rows and kept rows of each group, in file order; None without groups."""
     if ranking.groups is None:
         return None
     of_row, most = ranking.groups.of_row, len(ranking.groups.names)

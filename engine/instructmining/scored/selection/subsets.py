@@ -1,4 +1,4 @@
-"""Some rows of a scored file: in the file's order or another, as they were before scoring, or at random."""
+"""Reads some rows of a scored file: in file order or another, at random, or without scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from instructmining.writing.temporary import in_temporary_folder, temporary_file
 
 
 def in_file_order(source: ScoredRows, rows: NDArray[np.int64]) -> Iterator[SourceRow]:
-    """The rows of these numbers, ascending; nothing is read behind the last of them."""
+    """Yield the rows of these ascending numbers; reads nothing after the last of them."""
     wanted = map(int, rows)
     next_wanted = next(wanted, None)
     if next_wanted is None:
@@ -31,16 +31,16 @@ def in_file_order(source: ScoredRows, rows: NDArray[np.int64]) -> Iterator[Sourc
 def in_order(
     source: ScoredRows, rows: NDArray[np.int64], content: Callable[[SourceRow], bytes]
 ) -> Iterator[tuple[int, bytes]]:
-    """The rows of these numbers in the order given; they wait in a temporary file, the source is read once.
+    """Yield the rows of these numbers in the order given; reads the source once, and keeps rows in a temporary file.
 
     Yields:
         The line on which a row begins, and its content.
 
     Raises:
-        OutputError: the temporary folder does not take them.
+        OutputError: the temporary folder refuses them.
     """
     ascending = np.argsort(rows, kind="stable")
-    spans = np.zeros((len(rows), 3), dtype=np.int64)  # where it waits, how long it is, its line
+    spans = np.zeros((len(rows), 3), dtype=np.int64)  # offset in the temporary file, size, line
     with temporary_file() as waiting:
         at = 0
         for place, row in zip(ascending, in_file_order(source, rows[ascending]), strict=True):
@@ -56,16 +56,16 @@ def in_order(
 
 
 def random_rows(candidates: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Some of the candidates at random, each set of that size as likely as another; ascending.
+    """Draw some of the candidates at random, every subset of that size with equal probability; ascending.
 
-    They are those with the smallest of random 64-bit keys, one for each row of the file; so with one seed a smaller
-    subset is a part of a larger one. The keys are PCG64's own, which NumPy keeps the same from version to version
-    (NEP 19), unlike its methods for choosing.
+    These are the candidates with the smallest random 64-bit keys, one per row of the file. So with the same seed a
+    smaller draw is a part of a larger one. The keys are PCG64's raw output, which NumPy keeps the same in all versions
+    (NEP 19), unlike its sampling methods.
 
     Args:
         candidates: row numbers, ascending.
-        count: how many, at most all.
-        seed: of the keys.
+        count: number of rows to draw, at most all.
+        seed: seed of the keys.
     """
     if not len(candidates):
         return candidates
@@ -74,6 +74,6 @@ def random_rows(candidates: NDArray[np.int64], count: int, seed: int) -> NDArray
 
 
 def without_scores(row: SourceRow, prefix: str = "") -> bytes:
-    """The row as it was before scoring."""
+    """Return the row's bytes as they were before scoring."""
     names = set(added_names(SCORE_COLUMNS, prefix))
     return without(row.raw, row.fields, names) if names & row.fields.keys() else row.raw
