@@ -22,11 +22,11 @@ _BOM_OF = {
 class Encoding:
     """An encoding whose byte order is known.
 
-    codec: Python's name of the encoding.
+    Attributes:
+        codec: Python's name of the encoding.
         shown: the name that the user gave.
         mark: byte order mark that a file may begin with.
-        newline: the bytes of a newline.
-        newline: the bytes of one.
+        newline: bytes of a newline.
     """
 
     codec: str

@@ -117,8 +117,8 @@ class Scorer:
         devices = choose_devices_for(roles, device, batches_at_once)
         if acceleration not in {None, Acceleration()} and devices[0].kind == "cpu":
             raise DeviceError("CUDA graphs or a limit of GPU memory were asked for, but the graphs run on a CPU")
-        with ThreadPoolExecutor(1) as beside:  # tokenizers take half a second to load, graphs more
-            loading = beside.submit(WindowBuilder, work, opened.roles[opened.length_tokenizer].tokenizer)
+        with ThreadPoolExecutor(1) as pool:  # tokenizers take half a second to load, graphs more
+            loading = pool.submit(WindowBuilder, work, opened.roles[opened.length_tokenizer].tokenizer)
             executor = Executor({role.graph for role in roles}, devices, acceleration or Acceleration())
             windows = loading.result()
         usual = Batching.usual(devices[0].kind, [role.name for role in roles])

@@ -56,7 +56,7 @@ class Statistics:
     before: Work = field(default_factory=Work, compare=False)  # what an earlier, interrupted run did of all this
 
     def as_json(self) -> dict[str, Any]:
-        """Everything that is counted, to be kept; :attr:`before` is found anew by who goes on."""
+        """Return all counters as JSON, to be restored; without :attr:`before`, which a resumed run computes anew."""
         kept = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "before"}
         kept |= {name: dict(value) for name, value in kept.items() if isinstance(value, dict)}
         kept["approximation"] = asdict(self.approximation) if self.approximation else None
