@@ -190,7 +190,7 @@ def test_a_taken_column_name_in_a_later_row_is_a_reject(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", *[ALPACA] * DETECTION_ROWS, {**ALPACA, "mtld": 3}, ALPACA)
     assert len(list(read_examples(path, columns=COLUMNS, on_reject=rejects.append))) == DETECTION_ROWS + 1
     assert [reject.line for reject in rejects] == [DETECTION_ROWS + 1]
-    assert "field 'mtld' is also a column of ours; --prefix" in rejects[0].reason
+    assert "field 'mtld' is also a column of score; --prefix" in rejects[0].reason
 
 
 def test_a_field_that_no_column_hides_is_fine(tmp_path: Path) -> None:

@@ -344,7 +344,7 @@ def test_a_message_that_answers_none_before_it_is_a_reject() -> None:
     first, second = thread(("a1", None, "prompter", "p"), ("a2", "a1", "assistant", "r"))
     with pytest.raises(RowError, match="answers the message 'a1', which is not before it"):
         parser.example(row(second))
-    with pytest.raises(RowError, match="a prompt, which is read with the responses to it"):
+    with pytest.raises(RowError, match="a prompt without a response; it is scored with the responses to it"):
         parser.example(row(first))
     assert parser.example(row(second)).turns == (Turn("user", "p"), Turn("assistant", "r"))
 

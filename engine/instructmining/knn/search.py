@@ -85,7 +85,7 @@ def _key(name: str | None) -> str | bytes | None:
 
 
 def siblings_of(examples: Iterable[Example]) -> NDArray[np.int64]:
-    """The place of the other side of a preference pair, int64 (examples,); −1 for an example that is no side of one."""
+    """Return the place of the other side of each preference pair, int64 (examples,); −1 for other examples."""
     siblings = array("q")
     for place, example in enumerate(examples):
         siblings.append(-1 if example.side is None else place + 1 if example.side == "chosen" else place - 1)

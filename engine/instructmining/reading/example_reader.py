@@ -134,8 +134,8 @@ class ExampleReader:
             earlier = found if earlier is None else earlier & found
         if len(pairs) > 1:
             raise InputError(
-                f"{pairs[True]} holds preference pairs and {pairs[False]} does not: they get other columns; score them "
-                "apart"
+                f"{pairs[True]} holds preference pairs and {pairs[False]} does not: their columns differ; score them "
+                "separately"
             )
         self.ignored_in_vain = [
             no_such("field", name, sorted(names))
@@ -287,7 +287,7 @@ class ExampleReader:
             elif hidden := self._taken & fields.keys():
                 raise InputError(
                     f"{row.source}, line {row.line}: the row has a field {min(hidden)!r}, which is also a column "
-                    "of ours; give --prefix to name the columns otherwise"
+                    "of score; give --prefix to rename the columns"
                 )
             own.append(replace(row, fields=fields))
         return self._fields.shape_of(own)
@@ -331,7 +331,7 @@ class ExampleReader:
         own, scores = self._scores.taken_off(row) if self._scores.are_in(row.fields) else (row, None)
         if not self._taken.isdisjoint(own.fields):
             hidden = self._taken & own.fields.keys()
-            raise RowError(f"field {min(hidden)!r} is also a column of ours; --prefix names the columns otherwise")
+            raise RowError(f"field {min(hidden)!r} is also a column of score; --prefix renames the columns")
         return own, scores
 
 

@@ -344,5 +344,5 @@ class _Threads:
         if len(self._threads) > _MOST_MESSAGES:
             del self._threads[next(iter(self._threads))]
         if role != "assistant":
-            raise RowError("a prompt, which is read with the responses to it; it has none of its own to score")
+            raise RowError("a prompt without a response; it is scored with the responses to it")
         return turns

@@ -20,5 +20,5 @@ def read_small(path: str | Path, *, most: int = MOST) -> bytes:
     except ValueError as error:  # a zero byte in the name
         raise OSError(errno.EINVAL, str(error)) from error
     if len(content) > most:
-        raise OSError(errno.EFBIG, f"is larger than {most >> 20} MiB, which no such file is")
+        raise OSError(errno.EFBIG, f"is larger than {most >> 20} MiB, the most for such a file")
     return content

@@ -171,7 +171,8 @@ def _check_not_ours(path: str) -> None:
         out = path.removesuffix(end)
         if out != path and out.endswith(_OUT):
             raise InputError(
-                f"{path}: was written by a run next to {out}, no data; move the run's files out of the input's folder"
+                f"{path}: was written by a run next to {out} and holds no data; "
+                "move the run's files out of the input's folder"
             )
 
 

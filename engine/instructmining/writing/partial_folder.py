@@ -32,7 +32,7 @@ def take(folder: Path) -> None:
     try:
         if folder.is_symlink() or (folder.exists() and not is_of_a_run(folder)):
             raise OutputError(
-                f"{folder}: exists and was not made by a run, but a run would work in it; move it, or name another OUT"
+                f"{folder}: exists and was not made by a run, which needs this name; move it, or name another OUT"
             )
         folder.mkdir(exist_ok=True)
         if not (folder / _MARKER).exists():
