@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from instructmining_cli.options.checks import a_count, known_indicators, known_rule
+from instructmining_cli.options.checks import a_count
 from instructmining_cli.options.devices import (
     BatchesAtOnce,
     CudaGraphs,
@@ -19,6 +19,7 @@ from instructmining_cli.options.devices import (
 from instructmining_cli.options.fields import Format, Ignore, Map, field_options
 from instructmining_cli.options.output import Json
 from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.options.scoring import BundleFolder, Indicators, RuleName
 from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
 
@@ -27,23 +28,14 @@ _LIMIT = {"cpu": 100, "cuda": 20_000}  # rows, where none is given: about a minu
 
 def bench(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files and folders as score takes them.")],
-    bundle: Annotated[
-        str | None,
-        typer.Option(help="Bundle folder; by default the demo bundle, built when its parts are installed."),
-    ] = None,
+    bundle: BundleFolder = None,
     device: DeviceName = "auto",
     max_batch_tokens: MaxBatchTokens = None,
     batches_at_once: BatchesAtOnce = None,
     cuda_graphs: CudaGraphs = False,
     gpu_memory: GpuMemory = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(callback=known_rule, help="paper-v1, paper-v3 or a JSON file; by default the bundle's own."),
-    ] = None,
-    indicators: Annotated[
-        str | None,
-        typer.Option(callback=known_indicators, help="Columns to compute, comma-separated, or 'all', as for score."),
-    ] = None,
+    rule: RuleName = None,
+    indicators: Indicators = None,
     format: Format = None,
     map: Map = None,
     ignore: Ignore = None,

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from instructmining_cli.options.checks import as_utf8, rows_out
+from instructmining_cli.options.checks import rows_out
 from instructmining_cli.options.output import Json, Out, Overwrite
+from instructmining_cli.options.scoring import ScoredPrefix
 from instructmining_cli.reports.text_out import text_file
 
 
@@ -24,7 +25,7 @@ def compare(
     entered: Annotated[
         str | None, typer.Option(callback=rows_out, help="Write the rows of B that are not in A to this .jsonl.")
     ] = None,
-    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
+    prefix: ScoredPrefix = "",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:

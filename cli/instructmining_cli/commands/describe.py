@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from instructmining_cli.options.checks import as_utf8, named_rule
+from instructmining_cli.options.checks import named_rule
 from instructmining_cli.options.output import Json, Out, Overwrite
+from instructmining_cli.options.scoring import ScoredPrefix
 from instructmining_cli.process.terminal import warn
 from instructmining_cli.reports.text_out import text_file
 
@@ -19,7 +20,7 @@ def describe(
         typer.Option(help="csv: one line a set with its indicators' means, the table that fit reads but for its loss."),
     ] = "text",
     out: Out = None,
-    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
+    prefix: ScoredPrefix = "",
     rule: Annotated[
         str | None,
         typer.Option(

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_rule
+from instructmining_cli.options.checks import a_count
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.fields import Format, Ignore, Map, field_options
 from instructmining_cli.options.output import Json
 from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.options.scoring import Indicators, MaxLength, Prefix, RuleName
 from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
 
@@ -31,24 +32,16 @@ def inspect(
         str | None,
         typer.Option(help="Bundle whose tokenizers and templates are meant; by default the demo's, if built."),
     ] = None,
-    rule: Annotated[
-        str | None, typer.Option(callback=known_rule, help="paper-v1, paper-v3 or a JSON file, as for score.")
-    ] = None,
-    indicators: Annotated[
-        str | None, typer.Option(callback=known_indicators, help="Columns that would be computed, as for score.")
-    ] = None,
+    rule: RuleName = None,
+    indicators: Indicators = None,
     device: DeviceName = "auto",
     format: Format = None,
     map: Map = None,
     ignore: Ignore = None,
-    prefix: Annotated[
-        str, typer.Option(callback=as_utf8, help="Put before the name of each added column, as for score.")
-    ] = "",
+    prefix: Prefix = "",
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=16, callback=a_count, help="Longest text of a model, as for score.")
-    ] = None,
+    max_length: MaxLength = None,
     sample: Annotated[
         int,
         typer.Option(min=1, callback=a_count, help="Rows to look at in all inputs together, and at least 20 of each."),

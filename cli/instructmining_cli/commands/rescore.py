@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from instructmining_cli.options.checks import as_utf8, named_rule, rows_out
+from instructmining_cli.options.checks import named_rule, rows_out
 from instructmining_cli.options.output import OUT_HELP, Json, check_json
+from instructmining_cli.options.scoring import ScoredPrefix
 from instructmining_cli.process.terminal import say, warn
 
 
@@ -16,7 +17,7 @@ def rescore(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
     out: Annotated[str, typer.Option("-o", "--out", callback=rows_out, help=OUT_HELP)],
     rule: Annotated[str, typer.Option(callback=named_rule, help="paper-v1, paper-v3 or a JSON file.")],
-    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
+    prefix: ScoredPrefix = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     json: Json = False,
 ) -> None:

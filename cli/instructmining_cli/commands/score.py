@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from instructmining_cli.commands.inspect import Wanted, look
-from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_rule, rows_out
+from instructmining_cli.options.checks import a_count, rows_out
 from instructmining_cli.options.devices import (
     BatchesAtOnce,
     CudaGraphs,
@@ -20,8 +20,9 @@ from instructmining_cli.options.devices import (
     acceleration,
 )
 from instructmining_cli.options.fields import Format, Ignore, Map, StrictFields, field_options
-from instructmining_cli.options.output import Json, check_json
+from instructmining_cli.options.output import OUT_HELP, Json, check_json
 from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.options.scoring import BundleFolder, Indicators, MaxLength, Prefix, RuleName
 from instructmining_cli.process.stopping import stopping
 from instructmining_cli.process.terminal import say, warn
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from instructmining.reading.options import ReadOptions
     from instructmining.writing.run_writer import RunWriter
     from instructmining_cli.run.display import Display
-    from instructmining_cli.run.run import Run
+    from instructmining_cli.run.scoring_run import Run
 
 
 def score(
@@ -50,31 +51,10 @@ def score(
             "'patterns/**/*.jsonl'; - reads standard input.",
         ),
     ],
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--out",
-            callback=rows_out,
-            help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output.",
-        ),
-    ] = None,
-    bundle: Annotated[
-        str | None,
-        typer.Option(help="Bundle folder; by default the demo bundle, built when its parts are installed."),
-    ] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(callback=known_rule, help="paper-v1, paper-v3 or a JSON file; by default the bundle's own."),
-    ] = None,
-    indicators: Annotated[
-        str | None,
-        typer.Option(
-            callback=known_indicators,
-            help="Columns to compute, comma-separated, or 'all' that the bundle's roles give. Alone: no prediction; "
-            "with --rule: beside its terms.",
-        ),
-    ] = None,
+    out: Annotated[str | None, typer.Option("-o", "--out", callback=rows_out, help=OUT_HELP)] = None,
+    bundle: BundleFolder = None,
+    rule: RuleName = None,
+    indicators: Indicators = None,
     device: DeviceName = "auto",
     max_batch_tokens: MaxBatchTokens = None,
     batches_at_once: BatchesAtOnce = None,
@@ -101,19 +81,12 @@ def score(
     strict_fields: StrictFields = False,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    prefix: Annotated[str, typer.Option(callback=as_utf8, help="Put before the name of each added column.")] = "",
+    prefix: Prefix = "",
     limit: Annotated[int | None, typer.Option(min=1, callback=a_count, help="Take the first N rows only.")] = None,
     max_row_bytes: Annotated[
         int, typer.Option(min=2, callback=a_count, help="A longer row is rejected; in bytes, uncompressed.")
     ] = 64 << 20,
-    max_length: Annotated[
-        int | None,
-        typer.Option(
-            min=16,
-            callback=a_count,
-            help="Longest text that a model is given; by default the limit of each in the bundle.",
-        ),
-    ] = None,
+    max_length: MaxLength = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Of rows that were scored before, compute all columns again.")
     ] = False,
@@ -145,7 +118,7 @@ def score(
     from instructmining_cli.run.calibrations import choose_budgets
     from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
     from instructmining_cli.run.resuming import identity_of, kept_budgets
-    from instructmining_cli.run.run import Run
+    from instructmining_cli.run.scoring_run import Run
     from instructmining_cli.run.space import check_open_files
 
     if resume and overwrite:

@@ -12,7 +12,6 @@ from instructmining_cli.options.checks import (
     a_distance,
     a_number,
     a_share,
-    as_utf8,
     conditions,
     named_rule,
     rows_out,
@@ -20,6 +19,7 @@ from instructmining_cli.options.checks import (
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.fields import Format, Map, field_options
 from instructmining_cli.options.output import OUT_HELP, Json, check_json
+from instructmining_cli.options.scoring import ScoredPrefix
 from instructmining_cli.process.terminal import say, warn
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def select(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, callback=a_count, help="Of --random-baseline.")] = 0,
-    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
+    prefix: ScoredPrefix = "",
     keep_scores: Annotated[bool, typer.Option("--keep-scores", help="Keep the added columns in the rows.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT and the other files.")] = False,
     json: Json = False,

@@ -16,8 +16,8 @@ from instructmining.scored.few_tokens import said_of_few_tokens
 from instructmining.writing.statistics import Statistics
 from instructmining_cli.process.terminal import visible, voice
 from instructmining_cli.reports.wording import duration, rows_of, size_of
-from instructmining_cli.run.run import FromBefore, Run
 from instructmining_cli.run.run_views import closing_table, live_view
+from instructmining_cli.run.scoring_run import FromBefore, Run
 from instructmining_cli.run.space import room_left, room_needed
 
 _WORTH_A_WORD_S = 5.0

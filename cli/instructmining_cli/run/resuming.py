@@ -16,7 +16,7 @@ from instructmining.reading.values import all_utf8
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import Position
 from instructmining.writing.journal import SPOOLED, WRITTEN, Journal
-from instructmining_cli.run.run import Run
+from instructmining_cli.run.scoring_run import Run
 
 _BUDGET_FROM = "budget_from"  # kept with the rest, but it changes no row
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from instructmining_cli.process.terminal import visible
 from instructmining_cli.reports.wording import duration, rows_of
-from instructmining_cli.run.run import Run
+from instructmining_cli.run.scoring_run import Run
 
 _BAR_WIDTH = 16
 _INDENT = 12  # of what stands beside a name
