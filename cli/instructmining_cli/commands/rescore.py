@@ -1,4 +1,4 @@
-"""``instructmining rescore``: another rule over the columns there are."""
+"""``instructmining rescore``: applies another rule to scored rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ def rescore(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     json: Json = False,
 ) -> None:
-    """Predict by another rule, without a model: the prediction is replaced, or added, and all other bytes stay.
+    """Predict by another rule, without running a model; only the prediction changes, all other bytes stay.
 
-    OUT is what score would have written with that rule and the same indicators. OUT.run.json says what was done;
-    -o - writes rows alone.
+    OUT is what score would have written with that rule and the same indicators. OUT.run.json records the run; -o -
+    writes only the rows.
     """
     from instructmining.scored.rescore import rescore as rescore_rows
     from instructmining_cli.reports.json_out import print_record
+    from instructmining_cli.reports.wording import rows_of
     from instructmining_cli.run.demo_bundle import check_terms
 
     check_json(json, out)
@@ -37,9 +38,8 @@ def rescore(
     if done.caution:
         warn(f"caution: {done.caution}")
     elapsed = time.perf_counter() - begin
-    rows = f"{done.rows:,} row{'' if done.rows == 1 else 's'}"
-    say(f"rescored {rows} in {elapsed:.1f} s ({done.rows / elapsed:,.0f} rows/s): {out}")
+    say(f"rescored {rows_of(done.rows)} in {elapsed:.1f} s ({done.rows / elapsed:,.0f} rows/s): {out}")
     if done.without_value:
-        say(f"no prediction for want of a term: {done.without_value:,}")
+        say(f"no prediction, because a term is missing: {done.without_value:,}")
     if json:
         print_record(out, ".run.json")
