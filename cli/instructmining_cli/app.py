@@ -1,4 +1,4 @@
-"""The commands, and their errors as one line with an exit code."""
+"""The commands; an error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ for _command in (score, inspect, select, describe, compare, rescore, fit, export
     app.command(cls=Command)(sharing(_command))
 
 
-_MOST_SHOWN = 4000  # characters of an error
-_READER_GONE = 141  # what a shell shows of a command that SIGPIPE ended
+_MAX_ERROR_CHARS = 4000
+_READER_GONE = 141  # the exit code that a shell reports after SIGPIPE
 
 
 def run() -> int:
-    """Run the command of this process's arguments; the exit code."""
+    """Run the command given by the arguments of this process and return the exit code."""
     return_large_blocks()
     log = logging.StreamHandler()
     log.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
@@ -74,11 +74,11 @@ def run() -> int:
     except SystemExit as error:
         if not isinstance(error.__context__, BrokenPipeError):
             raise
-        code = _READER_GONE  # the command framework's own answer to it
+        code = _READER_GONE  # how the command framework answers a broken pipe
     except BrokenPipeError:
         code = _READER_GONE
     except OSError as error:
-        echo(f"error: {_said_of(error)}", err=True)
+        echo(f"error: {_os_error_text(error)}", err=True)
         code = 1
     except Exception as error:
         if not _is_usage_error(error):
@@ -88,18 +88,20 @@ def run() -> int:
     return int(code or 0)
 
 
-def _said_of(error: OSError) -> str:
+def _os_error_text(error: OSError) -> str:
     if error.filename:
         return str(error)
-    if isinstance(error, FileNotFoundError):  # of os.getcwd(), which names no file
-        return "the current folder is gone; change to one that is there"
-    # The engine names the file of its errors; what has no file is the stream that we write to.
+    if isinstance(error, FileNotFoundError):  # from os.getcwd(), which names no file
+        return "the current folder was deleted; change to one that exists"
+    # Errors from the engine name their file; one without a file is about standard output.
     return f"standard output: {error.strerror}"
 
 
 def _bounded(text: str) -> str:
-    """A message with its middle left out where it holds a file's own words without end."""
-    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN // 2]} … {text[-_MOST_SHOWN // 2 :]}"
+    """Return the message, without its middle if it quotes too much of a file."""
+    return (
+        text if len(text) <= _MAX_ERROR_CHARS else f"{text[: _MAX_ERROR_CHARS // 2]} … {text[-_MAX_ERROR_CHARS // 2 :]}"
+    )
 
 
 def _is_usage_error(error: Exception) -> bool:

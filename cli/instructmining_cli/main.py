@@ -1,6 +1,6 @@
-"""The entry point: signals and streams first, then the command.
+"""The entry point: sets up signals and streams, then runs the command.
 
-It imports next to nothing itself, so that a signal finds its handler also while all the rest is imported.
+It imports almost nothing itself, so that signals are handled while everything else is imported.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import sys
 
 
 def main() -> None:
-    """Run a command; exit codes: 0 done, 1 error, 2 wrong usage, 3 rows were rejected, 130 and 143 interrupted.
+    """Run a command and exit with its code.
 
-    And 141 where whoever reads standard output went away.
+    0 done, 1 error, 2 wrong usage, 3 rows were rejected, 130 and 143 interrupted, 141 the reader of standard output
+    went away.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which shows no traceback, until our own handler is there
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # shows no traceback; used until our handler is installed
     from instructmining_cli.process.stopping import Stopped, end_output, open_standard_streams, stopping
 
     open_standard_streams()
@@ -29,7 +30,7 @@ def main() -> None:
             code = end_output(run())
     except Stopped:
         pass
-    except BaseException:  # what a stop became on its way
+    except BaseException:  # a library may raise its own error in place of Stopped
         if stops.number is None:
             raise
     if stops.number is not None:

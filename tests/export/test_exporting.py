@@ -98,7 +98,7 @@ def test_a_preset_takes_local_folders_in_place_of_its_ids_and_one_role_of_it(
         (("--preset", "paper-v9"), "--preset: no preset 'paper-v9'; did you mean 'paper-v3'?"),
         (("--embedding", "x", "--precision", "fp8"), "--precision: no precision 'fp8'"),
         (("--embedding", "x", "--only", "reward"), "--only: no model given for the role 'reward'"),
-        (("--preset", "demo", "--reward", "x"), "the preset demo is a whole"),
+        (("--preset", "demo", "--reward", "x"), "the preset demo is exported as a whole"),
         (("--preset", "paper-v1", "--revision", "abc"), "--revision names a commit of one model"),
     ],
 )

@@ -1,1 +1,1 @@
-"""One module a command: its options, and what it calls."""
+"""One module per command: its options and the calls it makes."""

@@ -1,4 +1,4 @@
-"""``instructmining bench``: how fast a bundle scores one's own rows on a device, and how far that is from its limit."""
+"""``instructmining bench``: how fast a bundle scores your rows on a device, and how close that is to its limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from instructmining_cli.options.checks import a_count, known_indicators, known_rule
+from instructmining_cli.options.checks import a_count
 from instructmining_cli.options.devices import (
     BatchesAtOnce,
     CudaGraphs,
@@ -19,31 +19,23 @@ from instructmining_cli.options.devices import (
 from instructmining_cli.options.fields import Format, Ignore, Map, field_options
 from instructmining_cli.options.output import Json
 from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.options.scoring import BundleFolder, Indicators, RuleName
 from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
 
-_LIMIT = {"cpu": 100, "cuda": 20_000}  # rows, where none is given: about a minute with a small model
+_LIMIT = {"cpu": 100, "cuda": 20_000}  # rows by default: about a minute with a small model
 
 
 def bench(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files and folders as score takes them.")],
-    bundle: Annotated[
-        str | None,
-        typer.Option(help="Bundle folder; by default the demo bundle, built when its parts are installed."),
-    ] = None,
+    bundle: BundleFolder = None,
     device: DeviceName = "auto",
     max_batch_tokens: MaxBatchTokens = None,
     batches_at_once: BatchesAtOnce = None,
     cuda_graphs: CudaGraphs = False,
     gpu_memory: GpuMemory = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(callback=known_rule, help="paper-v1, paper-v3 or a JSON file; by default the bundle's own."),
-    ] = None,
-    indicators: Annotated[
-        str | None,
-        typer.Option(callback=known_indicators, help="Columns to compute, comma-separated, or 'all', as for score."),
-    ] = None,
+    rule: RuleName = None,
+    indicators: Indicators = None,
     format: Format = None,
     map: Map = None,
     ignore: Ignore = None,
@@ -54,23 +46,25 @@ def bench(
         typer.Option(
             min=1,
             callback=a_count,
-            help=f"Take the first N rows; by default {_LIMIT['cpu']:,} ({_LIMIT['cuda']:,} on CUDA).",
+            help=f"Score the first N rows; by default {_LIMIT['cpu']:,} ({_LIMIT['cuda']:,} on CUDA).",
         ),
     ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(
-            min=1, callback=a_count, help="Score them N times; by default 3 times, or as often as 20 seconds allow."
+            min=1,
+            callback=a_count,
+            help="Score them N times; by default 3 times, or fewer if they take over 20 seconds.",
         ),
     ] = None,
-    out: Annotated[str | None, typer.Option("-o", "--out", help="Write all figures to this file, as JSON.")] = None,
+    out: Annotated[str | None, typer.Option("-o", "--out", help="Write all figures to this file as JSON.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of -o.")] = False,
     json: Json = False,
 ) -> None:
-    """Score rows, throw the results away, and print how fast it was: rows, tokens, stages, share of the device's peak.
+    """Score rows, discard the results, and print the speed: rows, tokens, stages, share of the device's peak.
 
-    Reading, tokenizing and the models run as in score, with its batch sizes; nothing is written. Exit code 3: rows were
-    rejected.
+    Rows are read, tokenized and scored as in score, in batches of the same size; nothing is written. Exit code 3: rows
+    were rejected.
     """
     from instructmining.reading.compression import is_pipe
     from instructmining.reading.example_reader import ExampleReader
@@ -84,13 +78,13 @@ def bench(
     from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
 
     if any(is_pipe(path) for path in inputs):
-        raise typer.BadParameter("bench reads its input several times, which a pipe does not allow; give files")
+        raise typer.BadParameter("bench reads its input several times and cannot read a pipe; give files")
     if out == "-":
         raise typer.BadParameter("-o -: name a file; --json prints the figures on standard output")
     fields = field_options(format=format, mapping=map, ignore=ignore)
     options = reading_options(delimiter=delimiter, encoding=encoding)
     inputs, _ = expanded(inputs, say=warn)
-    read_examples(inputs, fields=fields, options=options)  # which finds a file that is missing before models are loaded
+    read_examples(inputs, fields=fields, options=options)  # fails on a missing file before models are loaded
     accelerated = acceleration(cuda_graphs=cuda_graphs, gpu_memory=gpu_memory)
     with ExitStack() as stack:
         files = stack.enter_context(Placement([out], overwrite=overwrite, reads=[*inputs, bundle, rule]))
@@ -106,16 +100,18 @@ def bench(
             )
         scorer = stack.enter_context(opened)
         say(f"device: {', '.join(str(device) for device in scorer.devices)}")
-        most = limit or _LIMIT[scorer.device.kind]
-        choose_budgets(scorer, inputs, fields, given=max_batch_tokens, limit=most, options=options, say=say)
+        rows_limit = limit or _LIMIT[scorer.device.kind]
+        choose_budgets(scorer, inputs, fields, given=max_batch_tokens, limit=rows_limit, options=options, say=say)
         readers: list[ExampleReader] = []
 
         def read() -> ExampleReader:
-            readers.append(read_examples(inputs, fields=fields, limit=most, options=options, on_reject=lambda _: None))
+            readers.append(
+                read_examples(inputs, fields=fields, limit=rows_limit, options=options, on_reject=lambda _: None)
+            )
             return readers[-1]
 
         found = measure_throughput(scorer, read, rounds=rounds, say=say)
-        report = BenchReport(found, scorer, inputs, most, readers[-1].rows)
+        report = BenchReport(found, scorer, inputs, rows_limit, readers[-1].rows)
         if out is not None:
             files.write(out, as_document(report.as_json()))
             files.put()

@@ -6,17 +6,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from instructmining_cli.options.checks import as_utf8, rows_out
+from instructmining_cli.options.checks import rows_out
 from instructmining_cli.options.output import Json, Out, Overwrite
+from instructmining_cli.options.scoring import ScoredPrefix
 from instructmining_cli.reports.text_out import text_file
 
 
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="A file that score wrote.")],
     second: Annotated[
-        str, typer.Argument(metavar="B", help="Another one, or rows that select took from A, with or without scores.")
+        str, typer.Argument(metavar="B", help="Another one, or rows that select chose from A, with or without scores.")
     ],
-    format: Annotated[Literal["text", "json"], typer.Option(help="How it is shown.")] = "text",
+    format: Annotated[Literal["text", "json"], typer.Option(help="Form of the output.")] = "text",
     out: Out = None,
     left: Annotated[
         str | None, typer.Option(callback=rows_out, help="Write the rows of A that are not in B to this .jsonl.")
@@ -24,13 +25,13 @@ def compare(
     entered: Annotated[
         str | None, typer.Option(callback=rows_out, help="Write the rows of B that are not in A to this .jsonl.")
     ] = None,
-    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
+    prefix: ScoredPrefix = "",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Show how far the columns of two sets are apart, and how many rows entered and left.
+    """Show how far apart the columns of two sets are, and how many rows entered and left.
 
-    Rows are the same where all fields but the added columns are equal. A set without scores takes those of the other.
+    Rows are the same if all fields except the added columns are equal. A set without scores takes those of the other.
     """
     from instructmining.scored.compare import Differing
     from instructmining.scored.compare import compare as compare_sets

@@ -1,4 +1,4 @@
-"""``instructmining describe``: scored sets in numbers."""
+"""``instructmining describe``: statistics of scored sets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from instructmining_cli.options.checks import as_utf8, named_rule
+from instructmining_cli.options.checks import named_rule
 from instructmining_cli.options.output import Json, Out, Overwrite
+from instructmining_cli.options.scoring import ScoredPrefix
 from instructmining_cli.process.terminal import warn
 from instructmining_cli.reports.text_out import text_file
 
@@ -16,23 +17,25 @@ def describe(
     scored: Annotated[list[str], typer.Argument(metavar="SCORED...", help="Files that score wrote.")],
     format: Annotated[
         Literal["text", "json", "csv"],
-        typer.Option(help="csv: one line a set with its indicators' means, the table that fit reads but for its loss."),
+        typer.Option(
+            help="Form of the output. csv: one line per set with the means of its indicators; add a loss for fit."
+        ),
     ] = "text",
     out: Out = None,
-    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
+    prefix: ScoredPrefix = "",
     rule: Annotated[
         str | None,
         typer.Option(
             callback=named_rule,
-            help="Predict each set's loss by it; by default the mean of the rows' own predictions is shown.",
+            help="Predict each set's loss by this rule; by default the mean of the rows' predictions is shown.",
         ),
     ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Show scored sets in numbers, side by side where there are several.
+    """Show statistics of scored sets, side by side if there are several.
 
-    Means, medians, quantiles, nulls, truncated rows, correlation and variance inflation of the columns, and the
+    Means, medians, quantiles, nulls, truncated rows, correlations and variance inflation of the columns, and the
     predicted loss.
     """
     from instructmining.scored.describe import describe as describe_set

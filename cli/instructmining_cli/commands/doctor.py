@@ -1,4 +1,4 @@
-"""``instructmining doctor``: what works here and what is missing."""
+"""``instructmining doctor``: what works on this machine and what is missing."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def doctor(
     device: Annotated[
         str,
         typer.Option(
-            callback=known_device, help="Where the bundle's graphs are run: auto, cpu, cuda, cuda:N or cuda:0,1."
+            callback=known_device, help="Device that the bundle's graphs run on: auto, cpu, cuda, cuda:N or cuda:0,1."
         ),
     ] = "auto",
     json: Json = False,
 ) -> None:
-    """Print versions, the devices as measured, and what is missing; with --bundle, prove its numbers on a device."""
+    """Print versions, devices that work, and what is missing; with --bundle, check its numbers on a device."""
     from instructmining.bundle import Bundle
     from instructmining.bundle.demo import cached_demo_bundle
     from instructmining.inference.devices import choose_devices, choose_devices_for
@@ -35,7 +35,7 @@ def doctor(
 
     machine, cached = describe_machine(), cached_demo_bundle()
     found: dict[str, object] = {"machine": machine, "demo_bundle": str(cached) if cached else None}
-    lines = [*machine.items(), ("demo bundle", cached or "not built yet; score builds it when it is first needed")]
+    lines = [*machine.items(), ("demo bundle", cached or "not built yet; score builds it when it first needs it")]
     if not json:
         _print(lines)
     if bundle is None:
@@ -43,7 +43,7 @@ def doctor(
         passed = True
     else:
         opened = Bundle.open(bundle)
-        devices = choose_devices_for(opened.roles.values(), device, batches_at_once=1)  # it runs one after the other
+        devices = choose_devices_for(opened.roles.values(), device, batches_at_once=1)  # one batch at a time
         opened.verify()
         if not json:
             _print([("bundle", f"{bundle}: all {len(opened.files)} files are as exported")])

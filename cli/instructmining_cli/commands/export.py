@@ -1,4 +1,4 @@
-"""``instructmining export``: models to a bundle."""
+"""``instructmining export``: writes models as a bundle."""
 
 from __future__ import annotations
 
@@ -20,29 +20,34 @@ _MODEL = "an id on the Hugging Face hub, or a folder with the same files."
 
 
 def export(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the bundle; roles that it has already stay.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the bundle; roles that it already has are kept.")],
     preset: Annotated[
-        str | None, typer.Option(help="A set of models: demo, paper-v1 or paper-v3; single roles can be given instead.")
+        str | None,
+        typer.Option(help="A set of models: demo, paper-v1 or paper-v3. Models of single roles can be given instead."),
     ] = None,
     reward: Annotated[str | None, typer.Option(help=f"Reward model: {_MODEL}")] = None,
     perplexity: Annotated[str | None, typer.Option(help=f"Causal language model: {_MODEL}")] = None,
     embedding: Annotated[str | None, typer.Option(help=f"Sentence encoder: {_MODEL}")] = None,
     unieval: Annotated[str | None, typer.Option(help=f"UniEval T5: {_MODEL}")] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32; fp16 for CUDA; int8 for the CPU. Each has its own bounds in the gate.")
+        str, typer.Option(help="fp32; fp16 for CUDA; int8 for the CPU. Each is checked within its own bounds.")
     ] = "fp32",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the one model on the hub.")] = None,
-    only: Annotated[str | None, typer.Option(help="Of a preset's models, only this role.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit; for a single model from the hub.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Export only this role of the preset.")] = None,
     max_length: Annotated[
         int | None,
         typer.Option(
-            min=16, callback=a_count, help="Longest text of a role; the model's own limit, at most 2048, by default."
+            min=16,
+            callback=a_count,
+            help="Most tokens of a text of a role; by default the model's own limit, at most 2048.",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace roles that the bundle has.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace roles that the bundle already has.")] = False,
     json: Json = False,
 ) -> None:
-    """Write a bundle of ONNX graphs that score runs without PyTorch; each is proved equal to its model first.
+    """Write a bundle of ONNX graphs that score runs without PyTorch; each is first checked against its model.
 
     demo: SmolLM2-135M-Instruct, all-MiniLM-L6-v2 and a small reward head, from weights installed with pip.
     paper-v1, paper-v3: the models of the paper's rules, from the hub.
@@ -51,7 +56,7 @@ def export(
     from instructmining.errors.names import no_such
     from instructmining_cli.reports.json_out import print_document
 
-    # Everything that a slip of the hand gets wrong is looked at before PyTorch is loaded, which takes seconds.
+    # Options are checked before PyTorch is loaded, which takes seconds.
     given = {"reward": reward, "perplexity": perplexity, "embedding": embedding, "unieval": unieval}
     models: dict[RoleName, str] = {role: model for role in ROLES if (model := given[role]) is not None}
     if precision not in PRECISIONS:
@@ -59,11 +64,13 @@ def export(
     default_rule = None
     if preset == "demo":
         if models or only or revision:
-            raise typer.BadParameter("the preset demo is a whole; give it without models, --only and --revision")
+            raise typer.BadParameter(
+                "the preset demo is exported as a whole; give it without models, --only and --revision"
+            )
     else:
         models, default_rule = _chosen(models, preset, only)
         _check_places(models, revision)
-    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' bars; the steps are said by us
+    os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
     try:
         from instructmining_export.bundles import BundleWriter
 
@@ -90,7 +97,7 @@ def export(
 def _chosen(
     models: dict[RoleName, str], preset: str | None, only: str | None
 ) -> tuple[dict[RoleName, str], str | None]:
-    """The models to export, a preset's with those given in their place; and the preset's rule."""
+    """Return the models to export (those given replace those of the preset), and the rule of the preset."""
     from instructmining.errors.names import no_such
     from instructmining_export.presets import PRESETS
 
@@ -114,12 +121,12 @@ def _check_places(models: dict[RoleName, str], revision: str | None) -> None:
 
 
 def _is_folder(model: str) -> bool:
-    """Whether it is FOLDER or FOLDER=ID."""
+    """Return whether a model is given as FOLDER or FOLDER=ID."""
     return Path(model).expanduser().is_dir() or Path(model.rpartition("=")[0] or "?").expanduser().is_dir()
 
 
 def _export_demo(out: Path, settings: object, *, overwrite: bool) -> None:
-    """The demo bundle: a copy of the cached one, or built here where it differs from that in precision or limits."""
+    """Copy the cached demo bundle, or build one if precision or limits differ from it."""
     from instructmining_cli.run.demo_bundle import demo_bundle
     from instructmining_export.bundles import copy_bundle
     from instructmining_export.demo.preset import export_demo
@@ -133,14 +140,14 @@ def _export_demo(out: Path, settings: object, *, overwrite: bool) -> None:
 
 
 def _say_result(out: Path, written: frozenset[RoleName] | None) -> None:
-    """The roles that were written with the figures of their gate, each beside its bound; the others by name."""
+    """Say the roles written, with the figures of their check and the bounds, and name the roles kept."""
     from instructmining.bundle import Bundle
     from instructmining.inference.references import BOUNDS
 
     bundle = Bundle.open(out)
     for name, role in bundle.roles.items():
         if written is not None and name not in written:
-            say(f"{name}: kept as it was")
+            say(f"{name}: kept")
             continue
         figures = BOUNDS[role.precision].beside(role.parity)
         say(f"{name}: {role.source.get('id')}, {role.precision}, {_size(role) / 1e6:,.1f} MB; {figures}")
@@ -148,7 +155,7 @@ def _say_result(out: Path, written: frozenset[RoleName] | None) -> None:
 
 
 def _as_json(out: Path, written: frozenset[RoleName] | None) -> dict[str, object]:
-    """The bundle, and of each role what it is, how near it is to its model, and whether it was written now."""
+    """Return facts on the bundle and its roles: model, size, agreement with the model, and whether written now."""
     from instructmining.bundle import Bundle
 
     bundle = Bundle.open(out)
@@ -171,5 +178,5 @@ def _as_json(out: Path, written: frozenset[RoleName] | None) -> dict[str, object
 
 
 def _size(role: Role) -> int:
-    """Bytes of a role's graph, with its weights."""
+    """Return the bytes of a role's graph and weights."""
     return sum(file.stat().st_size for file in role.graph.parent.glob(f"{role.graph.name}*"))

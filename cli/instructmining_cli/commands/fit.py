@@ -1,4 +1,4 @@
-"""``instructmining fit``: a rule of one's own from fine-tuning runs."""
+"""``instructmining fit``: estimates a rule from your own fine-tuning runs."""
 
 from __future__ import annotations
 
@@ -18,32 +18,34 @@ def fit(
     runs: Annotated[
         str,
         typer.Argument(
-            metavar="RUNS.csv", help="A line a fine-tuning run: loss, and the indicators' means of the set trained on."
+            metavar="RUNS.csv",
+            help="One line per fine-tuning run: its loss, and the means of its training set's indicators.",
         ),
     ],
-    out: Annotated[str, typer.Option("-o", "--out", help="The rule file, which score --rule takes.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="Rule file to write, for score --rule.")],
     terms: Annotated[
-        str | None, typer.Option(help="Columns to consider, comma-separated; by default every indicator there.")
+        str | None, typer.Option(help="Columns to consider, comma-separated; by default every indicator in the file.")
     ] = None,
     choose: Annotated[
         Literal["loo", "adjusted-r2", "paper", "all"],
         typer.Option(
-            help="Which of them the rule takes: the subset of least leave-one-out error, that of highest adjusted R2, "
-            "the paper's way (highest R2, then p-values), or all."
+            help="How terms are chosen: the subset with the least leave-one-out error, the one with the highest "
+            "adjusted R2, as in the paper (highest R2, then p-values), or all."
         ),
     ] = "loo",
     bootstrap: Annotated[
-        int, typer.Option(min=0, callback=a_count, help="Resamples of the runs for the bootstrap intervals; 0: none.")
+        int,
+        typer.Option(
+            min=0, callback=a_count, help="Resamples of the runs for bootstrap intervals; 0 for no intervals."
+        ),
     ] = 2000,
-    seed: Annotated[int, typer.Option(min=0, callback=a_count, help="Of the resamples.")] = 0,
-    id: Annotated[str | None, typer.Option(help="The rule's name; by default that of OUT.")] = None,
+    seed: Annotated[int, typer.Option(min=0, callback=a_count, help="Seed of the resamples.")] = 0,
+    id: Annotated[str | None, typer.Option(help="Name of the rule; by default the name of OUT.")] = None,
     reward_model: Annotated[
-        str | None, typer.Option(help="Source id of the model behind the column reward; kept in the rule.")
+        str | None, typer.Option(help="Source id of the model that gave the column reward; stored in the rule.")
     ] = None,
-    plot: Annotated[str | None, typer.Option(help="Draw the residuals into this file, .svg.")] = None,
-    figures: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write all figures to this file, as JSON.")
-    ] = None,
+    plot: Annotated[str | None, typer.Option(help="Draw the residuals to this .svg file.")] = None,
+    figures: Annotated[str | None, typer.Option(metavar="FILE", help="Write all figures to this file as JSON.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT and the files of --plot and --figures.")
     ] = False,
@@ -51,7 +53,7 @@ def fit(
 ) -> None:
     """Estimate a rule: ordinary least squares of the log evaluation loss on set means, over fine-tuning runs.
 
-    Needs the extra [fit]. The report goes to standard output, warnings to standard error and into the rule.
+    Needs the extra [fit]. The report goes to standard output, warnings go to standard error and into the rule.
     """
     from instructmining.rules.fitting import fit as fit_runs
     from instructmining.writing.atomic import Placement
@@ -65,7 +67,7 @@ def fit(
         raise typer.BadParameter("the rule and the figures go to files; --json prints the figures on standard output")
     named = [os.path.realpath(file) for file in (plot, figures, out) if file is not None]
     if len(set(named)) < len(named):
-        raise typer.BadParameter("OUT, --plot and --figures are to be different files")
+        raise typer.BadParameter("OUT, --plot and --figures must be different files")
     with Placement([plot, figures, out], overwrite=overwrite, reads=[runs]) as files:
         found = fit_runs(
             runs,

@@ -1,4 +1,4 @@
-"""``instructmining inspect``: what an input holds, and what the models will see of it, before anything is computed."""
+"""``instructmining inspect``: what an input holds and what the models will see of it, without running a model."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_rule
+from instructmining_cli.options.checks import a_count
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.fields import Format, Ignore, Map, field_options
 from instructmining_cli.options.output import Json
 from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.options.scoring import Indicators, MaxLength, Prefix, RuleName
 from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
 
@@ -22,46 +23,38 @@ if TYPE_CHECKING:
     from instructmining.reading.options import ReadOptions
     from instructmining_cli.reports.inspecting import Inspection
 
-SAMPLE, SHOWN = 1000, 2  # rows looked at, and rows of which the texts are shown
+SAMPLE, SHOWN = 1000, 2  # rows read, and rows whose texts are shown
 
 
 def inspect(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files as score takes them.")],
     bundle: Annotated[
         str | None,
-        typer.Option(help="Bundle whose tokenizers and templates are meant; by default the demo's, if built."),
+        typer.Option(help="Bundle with the tokenizers and templates to use; by default the demo bundle, if built."),
     ] = None,
-    rule: Annotated[
-        str | None, typer.Option(callback=known_rule, help="paper-v1, paper-v3 or a JSON file, as for score.")
-    ] = None,
-    indicators: Annotated[
-        str | None, typer.Option(callback=known_indicators, help="Columns that would be computed, as for score.")
-    ] = None,
+    rule: RuleName = None,
+    indicators: Indicators = None,
     device: DeviceName = "auto",
     format: Format = None,
     map: Map = None,
     ignore: Ignore = None,
-    prefix: Annotated[
-        str, typer.Option(callback=as_utf8, help="Put before the name of each added column, as for score.")
-    ] = "",
+    prefix: Prefix = "",
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=16, callback=a_count, help="Longest text of a model, as for score.")
-    ] = None,
+    max_length: MaxLength = None,
     sample: Annotated[
         int,
-        typer.Option(min=1, callback=a_count, help="Rows to look at in all inputs together, and at least 20 of each."),
+        typer.Option(min=1, callback=a_count, help="Rows to read from all inputs together, at least 20 of each."),
     ] = SAMPLE,
     rows: Annotated[
-        int, typer.Option("--rows", min=0, callback=a_count, help="Show the texts of the first N.")
+        int, typer.Option("--rows", min=0, callback=a_count, help="Show the texts of the first N rows.")
     ] = SHOWN,
     json: Json = False,
 ) -> None:
-    """Show what an input holds: its format and why, the fields that are read and those that are not, bad rows, lengths.
+    """Show what an input holds: its format and why, fields that are read and not read, bad rows, lengths.
 
-    And the first rows as each model would be given them, with what is scored and what is cut, and how long scoring
-    should take here by the last run. No model is loaded.
+    Also shows the first rows as each model would get them, with the scored and the truncated tokens, and how long
+    scoring should take here, judging by the last run. No model is loaded.
     """
     look(
         inputs,
@@ -76,7 +69,7 @@ def inspect(
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a run would be, by the options of ``score``."""
+    """Options of ``score`` for the run that is inspected."""
 
     bundle: str | None
     rule: str | None
@@ -98,16 +91,16 @@ def look(
     shown: int = SHOWN,
     json: bool = False,
 ) -> None:
-    """Look at inputs and print what is there.
+    """Read the first rows of inputs and print what they hold.
 
     Args:
         inputs: files, folders, patterns.
         fields: how the fields of rows are read.
         options: how rows are read.
-        wanted: the run that is meant.
-        sample: rows looked at.
-        shown: rows of which the texts are printed.
-        json: print it as JSON.
+        wanted: options of the run.
+        sample: rows to read.
+        shown: rows whose texts are printed.
+        json: print a JSON document.
     """
     from instructmining_cli.reports.inspect_report import as_json, report
     from instructmining_cli.reports.inspecting import Asked, inspect_inputs
@@ -117,16 +110,16 @@ def look(
     bundle = _opened(wanted.bundle, wanted.max_length)
     asked = Asked(bundle, wanted.rule, wanted.indicators, wanted.prefix, recompute=wanted.recompute, limit=wanted.limit)
     found = inspect_inputs(files, fields, options, asked, sample=sample, shown=shown)
-    expected_s, said = _expected(found, bundle, wanted.device)
+    expected_s, basis = _expected(found, bundle, wanted.device)
     if json:
         print_document(as_json(found, expected_s=expected_s))
         return
-    for line in report(found, expected_s=expected_s, said_of_speed=said, width=text_width(None)):
+    for line in report(found, expected_s=expected_s, basis=basis, width=text_width(None)):
         echo(line)
 
 
 def _opened(bundle: str | None, max_length: int | None) -> Bundle | None:
-    """The bundle that is named, or the demo's where it is built; its graphs are not loaded."""
+    """Open the named bundle, or the demo bundle if it is built, without loading graphs."""
     from instructmining.bundle import Bundle
     from instructmining.bundle.demo import cached_demo_bundle
 
@@ -138,11 +131,11 @@ def _opened(bundle: str | None, max_length: int | None) -> Bundle | None:
 
 
 def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[float | None, str]:
-    """Seconds that scoring all rows should take, and where that comes from or why it is not known."""
+    """Return the seconds that scoring all rows should take, and what they are based on or why they are not known."""
     from instructmining_cli.run.speeds import last_speed
 
     if bundle is None:
-        return None, "no bundle is at hand"
+        return None, "there is no bundle"
     if not found.lengths:
         return None, "no row could be read"
     looked_at = sum(file.looked_at for file in found.files)
@@ -152,11 +145,11 @@ def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[fl
             label = name.partition(":")[0]
             tokens[label] = tokens.get(label, 0.0) + float(lengths.tokens.sum()) / looked_at * found.rows
     if not tokens:
-        return None, "no model is asked for"
+        return None, "no model is needed"
     speed = last_speed(bundle, device)
     expected_s = None if speed is None else speed.expected_s(tokens)
     if speed is None or expected_s is None:
-        return None, f"no run with this bundle on the device {device!r} has timed these columns"
+        return None, f"no run with this bundle on the device {device!r} computed these columns"
     return (
         expected_s,
         f"{sum(tokens.values()):,.0f} tokens at the speed of the run of {speed.at[:10]} on {speed.device}",

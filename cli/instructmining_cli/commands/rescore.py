@@ -1,4 +1,4 @@
-"""``instructmining rescore``: another rule over the columns there are."""
+"""``instructmining rescore``: applies another rule to scored rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from instructmining_cli.options.checks import as_utf8, named_rule, rows_out
+from instructmining_cli.options.checks import named_rule, rows_out
 from instructmining_cli.options.output import OUT_HELP, Json, check_json
+from instructmining_cli.options.scoring import ScoredPrefix
 from instructmining_cli.process.terminal import say, warn
 
 
@@ -16,17 +17,18 @@ def rescore(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
     out: Annotated[str, typer.Option("-o", "--out", callback=rows_out, help=OUT_HELP)],
     rule: Annotated[str, typer.Option(callback=named_rule, help="paper-v1, paper-v3 or a JSON file.")],
-    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
+    prefix: ScoredPrefix = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     json: Json = False,
 ) -> None:
-    """Predict by another rule, without a model: the prediction is replaced, or added, and all other bytes stay.
+    """Predict by another rule, without running a model; only the prediction changes, all other bytes stay.
 
-    OUT is what score would have written with that rule and the same indicators. OUT.run.json says what was done;
-    -o - writes rows alone.
+    OUT is what score would have written with that rule and the same indicators. OUT.run.json records the run; -o -
+    writes only the rows.
     """
     from instructmining.scored.rescore import rescore as rescore_rows
     from instructmining_cli.reports.json_out import print_record
+    from instructmining_cli.reports.wording import rows_of
     from instructmining_cli.run.demo_bundle import check_terms
 
     check_json(json, out)
@@ -36,9 +38,8 @@ def rescore(
     if done.caution:
         warn(f"caution: {done.caution}")
     elapsed = time.perf_counter() - begin
-    rows = f"{done.rows:,} row{'' if done.rows == 1 else 's'}"
-    say(f"rescored {rows} in {elapsed:.1f} s ({done.rows / elapsed:,.0f} rows/s): {out}")
+    say(f"rescored {rows_of(done.rows)} in {elapsed:.1f} s ({done.rows / elapsed:,.0f} rows/s): {out}")
     if done.without_value:
-        say(f"no prediction for want of a term: {done.without_value:,}")
+        say(f"no prediction, because a term is missing: {done.without_value:,}")
     if json:
         print_record(out, ".run.json")

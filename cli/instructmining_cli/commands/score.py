@@ -1,4 +1,4 @@
-"""``instructmining score``: rows in, scored rows out."""
+"""``instructmining score``: reads rows and writes them with scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from instructmining_cli.commands.inspect import Wanted, look
-from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_rule, rows_out
+from instructmining_cli.options.checks import a_count, rows_out
 from instructmining_cli.options.devices import (
     BatchesAtOnce,
     CudaGraphs,
@@ -20,15 +20,16 @@ from instructmining_cli.options.devices import (
     acceleration,
 )
 from instructmining_cli.options.fields import Format, Ignore, Map, StrictFields, field_options
-from instructmining_cli.options.output import Json, check_json
+from instructmining_cli.options.output import OUT_HELP, Json, check_json
 from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.options.scoring import BundleFolder, Indicators, MaxLength, Prefix, RuleName
 from instructmining_cli.process.stopping import stopping
 from instructmining_cli.process.terminal import say, warn
 
 _Search: TypeAlias = Literal["exact", "approx"]
 _Metric: TypeAlias = Literal["euclidean", "cosine"]
 _Text: TypeAlias = Literal["document", "prompt", "response"]
-_Neighbours: TypeAlias = tuple[_Search, _Metric, _Text, str | None, str | None]  # with the pool and the other file
+_Neighbours: TypeAlias = tuple[_Search, _Metric, _Text, str | None, str | None]  # the last two: pool, other file
 
 if TYPE_CHECKING:
     from instructmining.knn.options import KnnOptions
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from instructmining.reading.options import ReadOptions
     from instructmining.writing.run_writer import RunWriter
     from instructmining_cli.run.display import Display
-    from instructmining_cli.run.run import Run
+    from instructmining_cli.run.scoring_run import Run
 
 
 def score(
@@ -50,31 +51,10 @@ def score(
             "'patterns/**/*.jsonl'; - reads standard input.",
         ),
     ],
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--out",
-            callback=rows_out,
-            help="OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output.",
-        ),
-    ] = None,
-    bundle: Annotated[
-        str | None,
-        typer.Option(help="Bundle folder; by default the demo bundle, built when its parts are installed."),
-    ] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(callback=known_rule, help="paper-v1, paper-v3 or a JSON file; by default the bundle's own."),
-    ] = None,
-    indicators: Annotated[
-        str | None,
-        typer.Option(
-            callback=known_indicators,
-            help="Columns to compute, comma-separated, or 'all' that the bundle's roles give. Alone: no prediction; "
-            "with --rule: beside its terms.",
-        ),
-    ] = None,
+    out: Annotated[str | None, typer.Option("-o", "--out", callback=rows_out, help=OUT_HELP)] = None,
+    bundle: BundleFolder = None,
+    rule: RuleName = None,
+    indicators: Indicators = None,
     device: DeviceName = "auto",
     max_batch_tokens: MaxBatchTokens = None,
     batches_at_once: BatchesAtOnce = None,
@@ -82,18 +62,23 @@ def score(
     gpu_memory: GpuMemory = None,
     knn: Annotated[
         _Search,
-        typer.Option(help="How neighbours are searched; approx is by an index, its recall written into the run file."),
+        typer.Option(help="How neighbours are searched; approx uses an index and writes its recall to the run file."),
     ] = "exact",
-    knn_metric: Annotated[
-        _Metric, typer.Option(help="Of the neighbours' distances, between unit vectors.")
-    ] = "euclidean",
-    knn_text: Annotated[_Text, typer.Option(help="What of each row is embedded for its neighbours.")] = "document",
+    knn_metric: Annotated[_Metric, typer.Option(help="Distance between unit vectors, for neighbours.")] = "euclidean",
+    knn_text: Annotated[
+        _Text, typer.Option(help="Text of each row that is embedded to find its neighbours.")
+    ] = "document",
     pool: Annotated[
-        str, typer.Option(metavar="all|FIELD", help="Neighbours are all rows, or those that are equal in a field.")
+        str,
+        typer.Option(
+            metavar="all|FIELD", help="Find neighbours among all rows, or among rows with the same value of a field."
+        ),
     ] = "all",
     knn_against: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The rows of this file or folder are the neighbours, not those of the run."),
+        typer.Option(
+            metavar="FILE", help="Find neighbours among the rows of this file or folder instead of the input's."
+        ),
     ] = None,
     format: Format = None,
     map: Map = None,
@@ -101,38 +86,29 @@ def score(
     strict_fields: StrictFields = False,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    prefix: Annotated[str, typer.Option(callback=as_utf8, help="Put before the name of each added column.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, callback=a_count, help="Take the first N rows only.")] = None,
+    prefix: Prefix = "",
+    limit: Annotated[int | None, typer.Option(min=1, callback=a_count, help="Score only the first N rows.")] = None,
     max_row_bytes: Annotated[
-        int, typer.Option(min=2, callback=a_count, help="A longer row is rejected; in bytes, uncompressed.")
+        int, typer.Option(min=2, callback=a_count, help="Reject rows longer than this; in bytes, uncompressed.")
     ] = 64 << 20,
-    max_length: Annotated[
-        int | None,
-        typer.Option(
-            min=16,
-            callback=a_count,
-            help="Longest text that a model is given; by default the limit of each in the bundle.",
-        ),
-    ] = None,
+    max_length: MaxLength = None,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Of rows that were scored before, compute all columns again.")
+        bool, typer.Option("--recompute", help="Compute all columns again for rows that were scored before.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what inspect shows of the input, and write nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what inspect shows, and write nothing.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run that was cut, from OUT.partial; without one, begin.")
+        bool, typer.Option("--resume", help="Resume an interrupted run from OUT.partial; if there is none, start one.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace OUT, and what is left of a run that was cut.")
+        bool, typer.Option("--overwrite", help="Replace OUT, and what an interrupted run left.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Score instruction data: indicators and the rule's predicted log loss (lower is better), a row out for each in.
+    """Score instruction data: add indicators and the rule's predicted log loss (lower is better) to each row.
 
-    Bad rows go to OUT.rejects.jsonl with the reason; OUT.run.json says what was run. Exit code 3: rows were rejected.
-    A run that is cut goes on with --resume; its OUT is then the same to the byte.
+    Bad rows go to OUT.rejects.jsonl with the reason; OUT.run.json records the run. Exit code 3: rows were rejected.
+    An interrupted run continues with --resume; its OUT is then byte for byte the same.
     """
     from instructmining.bundle import Bundle
     from instructmining.knn.options import KnnOptions
@@ -145,11 +121,13 @@ def score(
     from instructmining_cli.run.calibrations import choose_budgets
     from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
     from instructmining_cli.run.resuming import identity_of, kept_budgets
-    from instructmining_cli.run.run import Run
+    from instructmining_cli.run.scoring_run import Run
     from instructmining_cli.run.space import check_open_files
 
     if resume and overwrite:
-        raise typer.BadParameter("--resume goes on with what is there, --overwrite begins anew; give one of them")
+        raise typer.BadParameter(
+            "--resume continues an interrupted run, --overwrite starts a new one; give one of them"
+        )
     fields = field_options(format=format, mapping=map, ignore=ignore, strict_fields=strict_fields)
     options = reading_options(delimiter=delimiter, encoding=encoding, max_row_bytes=max_row_bytes)
     if dry_run:
@@ -161,7 +139,7 @@ def score(
     others, _ = expanded([knn_against] if knn_against else [], out=out, say=warn)
     states = [(path, state_of(path)) for path in (*inputs, *others)]
     neighbours = (knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
-    around = _neighbourhood(neighbours, inputs, options, fields)
+    knn_options = _knn_options(neighbours, inputs, options, fields)
     check_open_files()
     with ExitStack() as stack:
         reads = [*others, bundle, rule]
@@ -173,10 +151,10 @@ def score(
             fields=fields,
             limit=limit,
             options=options,
-            columns=added_names(SCORE_COLUMNS, prefix),  # select takes them all for ours
+            columns=added_names(SCORE_COLUMNS, prefix),  # select takes all of them for added columns
             prefix=prefix,
         )
-        kept = KeptColumns(reader, inputs, around, recompute=recompute, limit=limit)
+        kept = KeptColumns(reader, inputs, knn_options, recompute=recompute, limit=limit)
         opened = Bundle.open(bundle or demo_bundle(say)).limited(max_length)
         indicators, rule = kept.asked(indicators, rule, opened.default_rule)
         with naming_another():
@@ -188,7 +166,7 @@ def score(
                     device=device,
                     batches_at_once=batches_at_once,
                     acceleration=acceleration(cuda_graphs=cuda_graphs, gpu_memory=gpu_memory),
-                    knn=around,
+                    knn=knn_options,
                     kept=kept.names,
                 )
             )
@@ -196,8 +174,8 @@ def score(
         origin = kept_budgets(writer.identity, scorer, given=max_batch_tokens) or choose_budgets(
             scorer, inputs, fields, given=max_batch_tokens, limit=limit, options=options, say=say
         )
-        if around != KnnOptions() and not scorer.searches_neighbours:
-            warn("caution: the settings of the neighbours have no effect: no knn column is asked for")
+        if knn_options != KnnOptions() and not scorer.searches_neighbours:
+            warn("caution: the neighbour options have no effect: no knn column is computed")
         asked: dict[str, object] = {
             "rule": rule,
             "indicators": indicators,
@@ -221,17 +199,17 @@ def score(
             **asdict(options),
             "max_length": max_length,
         }
-        run = Run(scorer, inputs, out, asked | settings, around, reader=reader, options=options)
-        settings |= {"knn": neighbours_as_json(around), "knn_against": [input_digest(path) for path in others]}
+        run = Run(scorer, inputs, out, asked | settings, knn_options, reader=reader, options=options)
+        settings |= {"knn": neighbours_as_json(knn_options), "knn_against": [input_digest(path) for path in others]}
         _carry_out(run, reader, writer, identity_of(scorer, inputs, settings, origin), states, strict=strict)
     _end(run, json=json)
 
 
 def _end(run: Run, *, json: bool) -> None:
-    """Print the run file where that is asked for.
+    """Print the run file if asked to.
 
     Raises:
-        Exit: 3, rows were rejected.
+        Exit: rows were rejected; code 3.
     """
     from instructmining_cli.reports.json_out import print_record
 
@@ -250,12 +228,12 @@ def _carry_out(
     *,
     strict: bool,
 ) -> None:
-    """Begin the run, or resume it, and put its files in place.
+    """Start or resume the run, and put its files in place.
 
     Raises:
-        ResumeError: what is to be resumed is of another run.
-        InputError: an input was changed meanwhile.
-        InstructMiningError: it cannot be read, scored or written.
+        ResumeError: the interrupted run is another one.
+        InputError: an input changed during the run.
+        InstructMiningError: rows cannot be read, scored or written.
     """
     from instructmining_cli.run.display import Display
     from instructmining_cli.run.resuming import check_identity, check_inputs, restore
@@ -264,13 +242,13 @@ def _carry_out(
     if writer.identity is not None:
         check_identity(writer.identity, identity, run.out)
     if writer.finished:
-        say(f"{run.out}: the run was finished before")
+        say(f"{run.out}: the run is already finished")
         return
     if writer.journal is not None:
         restore(writer.journal, run, reader)
     writer.begin(identity)
     display = Display(run)
-    kept = f"what is done is kept in {run.out}.partial; --resume goes on"
+    kept = f"finished work is kept in {run.out}.partial; --resume continues the run"
     with stopping().noting(lambda: kept if writer.resumable else None, say=warn):
         with display.showing():
             display.say_room()
@@ -283,7 +261,7 @@ def _carry_out(
 
 
 def _score(run: Run, display: Display, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
-    """Score all rows that are left and write them, a window at a time."""
+    """Score the remaining rows and write them, one window at a time."""
     scorer, statistics = run.scorer, run.statistics
     windows = scorer.score_windows(
         reader.windows(scorer.batching.window_rows),
@@ -303,36 +281,36 @@ def _score(run: Run, display: Display, reader: ExampleReader, writer: RunWriter,
                     writer.commit(run.mark(window.end))
 
 
-def _neighbourhood(around: _Neighbours, inputs: list[str], options: ReadOptions, fields: FieldOptions) -> KnnOptions:
-    """What the options of the neighbours mean, with what they name looked for in the first rows.
+def _knn_options(given: _Neighbours, inputs: list[str], options: ReadOptions, fields: FieldOptions) -> KnnOptions:
+    """Build the options of neighbours, and check in the first rows that what they name exists.
 
     Raises:
-        BadParameter: they do not go together.
+        BadParameter: the options contradict each other.
         InputError: an input cannot be read.
-        RuleError: no row has the field.
+        RuleError: no row has the field of the pools.
     """
     from instructmining.errors import RuleError
     from instructmining.knn.options import KnnOptions
     from instructmining.reading.compression import is_pipe
     from instructmining.reading.examples import first_fields, read_examples
 
-    against = around[-1]
+    against = given[-1]
     try:
-        meant = KnnOptions(*around, *((options, fields) if against is not None else ()))
+        knn_options = KnnOptions(*given, *((options, fields) if against is not None else ()))
     except RuleError as error:
         raise typer.BadParameter(str(error)) from error
     if against is not None and not is_pipe(against):
         read_examples(against, options=options, fields=fields).look()
-    if meant.pool is not None and not any(is_pipe(path) for path in inputs):  # of pipes the scorer sees the window
-        meant.check_pool(first_fields(inputs, options=options))
-    return meant
+    if knn_options.pool is not None and not any(map(is_pipe, inputs)):  # of a pipe, the scorer checks the first window
+        knn_options.check_pool(first_fields(inputs, options=options))
+    return knn_options
 
 
 def _checked_out(out: str | None, inputs: list[str], *, resume: bool, json: bool) -> str:
-    """OUT, which is there and goes with the other options.
+    """Return OUT, checked together with the other options.
 
     Raises:
-        BadParameter: it does not.
+        BadParameter: it is missing, or contradicts another option.
     """
     from instructmining.reading.compression import is_pipe
 

@@ -1,4 +1,4 @@
-"""``instructmining select``: the best rows of a scored file."""
+"""``instructmining select``: writes the best rows of a scored file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from instructmining_cli.options.checks import (
     a_distance,
     a_number,
     a_share,
-    as_utf8,
     conditions,
     named_rule,
     rows_out,
@@ -20,6 +19,7 @@ from instructmining_cli.options.checks import (
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.fields import Format, Map, field_options
 from instructmining_cli.options.output import OUT_HELP, Json, check_json
+from instructmining_cli.options.scoring import ScoredPrefix
 from instructmining_cli.process.terminal import say, warn
 
 if TYPE_CHECKING:
@@ -37,12 +37,13 @@ def select(
     scored: Annotated[str, typer.Argument(metavar="SCORED", help="A file that score wrote.")],
     out: Annotated[str, typer.Option("-o", "--out", callback=rows_out, help=OUT_HELP)],
     top: Annotated[
-        int | None, typer.Option(min=1, callback=a_count, help="Keep N rows; with --group-by N of each group.")
+        int | None, typer.Option(min=1, callback=a_count, help="Keep N rows; with --group-by, N of each group.")
     ] = None,
     fraction: Annotated[
         float | None,
         typer.Option(
-            callback=a_share, help="Keep this share of the candidates (of each group), 0..1, to the nearest row."
+            callback=a_share,
+            help="Keep this share of the candidates (of each group), 0..1, rounded to the nearest row.",
         ),
     ] = None,
     tokens: Annotated[
@@ -50,7 +51,7 @@ def select(
         typer.Option(
             min=1,
             callback=a_count,
-            help="Keep rows in order up to the first that would exceed this many tokens, all together.",
+            help="Keep rows in order until the next one would exceed this many tokens in total.",
         ),
     ] = None,
     max_loss: Annotated[
@@ -61,21 +62,22 @@ def select(
         typer.Option(
             metavar="CONDITION",
             callback=conditions,
-            help="Take rows that fulfil NAME OP VALUE on any column or field, as 'perplexity<=30' or "
-            "'category==open qa'; OP one of <, <=, >, >=, ==, !=, for text == and !=. Each row is compared by its own "
-            'type: a number with the number, text with the exact characters; "7" in quotes is text. Null never does. '
-            "Repeat it for several conditions.",
+            help="Take rows that fulfil NAME OP VALUE on any column or field, such as 'perplexity<=30' or "
+            "'category==open qa'. OP is <, <=, >, >=, == or !=; for text == or !=. Values are compared by the type in "
+            'the row: numbers as numbers, text by its exact characters; "7" in quotes is text. Null fulfils no '
+            "condition. Can be repeated.",
         ),
     ] = None,
     group_by: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Make groups by this column or field; without one: null.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="Group rows by this column or field; rows without it are the group null."),
     ] = None,
     quota: Annotated[
         list[str] | None,
         typer.Option(
             metavar="GROUP=N",
-            help="Keep N rows of this group, or a JSON file of an object {group: N}. Repeat it for several. Groups "
-            "without one keep what --top and --fraction say, and nothing without these.",
+            help="Keep N rows of this group; or a JSON file with an object {group: N}. Can be repeated. A group "
+            "without a quota keeps what --top and --fraction allow, and no row without them.",
         ),
     ] = None,
     distinct: Annotated[
@@ -83,32 +85,33 @@ def select(
         typer.Option(
             metavar="DISTANCE",
             callback=a_distance,
-            help="Leave out a row whose embedding is closer than this to that of a better row that is kept; Euclidean "
-            "between unit vectors, 0..2. The next row takes its place.",
+            help="Drop rows whose embedding is closer than this to a better row that is kept; Euclidean between unit "
+            "vectors, 0..2. The next row takes the place of a dropped one.",
         ),
     ] = None,
     bundle: Annotated[
-        str | None, typer.Option(help="Bundle with the embedding role for --distinct; by default the demo bundle.")
+        str | None, typer.Option(help="Bundle with an embedding role, for --distinct; by default the demo bundle.")
     ] = None,
     device: DeviceName = "auto",
     format: Format = None,
     map: Map = None,
-    by: Annotated[str, typer.Option(help="Column to order by, ascending.")] = "predicted_log_loss",
+    by: Annotated[str, typer.Option(help="Column to sort by, ascending.")] = "predicted_log_loss",
     descending: Annotated[
-        bool, typer.Option("--descending", help="Largest first, for columns where more is better, as reward.")
+        bool,
+        typer.Option("--descending", help="Sort the largest first, for columns where more is better, such as reward."),
     ] = False,
     explain: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
             callback=rows_out,
-            help="Write a JSON line for each row: kept or why not, and each term's part.",
+            help="Write a JSON line per row: whether it was kept, why not, and what each term of the rule adds.",
         ),
     ] = None,
     rule: Annotated[
         str | None,
         typer.Option(
-            callback=named_rule, help="Whose terms --explain shows; by default the one that SCORED.run.json names."
+            callback=named_rule, help="Rule whose terms --explain shows; by default the one in SCORED.run.json."
         ),
     ] = None,
     random_baseline: Annotated[
@@ -116,20 +119,20 @@ def select(
         typer.Option(
             metavar="FILE",
             callback=rows_out,
-            help="Write as many rows at random, from all that have a value, to compare with.",
+            help="Write as many rows drawn at random from all that have a value, as a baseline.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, callback=a_count, help="Of --random-baseline.")] = 0,
-    prefix: Annotated[str, typer.Option(callback=as_utf8, help="The prefix that score was given.")] = "",
+    seed: Annotated[int, typer.Option(min=0, callback=a_count, help="Seed of --random-baseline.")] = 0,
+    prefix: ScoredPrefix = "",
     keep_scores: Annotated[bool, typer.Option("--keep-scores", help="Keep the added columns in the rows.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT and the other files.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT and the other output files.")] = False,
     json: Json = False,
 ) -> None:
     """Write the original rows with the smallest predicted loss, ascending; ties keep their input order.
 
-    Give at least one of --top, --fraction, --tokens, --max-loss, --where, --quota and --distinct; a row is kept that is
-    within all of them. --where and --quota say which rows are candidates, the others how many of these are kept. Rows
-    without a value are left out. OUT.selection.json has the settings and the counts by reason; -o - writes rows alone.
+    Give at least one of --top, --fraction, --tokens, --max-loss, --where, --quota and --distinct; a row must meet all
+    that are given. --where and --quota choose candidates, the others how many of them are kept. Rows without a value
+    are dropped. OUT.selection.json records the settings and counts by reason; -o - writes only the rows.
     """
     from instructmining.errors import SelectionError
     from instructmining.scored.selection import select as select_rows
@@ -140,9 +143,9 @@ def select(
 
     check_json(json, out)
     if descending and max_loss is not None:
-        raise typer.BadParameter("--max-loss keeps the smallest values and does not go with --descending")
+        raise typer.BadParameter("--max-loss keeps the smallest values and cannot be used with --descending")
     fields = field_options(format=format, mapping=map)
-    check_apart([*_beside(out), explain, random_baseline], [bundle, *(quota or ())])
+    check_apart([*_outputs(out), explain, random_baseline], [bundle, *(quota or ())])
     with ExitStack() as stack:
         encoder = None if distinct is None else Encoder(bundle, device, stack)
         try:
@@ -156,7 +159,7 @@ def select(
                 quotas=_quotas(quota or []),
                 distinct=None
                 if distinct is None or encoder is None
-                else Distinct(distinct, encoder, fields=fields, encoder=encoder.said),
+                else Distinct(distinct, encoder, fields=fields, encoder=encoder.facts),
             )
         except SelectionError as error:
             raise typer.BadParameter(str(error)) from error
@@ -176,16 +179,16 @@ def select(
         print_record(out, ".selection.json")
 
 
-def _beside(out: str) -> list[str]:
-    """OUT and what stands beside it."""
+def _outputs(out: str) -> list[str]:
+    """Return OUT and the file written next to it."""
     return [] if out == "-" else [out, f"{out}.selection.json"]
 
 
 def _quotas(given: list[str]) -> dict[str, int]:
-    """GROUP=N, or JSON files of groups and numbers.
+    """Return the quota of each group, from GROUP=N or JSON files.
 
     Raises:
-        typer.BadParameter: one is neither.
+        typer.BadParameter: a value is neither.
     """
     import orjson
 
@@ -197,31 +200,31 @@ def _quotas(given: list[str]) -> dict[str, int]:
         if equals and count.strip().isdecimal():
             quotas[group] = int(count)
             continue
-        wrong = f"--quota {text!r}: wanted GROUP=N or a JSON file of an object {{group: N}}"
+        problem = f"--quota {text!r}: wanted GROUP=N or a JSON file of an object {{group: N}}"
         try:
             given_in_file = orjson.loads(read_small(text))
         except (OSError, orjson.JSONDecodeError) as error:
-            raise typer.BadParameter(f"{wrong}: {error}") from error
+            raise typer.BadParameter(f"{problem}: {error}") from error
         if not isinstance(given_in_file, dict) or not all(type(count) is int for count in given_in_file.values()):
-            raise typer.BadParameter(wrong)
+            raise typer.BadParameter(problem)
         quotas |= given_in_file
     return quotas
 
 
 class Encoder:
-    """Embeds rows for ``--distinct``; its bundle is opened with the first of them, after all else is known to be right.
+    """Embeds rows for ``--distinct``; opens its bundle with the first row, after everything else is checked.
 
     Attributes:
-        said: of the bundle and its device, for the selection file, once it is open.
+        facts: name, digest and device of the bundle, for the selection file; empty until it is open.
     """
 
     def __init__(self, bundle: str | None, device: str, stack: ExitStack) -> None:
-        """Take note of what to open, for as long as the stack."""
-        self.said: dict[str, object] = {}
+        """Store what to open; the stack closes it."""
+        self.facts: dict[str, object] = {}
         self._bundle, self._device, self._stack = bundle, device, stack
 
     def embeddings(self, examples: Iterable[Example]) -> Generator[NDArray[np.float32], None, None]:
-        """Unit vectors of all examples in their order; see :meth:`instructmining.Scorer.embeddings`.
+        """Yield the unit vectors of all examples in order; see :meth:`instructmining.Scorer.embeddings`.
 
         Raises:
             InstructMiningError: the bundle cannot be opened or built, or an example cannot be embedded.
@@ -233,7 +236,7 @@ class Encoder:
         with naming_another():
             scorer = self._stack.enter_context(Scorer.open(folder, indicators=["knn_6"], device=self._device))
         say(f"device: {', '.join(map(str, scorer.devices))}")
-        self.said |= {"bundle": scorer.bundle.name, "digest": scorer.bundle.digest, "device": str(scorer.device)}
+        self.facts |= {"bundle": scorer.bundle.name, "digest": scorer.bundle.digest, "device": str(scorer.device)}
         yield from scorer.embeddings(examples)
 
 

@@ -1,1 +1,1 @@
-"""What `bench` and `doctor` find out about the machine."""
+"""What ``bench`` and ``doctor`` measure on the machine."""

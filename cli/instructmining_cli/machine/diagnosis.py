@@ -1,4 +1,4 @@
-"""What ``doctor`` prints: devices as measured, and a bundle checked against its own reference values."""
+"""Checks for ``doctor``: devices, versions, and a bundle against its reference values."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ EXPORT_PACKAGES = ("torch", "transformers", "onnx-ir", "safetensors", "gguf", "a
 
 @dataclass(frozen=True, slots=True)
 class RoleCheck:
-    """One role of a bundle, run here."""
+    """The check of one role of a bundle on a device."""
 
     role: str
     precision: str
-    found: Agreement | None  # None where the bundle holds no reference values
+    found: Agreement | None  # None if the bundle has no reference values
 
     @property
     def broken(self) -> list[str]:
-        """The figures beyond the exporter's bounds for this precision."""
+        """Figures beyond the exporter's bounds for this precision."""
         return self.found.beyond(BOUNDS[self.precision]) if self.found is not None else []
 
     @property
     def passed(self) -> bool:
-        """The graph gives its reference values here."""
+        """Whether the graph gives its reference values here."""
         return self.found is not None and not self.broken
 
     def as_json(self) -> dict[str, object]:
-        """The figures, and which of them are beyond their bounds."""
+        """Return the figures, and those beyond their bounds."""
         figures = self.found.as_json() if self.found is not None else None
         return {
             "role": self.role,
@@ -46,7 +46,7 @@ class RoleCheck:
         }
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """Return one line to print."""
         if self.found is None:
             return "no reference values in the bundle; export it again"
         figures = f"{self.precision}, {self.found.rows} rows: {BOUNDS[self.precision].beside(self.found.as_json())}"
@@ -54,7 +54,7 @@ class RoleCheck:
 
 
 def describe_machine() -> dict[str, str]:
-    """Versions and devices, by name."""
+    """Return versions and the state of devices, by name."""
     problem = cuda_problem()
     return {
         **versions(),
@@ -65,7 +65,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that scoring runs on."""
+    """Return the versions of everything that scoring runs on."""
     return {
         "instructmining": _version("instructmining"),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
@@ -75,11 +75,11 @@ def versions() -> dict[str, str]:
 
 
 def check_bundle(bundle: Bundle, device: Device) -> Iterator[RoleCheck]:
-    """Run each role's reference texts on a device and compare.
+    """Run each role's reference texts on a device and compare the outputs.
 
     Raises:
         BundleError: a graph or its reference values cannot be loaded.
-        DeviceError: a session opens elsewhere than asked.
+        DeviceError: a session does not open on this device.
     """
     for name, role in bundle.roles.items():
         if role.references is None:

@@ -1,4 +1,4 @@
-"""What the machine says of itself: names of its processors, and the memory that was taken."""
+"""Names of processors and memory in use, as the system and the driver report them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME_BYTES = 256
 
 
 def device_name(device: Device) -> str:
-    """The model of the CPU or the GPU, as it names itself; its architecture where that is not told."""
+    """Return the model name of the CPU or GPU; the architecture of a CPU without one."""
     if device.kind == "cuda":
         return _Cuda.open(device.index).name() or "unknown"
     for line in _lines(Path("/proc/cpuinfo")):
@@ -24,9 +24,9 @@ def device_name(device: Device) -> str:
 
 
 def peak_memory_bytes() -> int | None:
-    """Most memory that this process has had in RAM so far; None where the system does not tell."""
+    """Return the peak memory of this process in RAM so far; None if the system does not report it."""
     for line in _lines(Path("/proc/self/status")):
-        # Not getrusage: its figure starts from the memory of whatever program started this one.
+        # Not getrusage: its figure starts from the memory of the program that started this one.
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     if sys.platform == "win32":
@@ -38,15 +38,15 @@ def peak_memory_bytes() -> int | None:
 
 
 def device_memory_bytes(device: Device) -> int | None:
-    """Memory of a GPU in use now, by all programs; None on a CPU, and where the driver does not tell.
+    """Return the memory of a GPU in use by all programs; None for a CPU, or if the driver does not report it.
 
-    onnxruntime keeps what it has taken until its sessions are closed, so after a run this holds the run's peak.
+    onnxruntime keeps its memory until its sessions are closed, so after a run this includes the run's peak.
     """
     return _Cuda.open(device.index).memory_in_use() if device.kind == "cuda" else None
 
 
 class _Cuda:
-    """One GPU by the driver's own interface, which needs no library beside the driver."""
+    """One GPU, through the driver's own interface, which needs no other library."""
 
     def __init__(self, driver: ctypes.CDLL | None, index: int) -> None:
         self._driver = driver
@@ -81,7 +81,7 @@ class _Cuda:
 
 
 def _lines(file: Path) -> list[str]:
-    """Of a file of the system; none where there is no such file."""
+    """Return the lines of a system file; empty if it does not exist."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

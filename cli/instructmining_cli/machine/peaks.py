@@ -1,4 +1,4 @@
-"""How fast a device multiplies matrices with weights through onnxruntime: what a graph's own speed is held against."""
+"""Measures how fast a device multiplies by weights through onnxruntime, the peak that graphs are compared with."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from instructmining.bundle import PrecisionName
 from instructmining.errors import DeviceError
 from instructmining.inference.devices import Device
 
-# Rows of a batch and size of a square weight. Large enough for full speed, small enough for a second: a CPU reaches
-# its best at a few hundred rows; a GPU must be kept busy for longer than it takes to start it.
+# Rows of a batch and size of a square weight. Large enough for full speed, small enough to take about a second: a CPU
+# is fastest from a few hundred rows on; on a GPU a product must take longer than its launch.
 SHAPES = {"cpu": ((512, 1024), (512, 2048), (1024, 2048)), "cuda": ((16384, 4096), (32768, 4096))}
-_SHAPE_S = 0.4  # spent on each, at least
-_LEAST_RUNS = 5
+_SHAPE_S = 0.4  # least time per shape
+_MIN_REPEATS = 5
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _TYPES: dict[PrecisionName, tuple[type[np.generic], type[np.generic]]] = {
     "fp32": (np.float32, np.float32),
@@ -31,7 +31,7 @@ _TYPES: dict[PrecisionName, tuple[type[np.generic], type[np.generic]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The fastest of the shapes that were tried."""
+    """The speed of the fastest shape."""
 
     multiply_adds_per_s: float
     rows: int
@@ -39,7 +39,7 @@ class Peak:
 
     @property
     def gflop_per_s(self) -> float:
-        """A multiply-add is two operations."""
+        """Billions of operations per second; a multiply-add is two."""
         return 2 * self.multiply_adds_per_s / 1e9
 
 
@@ -50,19 +50,19 @@ def product_peak(
     shapes: tuple[tuple[int, int], ...] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Peak:
-    """Multiply-adds a second of single products with constant weights, the median over some runs of the best shape.
+    """Measure single products with constant weights and return the best shape, by the median of its repeats.
 
-    Inputs and outputs stay on the device. The session's threads spin between runs, its best setting: nothing else
-    should run meanwhile.
+    Inputs and outputs stay on the device. The session's threads spin between repeats, its fastest setting, so nothing
+    else should run at the same time.
 
     Args:
-        device: where.
-        precision: of the product; int8 by the operator that int8 bundles are made of.
-        shapes: rows and size of each product tried; by default :data:`SHAPES`.
-        clock: seconds.
+        device: device to measure.
+        precision: precision of the product; int8 uses the operator of int8 bundles.
+        shapes: rows and size of each product to try; by default :data:`SHAPES`.
+        clock: returns seconds.
 
     Raises:
-        DeviceError: the product does not run there.
+        DeviceError: the product does not run on the device.
     """
     found = [
         Peak(rows * size * size / _seconds(device, precision, rows, size, clock), rows, size)
@@ -72,23 +72,23 @@ def product_peak(
 
 
 def _seconds(device: Device, precision: PrecisionName, rows: int, size: int, clock: Callable[[], float]) -> float:
-    """Of one product, the median."""
-    taken, output = _TYPES[precision]
+    """Return the median seconds of one product."""
+    input_type, output_type = _TYPES[precision]
     try:
         session = _open(device, precision, rows, size)
-        x = ort.OrtValue.ortvalue_from_numpy(_input(rows, size, taken), device.kind, device.index)
-        y = ort.OrtValue.ortvalue_from_shape_and_type([rows, size], output, device.kind, device.index)
+        x = ort.OrtValue.ortvalue_from_numpy(_input(rows, size, input_type), device.kind, device.index)
+        y = ort.OrtValue.ortvalue_from_shape_and_type([rows, size], output_type, device.kind, device.index)
         binding = session.io_binding()
         binding.bind_ortvalue_input("x", x)
         binding.bind_ortvalue_output("y", y)
         session.run_with_iobinding(binding)  # warms up
         spent: list[float] = []
-        while len(spent) < _LEAST_RUNS or sum(spent) < _SHAPE_S:
+        while len(spent) < _MIN_REPEATS or sum(spent) < _SHAPE_S:
             begin = clock()
             session.run_with_iobinding(binding)
             binding.synchronize_outputs()
             spent.append(clock() - begin)
-    except Exception as error:  # onnxruntime's own classes have no common root but this one
+    except Exception as error:  # onnxruntime's error classes share no other base
         raise DeviceError(
             f"{device}: a product of {rows} rows with {size} x {size} {precision} failed: {error}"
         ) from error
@@ -98,21 +98,21 @@ def _seconds(device: Device, precision: PrecisionName, rows: int, size: int, clo
 def _open(device: Device, precision: PrecisionName, rows: int, size: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # With both dimensions fixed, the graph's weights become a constant, laid out as those of a bundle's graph.
+    # With both dimensions fixed, the weights become a constant, laid out as in a bundle's graph.
     options.add_free_dimension_override_by_name("rows", rows)
     options.add_free_dimension_override_by_name("size", size)
     settings: dict[str, object] = {"device_id": device.index, "use_tf32": 0}
     if device.kind == "cpu":
         settings = {}
         options.intra_op_num_threads = device.threads
-        options.add_session_config_entry("session.x64quantprecision", "1")  # as the engine's sessions
+        options.add_session_config_entry("session.x64quantprecision", "1")  # as in the engine's sessions
     graph = resources.files("instructmining_cli.machine") / f"peak_{precision}.onnx"
     providers = [(_PROVIDERS[device.kind], settings)]
     return ort.InferenceSession(graph.read_bytes(), options, providers=providers, enable_fallback=0)
 
 
 def _input(rows: int, size: int, kind: type[np.generic]) -> NDArray[np.generic]:
-    """Numbers without pattern: a GPU multiplies constant ones faster."""
+    """Return random numbers; a GPU multiplies constant ones faster."""
     rng = np.random.default_rng(0)
     if kind is np.uint8:
         return rng.integers(0, 256, size=(rows, size), dtype=np.uint8)

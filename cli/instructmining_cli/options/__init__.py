@@ -1,1 +1,1 @@
-"""Options that several commands have, and what is wrong with their values."""
+"""Options that several commands share, and checks of their values."""

@@ -1,4 +1,4 @@
-"""Values of options that are checked while the command line is read: wrong ones are wrong usage, before any work."""
+"""Callbacks that check option values while the command line is parsed, before any work."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import typer
 
-_LARGEST = 2**53  # a whole number that every reader of JSON takes as it is
-_MOST_GIB = 1 << 20
+_LARGEST = 2**53  # every JSON reader reads whole numbers up to this one exactly
+_MAX_GIB = 1 << 20
 _ALWAYS_KNOWN = frozenset({"auto", "cpu", "cuda"})
 
 
 def known_format(name: str | None) -> str | None:
-    """The name of a format of rows, or None.
+    """Return the name of a row format, or None.
 
     Raises:
-        BadParameter: there is no such format.
+        BadParameter: the format is not known.
     """
     if name is None:
         return None
@@ -30,12 +30,12 @@ def known_format(name: str | None) -> str | None:
 
 
 def known_device(asked: str) -> str:
-    """The name of a device that could be there.
+    """Return the name of a device, which need not exist here.
 
     Raises:
-        BadParameter: nothing is called so.
+        BadParameter: the name is not one of a device.
     """
-    if asked in _ALWAYS_KNOWN:  # without waiting for onnxruntime
+    if asked in _ALWAYS_KNOWN:  # onnxruntime, slow to import, is not needed
         return asked
     from instructmining.errors import DeviceError
     from instructmining.inference.devices import named_devices
@@ -48,10 +48,10 @@ def known_device(asked: str) -> str:
 
 
 def known_indicators(names: str | None) -> str | None:
-    """Comma-separated names of columns, "all", or None.
+    """Return comma-separated column names, "all", or None.
 
     Raises:
-        BadParameter: one is no column that is computed; the message lists those that are.
+        BadParameter: a column cannot be computed; the message lists those that can.
     """
     if names is None or names.strip() == "all":
         return names
@@ -66,10 +66,10 @@ def known_indicators(names: str | None) -> str | None:
 
 
 def named_rule(name: str | None) -> str | None:
-    """The name of a preset or of a file that may be a rule, or None.
+    """Return the name of a preset, or of a file that may be a rule, or None.
 
     Raises:
-        BadParameter: it is no preset and no file, and has neither a folder nor ``.json`` that would name a file.
+        BadParameter: there is no such preset or file, and the name has neither a folder nor the suffix ``.json``.
     """
     if name is None or Path(name).exists() or Path(name).name != name or name.endswith(".json"):
         return name
@@ -82,11 +82,11 @@ def named_rule(name: str | None) -> str | None:
 
 
 def known_rule(name: str | None) -> str | None:
-    """The name or the file of a rule whose terms can be computed, or None.
+    """Return the name or file of a rule whose terms can be computed, or None.
 
     Raises:
-        BadParameter: there is no rule of that name.
-        RuleError: its file cannot be read, or a term is no indicator: the file is wrong, not the usage.
+        BadParameter: there is no rule with this name.
+        RuleError: the file cannot be read, or a term is not an indicator; the file is wrong, not the usage.
     """
     if named_rule(name) is not None:
         from instructmining.indicators.plan import check_columns
@@ -97,10 +97,10 @@ def known_rule(name: str | None) -> str | None:
 
 
 def rows_out(name: str | None) -> str | None:
-    """The name of a file that rows are written to, "-", or None.
+    """Return the name of a file to write rows to, "-", or None.
 
     Raises:
-        BadParameter: its suffix does not say how.
+        BadParameter: the suffix is not a known one.
     """
     if name is None or name == "-":
         return name
@@ -112,10 +112,10 @@ def rows_out(name: str | None) -> str | None:
 
 
 def conditions(texts: list[str] | None) -> list[str] | None:
-    """Conditions on rows, or None.
+    """Return conditions on rows, or None.
 
     Raises:
-        BadParameter: one cannot be read.
+        BadParameter: a condition cannot be parsed.
     """
     from instructmining.errors import SelectionError
     from instructmining.scored.selection.conditions import Condition
@@ -129,10 +129,10 @@ def conditions(texts: list[str] | None) -> list[str] | None:
 
 
 def a_share(value: float | None) -> float | None:
-    """A part of all, or None.
+    """Return a share of a whole, or None.
 
     Raises:
-        BadParameter: it is none, or more than all.
+        BadParameter: it is not above 0 and at most 1.
     """
     if value is not None and not 0 < value <= 1:
         raise typer.BadParameter(f"{value}: wanted more than 0 and at most 1")
@@ -140,10 +140,10 @@ def a_share(value: float | None) -> float | None:
 
 
 def a_distance(value: float | None) -> float | None:
-    """A distance between unit vectors, or None.
+    """Return a distance between unit vectors, or None.
 
     Raises:
-        BadParameter: none of them are so far apart, or all are.
+        BadParameter: it is not above 0 and at most 2.
     """
     if value is not None and not 0 < value <= 2:
         raise typer.BadParameter(f"{value}: wanted more than 0 and at most 2, a distance between unit vectors")
@@ -151,7 +151,7 @@ def a_distance(value: float | None) -> float | None:
 
 
 def a_number(value: float | None) -> float | None:
-    """A number, or None.
+    """Return a number, or None.
 
     Raises:
         BadParameter: it is NaN.
@@ -162,10 +162,10 @@ def a_number(value: float | None) -> float | None:
 
 
 def a_count(value: int | None) -> int | None:
-    """A whole number, or None.
+    """Return a whole number, or None.
 
     Raises:
-        BadParameter: it is larger than anything that could be counted.
+        BadParameter: it is too large.
     """
     if value is not None and value > _LARGEST:
         raise typer.BadParameter(f"wanted at most {_LARGEST}")
@@ -173,18 +173,18 @@ def a_count(value: int | None) -> int | None:
 
 
 def a_size(value: float | None) -> float | None:
-    """A size in GiB, or None.
+    """Return a size in GiB, or None.
 
     Raises:
-        BadParameter: no device has so much.
+        BadParameter: it is too large or NaN.
     """
-    if value is not None and not value <= _MOST_GIB:
-        raise typer.BadParameter(f"{value}: wanted at most {_MOST_GIB}, in GiB")
+    if value is not None and not value <= _MAX_GIB:
+        raise typer.BadParameter(f"{value}: wanted at most {_MAX_GIB}, in GiB")
     return value
 
 
 def as_utf8(text: str) -> str:
-    """A text that goes into files.
+    """Return a text that can be written to files.
 
     Raises:
         BadParameter: it has bytes that are not UTF-8.

@@ -16,14 +16,14 @@ from instructmining_cli.process.terminal import echo, voice
 
 
 def _take_config(context: typer.Context, file: str | None) -> str | None:
-    """Make the values of a file the defaults of the command that is being parsed."""
+    """Use the values of a file as defaults of the command that is being parsed."""
     if file is not None:
         context.default_map = values_of(file, context)
     return file
 
 
-def _let_all_be_missing(context: typer.Context, asked: bool) -> bool:
-    """Where the options are printed alone, none has to be given."""
+def _require_nothing(context: typer.Context, asked: bool) -> bool:
+    """Make all options optional if they are only printed."""
     for parameter in context.command.params if asked else ():
         parameter.required = False
     return asked
@@ -32,7 +32,7 @@ def _let_all_be_missing(context: typer.Context, asked: bool) -> bool:
 # Parameters that every command has, by name: annotation and default.
 _SHARED: dict[str, tuple[Any, object]] = {
     "quiet": (
-        Annotated[bool, typer.Option("-q", "--quiet", help="Only errors and cautions on standard error.")],
+        Annotated[bool, typer.Option("-q", "--quiet", help="Write only errors and cautions to standard error.")],
         False,
     ),
     "config": (
@@ -42,7 +42,7 @@ _SHARED: dict[str, tuple[Any, object]] = {
                 metavar="FILE",
                 is_eager=True,
                 callback=_take_config,
-                help="Options from the command's table in a TOML file; the command line comes first.",
+                help="Read options from the command's table in a TOML file; the command line overrides it.",
             ),
         ],
         None,
@@ -53,8 +53,8 @@ _SHARED: dict[str, tuple[Any, object]] = {
             typer.Option(
                 "--print-config",
                 is_eager=True,
-                callback=_let_all_be_missing,
-                help="Print the options in effect as --config takes them, and exit.",
+                callback=_require_nothing,
+                help="Print the options in effect as a table for --config, and exit.",
             ),
         ],
         False,
@@ -63,7 +63,7 @@ _SHARED: dict[str, tuple[Any, object]] = {
 
 
 def sharing(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the parameters that every command has."""
+    """Add the parameters that every command has to a command."""
     signature = inspect.signature(command, eval_str=True)
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -75,7 +75,7 @@ def sharing(command: Callable[..., None]) -> Callable[..., None]:
     def with_shared(
         context: typer.Context, *, quiet: bool, config: str | None, print_config: bool, **options: object
     ) -> None:
-        del config  # its values are among the options
+        del config  # its values are already the defaults of the options
         voice().quiet = quiet
         if print_config:
             echo(as_toml(context), nl=False)
@@ -90,10 +90,10 @@ def sharing(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class Command(TyperCommand):
-    """A command whose options may come from a file."""
+    """A command whose options can come from a file."""
 
-    def make_parser(self, ctx: Any) -> Any:  # noqa: ANN401 - click's own types, which typer may have a copy of
-        """The parser, which takes ``--no-X`` for each flag, so that the command line can undo what a file sets."""
+    def make_parser(self, ctx: Any) -> Any:  # noqa: ANN401 - click's types, of which typer may ship a copy
+        """Add ``--no-X`` for each flag ``--X``, so that the command line can unset a flag that a file sets."""
         parser = super().make_parser(ctx)
         for option in self.params:
             if getattr(option, "is_flag", False) and not option.is_eager:
@@ -107,10 +107,10 @@ class Command(TyperCommand):
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
-        """Read the command line; an error in a value from a file says which file.
+        """Parse the command line; an error in a value from a file names the file.
 
         Raises:
-            UsageError: an argument or a value of the file is wrong.
+            UsageError: an argument or a value in the file is wrong.
         """
         if (option := JSON_FILE.get(self.name or "")) is not None:
             args = json_file_by_new_name(args, lambda given: self._positional(ctx, given), option)
@@ -122,7 +122,7 @@ class Command(TyperCommand):
             raise
 
     def _positional(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
-        """What of a command line is no option and no option's value."""
+        """Return the arguments that are neither options nor values of options."""
         found, more, _ = self.make_parser(ctx).parse_args(args)
         values = [found[parameter.name] for parameter in self.params if parameter.param_type_name == "argument"]
         return [*more, *(one for value in values for one in ([value] if isinstance(value, str) else value or ()))]

@@ -1,4 +1,4 @@
-"""The options of a command from a TOML file, and back to one."""
+"""Reads the options of a command from a TOML file, and writes them as TOML."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import typer
 from instructmining.errors import InputError
 from instructmining.errors.names import no_such
 
-_NEVER = frozenset({"help", "config", "print-config"})  # what no file says
+_NEVER = frozenset({"help", "config", "print-config"})  # a file cannot set these
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list of texts"}
-_FILE = "config file"  # where a context keeps the name of it
+_FILE = "config file"  # key of the file's name in a context
 
 
 def values_of(file: str, context: typer.Context) -> dict[str, object]:
-    """The values of the command's table in a file, by the names of the command's parameters.
+    """Return the values in the command's table of a file, by the names of the command's parameters.
 
     Args:
         file: TOML with a table for each command.
-        context: of the command.
+        context: context of the command.
 
     Raises:
         InputError: the file cannot be read.
-        BadParameter: it is not TOML, or has a table, a key or a type of value that is not known.
+        BadParameter: it is not TOML, or a table, key or type of value is wrong.
     """
     tables = _tables(file)
     command, parent = str(context.info_name), context.parent
     commands = getattr(parent.command, "commands", {command: None}) if parent is not None else {command: None}
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise typer.BadParameter(f"{file}: {name!r} stands outside of a table; put it below [{command}]")
+            raise typer.BadParameter(f"{file}: {name!r} is outside a table; put it under [{command}]")
         if name not in commands:
             raise typer.BadParameter(f"{file}: [{name}]: {no_such('command', name, list(commands))}")
     options = {long_name(option): option for option in _options(context)}
@@ -53,8 +53,8 @@ def values_of(file: str, context: typer.Context) -> dict[str, object]:
     return values
 
 
-def from_file(context: typer.Context, parameter: Any) -> str | None:  # noqa: ANN401 - click's, which typer has a copy of
-    """Where the value of a parameter stands, if a file says it."""
+def from_file(context: typer.Context, parameter: Any) -> str | None:  # noqa: ANN401 - click's, of which typer has a copy
+    """Return the place of a parameter's value in a config file; None if it came from elsewhere."""
     source = context.get_parameter_source(parameter.name) if parameter is not None and parameter.name else None
     if source is None or source.name != "DEFAULT_MAP":
         return None
@@ -62,7 +62,7 @@ def from_file(context: typer.Context, parameter: Any) -> str | None:  # noqa: AN
 
 
 def as_toml(context: typer.Context) -> str:
-    """The options in effect as a table for :func:`values_of`; those without a value are left out.
+    """Return the options in effect as a table for :func:`values_of`, without options that have no value.
 
     Raises:
         BadParameter: a value has bytes that are not UTF-8, which TOML does not allow.
@@ -78,8 +78,8 @@ def as_toml(context: typer.Context) -> str:
     return "\n".join(lines) + "\n"
 
 
-def long_name(option: Any) -> str:  # noqa: ANN401 - click's, which typer has a copy of
-    """An option's long name without its dashes."""
+def long_name(option: Any) -> str:  # noqa: ANN401 - click's, of which typer has a copy
+    """Return an option's long name without the dashes."""
     return str(max(option.opts, key=len)).removeprefix("--")
 
 
@@ -99,10 +99,10 @@ def _tables(file: str) -> Mapping[str, Any]:
 
 
 def _checked(value: object, hint: Any, place: str) -> object:  # noqa: ANN401 - a type hint
-    """A value as the command line would give it, but for its text.
+    """Return a value of the option's type; a text stands for a list of one.
 
     Raises:
-        BadParameter: it is of another type than the option.
+        BadParameter: it has another type than the option.
     """
     kind = _kind(hint)
     if kind is list:
@@ -117,11 +117,11 @@ def _checked(value: object, hint: Any, place: str) -> object:  # noqa: ANN401 - 
 
 
 def _kind(hint: Any) -> type:  # noqa: ANN401
-    """The type of TOML's values for an option."""
+    """Return the type that an option's value has in TOML."""
     plain = next((part for part in get_args(hint) if part is not NoneType), hint) if _is_optional(hint) else hint
     if get_origin(plain) is list:
         return list
-    return plain if plain in _KINDS else str  # names of a choice and paths are texts
+    return plain if plain in _KINDS else str  # choices and paths are texts
 
 
 def _is_optional(hint: Any) -> bool:  # noqa: ANN401
@@ -129,10 +129,10 @@ def _is_optional(hint: Any) -> bool:  # noqa: ANN401
 
 
 def _written(value: object) -> str:
-    """A value as TOML writes it."""
+    """Return a value as TOML."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, float):
         return repr(value)  # JSON has no infinity
     text = orjson.dumps(value, default=str).decode()
-    return text.replace("\x7f", "\\u007f")  # JSON and TOML escape all other characters alike
+    return text.replace("\x7f", "\\u007f")  # JSON and TOML escape all other characters the same way

@@ -1,4 +1,4 @@
-"""The options of ``score`` and ``bench`` that say where and how graphs run."""
+"""Options for the device that graphs run on, and for how they run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DeviceName: TypeAlias = Annotated[
     str,
     typer.Option(
         callback=known_device,
-        help="auto, cpu, cuda, cuda:N or cuda:0,1. auto takes CUDA only where a session runs there.",
+        help="auto, cpu, cuda, cuda:N or cuda:0,1. auto uses CUDA only if a session runs there.",
     ),
 ]
 BatchesAtOnce: TypeAlias = Annotated[
@@ -23,7 +23,7 @@ BatchesAtOnce: TypeAlias = Annotated[
     typer.Option(
         min=1,
         callback=a_count,
-        help="Batches beside each other on a CPU; by default one a thread up to 8. 1 answers a single row soonest.",
+        help="Batches in parallel on a CPU; by default one per thread, at most 8. 1 is the fastest for a single row.",
     ),
 ]
 MaxBatchTokens: TypeAlias = Annotated[
@@ -31,7 +31,7 @@ MaxBatchTokens: TypeAlias = Annotated[
     typer.Option(
         min=1,
         callback=a_count,
-        help="Padded tokens of a batch; by default measured once on a long input and kept, by bundle and device.",
+        help="Padded tokens of a batch; by default measured once on a long input and cached by bundle and device.",
     ),
 ]
 CudaGraphs: TypeAlias = Annotated[
@@ -44,13 +44,13 @@ GpuMemory: TypeAlias = Annotated[
         metavar="GIB",
         min=0.1,
         callback=a_size,
-        help="Most memory that one graph may take on a CUDA device.",
+        help="Most memory that one graph may use on a CUDA device.",
     ),
 ]
 
 
 def acceleration(*, cuda_graphs: bool, gpu_memory: float | None) -> Acceleration:
-    """The options as the engine takes them."""
+    """Return the options as the engine takes them."""
     from instructmining.inference.sessions import Acceleration
 
     memory_bytes = None if gpu_memory is None else int(gpu_memory * 2**30)

@@ -1,4 +1,4 @@
-"""The options that say how the fields of rows are read."""
+"""Options for how the fields of rows are read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Format: TypeAlias = Annotated[
     str | None,
     typer.Option(
         callback=known_format,
-        help="Of the rows: alpaca, sharegpt, messages, prompt_response, preference, capybara, ultrachat, oasst, text; "
-        "by default detected in each file.",
+        help="Format of the rows: alpaca, sharegpt, messages, prompt_response, preference, capybara, ultrachat, oasst, "
+        "text; by default detected in each file.",
     ),
 ]
 Map: TypeAlias = Annotated[
@@ -24,13 +24,13 @@ Map: TypeAlias = Annotated[
     typer.Option(
         "--map",
         metavar="ROLE=FIELD,…",
-        help="What the fields are, as in prompt=query,response=reply, in place of a format. Roles: prompt, context, "
+        help="Name the fields instead of a format, as in prompt=query,response=reply. Roles: prompt, context, "
         "response, system, history, messages, chosen, rejected; role and content name the keys inside turns.",
     ),
 ]
 Ignore: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--ignore", metavar="FIELD,…", help="Fields that are not read, and need not be named as such."),
+    typer.Option("--ignore", metavar="FIELD,…", help="Neither read nor report these fields."),
 ]
 StrictFields: TypeAlias = Annotated[
     bool, typer.Option("--strict-fields", help="Stop at a row with text in a field that is not read.")
@@ -44,10 +44,10 @@ def field_options(
     ignore: list[str] | None = None,
     strict_fields: bool = False,
 ) -> FieldOptions:
-    """The options as the engine takes them.
+    """Return the options as the engine takes them.
 
     Raises:
-        typer.BadParameter: a value is not known, or two do not go together.
+        typer.BadParameter: a value is not known, or options contradict each other.
     """
     from instructmining.errors import InputError
     from instructmining.reading.formats import FieldOptions, format_name
@@ -69,5 +69,5 @@ def field_options(
 
 
 def _split(values: list[str] | None) -> list[str]:
-    """Comma-separated values of an option that may be repeated."""
+    """Split the comma-separated values of an option that can be repeated."""
     return [part.strip() for value in values or () for part in value.split(",") if part.strip()]

@@ -1,4 +1,4 @@
-"""Inputs that were scored before: which columns stay as they are, and what computed them."""
+"""Inputs that were scored before: which columns are kept, and what computed them."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from instructmining.types import COLUMNS, KNN_COLUMNS, PREDICTION
 
 @dataclass(frozen=True, slots=True)
 class _EarlierRun:
-    """What the run file beside a scored input says."""
+    """What the run file next to a scored input says."""
 
     path: str
-    bundle: str | None  # digest; None where no run file says it
+    bundle: str | None  # digest; None if no run file states it
     bundle_name: str
     rule: str | None  # digest
     rule_id: str
-    around: object  # the settings of its neighbours
+    knn: object  # the settings of its neighbours
 
 
 class KeptColumns:
-    """The columns that all inputs were scored with before; none where one was not.
+    """The columns that every input already has, if all of them were scored before.
 
     Attributes:
-        names: those that are not computed again.
+        names: columns that are not computed again.
     """
 
     def __init__(
-        self, reader: ExampleReader, inputs: Sequence[str], around: KnnOptions, *, recompute: bool, limit: int | None
+        self, reader: ExampleReader, inputs: Sequence[str], knn: KnnOptions, *, recompute: bool, limit: int | None
     ) -> None:
-        """Look at the first rows of all inputs; from now on the reader refuses rows that lack what is kept.
+        """Look at the first rows of all inputs; the reader then rejects rows that lack a kept column.
 
         Args:
-            reader: of the inputs.
-            inputs: as they were given.
-            around: the neighbours that are meant; distances to others are not kept.
-            recompute: whether all columns are computed again.
-            limit: rows that are taken.
+            reader: reads the inputs.
+            inputs: their paths.
+            knn: options of this run's neighbours; distances with other options are not kept.
+            recompute: compute all columns again.
+            limit: rows that are read.
 
         Raises:
             InputError: an input cannot be read, or its rows are in no known format.
@@ -53,21 +53,21 @@ class KeptColumns:
         there = reader.look()
         self._ignored_in_vain = reader.ignored_in_vain
         self._runs = [_earlier_run(path) for path in inputs] if there else []
-        same_neighbours = limit is None and [run.around for run in self._runs] == [neighbours_as_json(around)]
-        corpus = frozenset() if same_neighbours else frozenset(KNN_COLUMNS.values())
+        same_neighbours = limit is None and [run.knn for run in self._runs] == [neighbours_as_json(knn)]
+        computed_again = frozenset() if same_neighbours else frozenset(KNN_COLUMNS.values())
         self._columns = [column for column in COLUMNS if column in there and column != PREDICTION]
         self._predicted = PREDICTION in there
         self._recompute = recompute
-        self.names = frozenset() if recompute else frozenset(self._columns) - corpus
+        self.names = frozenset() if recompute else frozenset(self._columns) - computed_again
         reader.keep(self.names)
 
     def asked(
         self, indicators: str | None, rule: str | None, default_rule: str | None
     ) -> tuple[str | None, str | None]:
-        """The indicators and the rule to compute: with what is computed again.
+        """Return the indicators and the rule to compute, with the columns that are computed again.
 
         Raises:
-            RuleError: predictions are computed again, and by which rule is not known.
+            RuleError: predictions are to be computed again, but their rule is not known.
         """
         if not self._recompute or not self._columns:
             return indicators, rule
@@ -77,24 +77,24 @@ class KeptColumns:
             ids = {run.rule_id for run in self._runs}
             rule = ids.pop() if len(ids) == 1 else None
             if rule not in PRESETS:
-                raise RuleError("the rows have predictions: --recompute wants their rule too; give --rule")
+                raise RuleError("the rows have predictions, and --recompute needs their rule; give --rule")
         if indicators is not None and indicators.strip() == "all":
             return indicators, rule
         return ",".join([*([indicators] if indicators else []), *self._columns]), rule
 
     def say(self, scorer: Scorer, *, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
-        """Say which columns are kept, where another bundle or rule computed them, and what is ignored in vain."""
+        """Say which columns are kept, if another bundle or rule computed them, and which --ignore has no effect."""
         for missing in self._ignored_in_vain:
-            warn(f"caution: --ignore: in the first rows is {missing}")
+            warn(f"caution: --ignore: in the first rows: {missing}")
         runs = self._runs
         if self.names:
             names = ", ".join(column for column in self._columns if column in self.names)
-            say(f"kept as they are: {names} (--recompute computes them again)")
+            say(f"kept: {names} (--recompute computes them again)")
             bundles = sorted({run.bundle_name for run in runs if run.bundle not in {None, scorer.bundle.digest}})
             if bundles:
-                warn(f"caution: they were computed with the bundle {', '.join(bundles)}, which is not this one")
+                warn(f"caution: they were computed with another bundle: {', '.join(bundles)}")
             if unknown := [run.path for run in runs if run.bundle is None]:
-                warn(f"caution: which bundle computed them is not known for {', '.join(unknown)}: no run file")
+                warn(f"caution: the bundle that computed them is not known for {', '.join(unknown)}: no run file")
         if self._predicted and scorer.rule is not None:
             rules = sorted({run.rule_id for run in runs if run.rule not in {None, scorer.rule.digest}})
             if rules:
@@ -111,13 +111,13 @@ def _earlier_run(path: str) -> _EarlierRun:
     found = [run.get(name) if isinstance(run, dict) else None for name in ("bundle", "rule")]
     bundle, rule = (value if isinstance(value, dict) else {} for value in found)
     identity = run.get("identity") if isinstance(run, dict) else None
-    around = identity.get("knn") if isinstance(identity, dict) else None
+    knn = identity.get("knn") if isinstance(identity, dict) else None
     digests = [value.get("digest") for value in (bundle, rule)]
-    of_bundle, of_rule = (digest if isinstance(digest, str) else None for digest in digests)
-    return _EarlierRun(path, of_bundle, repr(bundle.get("name")), of_rule, str(rule.get("id")), around)
+    bundle_digest, rule_digest = (digest if isinstance(digest, str) else None for digest in digests)
+    return _EarlierRun(path, bundle_digest, repr(bundle.get("name")), rule_digest, str(rule.get("id")), knn)
 
 
-def neighbours_as_json(around: KnnOptions) -> dict[str, object]:
-    """The settings of the neighbours as the run file has them; how another file's rows are read stands elsewhere."""
-    named: dict[str, object] = asdict(replace(around, against_options=None, against_fields=None))
+def neighbours_as_json(knn: KnnOptions) -> dict[str, object]:
+    """Return the settings of the neighbours as in the run file, without how the rows of another file are read."""
+    named: dict[str, object] = asdict(replace(knn, against_options=None, against_fields=None))
     return {name: value for name, value in named.items() if not name.startswith("against_")}

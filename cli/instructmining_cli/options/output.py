@@ -1,4 +1,4 @@
-"""The options that say where and how a command's result is shown."""
+"""Options for the output of a command."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-OUT_HELP = "OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - writes rows to standard output."
+OUT_HELP = "Write rows to OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet; - is standard output."
 Json: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="Print the result on standard output as one JSON document.")
+    bool, typer.Option("--json", help="Print the result to standard output as one JSON document.")
 ]
-Out: TypeAlias = Annotated[str | None, typer.Option("-o", "--out", help="A file; by default standard output.")]
-Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
+Out: TypeAlias = Annotated[
+    str | None, typer.Option("-o", "--out", help="Write to this file; by default to standard output.")
+]
+Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
 
 def check_json(json: bool, out: str | None) -> None:
-    """Prove that the JSON document has standard output to itself.
+    """Check that nothing else is written to standard output together with the JSON document.
 
     Raises:
-        BadParameter: the rows go there too.
+        BadParameter: the rows are written there too.
     """
     if json and out == "-":
-        raise typer.BadParameter("--json: -o - writes the rows to standard output; name a file")
+        raise typer.BadParameter("--json: -o - writes the rows to standard output too; give -o a file")

@@ -1,4 +1,4 @@
-"""The options of ``score`` and ``bench`` that say what an input is and how it is read."""
+"""Options for how input files are read."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ if TYPE_CHECKING:
 Delimiter: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        metavar="CHAR", help="Between the fields of CSV and TSV, also of files without a known suffix; 'tab' is one."
+        metavar="CHAR", help="Delimiter of CSV and TSV, or 'tab'; files without a known suffix are then read as CSV."
     ),
 ]
 Encoding: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of CSV and TSV, as latin-1 or utf-16; by default UTF-8.")
+    str | None,
+    typer.Option(metavar="NAME", help="Encoding of CSV and TSV, such as latin-1 or utf-16; by default UTF-8."),
 ]
 
 
 def reading_options(*, delimiter: str | None, encoding: str | None, max_row_bytes: int | None = None) -> ReadOptions:
-    """The options as the engine takes them.
+    """Return the options as the engine takes them.
 
     Raises:
-        BadParameter: one has no such value.
+        BadParameter: a value is not valid.
     """
     from instructmining.errors import InputError
     from instructmining.reading.options import MAX_ROW_BYTES, ReadOptions
@@ -40,7 +41,7 @@ def reading_options(*, delimiter: str | None, encoding: str | None, max_row_byte
 def expanded(
     inputs: Sequence[str], *, say: Callable[[str], None], out: str | None = None
 ) -> tuple[list[str], list[str]]:
-    """The files of the inputs, and lines that say what is left out of their folders, which are also said now."""
+    """Return the files of the inputs, and a line for each folder with entries that are not read; also say the lines."""
     from instructmining.reading.sources import expand
 
     files = expand(inputs, out=out)

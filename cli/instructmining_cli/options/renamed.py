@@ -1,4 +1,4 @@
-"""Options by their former names, which work for one release more."""
+"""Former names of options, accepted for one more release."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from instructmining_cli.process.terminal import warn
 
 RENAMED = {"--budget-tokens": "--max-batch-tokens", "--max-tokens": "--max-length"}
-JSON_FILE = {"bench": "--out", "fit": "--figures"}  # command → the option that ``--json FILE`` was
+JSON_FILE = {"bench": "--out", "fit": "--figures"}  # command → the option that replaces its ``--json FILE``
 _JSON = "--json"
 
 
 def by_new_names(arguments: Sequence[str]) -> list[str]:
-    """Arguments with each renamed option by its new name; standard error says so.
+    """Return the arguments with renamed options under their new names, and warn about each.
 
     Args:
-        arguments: of the command line; what follows ``--`` is left as it is.
+        arguments: arguments of the command line; those after ``--`` are not changed.
     """
     return list(_renamed(arguments))
 
@@ -31,41 +31,41 @@ def _renamed(arguments: Sequence[str]) -> Iterator[str]:
         name, equals, value = argument.partition("=")
         new = RENAMED.get(name)
         if new is not None:
-            warn(f"{name} is called {new} now; the old name goes with the next release")
+            warn(f"{name} is now {new}; the next release removes the old name")
         yield f"{new or name}{equals}{value}"
 
 
 def json_file_by_new_name(
     arguments: Sequence[str], positional: Callable[[list[str]], Sequence[str]], option: str
 ) -> list[str]:
-    """Arguments of a command with ``--json FILE`` as ``OPTION FILE``; standard error says so.
+    """Return a command's arguments with ``--json FILE`` replaced by ``OPTION FILE``, and warn about it.
 
-    ``--json`` takes no value now. What follows it was meant as its value where another input is given, and it ends in
-    ``.json`` or is no file.
+    ``--json`` no longer takes a value. The argument after it is taken for one if another input is given, and it ends in
+    ``.json`` or names no existing file.
 
     Args:
-        arguments: of the command, without its name.
-        positional: what of arguments stands by itself.
+        arguments: arguments of the command, without its name.
+        positional: returns those of the given arguments that are neither options nor values of options.
         option: the new name.
     """
     rest, file = list(arguments), None
     end = rest.index("--") if "--" in rest else len(rest)
-    for place, argument in enumerate(rest[:end]):
+    for index, argument in enumerate(rest[:end]):
         if argument.startswith(f"{_JSON}="):
-            file = rest.pop(place).partition("=")[2]
+            file = rest.pop(index).partition("=")[2]
             break
-        if argument == _JSON and place + 1 < end:
-            follows = rest[place + 1]
-            if follows == "-" or (_was_a_value(follows) and len(positional(list(rest))) > 1):
-                file = follows
-                del rest[place : place + 2]
+        if argument == _JSON and index + 1 < end:
+            following = rest[index + 1]
+            if following == "-" or (_was_a_value(following) and len(positional(list(rest))) > 1):
+                file = following
+                del rest[index : index + 2]
             break
     if file is None:
         return rest
     if file == "-":
-        warn(f"{_JSON} - is called {_JSON} now; the old form goes with the next release")
+        warn(f"{_JSON} - is now {_JSON}; the next release removes the old form")
         return [_JSON, *rest]
-    warn(f"{_JSON} FILE is called {option} FILE now; the old form goes with the next release")
+    warn(f"{_JSON} FILE is now {option} FILE; the next release removes the old form")
     return [option, file, *rest]
 
 

@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM: a command ends within a second, whatever its threads wait for; standard library alone.
+"""Ends a command within a second of Ctrl-C or SIGTERM, whatever its threads wait for; needs only the standard library.
 
-Before a command begins and after its end a signal ends the process at once. In between the first one raises
-:class:`Stopped` in the main thread, so that files are put in order; where that takes too long, as with a read that the
-system does not break off, a thread that only waits for signals ends the process. So does a second signal. That loses
-nothing that a kill would not lose.
+Before a command starts and after it ends, a signal ends the process at once. During the command, the first signal
+raises :class:`Stopped` in the main thread, so that files are closed. If that takes too long, as in a read that the
+system does not interrupt, a thread that only waits for signals ends the process; so does a second signal. This loses no
+more than a kill would.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-_PATIENCE_S = 0.7  # for the files to be put in order
-_SHOW_CURSOR = b"\r\x1b[K\x1b[?25h"  # which a progress bar hides
+_PATIENCE_S = 0.7  # time to close files
+_SHOW_CURSOR = b"\r\x1b[K\x1b[?25h"  # the live view hides it
 
 
 class Stopped(BaseException):
-    """A signal asks the command to end. No KeyboardInterrupt, which the command framework answers itself."""
+    """A signal asks the command to end. Not a KeyboardInterrupt, which the command framework would handle."""
 
 
 class Stopping:
-    """What signals do to this process.
+    """Handles the signals of this process.
 
     Attributes:
-        number: the first signal that came.
+        number: the first signal received, or None.
     """
 
     def __init__(self) -> None:
-        """Nothing is changed before :meth:`install`."""
+        """Prepare; handlers are set by :meth:`install`."""
         self.number: int | None = None
         self._raises = False
         self._note: Callable[[], str | None] = lambda: None
-        self._said = Lock()  # taken by whoever says it, and never given back
+        self._said = Lock()  # taken by the thread that ends the process, and never released
         self._wakeup = -1
 
     def install(self) -> None:
-        """Take the signals over, but for those that the process was started to ignore."""
+        """Install the handlers, except for signals that the process was started to ignore."""
         if os.name == "posix" and self._wakeup < 0:
             reader, self._wakeup = os.pipe()
             os.set_blocking(self._wakeup, False)
@@ -61,7 +61,7 @@ class Stopping:
 
     @contextmanager
     def unwinding(self) -> Iterator[None]:
-        """Within, a signal raises :class:`Stopped`."""
+        """Inside the block, a signal raises :class:`Stopped`."""
         self._raises = True
         try:
             yield
@@ -70,11 +70,11 @@ class Stopping:
 
     @contextmanager
     def noting(self, note: Callable[[], str | None], *, say: Callable[[str], None]) -> Iterator[None]:
-        """Say what is left behind where the block fails; where it is stopped, in the one line that says so.
+        """If the block fails, say what it leaves; if it is stopped, add that to the line that reports the stop.
 
         Args:
-            note: gives a line, or None where nothing is left; called from any thread.
-            say: takes the line.
+            note: returns a line, or None if nothing is left; called from any thread.
+            say: writes the line.
         """
         self._note = note
         try:
@@ -87,13 +87,13 @@ class Stopping:
             raise
 
     def end(self, number: int = signal.SIGINT) -> NoReturn:
-        """Say in one line that the process was stopped, and end it.
+        """Report the stop in one line and end the process.
 
         Args:
-            number: of the signal, where none came before it.
+            number: the signal to report if none was received.
         """
         if not self._said.acquire(blocking=False):
-            Event().wait()  # for the thread that is ending the process
+            Event().wait()  # wait while the other thread ends the process
         number = self.number or number
         note = self._note()
         _write_now(f"{_WORDS[signal.Signals(number)]}{f'; {note}' if note else ''}\n".encode())
@@ -106,29 +106,29 @@ class Stopping:
         raise Stopped
 
     def _watch(self, reader: int) -> None:
-        """Wait for signals without the main thread, which may be unable to answer them."""
-        number = _next_of_ours(reader)
-        select.select([reader], [], [], _PATIENCE_S)  # until a second one comes
+        """Wait for signals in a separate thread; the main thread may be blocked."""
+        number = _next_handled_signal(reader)
+        select.select([reader], [], [], _PATIENCE_S)  # or until a second signal
         self.end(number)
 
 
 @cache
 def stopping() -> Stopping:
-    """Of this process."""
+    """Return the signal handling of this process."""
     return Stopping()
 
 
 def open_standard_streams() -> None:
-    """Open those of the three standard streams that are closed, as nothing at all.
+    """Open closed standard streams on the null device.
 
-    Files opened later would take their numbers otherwise, and what is meant for a stream would go into them. Writing to
-    standard output that was closed is an error then as of any Unix tool; standard error takes all and forgets it.
+    Otherwise files opened later would get their numbers, and output for a stream would go into them. Writing to a
+    closed standard output is an error, as in any Unix tool; a closed standard error discards what is written.
     """
     for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         with suppress(OSError):
             os.fstat(number)
             continue
-        nothing = os.open(os.devnull, flags)  # the smallest number that is free
+        nothing = os.open(os.devnull, flags)  # gets the smallest free number
         if nothing != number:
             os.dup2(nothing, number)
             os.close(nothing)
@@ -137,13 +137,13 @@ def open_standard_streams() -> None:
 
 
 def end_output(code: int) -> int:
-    """Write what waits for standard output, so that the end of the process has nothing left to fail at.
+    """Flush standard output, so that the interpreter cannot fail at it on exit.
 
     Args:
         code: the exit code so far.
 
     Returns:
-        The exit code: 141 where whoever read it went away, 1 where it takes no more and that was not said before.
+        The exit code: 141 if the reader went away, 1 if writing failed and no error was reported before.
     """
     try:
         sys.stdout.flush()
@@ -159,7 +159,7 @@ def end_output(code: int) -> int:
     return code
 
 
-def _next_of_ours(reader: int) -> int:
+def _next_handled_signal(reader: int) -> int:
     while True:
         (number,) = os.read(reader, 1)
         if number in _WORDS:
@@ -167,13 +167,13 @@ def _next_of_ours(reader: int) -> int:
 
 
 def _write_now(line: bytes) -> None:
-    """A line on standard error, unless that takes none now; past its lock, which the main thread may hold."""
+    """Write to standard error if it does not block, without the stream's lock, which the main thread may hold."""
     with suppress(OSError, ValueError):
         if os.name != "posix" or select.select([], [2], [], 0)[1]:
             os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + line)
 
 
 def _silent_about_stops(unraisable: UnraisableHookArgs) -> None:
-    """A stop that no code can take, as in a destructor, is answered by the thread that waits for signals."""
+    """Print no traceback for a stop raised in a destructor; the thread that waits for signals ends the process."""
     if not issubclass(unraisable.exc_type, Stopped):
         sys.__unraisablehook__(unraisable)

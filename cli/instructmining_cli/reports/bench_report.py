@@ -1,4 +1,4 @@
-"""One bench as the user sees it: the table and the JSON."""
+"""The result of ``bench`` as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from instructmining_cli.machine.hardware import device_name
 from instructmining_cli.machine.throughput import Throughput
 
 _PERCENTILES = {"p50": 0.5, "p95": 0.95}
-_STEADY = 0.8  # of the faster peak, or the machine changed its speed meanwhile
+_STEADY = 0.8  # if the slower peak is below this share of the faster, the machine's speed changed
 
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """What was measured, and of what."""
+    """A measurement and what was measured."""
 
     found: Throughput
     scorer: Scorer
@@ -26,7 +26,7 @@ class BenchReport:
     rows_read: int  # in one round, bad ones included
 
     def as_json(self) -> dict[str, object]:
-        """All figures; seconds, shares of 1 and bytes, those of the typical round where nothing else is said."""
+        """Return all figures (seconds, bytes, shares in 0..1), of the typical round unless named otherwise."""
         found, round_ = self.found, self.found.typical
         statistics = round_.statistics
         share = found.share_of_peak(statistics.tokens)
@@ -64,7 +64,7 @@ class BenchReport:
         }
 
     def table(self, width: int | None = None) -> Iterator[str]:
-        """Lines for a person, of at most so many characters where a width is given."""
+        """Yield the lines of the table, wrapped at the width if there is one."""
         lines = [*self._heading(), *self._speeds(), *self._roles(), *self._stages(), *self._costs()]
         indent = 2 + max(len(name) for name, _ in lines)
         for name, value in lines:
@@ -72,7 +72,7 @@ class BenchReport:
 
     @property
     def left_out(self) -> str | None:
-        """What a longer bench would measure too; None if all rows were read and more than one round was made."""
+        """What a longer bench would also measure; None if all rows were read and there was more than one round."""
         parts = []
         if self.rows_read >= self.limit:
             parts.append(f"rows beyond the first {self.limit:,} (--limit)")
@@ -104,7 +104,9 @@ class BenchReport:
             shape = f"{peak.rows:,} rows by {peak.size:,} x {peak.size:,}"
             slower, unsteady = found.slower_peaks[name].gflop_per_s, ""
             if slower < _STEADY * peak.gflop_per_s:
-                unsteady = f"; {slower:,.0f} at another time: the machine is not steady, nor is the share"
+                unsteady = (
+                    f"; {slower:,.0f} at another time: the speed of the machine changed, so the share is uncertain"
+                )
             yield f"peak, {name}", f"{peak.gflop_per_s:,.0f} GFLOP/s of matrix products ({shape}){unsteady}"
 
     def _roles(self) -> Iterator[tuple[str, str]]:
@@ -122,8 +124,8 @@ class BenchReport:
 
     def _costs(self) -> Iterator[tuple[str, str]]:
         yield "peak memory", f"{_bytes(self.found.process_peak_bytes)} of this process"
-        for device, taken in self.found.device_bytes.items():
-            yield f"memory of {device}", f"{_bytes(taken)} in use, by all programs"
+        for device, used_bytes in self.found.device_bytes.items():
+            yield f"memory of {device}", f"{_bytes(used_bytes)} in use, by all programs"
         for rows, latency in self.found.latency.items():
             figures = ", ".join(
                 f"{name} {1e3 * latency.percentile(share):,.1f} ms" for name, share in _PERCENTILES.items()
@@ -159,5 +161,5 @@ def _rows(count: int) -> str:
 
 
 def _short(value: float) -> float:
-    """Five digits: more are noise."""
+    """Round to five digits; more are noise."""
     return float(f"{value:.5g}")

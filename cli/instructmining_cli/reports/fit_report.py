@@ -1,4 +1,4 @@
-"""One fit as the user sees it: the report and the JSON."""
+"""The result of ``fit`` as a report and as JSON."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from instructmining.scored.aligning import aligned, wrapped
 from instructmining_cli.reports.residual_plot import sketch
 
 _SHOWN_SUBSETS = 5
-_FAR = 3  # runs of the largest residuals are named
+_FAR = 3  # runs with the largest residuals to name
 _HEAD = ("", "coefficient", "std. error", "t", "p", "95 % interval", "bootstrap 95 %", "VIF", "range in the runs")
 
 
 @dataclass(frozen=True, slots=True)
 class FitReport:
-    """A fit, to be shown."""
+    """A fit and the width to show it in."""
 
     found: Fit
-    width: int | None = None  # most characters of a line
+    width: int | None = None  # most characters of a line; None for no limit
 
     def as_json(self) -> dict[str, object]:
-        """All figures: the rule with its provenance, every subset, every run."""
+        """Return all figures: the rule with its provenance, every subset, every run."""
         found = self.found
         runs = zip(
             found.runs.labels,
@@ -40,7 +40,7 @@ class FitReport:
         }
 
     def text(self) -> str:
-        """Lines for a person."""
+        """Return the report as text."""
         blocks = [self._heading(), self._coefficients(), self._quality(), self._subsets(), self._residuals()]
         return "\n\n".join("\n".join(block) for block in blocks)
 

@@ -1,4 +1,4 @@
-"""What ``inspect`` prints."""
+"""The output of ``inspect`` as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from instructmining.scored.aligning import aligned, wrapped
 from instructmining_cli.reports.inspecting import FileFacts, Inspection, Lengths, SeenRow, SeenText
 from instructmining_cli.reports.wording import duration, rows_of
 
-_MOST_SHOWN = 600  # characters of a text; its middle is left out
-_OPEN, _CLOSE = "⟦", "⟧"  # around what is scored
+_MAX_TEXT_CHARS = 600  # the middle of a longer text is left out
+_OPEN, _CLOSE = "⟦", "⟧"  # enclose scored text
 _QUANTILES = (("5%", 5), ("median", 50), ("95%", 95))
 
 
-def report(found: Inspection, *, expected_s: float | None, said_of_speed: str, width: int | None) -> Iterator[str]:
-    """Lines of text, some of several lines.
+def report(found: Inspection, *, expected_s: float | None, basis: str, width: int | None) -> Iterator[str]:
+    """Yield the report as text; a part may have several lines.
 
     Args:
-        found: what was found.
-        expected_s: seconds that scoring all rows should take; None where nothing says it.
-        said_of_speed: where that comes from, or why it is not known.
-        width: characters of a line; None for no limit.
+        found: result of the inspection.
+        expected_s: seconds that scoring all rows should take; None if not known.
+        basis: what they are based on, or why they are not known.
+        width: most characters of a line; None for no limit.
     """
     for file in found.files:
         yield from (wrapped(line, width) for line in _file(file))
     if found.refused:
-        yield wrapped(f"refused by the models' templates: {_counted(len(found.refused), found)}; {_why(found)}", width)
+        yield wrapped(f"rejected by the models' templates: {_counted(len(found.refused), found)}; {_why(found)}", width)
     if found.lengths:
         yield ""
         yield aligned(_length_rows(found.lengths), width)
@@ -36,11 +36,11 @@ def report(found: Inspection, *, expected_s: float | None, said_of_speed: str, w
         yield ""
         yield from (wrapped(line, width, indent=6) for line in _row(number, row))
     yield ""
-    yield wrapped(_expected(found, expected_s, said_of_speed), width)
+    yield wrapped(_expected(found, expected_s, basis), width)
 
 
 def as_json(found: Inspection, *, expected_s: float | None) -> dict[str, object]:
-    """The same as JSON."""
+    """Return the report as JSON."""
     return {
         "rows": round(found.rows),
         "expected_s": expected_s,
@@ -91,24 +91,24 @@ def as_json(found: Inspection, *, expected_s: float | None) -> dict[str, object]
 
 def _file(file: FileFacts) -> Iterator[str]:
     about = "" if file.is_whole else "about "
-    looked = "" if file.is_whole else f", the first {file.looked_at:,} looked at"
+    looked = "" if file.is_whole else f", the first {file.looked_at:,} read"
     yield f"{file.path}: {about}{rows_of(round(file.rows))}{looked}"
     if file.format is None:
         yield "  format: none found, no row could be read"
     else:
-        known = SHAPES.get(file.format)
-        why = "as --map says" if known is None else f"by its fields: {known.described()}"
+        shape = SHAPES.get(file.format)
+        why = "as --map says" if shape is None else f"by its fields: {shape.described()}"
         yield f"  format {file.format}, {why}"
-    taken = [
+    fields = [
         f"{role}: {', '.join(f'{name} ({rows:,})' for name, rows in names.items())}"
         for role, names in file.roles.items()
     ]
-    if taken:
-        yield f"  read: {'; '.join(taken)}"
+    if fields:
+        yield f"  read: {'; '.join(fields)}"
     if file.unread:
         yield f"  not read: {', '.join(f'{name or chr(39) * 2} ({rows:,})' for name, rows in file.unread.items())}"
     for mark, rows in file.templated.items():
-        yield f"  {rows_of(rows)} hold {mark!r}, as templates write it; all of the text is scored as the response"
+        yield f"  {rows_of(rows)} contain {mark!r}, a mark of a template; all of it is scored as the response"
     if file.earlier:
         yield f"  scored before with: {', '.join(file.earlier)}; these are kept"
     if file.rejected:
@@ -150,7 +150,7 @@ def _row(number: int, row: SeenRow) -> Iterator[str]:
     if not row.texts:
         yield from (f"  {turn.role}: {_shortened(turn.text)}" for turn in row.example.turns)
     for text in row.texts:
-        cut = f", {text.cut:,} more are cut" if text.cut else ""
+        cut = f", {text.cut:,} more are truncated" if text.cut else ""
         yield f"  {text.label}, {text.tokens:,} tokens{cut}:"
         yield f"    {_shown(text)}"
 
@@ -162,15 +162,15 @@ def _shown(text: SeenText) -> str:
 
 def _shortened(text: str) -> str:
     line = text.replace("\n", "⏎")
-    if len(line) <= _MOST_SHOWN:
+    if len(line) <= _MAX_TEXT_CHARS:
         return line
-    half = _MOST_SHOWN // 2
+    half = _MAX_TEXT_CHARS // 2
     return f"{line[:half]} … {len(line) - 2 * half:,} characters … {line[-half:]}"
 
 
-def _expected(found: Inspection, expected_s: float | None, said_of_speed: str) -> str:
+def _expected(found: Inspection, expected_s: float | None, basis: str) -> str:
     about = "" if all(file.is_whole for file in found.files) else "about "
     rows = rows_of(round(found.rows))
     if expected_s is None:
-        return f"{about}{rows}; how long scoring takes is not known: {said_of_speed}"
-    return f"{about}{rows}: scoring should take {duration(expected_s)} ({said_of_speed})"
+        return f"{about}{rows}; how long scoring takes is not known: {basis}"
+    return f"{about}{rows}: scoring should take {duration(expected_s)} ({basis})"

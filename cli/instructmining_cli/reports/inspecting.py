@@ -1,4 +1,4 @@
-"""What an input holds and what each model will see of it, found from its first rows without a model."""
+"""Finds from the first rows what an input holds and what each model will see of it, without running a model."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ _NO_LIMIT = 1 << 40  # tokens
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What one input holds, by its first rows."""
+    """What the first rows of one input show."""
 
     path: str
-    format: FormatName | None  # None where no row could be read
-    roles: Mapping[str, Mapping[str, int]]  # role in the conversation → field → rows looked at
-    rows: float  # in all; estimated from the bytes where not all rows were looked at
+    format: FormatName | None  # None if no row could be read
+    roles: Mapping[str, Mapping[str, int]]  # role in the conversation → field → rows read
+    rows: float  # rows of the input; estimated from its bytes if not all were read
     looked_at: int
     rejected: int
-    unread: Mapping[str, int]  # field → rows looked at
-    earlier: Sequence[str]  # columns that the rows were scored with before
-    rejects: Sequence[Reject] = ()  # the first of them
-    templated: Mapping[str, int] = field(default_factory=dict)  # mark of a template in a text alone → rows
+    unread: Mapping[str, int]  # field → rows with text in it
+    earlier: Sequence[str]  # columns of an earlier scoring
+    rejects: Sequence[Reject] = ()  # the first ones
+    templated: Mapping[str, int] = field(default_factory=dict)  # mark of a template in a bare text → rows
 
     @property
     def is_whole(self) -> bool:
-        """Whether all rows were looked at."""
+        """Whether all rows were read."""
         return self.rows == self.looked_at
 
 
 @dataclass(frozen=True, slots=True)
 class SeenText:
-    """One text as a model will be given it."""
+    """One text as a model will get it."""
 
-    label: str  # the model pass, as in ``perplexity+reward:conversation``
+    label: str  # the model pass, such as ``perplexity+reward:conversation``
     segments: Sequence[tuple[str, bool]]  # text, and whether its tokens are scored
     tokens: int
     cut: int  # tokens that the model will not see
@@ -59,7 +59,7 @@ class SeenText:
 
 @dataclass(frozen=True, slots=True)
 class SeenRow:
-    """One row as all models will be given it."""
+    """One row as all models will get it."""
 
     example: Example
     texts: Sequence[SeenText]
@@ -67,57 +67,57 @@ class SeenRow:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of one kind of text in the rows looked at."""
+    """Tokens of one kind of text in the rows that were read."""
 
-    tokens: NDArray[np.int64]  # (texts,) that the model sees
-    cut: int = 0  # texts that it does not see whole
-    limit: int | None = None  # of the model
+    tokens: NDArray[np.int64]  # int64 (texts,), tokens that the model sees
+    cut: int = 0  # texts that are truncated
+    limit: int | None = None  # most tokens that the model takes
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """All of it."""
+    """What the first rows of all inputs show."""
 
     files: Sequence[FileFacts]
     first: Sequence[SeenRow] = ()
-    lengths: Mapping[str, Lengths] = field(default_factory=dict)  # column of a length, or model pass → its texts
-    refused: Sequence[Reject] = ()  # rows that were read and that the models' templates cannot hold
+    lengths: Mapping[str, Lengths] = field(default_factory=dict)  # length column or model pass → its texts
+    refused: Sequence[Reject] = ()  # rows that the models' templates cannot express
 
     @property
     def rows(self) -> float:
-        """Of all inputs."""
+        """Rows of all inputs."""
         return sum(file.rows for file in self.files)
 
     @property
     def rejected(self) -> int:
-        """Rows among those looked at."""
+        """Rejected rows among those that were read."""
         return sum(file.rejected for file in self.files) + len(self.refused)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a run would compute."""
+    """Options of the run that is inspected."""
 
-    bundle: Bundle | None  # None: no tokenizer is at hand
+    bundle: Bundle | None  # None: there is no tokenizer
     rule: str | None = None
     indicators: str | None = None
-    prefix: str = ""  # before the names of its columns
-    recompute: bool = False  # columns that the rows have already
-    limit: int | None = None  # rows that would be taken
+    prefix: str = ""  # of the names of added columns
+    recompute: bool = False  # compute columns again that the rows have
+    limit: int | None = None  # most rows to score
 
 
 def inspect_inputs(
     inputs: Sequence[str], fields: FieldOptions, options: ReadOptions, asked: Asked, *, sample: int, shown: int
 ) -> Inspection:
-    """Look at the first rows of every input.
+    """Read the first rows of every input and describe them.
 
     Args:
-        inputs: files, or "-".
+        inputs: paths, or "-".
         fields: how the fields of rows are read.
         options: how rows are read.
-        asked: what would be computed of them.
-        sample: rows looked at in all inputs together, at least 20 of each.
-        shown: rows of which the texts are kept.
+        asked: options of the run.
+        sample: rows to read from all inputs together; at least 20 of each.
+        shown: rows whose texts are returned.
 
     Raises:
         InputError: an input cannot be read, or its rows are in no known format.
@@ -129,19 +129,19 @@ def inspect_inputs(
     left = asked.limit
     for path in inputs:
         most = max(20, sample // len(inputs))
-        facts, taken = _look(path, fields, options, asked, most if left is None else min(most, left))
+        facts, first = _look(path, fields, options, asked, most if left is None else min(most, left))
         if left is not None:
             facts = replace(facts, rows=min(facts.rows, left))
             left -= round(facts.rows)
         files.append(facts)
-        examples += taken
+        examples += first
         if left == 0:
             break
     if asked.bundle is None or not examples:
         return Inspection(files)
     kept = set() if asked.recompute else set.intersection(*(set(file.earlier) for file in files))
     work = _plan(asked.bundle, asked, kept)
-    window, whole = (_window(work_, asked.bundle, examples) for work_ in (work, _unlimited(work)))
+    window, whole = (_window(each, asked.bundle, examples) for each in (work, _unlimited(work)))
     return Inspection(
         files,
         first=_seen(window, whole, shown),
@@ -163,8 +163,8 @@ def _look(
         prefix=asked.prefix,
         on_reject=rejects.append,
     )
-    there = reader.look()
-    earlier = [] if asked.recompute else [column for column in COLUMNS if column in there and column != PREDICTION]
+    found = reader.look()
+    earlier = [] if asked.recompute else [column for column in COLUMNS if column in found and column != PREDICTION]
     examples = list(reader)
     estimate = reader.rows_expected if reader.rows == most else None
     facts = FileFacts(
@@ -190,7 +190,7 @@ def _by_role(reader: ExampleReader) -> dict[str, dict[str, int]]:
 
 
 def _plan(bundle: Bundle, asked: Asked, kept: set[str]) -> Plan:
-    """What the run would compute, and the lengths."""
+    """Plan what the run would compute, with the lengths added."""
     rule = asked.rule if asked.rule or asked.indicators else bundle.default_rule
     names = indicator_names(asked.indicators or (), bundle)
     return plan(bundle, Rule.load(rule) if rule else None, [*names, *_LENGTHS], kept=kept - set(_LENGTHS))
@@ -230,11 +230,11 @@ def _seen(window: TokenizedWindow, whole: TokenizedWindow, shown: int) -> list[S
         for part, uncut in zip(window.streams, whole.streams, strict=True):
             owned = np.flatnonzero(part.owners == row).tolist()
             others = np.flatnonzero(uncut.owners == row).tolist()
-            for place, other in zip(owned, others, strict=False):
-                text, all_of_it = part.texts[place], uncut.texts[other]
+            for index, other in zip(owned, others, strict=False):
+                text, whole_text = part.texts[index], uncut.texts[other]
                 label = _label(part.stream.roles, part.stream.text)
                 segments = _segments(text, encoders[part.stream.role.tokenizer])
-                texts.append(SeenText(label, segments, len(text.ids), len(all_of_it.ids) - len(text.ids)))
+                texts.append(SeenText(label, segments, len(text.ids), len(whole_text.ids) - len(text.ids)))
         rows.append(SeenRow(example, texts))
     return rows
 
@@ -243,6 +243,6 @@ def _segments(text: Tokens, encoder: TextEncoder) -> list[tuple[str, bool]]:
     scored = np.zeros(len(text.ids), dtype=bool)
     scored[text.scored] = True
     segments = []
-    for is_scored, places in groupby(range(len(scored)), key=lambda place: bool(scored[place])):
-        segments.append((encoder.decoded(text.ids[list(places)]), is_scored))
+    for is_scored, indices in groupby(range(len(scored)), key=lambda index: bool(scored[index])):
+        segments.append((encoder.decoded(text.ids[list(indices)]), is_scored))
     return segments

@@ -1,4 +1,4 @@
-"""Results of commands as JSON on standard output."""
+"""Prints results of commands as JSON."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from instructmining_cli.process.terminal import echo
 
 
 def as_document(figures: Mapping[str, object]) -> bytes:
-    """A JSON document of figures, with its last newline."""
+    """Return figures as a JSON document with a newline at the end."""
     return orjson.dumps(all_utf8(figures), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def print_document(figures: Mapping[str, object]) -> None:
-    """Print figures as the one document on standard output."""
+    """Print figures as one JSON document on standard output."""
     echo(as_document(figures).decode(), nl=False)
 
 
 def print_record(out: str, suffix: str) -> None:
-    """Print what a command recorded beside OUT, and where OUT is.
+    """Print the record that a command wrote next to OUT, with the path of OUT.
 
     Args:
-        out: that was written.
-        suffix: of the record, as ``.run.json``.
+        out: path of OUT.
+        suffix: suffix of the record, such as ``.run.json``.
 
     Raises:
-        InputError: the record is gone or was changed meanwhile.
+        InputError: the record was removed or changed.
     """
     try:
         record = orjson.loads(Path(f"{out}{suffix}").read_bytes())

@@ -1,4 +1,4 @@
-"""Residuals against fitted values, as text and as an SVG drawing; no plotting library, the same bytes anywhere."""
+"""Plots residuals against fitted values as text and as SVG, with the same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from instructmining.rules.fitting import Fit
 
-_COLUMNS, _LINES = 64, 13  # of the sketch; an odd number of lines, so that 0 has one
-_MARKS = " .:+*#"  # runs in a cell: none, 1, 2, …, 5 and more
+_COLUMNS, _LINES = 64, 13  # of the sketch; the number of lines is odd, so that 0 has one
+_MARKS = " .:+*#"  # by runs in a cell: 0, 1, 2, …, 5 and more
 _WIDTH, _HEIGHT, _MARGIN = 640, 400, 60  # of the drawing, in pixels
 
 
 def sketch(fitted: NDArray[np.float64], residuals: NDArray[np.float64]) -> Iterator[str]:
-    """Lines of text; the residuals' axis is symmetric about 0.
+    """Yield the plot as lines of text; the axis of residuals is symmetric about 0.
 
     Args:
-        fitted: float64 (runs,) log loss.
-        residuals: float64 (runs,) log loss observed less fitted.
+        fitted: float64 (runs,), fitted log loss.
+        residuals: float64 (runs,), observed minus fitted log loss.
     """
     across, down, reach = _places(fitted, residuals)
     cells = np.zeros((_LINES, _COLUMNS), dtype=np.int64)
@@ -38,7 +38,7 @@ def sketch(fitted: NDArray[np.float64], residuals: NDArray[np.float64]) -> Itera
 
 
 def drawing(found: Fit) -> str:
-    """An SVG document; each point's title is its run."""
+    """Return the plot as an SVG document; each point has its run as title."""
     across, down, reach = _places(found.fitted, found.residuals)
     left, right, top, bottom = _MARGIN, _WIDTH - _MARGIN / 2, _MARGIN / 2, _HEIGHT - _MARGIN
     middle = (top + bottom) / 2
@@ -81,7 +81,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 def _places(
     fitted: NDArray[np.float64], residuals: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Shares of the width from the left and of the height from the top, (runs,) each; and the residual at the top."""
+    """Return x from the left and y from the top as shares, float64 (runs,) each, and the residual at the top."""
     reach = float(np.abs(residuals).max()) or 1.0
     width = float(np.ptp(fitted)) or 1.0
     return (fitted - fitted.min()) / width, (1 - residuals / reach) / 2, reach

@@ -1,4 +1,4 @@
-"""Where commands put a text that is their result: standard output, or a file."""
+"""Writes the text that is a command's result to standard output or a file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 
 from instructmining_cli.process.terminal import echo
 
-_MOST_DIGITS = 9  # of the width of a terminal
+_MAX_DIGITS = 9  # of COLUMNS
 
 
 def text_width(target: Path | None) -> int | None:
-    """Characters of a line of text: those of the terminal, or COLUMNS; None for a file, or where nothing says it."""
+    """Return the width of a line from COLUMNS or the terminal; None for a file, or if neither is set."""
     if target is not None:
         return None
-    said = os.environ.get("COLUMNS", "")
-    if said.isdecimal() and len(said) <= _MOST_DIGITS and int(said):
-        return int(said)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and len(columns) <= _MAX_DIGITS and int(columns):
+        return int(columns)
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
@@ -34,17 +34,17 @@ def text_file(
     others: Sequence[str | None] = (),
     json: bool = False,
 ) -> Iterator[TextOut]:
-    """Where a text goes that is a command's result: a file that nobody else writes meanwhile, or standard output.
+    """Yield a text to fill; write it to a file, locked until then, or to standard output when the block ends.
 
     Args:
-        out: the file; None or "-" for standard output.
-        overwrite: whether it may be there.
-        reads: what the command reads.
-        others: what else it writes.
-        json: print the JSON document on standard output, and no text.
+        out: path of the file; None or "-" for standard output.
+        overwrite: replace the file if it exists.
+        reads: files that the command reads.
+        others: other files that it writes.
+        json: print the JSON document on standard output instead of the text.
 
     Raises:
-        OutputError: it is there, is read, or is one of the others; or the disk does not take it.
+        OutputError: the file exists, is read, is one of the others, or cannot be written.
     """
     from instructmining.writing.atomic import STANDARD, Placement, check_apart
 
@@ -64,8 +64,8 @@ def text_file(
 
 @dataclass
 class TextOut:
-    """A text to be put out, when it is known."""
+    """A text that the command fills."""
 
-    width: int | None  # of its lines; None where nothing says it
+    width: int | None  # most characters of a line; None for no limit
     content: str = ""
-    document: str = ""  # the same as JSON
+    document: str = ""  # the same result as JSON

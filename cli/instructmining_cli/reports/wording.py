@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 def rows_of(count: int) -> str:
-    """A number of rows."""
+    """Return a number of rows as text."""
     return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds, or minutes and hours where they are many."""
+    """Return a time as seconds, minutes or hours."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s"
@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 def size_of(count: int) -> str:
-    """Bytes in the unit that fits."""
+    """Return bytes in the unit that fits."""
     for power, unit, digits in ((30, "GiB", 1), (20, "MiB", 0), (10, "KiB", 0)):
         if count >= 1 << power:
             return f"{count / (1 << power):,.{digits}f} {unit}"

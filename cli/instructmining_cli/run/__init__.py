@@ -1,1 +1,1 @@
-"""A scoring run as the user sees it: progress, resuming, what is kept between runs."""
+"""A scoring run as the user sees it: progress, resuming, and what is cached between runs."""

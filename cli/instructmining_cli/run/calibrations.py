@@ -1,4 +1,4 @@
-"""Measured batch sizes, kept between runs: by bundle, device, threads and versions."""
+"""Measured batch sizes, cached between runs by bundle, device, threads and versions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from instructmining.types import Reject
 from instructmining.writing.cache import keep, kept
 
 Origin: TypeAlias = Literal["given", "measured before", "measured", "usual"]
-_WORTH_BYTES = 1 << 20  # of input: about a thousand rows, a minute or more of work
+_CALIBRATE_FROM_BYTES = 1 << 20  # about a thousand rows, a minute or more of work
 
 
 def choose_budgets(
@@ -36,23 +36,25 @@ def choose_budgets(
     options: ReadOptions,
     say: Callable[[str], None],
 ) -> Origin:
-    """Give the scorer the budgets asked for, or those found before for its bundle and device, or find them now.
+    """Set the scorer's batch sizes: as given, as measured before for its bundle and device, or measured now.
 
-    Found only where the run is long enough to be worth it, and where the input can be read twice; else the usual ones
-    stay.
+    They are measured only if the input is long enough and can be read twice; otherwise the defaults are kept.
+
+    Returns:
+        Where the batch sizes came from.
     """
     if given is not None:
         scorer.batching = replace(one_budget(scorer.batching, given), enough_tokens=None)
         return "given"
     name = f"budgets/{_key(scorer)}.json"
-    before = _read(kept(name), scorer.batching)
-    if before is not None:
-        scorer.batching = before
+    cached = _read(kept(name), scorer.batching)
+    if cached is not None:
+        scorer.batching = cached
         return "measured before"
     if (
         any(map(is_pipe, inputs))
         or limit is not None
-        or sum(Path(path).stat().st_size for path in inputs) < _WORTH_BYTES
+        or sum(Path(path).stat().st_size for path in inputs) < _CALIBRATE_FROM_BYTES
     ):
         return "usual"
     say("finding the fastest batch size on this device, once")
@@ -63,7 +65,7 @@ def choose_budgets(
 
 
 def _key(scorer: Scorer) -> str:
-    """Whatever the speed of a batch size depends on."""
+    """Return a digest of everything that the best batch size depends on."""
     roles = ",".join(sorted(scorer.batching.max_batch_tokens))
     devices = ",".join(map(str, scorer.devices))
     parts = (scorer.bundle.digest, devices, scorer.runtime_version, __version__, roles)
@@ -71,7 +73,7 @@ def _key(scorer: Scorer) -> str:
 
 
 def _read(content: bytes | None, batching: Batching) -> Batching | None:
-    """What was kept, where it is whole and for the same roles."""
+    """Return the cached batch sizes; None if they are damaged or for other roles."""
     try:
         budgets = orjson.loads(content or b"")
     except orjson.JSONDecodeError:
@@ -84,4 +86,4 @@ def _read(content: bytes | None, batching: Batching) -> Batching | None:
 
 
 def _pass(_: Reject) -> None:
-    """Bad rows are told of when the run meets them."""
+    """Ignore a bad row; the run itself reports it."""

@@ -1,4 +1,4 @@
-"""The demo bundle: taken from the cache, or built into it."""
+"""Finds the demo bundle in the cache, or builds it there."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ COMMANDS = (
 
 
 def demo_bundle(say: Callable[[str], None]) -> Path:
-    """The cached demo bundle; built now when its parts are installed.
+    """Return the cached demo bundle; build it first if its parts are installed.
 
     Raises:
-        BundleError: it is not cached and the parts to build it are missing; the message lists the commands.
+        BundleError: it is not cached and parts to build it are missing; the message lists the commands.
         ExportError: building it failed.
         OutputError: the cache cannot be written.
     """
@@ -39,30 +39,30 @@ def demo_bundle(say: Callable[[str], None]) -> Path:
     if missing:
         lines = "\n  ".join(COMMANDS)
         raise BundleError(
-            f"no --bundle was given, the demo bundle is not in {folder.parent}, and to build it these are missing: "
-            f"{', '.join(missing)}. To get it:\n  {lines}"
+            f"no --bundle was given, the demo bundle is not in {folder.parent}, and these modules are missing to build "
+            f"it: {', '.join(missing)}. To get it:\n  {lines}"
         )
-    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' bars; the steps are said by us
+    os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
     from instructmining_export.demo.preset import export_demo
     from instructmining_export.roles import Settings
 
-    waiting = partial(say, "another run builds the demo bundle: waiting for it")
+    waiting = partial(say, "waiting for another run that builds the demo bundle")
     with claimed(folder.with_name(f"{folder.name}.build"), on_wait=waiting):
-        if (cached := cached_demo_bundle()) is not None:  # another run has built it meanwhile
+        if (cached := cached_demo_bundle()) is not None:  # another run built it in the meantime
             return cached
         say(f"building the demo bundle, once: two to four minutes on 2 cores, 630 MB in {folder.parent}")
         export_demo(folder, overwrite=True, settings=Settings(report=say))
-    for other in set(demo_places()) - {folder}:  # of an older exporter, or left by a build of it
+    for other in set(demo_places()) - {folder}:  # from an older exporter, or left by an interrupted build
         shutil.rmtree(other, ignore_errors=True)
     return folder
 
 
 @contextmanager
 def naming_another() -> Iterator[None]:
-    """Add to the error of a role that a bundle lacks whether the demo bundle, where it is built, has that role.
+    """Extend the error for a missing role: say whether the demo bundle, if built, has that role.
 
     Raises:
-        BundleError: the role is missing.
+        BundleError: the bundle lacks a role.
     """
     try:
         yield
@@ -74,12 +74,12 @@ def naming_another() -> Iterator[None]:
 
 
 def check_terms(scored: str, rule: str, *, prefix: str) -> None:
-    """Prove that a scored file has what a rule reads; what it lacks the demo bundle may give, where it is built.
+    """Check that a scored file has the columns of a rule; the error names the demo bundle if that can compute them.
 
     Raises:
         InputError: the file cannot be read.
         SelectionError: its first line is not a row.
-        RuleError: the rule cannot be read, or a term has no column; the message says how to compute it.
+        RuleError: the rule cannot be read, or a column is missing; the message says how to compute it.
     """
     from instructmining.rules import Rule
     from instructmining.scored.scored_file import ScoredRows

@@ -1,4 +1,4 @@
-"""A scoring run on standard error: what it begins with, a live view or plain lines, and the closing words."""
+"""Shows a scoring run on standard error: opening lines, a live view or plain lines, and a summary."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from instructmining.scored.few_tokens import said_of_few_tokens
 from instructmining.writing.statistics import Statistics
 from instructmining_cli.process.terminal import visible, voice
 from instructmining_cli.reports.wording import duration, rows_of, size_of
-from instructmining_cli.run.run import FromBefore, Run
 from instructmining_cli.run.run_views import closing_table, live_view
+from instructmining_cli.run.scoring_run import FromBefore, Run
 from instructmining_cli.run.space import room_left, room_needed
 
-_WORTH_A_WORD_S = 5.0
-_WORTH_A_WORD_BYTES = 2**30
-_WORTH_A_WORD_SHARE = 0.1  # of the room that is free
-_UNREAD_AFTER_S = 10.0  # what is not read is said at the end, in a longer run as soon as this
-_PLAIN_EVERY_S = 30.0  # where there is no live view, a line this often
+_SAID_FROM_S = 5.0  # expected time of a search for neighbours
+_SAID_FROM_BYTES = 2**30  # disk space needed
+_SAID_FROM_SHARE = 0.1  # disk space needed, of the free space
+_UNREAD_AFTER_S = 10.0  # a longer run names unread fields this early, a shorter one at the end
+_PLAIN_EVERY_S = 30.0  # interval of lines without a live view
 _LIVE_EVERY_S = 0.25
 
 
 class Display:
-    """Says how a run goes; nothing but cautions where ``--quiet`` is given.
+    """Reports the progress and the result of a run; with ``--quiet`` only cautions.
 
-    There is a live view and a closing table where standard error is a terminal that can move its cursor. Elsewhere
-    there are plain lines.
+    Draws a live view and a closing table if standard error is a terminal that can move its cursor; otherwise writes
+    plain lines.
     """
 
     def __init__(self, run: Run) -> None:
-        """Nothing is said yet."""
+        """Prepare the console; nothing is written yet."""
         self._run = run
-        # Rich takes a pipe for a terminal where FORCE_COLOR is set.
+        # Rich takes a pipe for a terminal if FORCE_COLOR is set.
         self._console = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=sys.stderr.isatty())
         self._on_terminal = self._console.is_terminal and not self._console.is_dumb_terminal
         self._live: Live | None = None
@@ -47,16 +47,16 @@ class Display:
         self._said_unread: set[tuple[str, str]] = set()  # file and field
 
     def say(self, text: str) -> None:
-        """A line of progress or a closing word."""
+        """Write a line of progress or of the summary, unless ``--quiet`` is given."""
         if not voice().quiet:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """A caution."""
+        """Write a caution."""
         self._console.print(visible(text), markup=False)
 
     def say_room(self) -> None:
-        """What the run will need on the disk, where that is much or more than there is."""
+        """Say the disk space that the run needs if it is large, and warn if it is more than is free."""
         run = self._run
         if run.out == "-":
             return
@@ -66,15 +66,15 @@ class Display:
         left = room_left(run.out)
         if needed > left:
             self.warn(
-                f"caution: the run will need about {size_of(needed)} beside {run.out}; {size_of(left)} are free; "
-                "where the disk is full it stops, and --resume goes on"
+                f"caution: the run needs about {size_of(needed)} next to {run.out}; {size_of(left)} are free; "
+                "if the disk fills up it stops, and --resume continues it"
             )
-        elif needed >= max(_WORTH_A_WORD_BYTES, _WORTH_A_WORD_SHARE * left):
-            self.say(f"the run will need about {size_of(needed)} beside {run.out}; {size_of(left)} are free")
+        elif needed >= max(_SAID_FROM_BYTES, _SAID_FROM_SHARE * left):
+            self.say(f"the run needs about {size_of(needed)} next to {run.out}; {size_of(left)} are free")
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """Say what the run begins with; within, :meth:`progress` is shown."""
+        """Write the opening lines; inside the block, :meth:`progress` is shown."""
         scorer, before = self._run.scorer, self._run.from_before
         if scorer.bundle.note and scorer.roles:
             self.say(f"bundle {scorer.bundle.name!r}: {scorer.bundle.note}")
@@ -83,8 +83,8 @@ class Display:
         self.say(f"device: {', '.join(map(str, scorer.devices))}")
         if before != FromBefore():
             self.say(
-                f"taken over from the run that was cut: {rows_of(before.rows)}, {before.batches:,} batches of "
-                f"{before.texts:,} texts, {before.device_seconds:,.1f} s of the device"
+                f"resumed; not repeated: {rows_of(before.rows)}, {before.batches:,} batches of {before.texts:,} texts, "
+                f"{before.device_seconds:,.1f} device seconds"
             )
         if not self._on_terminal or voice().quiet:
             yield
@@ -94,8 +94,8 @@ class Display:
         self._live = None
 
     def progress(self, statistics: Statistics) -> None:
-        """Show the run as it is now; called by the scorer after each batch and each block of neighbours."""
-        if (statistics.neighbours_expected_s or 0) >= _WORTH_A_WORD_S and not self._said_neighbours:
+        """Show the current state; the scorer calls it after each batch and each block of neighbours."""
+        if (statistics.neighbours_expected_s or 0) >= _SAID_FROM_S and not self._said_neighbours:
             self._said_neighbours = True
             expected = duration(statistics.neighbours_expected_s or 0)
             self.say(f"searching the neighbours of {rows_of(statistics.rows_scored)}: about {expected}")
@@ -111,7 +111,7 @@ class Display:
             self.say(self._plain_line(statistics))
 
     def say_unread(self, until: str = "") -> None:
-        """Name each field that holds text and takes no role, once for each file."""
+        """Name each field that holds text and has no role, once per file."""
         for path, counts in self._run.unread.items():
             new = {name: rows for name, rows in counts.items() if (path, name) not in self._said_unread}
             if new:
@@ -120,7 +120,7 @@ class Display:
                 self._said_unread |= {(path, name) for name in new}
 
     def say_result(self) -> None:
-        """The closing words."""
+        """Write the summary."""
         run = self._run
         if self._on_terminal:
             for line in closing_table(run):
@@ -132,7 +132,7 @@ class Display:
         self.say_unread()
         for mark, rows in (run.reader.templated if run.reader else {}).items():
             self.warn(
-                f"caution: the text of {rows_of(rows)} holds {mark!r}, as templates write it; all of it is scored as "
+                f"caution: the text of {rows_of(rows)} contains {mark!r}, a mark of a template; all of it is scored as "
                 "the response"
             )
         if not run.rows_written and not run.rejected:
@@ -141,7 +141,7 @@ class Display:
     def _say_plain_result(self) -> None:
         run = self._run
         earlier = run.from_before.rows - run.from_before.rejected
-        before = f", {earlier:,} of them by the run that was cut," if earlier else ""
+        before = f", {earlier:,} of them before it was resumed," if earlier else ""
         rows, tokens = run.speed
         self.say(
             f"scored {rows_of(run.rows_written)}{before} in {duration(run.elapsed_s)} "

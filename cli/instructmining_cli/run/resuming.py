@@ -1,4 +1,4 @@
-"""A run that was cut goes on: only as the same run, with the batch sizes and the counts that it had."""
+"""Resumes an interrupted run, if it is the same run, with its batch sizes and counts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from instructmining.reading.values import all_utf8
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import Position
 from instructmining.writing.journal import SPOOLED, WRITTEN, Journal
-from instructmining_cli.run.run import Run
+from instructmining_cli.run.scoring_run import Run
 
-_BUDGET_FROM = "budget_from"  # kept with the rest, but it changes no row
+_BUDGET_FROM = "budget_from"  # stored with the identity, but changes no row
 
 
 def identity_of(
     scorer: Scorer, inputs: Sequence[str], settings: Mapping[str, object], origin: str
 ) -> dict[str, object]:
-    """All that the rows of a run depend on, and where its batch sizes came from."""
+    """Return everything that the rows of a run depend on, and where its batch sizes came from."""
     identity = {
         "instructmining": __version__,
         "onnxruntime": scorer.runtime_version,
@@ -42,47 +42,47 @@ def identity_of(
 
 
 def check_inputs(identity: Mapping[str, Any], states: Sequence[tuple[str, State | None]]) -> None:
-    """Prove that the inputs are still those of the run; one is read again where it was touched alone.
+    """Check that the inputs have not changed; only a file whose state changed is read again.
 
     Args:
-        identity: of the run.
-        states: when it began, of its inputs and of the files that are the neighbours.
+        identity: identity of the run.
+        states: states of its inputs and of the files of ``--knn-against`` when it began.
 
     Raises:
-        InputError: one is another.
+        InputError: the content of a file changed.
     """
     for (path, state), digest in zip(states, [*identity["inputs"], *identity["knn_against"]], strict=True):
         if state_of(path) != state and all_utf8(input_digest(path)) != digest:
             raise InputError(
-                f"{path}: was changed while it was read: the rows in the partial folder are of both; give --overwrite "
-                "to start over when nothing writes it"
+                f"{path}: was changed while it was read, so the partial folder has rows of both versions; start over "
+                "with --overwrite when nothing writes the file"
             )
 
 
 def check_identity(kept: Mapping[str, object], identity: Mapping[str, object], out: str) -> None:
-    """Prove that a run is the one that was cut, or finished before.
+    """Check that a run is the same as the earlier one with this OUT.
 
     Raises:
-        ResumeError: it is another; the message names what differs.
+        ResumeError: it is another run; the message names the difference.
     """
     for name, value in identity.items():
         if name != _BUDGET_FROM and kept.get(name) != value:
             raise ResumeError(
-                f"{out}: was begun by another run: {name} was {_short(kept.get(name))}, is now {_short(value)}; "
+                f"{out}: was started by another run: {name} was {_short(kept.get(name))}, is now {_short(value)}; "
                 "give --overwrite to start over"
             )
 
 
 def kept_budgets(identity: Mapping[str, Any] | None, scorer: Scorer, *, given: int | None) -> str | None:
-    """Take over the batch sizes of the run that was cut, unless others are asked for; returns where they came from."""
+    """Set the batch sizes of the interrupted run, unless others are given; return where they came from."""
     if identity is None or given is not None or identity.get("instructmining") != __version__:
-        return None  # of another version nothing is taken over, and check_identity says so
+        return None  # check_identity refuses another version
     scorer.batching = Batching(**identity["batching"])
     return str(identity[_BUDGET_FROM])
 
 
 def restore(journal: Journal, run: Run, reader: ExampleReader) -> None:
-    """Set the counts and the reader to what the last commit says."""
+    """Set the counts and the reader to the state of the last commit."""
     written, spooled = journal.marks.get(WRITTEN), journal.marks.get(SPOOLED)
     latest = written or spooled
     if latest is not None:

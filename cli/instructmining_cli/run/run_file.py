@@ -1,4 +1,4 @@
-"""The run file: all that is known of one scoring run."""
+"""The run file: the record of one scoring run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from instructmining import __version__
 from instructmining.reading.values import all_utf8
-from instructmining_cli.run.run import Run
+from instructmining_cli.run.scoring_run import Run
 
 _TEXTS = {
     "document": "turns joined by newlines",
@@ -18,7 +18,7 @@ _TEXTS = {
 
 
 def run_file(run: Run) -> dict[str, object]:
-    """What OUT.run.json says of a run, but for its identity."""
+    """Return the content of OUT.run.json, without the identity of the run."""
     bundle, rule, statistics = run.scorer.bundle, run.scorer.rule, run.statistics
     elapsed = run.elapsed_s
     packages = ("numpy", "orjson", "tokenizers")
@@ -73,20 +73,20 @@ def run_file(run: Run) -> dict[str, object]:
             **{stage: round(seconds, 3) for stage, seconds in statistics.seconds.items()},
         },
     }
-    said: dict[str, object] = all_utf8(content)
-    return said
+    valid: dict[str, object] = all_utf8(content)
+    return valid
 
 
 def _neighbours(run: Run) -> dict[str, object] | None:
     if not run.scorer.searches_neighbours:
         return None
     approximation = run.statistics.approximation
-    pool = "all rows of the run" if run.around.pool is None else f"rows that are equal in {run.around.pool!r}"
+    pool = "all rows of the run" if run.knn.pool is None else f"rows that are equal in {run.knn.pool!r}"
     return {
-        "metric": run.around.metric,
-        "pool": pool if run.around.against is None else f"the {run.statistics.others} rows of another file",
-        "against": run.around.against,
-        "text": _TEXTS[run.around.text],
-        "search": run.around.search,
+        "metric": run.knn.metric,
+        "pool": pool if run.knn.against is None else f"the {run.statistics.others} rows of another file",
+        "against": run.knn.against,
+        "text": _TEXTS[run.knn.text],
+        "search": run.knn.search,
         "approximation": asdict(approximation) if approximation else None,
     }

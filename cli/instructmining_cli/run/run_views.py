@@ -1,4 +1,4 @@
-"""A scoring run as a view that is drawn again and again, and as the table that closes it."""
+"""A scoring run as a live view and as a closing table."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from rich.text import Text
 
 from instructmining_cli.process.terminal import visible
 from instructmining_cli.reports.wording import duration, rows_of
-from instructmining_cli.run.run import Run
+from instructmining_cli.run.scoring_run import Run
 
 _BAR_WIDTH = 16
-_INDENT = 12  # of what stands beside a name
+_INDENT = 12  # column where the text after a name starts
 
 
 def live_view(run: Run) -> Group:
-    """How far a run is, how fast, and what it met so far; each line is cut at the width of the terminal."""
+    """Draw progress, speed and counts so far; lines are cut at the width of the terminal."""
     statistics = run.statistics
     if statistics.neighbours_done:
         stage, done = "neighbours", statistics.neighbours_done / statistics.neighbours_wanted
-        told = f"{statistics.neighbours_done:,} of {statistics.neighbours_wanted:,} rows"
+        text = f"{statistics.neighbours_done:,} of {statistics.neighbours_wanted:,} rows"
     else:
         stage, (done, left_s) = "scoring", run.share_done()
         left = "" if left_s is None else f", {duration(left_s)} left"
-        told = f"{statistics.rows_computed:,.0f} rows, {run.speed[0]:,.1f} rows/s{left}"
+        text = f"{statistics.rows_computed:,.0f} rows, {run.speed[0]:,.1f} rows/s{left}"
     head = Table.grid(padding=(0, 1))
     for _ in range(3):
         head.add_column(no_wrap=True)
     head.add_column(no_wrap=True, overflow="ellipsis")
     bar = ProgressBar(total=1.0, completed=done, width=_BAR_WIDTH)
-    head.add_row(f"{stage:<{_INDENT - 1}}", bar, f"{done:4.0%}", told)
+    head.add_row(f"{stage:<{_INDENT - 1}}", bar, f"{done:4.0%}", text)
     lines = [("tokens/s", _speeds(run)), ("busy", _shares(run)), *_losses(run)]
     return Group(head, *(Text(_line(*line), no_wrap=True, overflow="ellipsis") for line in lines))
 
 
 def closing_table(run: Run) -> Iterator[str]:
-    """A line for each thing that is said of a run at its end: a name, and what it says from column 12 on."""
+    """Yield the lines of the summary: a name, and its text from column 12 on."""
     earlier = run.from_before.rows - run.from_before.rejected
-    before = f", {earlier:,} of them by the run that was cut" if earlier else ""
+    before = f", {earlier:,} of them before it was resumed" if earlier else ""
     rejected = f"; {run.rejects_place}; the first because {run.reject_reason}" if run.rejected else ""
     null = f"; the first row without a prediction because {run.null_reason}" if run.unpredicted else ""
     more = {"rejected": rejected, "null": null}
     yield _line("scored", f"{rows_of(run.rows_written)}{before}: {run.out}")
-    yield from (_line(name, f"{told}{more.get(name, '')}") for name, told in _losses(run))
+    yield from (_line(name, f"{text}{more.get(name, '')}") for name, text in _losses(run))
     yield _line("tokens/s", _speeds(run))
     yield _line("busy", _shares(run))
     yield _line("time", f"{duration(run.elapsed_s)}, {run.speed[0]:,.1f} rows/s, {run.speed[1]:,.0f} tokens/s")
@@ -69,5 +69,5 @@ def _shares(run: Run) -> str:
     return ", ".join(f"{device} {share:.0%}" for device, share in run.busy_shares.items()) or "no device was used"
 
 
-def _line(name: str, told: str) -> str:
-    return visible(f"{name:<{_INDENT}}{told}")
+def _line(name: str, text: str) -> str:
+    return visible(f"{name:<{_INDENT}}{text}")

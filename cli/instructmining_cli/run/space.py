@@ -1,4 +1,4 @@
-"""What a run will need of the machine beside its processors: room on the disk, open files."""
+"""What a run needs of the machine besides processors: disk space and open files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import RowReader, first_of, open_rows
 from instructmining.types import SourceRow
 
-# A row's own bytes beside what was read: eleven columns and their names.
-_COLUMNS_BYTES = 350
-_SPOOLED_BYTES = 150  # a row that waits for the corpus pass, beside its own bytes and its embedding
+_COLUMNS_BYTES = 350  # added to each row: eleven columns and their names
+_SPOOLED_BYTES = 150  # per row that waits for the corpus pass, besides the row and its embedding
 _SAMPLE_ROWS = 200
-_UNPACKED = 4  # times the size of a compressed file of text
-_PACKED = 3  # times smaller a compressed OUT is; less than usual, so that there is room
+_UNPACKED = 4  # size of text relative to its compressed file
+_PACKED = 3  # size of rows relative to a compressed OUT; low, so that the estimate is safe
 _OPEN_FILES = 64
 _USUAL = ReadOptions()
 
@@ -27,16 +26,16 @@ _USUAL = ReadOptions()
 def room_needed(
     inputs: Sequence[str], out: str, *, embedding_size: int | None, options: ReadOptions = _USUAL
 ) -> int | None:
-    """Bytes that a run will write beside OUT before it is done, OUT included: an estimate from its first rows.
+    """Estimate from the first rows the bytes that a run will write, OUT included.
 
     Args:
-        inputs: paths; of standard input nothing is known.
-        out: OUT, compressed or not by its suffix.
-        embedding_size: numbers of a row's embedding where rows wait on disk for a corpus column.
+        inputs: paths; the size of standard input is unknown.
+        out: path of OUT; its suffix tells whether it is compressed.
+        embedding_size: numbers in a row's embedding if rows wait on disk for a corpus column; else None.
         options: how rows are read.
 
     Returns:
-        None where it cannot be known.
+        Bytes; None if they cannot be estimated.
     """
     if any(map(is_pipe, inputs)):
         return None
@@ -49,11 +48,11 @@ def room_needed(
         row_size = sum(sizes) / len(sizes)
         plain = round(sum(_plain_size(reader, row_size) for reader in readers))
     except InputError:
-        return None  # the run says what is wrong
+        return None  # the run reports it
     rows = round(plain / row_size)
     written = plain + rows * _COLUMNS_BYTES
     if out.endswith(PARQUET):
-        written += written // _PACKED  # it is made of the whole
+        written += written // _PACKED  # it is made from all rows at the end
     elif out.endswith(PACKED):
         written //= _PACKED
         written *= 2 if out.endswith(".zst") else 1  # its parts are joined at the end
@@ -62,14 +61,14 @@ def room_needed(
 
 
 def _plain_size(reader: RowReader, row_size: float) -> float:
-    """Bytes of an input's rows as JSON lines."""
+    """Return the bytes of an input's rows as JSON lines."""
     if reader.rows_total is not None:
         return reader.rows_total * row_size
     return (reader.bytes_total or 0) * (_UNPACKED if reader.path.endswith(PACKED) else 1)
 
 
 def room_left(out: str) -> int:
-    """Bytes free where OUT will be."""
+    """Return the free bytes on the disk of OUT."""
     folder = Path(out).absolute().parent
     while not folder.exists():
         folder = folder.parent
@@ -77,15 +76,17 @@ def room_left(out: str) -> int:
 
 
 def check_open_files() -> None:
-    """Prove that the process may open enough files.
+    """Check that the process may open enough files.
 
     Raises:
-        OutputError: it may not.
+        OutputError: the limit is too low.
     """
     if sys.platform == "win32":
         return
     import resource
 
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most != resource.RLIM_INFINITY and most < _OPEN_FILES:
-        raise OutputError(f"this process may open {most} files and needs up to {_OPEN_FILES}; raise it: ulimit -n 256")
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < _OPEN_FILES:
+        raise OutputError(
+            f"this process may open {limit} files and needs up to {_OPEN_FILES}; raise the limit: ulimit -n 256"
+        )

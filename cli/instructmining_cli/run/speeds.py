@@ -1,4 +1,4 @@
-"""How fast runs were on this machine, kept between them: by bundle and device."""
+"""Speeds of runs on this machine, cached by bundle and device."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import orjson
 from instructmining.bundle import Bundle
 from instructmining.writing.cache import keep, kept
 
-_WORTH_KEEPING_S = 5.0  # a shorter run is mostly its beginning
+_WORTH_KEEPING_S = 5.0  # a shorter run is mostly start-up
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Of one run."""
+    """The speed of one run."""
 
-    device: str  # as it was measured
+    device: str  # that was used
     at: str  # when, ISO 8601
-    tokens_per_s: Mapping[str, float]  # by model pass, while the other passes ran beside it in their turn
+    tokens_per_s: Mapping[str, float]  # by model pass, in its share of the run's time
 
     def expected_s(self, tokens: Mapping[str, float]) -> float | None:
-        """Seconds for so many tokens of each model pass; None where one was never timed."""
+        """Return the seconds for tokens of each model pass; None if one of them was not timed."""
         if any(label not in self.tokens_per_s for label in tokens):
             return None
         return sum(count / self.tokens_per_s[label] for label, count in tokens.items())
@@ -33,15 +33,15 @@ class Speed:
 def keep_speed(
     bundle: Bundle, asked: str, device: str, *, tokens: Mapping[str, int], busy_s: Mapping[str, float], elapsed_s: float
 ) -> None:
-    """Remember a run's speed, where it was long enough to tell; a cache that cannot be written costs only that.
+    """Cache the speed of a run that was long enough to measure; if it cannot be written, nothing is cached.
 
     Args:
-        bundle: that was used.
-        asked: the device as it was asked for.
-        device: the device as it was measured.
-        tokens: computed, by model pass.
-        busy_s: seconds of devices, by model pass.
-        elapsed_s: seconds of the run.
+        bundle: bundle of the run.
+        asked: device as given on the command line.
+        device: device that was used.
+        tokens: tokens computed, by model pass.
+        busy_s: device seconds, by model pass.
+        elapsed_s: seconds of the run, without the search for neighbours.
     """
     whole = sum(busy_s.values())
     if elapsed_s < _WORTH_KEEPING_S or not whole:
@@ -52,10 +52,10 @@ def keep_speed(
 
 
 def last_speed(bundle: Bundle, asked: str) -> Speed | None:
-    """Of the last run with this bundle on the device that is asked for; None where there was none."""
+    """Return the speed of the last run with this bundle and device; None if there is none."""
     try:
-        said = orjson.loads(kept(_name(bundle, asked)) or b"")
-        return Speed(str(said["device"]), str(said["at"]), {str(k): float(v) for k, v in said["tokens_per_s"].items()})
+        last = orjson.loads(kept(_name(bundle, asked)) or b"")
+        return Speed(str(last["device"]), str(last["at"]), {str(k): float(v) for k, v in last["tokens_per_s"].items()})
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
         return None
 

@@ -135,11 +135,11 @@ def test_every_round_scores_all_rows_anew(counted: Path) -> None:
     assert found.process_peak_bytes > 1e7
     assert said == [
         "warming up on 8 rows",
-        f"the peak of {found.devices[0]}",
+        f"measuring the peak of {found.devices[0]}",
         "round 1 of 2",
         "round 2 of 2",
-        "calls of 1 and 8 rows",
-        f"the peak of {found.devices[0]}, again",
+        "timing calls of 1 and 8 rows",
+        f"measuring the peak of {found.devices[0]} again",
     ]
     assert found.slower_peaks["fp32"].multiply_adds_per_s <= found.peaks["fp32"].multiply_adds_per_s
 

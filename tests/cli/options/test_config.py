@@ -96,7 +96,7 @@ def test_nothing_is_done_where_options_are_printed(
     [
         ("[score]\nlimt = 3\n", "options.toml: [score]: no option 'limt'; did you mean 'limit'?"),
         ("[scor]\nlimit = 3\n", "options.toml: [scor]: no command 'scor'; did you mean 'score'?"),
-        ("limit = 3\n", "options.toml: 'limit' stands outside of a table; put it below [score]"),
+        ("limit = 3\n", "options.toml: 'limit' is outside a table; put it under [score]"),
         ("[score]\nconfig = 'other.toml'\n", "options.toml: [score]: no option 'config'"),
         ("[score]\nlimit = '3'\n", 'options.toml: [score] limit: found "3", wanted a whole number'),
         ("[score]\nlimit = true\n", "options.toml: [score] limit: found true, wanted a whole number"),

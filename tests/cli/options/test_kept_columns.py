@@ -37,7 +37,7 @@ def test_what_is_missing_is_computed_and_the_rest_kept(
     first, both, whole = (tmp_path / f"{name}{suffix}" for name in ("first", "both", "whole"))
     score(source, first, "--indicators", "reward,output_length")
     found = score(first, both, "--indicators", "ifd,mtld")
-    assert "kept as they are: output_length, reward (--recompute computes them again)" in capsys.readouterr().err
+    assert "kept: output_length, reward (--recompute computes them again)" in capsys.readouterr().err
     wanted = score(source, whole, "--indicators", "reward,output_length,ifd,mtld")
     if suffix != ".parquet":  # which has a schema of the file that was read
         assert found == wanted
@@ -88,11 +88,11 @@ def test_another_bundle_or_rule_is_said(
     capsys.readouterr()
     score(first, tmp_path / "both.jsonl", "--rule", "paper-v1", "--indicators", "mtld")
     said = capsys.readouterr().err
-    assert "computed with the bundle 'theirs', which is not this one" in said
+    assert "computed with another bundle: 'theirs'" in said
     assert "predictions of the rule 'mine' are replaced by those of 'paper-v1'" in said
     run_file.unlink()
     score(first, tmp_path / "more.jsonl", "--indicators", "mtld")
-    assert f"which bundle computed them is not known for {first}" in capsys.readouterr().err
+    assert f"the bundle that computed them is not known for {first}" in capsys.readouterr().err
 
 
 def test_a_row_without_the_columns_of_the_others_is_a_reject(

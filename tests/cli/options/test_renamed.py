@@ -18,8 +18,8 @@ def test_an_option_by_its_former_name_is_the_new_one_and_said(capsys: pytest.Cap
         "--max-batch-tokens=5",
     ]
     assert capsys.readouterr().err.splitlines() == [
-        "--max-tokens is called --max-length now; the old name goes with the next release",
-        "--budget-tokens is called --max-batch-tokens now; the old name goes with the next release",
+        "--max-tokens is now --max-length; the next release removes the old name",
+        "--budget-tokens is now --max-batch-tokens; the next release removes the old name",
     ]
 
 
@@ -48,7 +48,7 @@ def test_json_with_a_file_is_the_option_for_that_file_and_said(
     capsys: pytest.CaptureFixture[str], given: list[str], meant: list[str]
 ) -> None:
     assert json_file_by_new_name(given, positional, "--out") == meant
-    assert "the old form goes with the next release" in capsys.readouterr().err
+    assert "the next release removes the old form" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def calibrated(bundle: Path, rows: Path, *, limit: int | None = None) -> tuple[d
 def test_a_long_input_is_measured_once_and_the_result_kept(
     small_bundle: Path, rows: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrations, "_WORTH_BYTES", 1)
+    monkeypatch.setattr(calibrations, "_CALIBRATE_FROM_BYTES", 1)
     found, said = calibrated(small_bundle, rows)
     assert found.keys() == {"perplexity", "embedding"}
     assert set(found.values()) <= {256, 512, 1024}
@@ -57,7 +57,7 @@ def test_a_short_input_or_a_limit_is_scored_at_once(small_bundle: Path, rows: Pa
 def test_a_cache_that_cannot_be_written_costs_only_that_it_is_measured_again(
     small_bundle: Path, rows: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrations, "_WORTH_BYTES", 1)
+    monkeypatch.setattr(calibrations, "_CALIBRATE_FROM_BYTES", 1)
     cache.parent.write_text("no folder")
     for _ in range(2):
         found, said = calibrated(small_bundle, rows)
@@ -69,7 +69,7 @@ def test_a_cache_that_cannot_be_written_costs_only_that_it_is_measured_again(
 def test_a_damaged_file_is_measured_again(
     content: bytes, small_bundle: Path, rows: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrations, "_WORTH_BYTES", 1)
+    monkeypatch.setattr(calibrations, "_CALIBRATE_FROM_BYTES", 1)
     calibrated(small_bundle, rows)
     (kept,) = cache.iterdir()
     kept.write_bytes(content)

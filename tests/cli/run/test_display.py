@@ -22,7 +22,7 @@ from instructmining.writing.statistics import Statistics
 from instructmining_cli.process.terminal import voice
 from instructmining_cli.run import display as displays
 from instructmining_cli.run.display import Display
-from instructmining_cli.run.run import FromBefore, Run
+from instructmining_cli.run.scoring_run import FromBefore, Run
 
 
 @pytest.fixture(autouse=True)
@@ -84,10 +84,10 @@ def test_before_anything_is_known_no_time_is_said(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("left", "needed", "said"),
     [
-        (500, 2000, "about 2 KiB beside out.jsonl; 500 bytes are free"),
-        (100 << 10, 200 << 10, "about 200 KiB beside out.jsonl; 100 KiB are free"),
-        (1 << 20, 5 << 30, "about 5.0 GiB beside out.jsonl; 1 MiB are free"),
-        (20 << 30, 5 << 30, "the run will need about 5.0 GiB beside out.jsonl; 20.0 GiB are free"),
+        (500, 2000, "about 2 KiB next to out.jsonl; 500 bytes are free"),
+        (100 << 10, 200 << 10, "about 200 KiB next to out.jsonl; 100 KiB are free"),
+        (1 << 20, 5 << 30, "about 5.0 GiB next to out.jsonl; 1 MiB are free"),
+        (20 << 30, 5 << 30, "the run needs about 5.0 GiB next to out.jsonl; 20.0 GiB are free"),
         (2000 << 30, 5 << 30, ""),
         (1 << 20, 2000, ""),
         (0, 0, ""),

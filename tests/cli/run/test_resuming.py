@@ -152,7 +152,7 @@ def test_a_run_whose_disk_takes_no_more_says_so_and_goes_on_when_it_does(
         said = (tmp_path / "said").read_text()
         assert "File too large" in said
         assert "Traceback" not in said
-    assert "--resume goes on" in said
+    assert "--resume continues" in said
     assert not out.exists()
     assert Command((*base, "-o", str(out), "--resume")).run() == 3
     assert outputs(out) == outputs(whole)
@@ -408,9 +408,9 @@ def test_the_run_file_and_standard_error_say_what_came_from_before(
     assert before["device_seconds"] > 0
     assert all(0 <= share <= 1 for share in told["device_busy_share"].values())
     said = capsys.readouterr().err
-    assert re.search(r"taken over from the run that was cut: 48 rows, \d+ batches of \d+ texts, [\d.]+ s of the", said)
+    assert re.search(r"resumed; not repeated: 48 rows, \d+ batches of \d+ texts, [\d.]+ device seconds", said)
     earlier = before["rows"] - before["rejected"]
-    assert f"scored {counts['rows_out']} rows, {earlier} of them by the run that was cut, in " in said
+    assert f"scored {counts['rows_out']} rows, {earlier} of them before it was resumed, in " in said
 
 
 @pytest.mark.usefixtures("small_windows")
@@ -437,7 +437,7 @@ def test_a_run_that_nothing_cut_took_nothing_over(
     out = rows.with_name("out.jsonl")
     assert run(*arguments(small_bundle, rows, "mtld"), "-o", out, "--resume") == 3
     assert set(json.loads(Path(f"{out}.run.json").read_bytes())["from_before"].values()) == {0}
-    assert "taken over" not in capsys.readouterr().err
+    assert "resumed" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [("--indicators", "perplexity"), ("--limit", "3"), ("--prefix", "im_")])
@@ -447,7 +447,7 @@ def test_a_finished_run_is_not_taken_for_another(
     base = [*arguments(small_bundle, rows, "mtld"), "-o", str(rows.with_name("out.jsonl"))]
     assert run(*base) == 3
     assert run(*base, *more, "--resume") == 1
-    assert "was begun by another run" in capsys.readouterr().err
+    assert "was started by another run" in capsys.readouterr().err
     assert run(*base[:1], str(rows.with_name("gone.jsonl")), *base[2:], "--resume") == 1
     rows.with_name("out.jsonl.run.json").unlink()
     assert run(*base, "--resume") == 1
@@ -477,7 +477,7 @@ def test_a_finished_run_has_nothing_to_resume(
     before = out.stat()
     capsys.readouterr()
     assert run(*base, "--resume") == 0
-    assert "the run was finished before" in capsys.readouterr().err
+    assert "the run is already finished" in capsys.readouterr().err
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from rich.console import Console
 
 from instructmining.writing.statistics import Statistics
-from instructmining_cli.run.run import Run
 from instructmining_cli.run.run_views import closing_table, live_view
+from instructmining_cli.run.scoring_run import Run
 
 
 def a_run() -> Run:

@@ -93,9 +93,9 @@ def test_a_run_with_too_little_room_says_so_before_it_begins(
     arguments = ("score", write_rows(EXAMPLE), "-o", tmp_path / "out.jsonl", "--bundle", small_bundle)
     assert run(*arguments, "--indicators", "mtld") == 0
     said = capsys.readouterr().err
-    assert "the run will need about 5.0 GiB" in said
+    assert "the run needs about 5.0 GiB" in said
     assert "; 1 MiB are free" in said
-    assert "--resume goes on" in said
+    assert "--resume continues" in said
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of a process")
@@ -104,5 +104,5 @@ def test_too_few_open_files_are_said_with_how_to_mend_it(monkeypatch: pytest.Mon
 
     check_open_files()
     monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 4096))
-    with pytest.raises(OutputError, match=r"may open 20 files and needs up to 64; raise it: ulimit -n"):
+    with pytest.raises(OutputError, match=r"may open 20 files and needs up to 64; raise the limit: ulimit -n"):
         check_open_files()

@@ -561,7 +561,7 @@ def test_quotas_can_stand_in_a_file(run: Callable[..., int], write_rows: Callabl
         (("--group-by", "source", "--quota", "gone.json"), "wanted GROUP=N or a JSON file"),
         (("--fraction", "2"), "wanted more than 0 and at most 1"),
         (("--distinct", "0"), "wanted more than 0 and at most 2"),
-        (("--max-loss", "1", "--descending"), "does not go with --descending"),
+        (("--max-loss", "1", "--descending"), "cannot be used with --descending"),
     ],
 )
 def test_a_choice_that_cannot_be_meant_is_wrong_usage(

@@ -1,4 +1,4 @@
-"""What is counted of one scoring run."""
+"""The counts, times and settings of one scoring run."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from instructmining.types import PAIR_COLUMNS, PREDICTION, Position, ScoredRow, 
 from instructmining.writing.statistics import Statistics, Work
 from instructmining_cli.run.speeds import keep_speed
 
-_FEW_TOKENS = ("output_length", "perplexity", "ifd")  # what is looked at of a row
+_FEW_TOKENS = ("output_length", "perplexity", "ifd")  # columns that tell whether a value rests on few tokens
 _PREDICTIONS = frozenset((PREDICTION, *PAIR_COLUMNS[PREDICTION]))
-_SHOWS_S_LEFT = 0.01  # of what is to do must be done before the time left is said
+_SHOWS_S_LEFT = 0.01  # share of the rows that must be done before the time left is shown
 
 
 @dataclass(frozen=True, slots=True)
 class FromBefore:
-    """What a run takes over from one that was cut."""
+    """Work of an interrupted run that the resumed run does not repeat."""
 
-    rows: int = 0  # read, and not read again
-    rejected: int = 0  # of them
-    batches: int = 0  # computed, and not computed again
-    texts: int = 0  # of them
-    device_seconds: float = 0.0  # that devices were busy with them
+    rows: int = 0  # read
+    rejected: int = 0  # among these rows
+    batches: int = 0  # computed
+    texts: int = 0  # in these batches
+    device_seconds: float = 0.0  # spent on these batches
 
 
 @dataclass(slots=True)
 class Run:
-    """Collects what the run file and the closing words say."""
+    """Collects what the run file and the summary report."""
 
     scorer: Scorer
     inputs: Sequence[str]
     out: str
     settings: dict[str, object]
-    around: KnnOptions = field(default_factory=KnnOptions)
+    knn: KnnOptions = field(default_factory=KnnOptions)
     statistics: Statistics = field(default_factory=Statistics)
     reader: ExampleReader | None = None
     windows_written: int = 0
@@ -54,60 +54,60 @@ class Run:
     rejects_written: int = 0
     options: ReadOptions = field(default_factory=ReadOptions)
     from_before: FromBefore = field(default_factory=FromBefore)
-    nulls: Counter[str] = field(default_factory=Counter)  # column → rows where it is undefined
-    unpredicted: int = 0  # rows without a prediction, of a pair on one side
-    few_tokens: Counter[str] = field(default_factory=Counter)  # column → rows whose value rests on very few
-    null_reason: str = ""  # of the first row without a prediction
-    reject_reason: str = ""  # of the first row that was rejected
+    nulls: Counter[str] = field(default_factory=Counter)  # column → rows in which it is null
+    unpredicted: int = 0  # rows without a prediction, or pairs without one on either side
+    few_tokens: Counter[str] = field(default_factory=Counter)  # column → rows whose value rests on few tokens
+    null_reason: str = ""  # for the first row without a prediction
+    reject_reason: str = ""  # for the first rejected row
     began: float = field(default_factory=time.perf_counter)
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the run began, or was resumed."""
+        """Seconds since the run was started or resumed."""
         return time.perf_counter() - self.began
 
     @property
     def rejects_place(self) -> str:
-        """Where the rejects are."""
+        """Where the rejects are written."""
         return "standard error" if self.out == "-" else f"{self.out}.rejects.jsonl"
 
     @property
     def unread(self) -> dict[str, dict[str, int]]:
-        """Of each file the fields that are not read, with the rows that have text in them."""
+        """File → field that is not read → rows with text in it."""
         unread = self.reader.unread if self.reader else {}
         return {path: dict(counts) for path, counts in list(unread.items()) if counts}
 
     @property
     def truncated(self) -> dict[str, int]:
-        """Rows of which each role of the bundle saw less than the whole."""
+        """Role → rows of which it saw a truncated text."""
         return {role: self.statistics.truncated[role] for role in self.scorer.bundle.roles}
 
     @property
     def speed(self) -> tuple[float, float]:
-        """Rows/s and tokens/s of this run's own work, whatever it took over."""
+        """Rows/s and tokens/s, without work from before it was resumed."""
         statistics, elapsed = self.statistics, self.elapsed_s
         rows = statistics.rows_computed - statistics.before.rows
         return rows / elapsed, (statistics.tokens.total() - statistics.before.tokens) / elapsed
 
     @property
     def role_speeds(self) -> dict[str, float]:
-        """Tokens/s of each model pass while it runs, by its roles."""
+        """Roles of a model pass → its tokens/s while it runs."""
         tokens = self.statistics.tokens
         return {roles: tokens[roles] / seconds for roles, seconds in self._model_seconds.items() if seconds}
 
     @property
     def busy_shares(self) -> dict[str, float]:
-        """Share of this run's time in which each device computed, 0..1."""
+        """Device → share of the elapsed time in which it computed, 0..1."""
         statistics, elapsed = self.statistics, self.elapsed_s
         return {
             device: (seconds - statistics.before.busy[device]) / elapsed for device, seconds in statistics.busy.items()
         }
 
     def share_done(self) -> tuple[float, float | None]:
-        """Share of the rows that are done, and seconds left by the speed of this run's own work, None while unknown.
+        """Return the share of rows that are done, and the seconds left (None while unknown).
 
-        How many rows there are is known once all are read, and guessed before.
+        The number of rows is an estimate until all are read. The speed is that of work since the run was resumed.
         """
         statistics = self.statistics
         total = self.reader.rows_expected if self.reader else None
@@ -123,11 +123,11 @@ class Run:
 
     @property
     def rejected(self) -> int:
-        """Rows that went to the rejects, from reading and from scoring."""
+        """Rows rejected by reading and by scoring."""
         return (self.reader.rejected if self.reader else 0) + self.statistics.rows_rejected
 
     def count(self, rows: Sequence[ScoredRow], window: ScoredWindow) -> None:
-        """Take note of a window that was written."""
+        """Count a window that was written."""
         self.windows_written += 1
         self.rows_written += len(rows)
         self.rejects_written += len(window.rejects)
@@ -143,7 +143,7 @@ class Run:
                 self.null_reason = self.null_reason or reasons
 
     def mark(self, end: Position | None) -> dict[str, Any]:
-        """What the journal keeps of the rows that were written, up to the end of the last window."""
+        """Return the counts that the journal stores at a commit, up to the end of the last window."""
         return {
             "end": asdict(end) if end else None,
             "windows": self.windows_written,
@@ -158,7 +158,7 @@ class Run:
         }
 
     def restore(self, mark: Mapping[str, Any]) -> None:
-        """Go on counting from what :meth:`mark` gave."""
+        """Continue from the counts that :meth:`mark` returned."""
         self.windows_written, self.rows_written = mark["windows"], mark["rows"]
         self.rejects_written, self.null_reason = mark["rejects_written"], mark["null_reason"]
         self.reject_reason = mark["reject_reason"]
@@ -167,10 +167,10 @@ class Run:
         self.few_tokens.update(mark["few_tokens"])
 
     def take_over(self, batches: Work) -> None:
-        """Note what is there of the run that was cut, after the counts and the reader were set to it.
+        """Record the work of the interrupted run, after its counts and reader position were restored.
 
         Args:
-            batches: that were computed after its last commit.
+            batches: work computed after its last commit.
         """
         committed = self.statistics.before
         self.from_before = FromBefore(
@@ -183,7 +183,7 @@ class Run:
 
     @property
     def _model_seconds(self) -> dict[str, float]:
-        """Seconds of each model pass, by its roles."""
+        """Roles of a model pass → its seconds."""
         seconds: defaultdict[str, float] = defaultdict(float)
         for stage, spent in self.statistics.seconds.items():
             kind, _, rest = stage.partition(":")
@@ -192,21 +192,21 @@ class Run:
         return seconds
 
     def check_counts(self) -> None:
-        """Every row that was read is written or rejected.
+        """Check that every row that was read is written or rejected.
 
         Raises:
-            InstructMiningError: the counts do not add up, which is a defect of ours.
+            InstructMiningError: the counts do not add up, which is a bug.
         """
         rows = self.reader.rows if self.reader else 0
         if rows != self.rows_written + self.rejects_written or self.rejects_written != self.rejected:
             raise InstructMiningError(
                 f"counts do not add up: {rows} rows in, {self.rows_written} written, {self.rejects_written} "
                 f"as rejects, {self.rejected} rejected; "
-                "nothing was put in place; please report this"
+                "OUT was not created; please report this"
             )
 
     def keep_speed(self) -> None:
-        """Remember how fast the models were, for who asks how long a run will take."""
+        """Cache the speed, from which ``inspect`` estimates the time of a run; not of a resumed run."""
         if self.from_before != FromBefore():
             return
         keep_speed(
