@@ -109,7 +109,7 @@ def add_perplexity(
         bos = templates.begin_of_text(tokenizer.backend_tokenizer)
         template = templates.from_chat_template(tokenizer) if tokenizer.chat_template else templates.plain(bos)
     text = _conversations(bundle, "perplexity", tokenizer, template, max_length)
-    settings.report(f"perplexity: the values of transformers on {len(text.tokens)} texts")
+    settings.report(f"perplexity: computing reference values with transformers on {len(text.tokens)} texts")
     head = reward.head if reward is not None else None
     # References come first: this frees torch's copy of the weights before the graph is written and run.
     nll, rewards = originals.likelihoods(checkpoint, text.tokens, head)
@@ -145,9 +145,8 @@ def add_reward(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings)
         )
     template = templates.open_assistant() if is_oasst else templates.from_chat_template(tokenizer)
     text = _conversations(bundle, "reward", tokenizer, template, max_length)
-    settings.report(
-        f"reward: the values of {'the original' if is_oasst else 'transformers'} on {len(text.tokens)} texts"
-    )
+    model = "the original model" if is_oasst else "transformers"
+    settings.report(f"reward: computing reference values with {model} on {len(text.tokens)} texts")
     references = originals.rewards(checkpoint, text.tokens, separator=None)
     names = ("out_proj.weight", "out_proj.bias") if is_oasst else ("score.weight", None)
 
@@ -179,7 +178,7 @@ def _add_pair_reward(
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
     text = _conversations(bundle, "reward", tokenizer, templates.pair(tokenizer.backend_tokenizer), max_length)
     separator = tokenizer.sep_token_id
-    settings.report(f"reward: the values of transformers on {len(text.tokens)} texts")
+    settings.report(f"reward: computing reference values with transformers on {len(text.tokens)} texts")
     references = originals.rewards(checkpoint, text.tokens, separator=separator)
 
     def build(weights: Weights, precision: Precision) -> GraphBuilder:
@@ -208,7 +207,7 @@ def add_embedding(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settin
     save_tokenizer(tokenizer, path)
     texts = [document(example, Template.from_json(template, "template")) for example in parity_examples()]
     text = _Text(path, template, max_length, None, TextEncoder(path).rendered(texts, max_length=max_length))
-    settings.report(f"embedding: the values of transformers on {len(texts)} texts")
+    settings.report(f"embedding: computing reference values with transformers on {len(texts)} texts")
     references = originals.embeddings(inner, text.tokens, pooling=model.pooling)
 
     def build(weights: Weights, precision: Precision) -> GraphBuilder:
@@ -245,7 +244,7 @@ def add_unieval(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings
     names = list(form.questions)
     texts = [question(example, form, names[number % len(names)]) for number, example in enumerate(parity_examples())]
     text = _Text(path, template, max_length, None, TextEncoder(path).rendered(texts, max_length=max_length))
-    settings.report(f"unieval: the values of transformers on {len(texts)} texts")
+    settings.report(f"unieval: computing reference values with transformers on {len(texts)} texts")
     references = originals.answers(checkpoint, text.tokens, yes=yes, no=no)
 
     def build(weights: Weights, precision: Precision) -> GraphBuilder:
@@ -302,7 +301,7 @@ def _export(
     calibration = Calibration()
     with checkpoint.weights() as weights:
         if settings.precision == "int8":
-            settings.report(f"{name}: looking at what its products are given")
+            settings.report(f"{name}: measuring the inputs of its products")
             calibration = calibrate(build(weights, Precision()), text.tokens)
             precision = replace(precision, smoothing=calibration.smoothing, inputs=calibration.inputs)
         while True:
@@ -311,14 +310,14 @@ def _export(
             kept_note = f", {len(precision.kept)} of {len(candidates)} weights in fp32" if precision.kept else ""
             settings.report(f"{name}: writing the graph in {settings.precision}{kept_note}")
             save(graph.model(), path)
-            settings.report(f"{name}: the gate, {len(text.tokens)} texts in batches and each alone")
+            settings.report(f"{name}: running the gate on {len(text.tokens)} texts, in batches and each alone")
             try:
                 found = check({role.name: role.references for role in roles}, path, precision=settings.precision)
                 break
             except ParityError as error:
                 if settings.precision != "int8" or len(precision.kept) == len(candidates):
                     raise
-                settings.report(f"{error}; what suffers most stays in fp32")
+                settings.report(f"{error}; retrying with the most affected weights in fp32")
                 # Tables come first: keeping them costs bytes but no time.
                 tables, first = len(graph.tables), math.ceil(_FIRST_KEPT * len(calibration.worst_first))
                 count = max(tables + first, 2 * len(precision.kept)) if precision.kept else tables
