@@ -1,4 +1,4 @@
-"""Writes a bundle: roles into a folder beside it, the manifest last, then one rename."""
+"""Writes a bundle: roles into a folder beside the target, then the manifest, then one rename."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ from instructmining.bundle.digests import sha256_of
 from instructmining.errors import BundleError, ExportError, OutputError
 from instructmining.writing.atomic import beside, claimed, put_folder
 
-_COUNT_WITH: tuple[RoleName, ...] = (
-    "perplexity",
-    "reward",
-)  # the first that is there counts lengths, if nobody says otherwise
+# By default the first of these that the bundle has counts lengths.
+_COUNT_WITH: tuple[RoleName, ...] = ("perplexity", "reward")
 
 
 @dataclass(frozen=True, slots=True)
 class RoleEntry:
-    """What the manifest says of a role; paths are relative to the bundle."""
+    """A role's entry in the manifest; paths are relative to the bundle."""
 
     graph: str
     tokenizer: str
@@ -43,31 +41,32 @@ class RoleEntry:
     details: dict[str, object] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The entry as JSON."""
+        """Return the entry as a JSON object."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(slots=True)
 class BundleWriter:
-    """A bundle in the making; used as a context manager, which removes it unless it was finished.
+    """Writes a bundle; a context manager that removes the new files unless :meth:`finish` was called.
 
-    Where the bundle exists, its other roles stay: their files are linked or copied into the new one.
+    Other roles of an existing bundle stay: their files are linked or copied into the new one.
     """
 
     path: Path
-    writes: frozenset[RoleName]  # the roles that will be written
-    overwrite: bool = False  # roles of the bundle may be replaced
-    whole: bool = False  # nothing of an existing bundle stays
+    writes: frozenset[RoleName]  # roles to write
+    overwrite: bool = False  # roles of an existing bundle may be replaced
+    whole: bool = False  # replaces an existing bundle whole, with all its roles
     roles: dict[RoleName, RoleEntry] = field(default_factory=dict)
     folder: Path = field(init=False)
     _stack: ExitStack = field(init=False)
-    _kept: dict[str, Any] = field(default_factory=dict)  # the manifest of the bundle that was there
+    _kept: dict[str, Any] = field(default_factory=dict)  # manifest of the existing bundle
 
     def __enter__(self) -> Self:
-        """Make the folder that is written to, with what stays of the bundle that is there.
+        """Create the folder that is written to, with the files of the roles that stay.
 
         Raises:
-            ExportError: the path is taken by something else, or a role would be replaced without ``overwrite``.
+            ExportError: the path holds something other than a bundle, or a role would be replaced without
+                ``overwrite``.
         """
         with ExitStack() as stack:
             stack.enter_context(_claimed(self.path))
@@ -81,23 +80,23 @@ class BundleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove what is half written."""
+        """Remove the new files unless the bundle is finished."""
         self._stack.close()
 
     def file(self, name: str) -> Path:
-        """Where to write a file of the bundle; its folder is made."""
+        """Return where to write a file of the bundle; creates its folder."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def file_of(self, role: RoleName, name: str) -> Path:
-        """Where to write a file of a role: in its folder, or in a numbered one where roles that stay use that."""
+        """Return where to write a file of a role: in its folder, or a numbered one if a role that stays uses that."""
         taken = {Path(kept).parts[0] for kept in self._kept_files()}
         folder = next(folder for number in range(1, 9) if (folder := _numbered(role, number)) not in taken)
         return self.file(f"{folder}/{name}")
 
     def name_of(self, file: Path) -> str:
-        """The manifest's name of a file."""
+        """Return a file's name in the manifest."""
         return file.relative_to(self.folder).as_posix()
 
     def finish(
@@ -108,16 +107,16 @@ class BundleWriter:
         default_rule: str | None = None,
         length_tokenizer: RoleName | None = None,
     ) -> None:
-        """Write the manifest with the digest of every file, and put the bundle in its place.
+        """Write the manifest with the digest of every file, and move the bundle to its path.
 
-        What is not given stays as the existing bundle has it. Lengths are counted with the tokenizer of the role
-        perplexity, without one with the reward model's.
+        Arguments that are None keep the existing bundle's values, except that lengths are counted with the tokenizer of
+        the role perplexity, or of reward where there is none.
         """
         roles: dict[RoleName, Any] = {
             **self._kept_roles(),
             **{role: entry.as_json() for role, entry in self.roles.items()},
         }
-        counted = length_tokenizer or next(role for role in [*_COUNT_WITH, *roles] if role in roles)
+        counting_role = length_tokenizer or next(role for role in [*_COUNT_WITH, *roles] if role in roles)
         files = {
             self.name_of(file): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
             for file in sorted(self.folder.rglob("*"))
@@ -128,7 +127,7 @@ class BundleWriter:
             "name": name or self._kept.get("name", self.path.name),
             "note": self._kept.get("note", "") if note is None else note,
             "default_rule": default_rule or self._kept.get("default_rule"),
-            "length_tokenizer": counted,
+            "length_tokenizer": counting_role,
             "written_with": {
                 "instructmining": __version__,
                 "python": platform.python_version(),
@@ -141,10 +140,11 @@ class BundleWriter:
         _put(self.folder, self.path)
 
     def check(self) -> None:
-        """Look at what is there already; nothing is written.
+        """Check that the bundle can be written; writes nothing.
 
         Raises:
-            ExportError: the path is taken by something else, or a role would be replaced without ``overwrite``.
+            ExportError: the path holds something other than a bundle, or a role would be replaced without
+                ``overwrite``.
         """
         if not self.path.exists():
             return
@@ -160,24 +160,24 @@ class BundleWriter:
         except BundleError as error:
             raise ExportError(f"{self.path}: exists, and no role can be added to it: {error}") from error
         self._kept = json.loads((self.path / MANIFEST).read_bytes())
-        there = [role for role in self._kept["roles"] if role in self.writes]
-        if there and not self.overwrite:
-            raise ExportError(f"{self.path}: has the role {there[0]} already; give --overwrite to replace it")
+        replaced = [role for role in self._kept["roles"] if role in self.writes]
+        if replaced and not self.overwrite:
+            raise ExportError(f"{self.path}: has the role {replaced[0]} already; give --overwrite to replace it")
 
     def _kept_roles(self) -> dict[RoleName, Any]:
         return {role: entry for role, entry in self._kept.get("roles", {}).items() if role not in self.writes}
 
     def _kept_files(self) -> list[str]:
-        """Files of the roles that stay; a graph comes with the data beside it."""
+        """Return the files of the roles that stay, including the weights beside each graph."""
         named = {entry[key] for entry in self._kept_roles().values() for key in ("graph", "tokenizer", "references")}
         return [file for file in self._kept.get("files", {}) if file in named or file.removesuffix(".data") in named]
 
 
 def copy_bundle(bundle: Path, out: Path, *, overwrite: bool = False) -> None:
-    """A copy of a bundle in a place of its own.
+    """Copy a bundle to another path.
 
     Raises:
-        ExportError: the place is taken, by a bundle without ``overwrite`` or by something else, or cannot be written.
+        ExportError: the path holds a bundle and ``overwrite`` is off, holds something else, or cannot be written.
     """
     with _claimed(out):
         if out.exists():
@@ -194,10 +194,10 @@ def copy_bundle(bundle: Path, out: Path, *, overwrite: bool = False) -> None:
 
 
 def _check_all_of_a_bundle(path: Path) -> None:
-    """Prove that nothing is lost where a bundle takes the place of what is there.
+    """Refuse to replace anything but a bundle.
 
     Raises:
-        ExportError: it is no bundle, or holds what is not of it.
+        ExportError: the path holds no bundle, or files that do not belong to it.
     """
     foreign = foreign_files(path)
     if foreign is None:
@@ -218,7 +218,7 @@ def _claimed(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _making(path: Path) -> Iterator[Path]:
-    """A new folder beside a path, removed at the end unless it was put in its place."""
+    """Create a folder beside a path; removes it at the end unless it was moved."""
     folder = beside(path)
     try:
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""What a chat template writes between the contents of a dialogue, and strips from them, as seen in its renderings."""
+"""Reads from renderings what a chat template writes between contents and strips from them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from transformers import PreTrainedTokenizerBase
 
 from instructmining.types import TurnRole
 
-Roles: TypeAlias = tuple[TurnRole, ...]  # of a dialogue, turn by turn
-Sides: TypeAlias = tuple[str, str]  # what a content loses on the left and on the right: "", "newlines" or "all"
+Roles: TypeAlias = tuple[TurnRole, ...]  # roles of a dialogue's turns
+Sides: TypeAlias = tuple[str, str]  # whitespace that a content loses left and right: "", "newlines" or "all"
 
 MOST_TURNS = 5
-# Templates that write the day of the rendering get one that stays; it is the one that Llama 3's template falls back to.
+# Templates that write today's date get this fixed one, the default of Llama 3's template.
 _TODAY = datetime(2024, 7, 26, tzinfo=UTC)
+# Pairs of neighbouring turns that occur in instruction data.
 _ORDINARY = {
     *(("user", "assistant"), ("assistant", "user"), ("assistant", "tool")),
     *(("tool", "tool"), ("tool", "assistant")),
@@ -31,19 +32,19 @@ _LOST_RIGHT = {_PAD: "", "\n ": "newlines", "": "all"}
 
 
 class InexpressibleError(Exception):
-    """A chat template does not fit the form of a bundle's; the message says why."""
+    """A chat template cannot be expressed in a bundle's form; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
     """A chat template in parts."""
 
-    gaps: dict[str, str]  # the text of each transition that is always the same
-    sides: dict[str, Sides]  # what the contents of each role lose
+    gaps: dict[str, str]  # text of each transition whose text is always the same
+    sides: dict[str, Sides]  # whitespace that contents lose, by role
 
 
 class Chat:
-    """The chat template of a tokenizer, with the renderings of bare dialogues kept."""
+    """A tokenizer's chat template, with cached gaps of dialogues."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
@@ -51,7 +52,7 @@ class Chat:
         self._refused: set[Roles] = set()
 
     def text(self, roles: Roles, contents: Sequence[str]) -> str | None:
-        """The dialogue as the template writes it; None where the template refuses it."""
+        """Render a dialogue; None where the template refuses it."""
         messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
         try:
             text = self.tokenizer.apply_chat_template(
@@ -62,12 +63,12 @@ class Chat:
         return str(text)
 
     def refuses(self, roles: Roles) -> bool:
-        """Whether the template has an error for this order of turns."""
+        """Return whether the template raises an error for this order of turns."""
         self.gaps(roles)
         return roles in self._refused
 
     def gaps(self, roles: Roles) -> list[tuple[str, str]] | None:
-        """What stands between the contents, by transition; None where they are not all there, once and in order."""
+        """Return (transition, text) pairs; None unless every content occurs once and in order."""
         if roles not in self._gaps:
             contents = _marks(roles)
             text = self.text(roles, contents)
@@ -78,28 +79,28 @@ class Chat:
 
 
 def observe(chat: Chat, roles: Roles) -> Observed:
-    """Read the template off its renderings of dialogues of these roles.
+    """Infer gaps and stripping from renderings of dialogues with these roles.
 
-    Dialogues in which turns follow each other as they do in instruction data must all come out right. Transitions of
-    other orders are kept where no dialogue with them would be rendered otherwise than the template does.
+    All natural dialogues, with turns ordered as in instruction data, must be reproduced. Transitions of other orders
+    are kept only if every dialogue that uses them is reproduced too.
 
     Raises:
-        InexpressibleError: natural dialogues disagree with each other, or the template moves, drops, repeats or
-            rewrites the text of a turn in one.
+        InexpressibleError: natural dialogues contradict each other, or the template moves, drops, repeats or rewrites
+            the text of a turn in one.
     """
     natural = _natural_gaps(chat, roles)
     sides: dict[str, Sides] = {}
     for dialogue in dialogues(roles, MOST_TURNS):
         if is_natural(dialogue) and _is_rendered(chat, dialogue, natural):
-            for place, found in _sides(chat, dialogue):
-                if found is None or sides.setdefault(place, found) != found:
+            for place, lost in _sides(chat, dialogue):
+                if lost is None or sides.setdefault(place, lost) != lost:
                     raise InexpressibleError(f"{_named(dialogue)}: it changes the text of a turn of role {place!r}")
     others = _other_gaps(chat, roles, natural)
     for dialogue in dialogues(roles, 3):
         gaps = natural | others
         if not is_natural(dialogue) and _is_rendered(chat, dialogue, gaps):
             losses = _sides(chat, dialogue)
-            if any(found is None or sides.setdefault(place, found) != found for place, found in losses):
+            if any(lost is None or sides.setdefault(place, lost) != lost for place, lost in losses):
                 _leave_out(dialogue, gaps, others)
     return Observed(natural | others, sides)
 
@@ -123,7 +124,7 @@ def _natural_gaps(chat: Chat, roles: Roles) -> dict[str, str]:
 
 
 def _other_gaps(chat: Chat, roles: Roles, natural: dict[str, str]) -> dict[str, str]:
-    """Transitions that natural dialogues do not have."""
+    """Return the gaps of transitions that do not occur in natural dialogues."""
     seen: dict[str, set[str]] = defaultdict(set)
     for dialogue in dialogues(roles, MOST_TURNS):
         for name, text in chat.gaps(dialogue) or ():
@@ -138,7 +139,7 @@ def _other_gaps(chat: Chat, roles: Roles, natural: dict[str, str]) -> dict[str, 
 
 
 def _leave_out(dialogue: Roles, known: dict[str, str], others: dict[str, str]) -> None:
-    """Take away what makes us render a dialogue that comes out wrong."""
+    """Remove the uncommon gaps of a dialogue that they would render wrongly."""
     uncommon = {name for name in _names(dialogue, known) if name in others}
     if not uncommon:
         raise InexpressibleError(f"{_named(dialogue)}: what it writes depends on more than the turns beside it")
@@ -147,12 +148,12 @@ def _leave_out(dialogue: Roles, known: dict[str, str], others: dict[str, str]) -
 
 
 def _marks(roles: Roles) -> list[str]:
-    """Contents that no template writes by itself."""
+    """Return contents that no template writes itself."""
     return [f"Qz{number}vk" for number in range(len(roles))]
 
 
 def transitions(roles: Roles) -> list[str]:
-    """The names of the gaps in a dialogue, one more than its turns."""
+    """Return the names of a dialogue's gaps, one more than its turns."""
     last = "response" if roles[-1] == "assistant" else roles[-1]
     return [f"{before}>{after}" for before, after in pairwise(["start", *roles[:-1], last, "end"])]
 
@@ -166,12 +167,12 @@ def _between(text: str, contents: Sequence[str], names: Sequence[str]) -> list[t
 
 
 def dialogues(roles: Roles, turns: int) -> Iterator[Roles]:
-    """All orders of roles of up to so many turns, the shortest first."""
+    """Yield all orders of roles of up to ``turns`` turns, shortest first."""
     return (dialogue for size in range(1, turns + 1) for dialogue in product(roles, repeat=size))
 
 
 def is_natural(roles: Roles) -> bool:
-    """Whether turns follow each other as they do in instruction data; these orders must come out right."""
+    """Return whether the turns are ordered as in instruction data; such orders must be reproduced."""
     turns = roles[1:] if roles[0] == "system" else roles
     return (
         bool(turns)
@@ -181,12 +182,12 @@ def is_natural(roles: Roles) -> bool:
 
 
 def _names(dialogue: Roles, gaps: dict[str, str]) -> list[str]:
-    """The transitions that our rendering of a dialogue uses: a response is an assistant turn where nothing else is."""
+    """Return the transitions that we render with; a response without its own gap uses the assistant's."""
     return [name if name in gaps else name.replace("response", "assistant") for name in transitions(dialogue)]
 
 
 def _agrees(chat: Chat, dialogue: Roles, gaps: dict[str, str]) -> bool:
-    """Whether our rendering of a dialogue is the template's, or there is none."""
+    """Return whether we render a dialogue as the template does, or not at all."""
     names = _names(dialogue, gaps)
     if not all(name in gaps for name in names):
         return True
@@ -195,12 +196,12 @@ def _agrees(chat: Chat, dialogue: Roles, gaps: dict[str, str]) -> bool:
 
 
 def _is_rendered(chat: Chat, dialogue: Roles, gaps: dict[str, str]) -> bool:
-    """Whether the template takes a dialogue that we render too."""
+    """Return whether both we and the template render a dialogue."""
     return all(name in gaps for name in _names(dialogue, gaps)) and chat.gaps(dialogue) is not None
 
 
 def _sides(chat: Chat, dialogue: Roles) -> Iterator[tuple[str, Sides | None]]:
-    """What each turn's content loses, found by padding one at a time; None where it is changed in another way."""
+    """Yield what each turn's content loses, by padding one at a time; None where it changes otherwise."""
     around = [text for _, text in chat.gaps(dialogue) or ()]
     for position, role in enumerate(dialogue):
         place = "response" if role == "assistant" and position == len(dialogue) - 1 else role

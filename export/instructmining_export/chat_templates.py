@@ -1,4 +1,4 @@
-"""A model's chat template in the bundle's form, proved on token ids."""
+"""Derives a bundle's template from a model's chat template, and proves it on token ids."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from instructmining_export.chat_gaps import (
 )
 
 _ROLES: tuple[TurnRole, ...] = get_args(TurnRole)
-# A role that the template can hold in some orders only, or changes, is left out rather than rendered wrongly.
+# Tried in order: a role that the template changes, or accepts only in some orders, is left out.
 _ROLE_SETS: tuple[Roles, ...] = (
     _ROLES,
     ("system", "user", "assistant"),
@@ -47,7 +47,7 @@ _STRIPS: dict[Sides, Strip] = {
     ("", "newlines"): "right newlines",
     ("newlines", "newlines"): "both newlines",
 }
-# What tells tokenizers and templates apart: spaces at the edges, newlines, other scripts, next to nothing.
+# Contents on which tokenizers and templates differ: outer spaces, newlines, other scripts, almost empty texts.
 _CONTENTS = (
     "Name a colour of the rainbow.",
     "  two spaces before and after  ",
@@ -65,19 +65,19 @@ _NO_LIMIT = 1 << 30
 
 
 def from_chat_template(tokenizer: PreTrainedTokenizerBase, *, saved: Path | None = None) -> dict[str, Any]:
-    """The template that gives the same token ids as the tokenizer's own chat template.
+    """Return the template that yields the same token ids as the tokenizer's own chat template.
 
-    What the template writes between two contents is read off its text for dialogues of up to five turns in all orders
-    of roles. Orders that it refuses, or renders in a way that depends on more than the neighbouring turns, are left
-    out; so are system or tool turns that it moves, drops or rewrites. What is left is proved on sample dialogues: the
-    ids from our rendering are those of transformers.
+    The text between two contents is taken from renderings of dialogues of up to five turns, in all orders of roles.
+    Left out are orders that the chat template refuses or whose text depends on more than the neighbouring turns, and
+    system or tool turns that it moves, drops or rewrites. The result is proved on sample dialogues: the engine's token
+    ids must equal those of transformers.
 
     Args:
         tokenizer: a fast tokenizer with a chat template.
-        saved: the ``tokenizer.json`` that the bundle will hold; by default what the tokenizer itself saves.
+        saved: the ``tokenizer.json`` that the bundle will hold; by default saved from the tokenizer.
 
     Raises:
-        ExportError: it has no chat template, or a conversation of user and assistant cannot be rendered equal to it;
+        ExportError: there is no chat template, or conversations of user and assistant cannot be rendered as it does;
             the message names the dialogue and the first difference.
     """
     where = tokenizer.name_or_path or "the tokenizer"
@@ -106,7 +106,7 @@ def from_chat_template(tokenizer: PreTrainedTokenizerBase, *, saved: Path | None
 
 
 def _derived(chat: Chat, roles: Roles) -> dict[str, Any]:
-    """The template over these roles in the manifest's form.
+    """Derive the template for these roles, in the manifest's form.
 
     Raises:
         InexpressibleError: a natural dialogue of these roles does not fit the form.
@@ -114,7 +114,7 @@ def _derived(chat: Chat, roles: Roles) -> dict[str, Any]:
     observed = observe(chat, roles)
     missing = [name for name in _NEEDED if name not in observed.gaps]
     if missing:
-        raise InexpressibleError(f"it renders no dialogue of these turns: {', '.join(missing)}")
+        raise InexpressibleError(f"it renders no dialogue with these turns: {', '.join(missing)}")
     cutter = _Cutter(chat.tokenizer)
     sides = dict(observed.sides)
     for name, text in observed.gaps.items():
@@ -131,7 +131,7 @@ def _derived(chat: Chat, roles: Roles) -> dict[str, Any]:
 
 
 def _strips(sides: dict[str, Sides]) -> dict[str, Strip]:
-    strip = {place: _STRIPS[found] for place, found in sides.items() if found in _STRIPS}
+    strip = {place: _STRIPS[lost] for place, lost in sides.items() if lost in _STRIPS}
     if len(strip) < len(sides):
         raise InexpressibleError("it strips newlines on one side of a content and all whitespace on the other")
     response = strip.pop("response", strip.get("assistant", "none"))
@@ -142,18 +142,18 @@ def _strips(sides: dict[str, Sides]) -> dict[str, Strip]:
 
 @dataclass(frozen=True, slots=True)
 class _Swallow:
-    """Whether a token takes the whitespace on its sides with it."""
+    """Whether a token swallows the whitespace on its left and right."""
 
     left: bool
     right: bool
 
 
 class _Cutter:
-    """Cuts a template's text at the added tokens, as the tokenizer does."""
+    """Splits a template's text at added tokens, as the tokenizer does."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
-        # Other added tokens are found again inside of a run, where they may join with the text of a row.
+        # Other added tokens are left in literals, where the tokenizer finds them itself.
         self._tokens = {
             token.content: _Swallow(token.lstrip, token.rstrip)
             for token in added
@@ -163,13 +163,13 @@ class _Cutter:
         self._pattern = re.compile("({})".format("|".join(map(re.escape, longest_first)))) if longest_first else None
 
     def pieces(self, text: str) -> list[list[str]]:
-        """The text in the manifest's form."""
+        """Return the text as pieces in the manifest's form."""
         return [
             ["special" if number % 2 else "literal", part] for number, part in enumerate(self._cut(text)) if part
         ]  # fmt: skip
 
     def swallows(self, text: str) -> tuple[bool, bool]:
-        """Whether the first token takes whitespace of the content before, and the last of the content after."""
+        """Return whether the text's tokens swallow whitespace of the content before, and of the content after."""
         parts = self._cut(text)
         if len(parts) == 1:
             return False, False
@@ -179,7 +179,7 @@ class _Cutter:
         )
 
     def _cut(self, text: str) -> list[str]:
-        """Literals, without what the tokens beside them swallow, and tokens in turn; a literal first and last."""
+        """Return literals and tokens in turn, a literal first and last, without whitespace that tokens swallow."""
         parts = self._pattern.split(text) if self._pattern is not None else [text]
         for number in range(0, len(parts), 2):
             if number and self._tokens[parts[number - 1]].right:
@@ -190,19 +190,19 @@ class _Cutter:
 
 
 def _prove(chat: Chat, encoder: TextEncoder, template: Template, roles: Roles) -> set[str]:
-    """Compare the ids of sample dialogues.
+    """Compare the engine's token ids of sample dialogues with those of transformers.
 
     Returns:
-        The transitions that are in them.
+        The transitions that occur in the dialogues.
 
     Raises:
-        InexpressibleError: they differ somewhere.
+        InexpressibleError: the ids differ.
     """
     talks: list[tuple[Turn, ...]] = []
     texts: list[str] = []
     proved: set[str] = set()
     for dialogue in _samples(chat, template, roles):
-        # Every short order with every content at each place; longer ones show the same gaps again.
+        # Short dialogues get every content at each place; longer ones have the same gaps, so fewer suffice.
         for first in range(0, len(_CONTENTS), 1 if len(dialogue) < 3 else 5):
             contents = [_CONTENTS[(first + 3 * turn) % len(_CONTENTS)] for turn in range(len(dialogue))]
             talks.append(tuple(Turn(role, text) for role, text in zip(dialogue, contents, strict=True)))
@@ -221,7 +221,7 @@ def _prove(chat: Chat, encoder: TextEncoder, template: Template, roles: Roles) -
 
 
 def _samples(chat: Chat, template: Template, roles: Roles) -> Iterator[Roles]:
-    """Short dialogues in all orders and natural ones that both we and the template render."""
+    """Yield dialogues that both templates render: short ones in all orders, longer natural ones."""
     for dialogue in dialogues(roles, MOST_TURNS + 1):
         if len(dialogue) > 3 and not is_natural(dialogue):
             continue

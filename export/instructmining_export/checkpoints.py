@@ -1,4 +1,4 @@
-"""A checkpoint on disk in the Hugging Face layout: its config, and its weights one tensor at a time."""
+"""Reads a checkpoint in the Hugging Face layout: its config, and its weights one tensor at a time."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from instructmining_export.shards import FLOATS, Shard, check_header, open_shard
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
-INDEX = ".index.json"  # behind either name: the checkpoint is in shards, and this file says which tensor is where
-# In the order in which transformers takes them, so that graph and reference values come from the same files.
+INDEX = ".index.json"  # added to either name: the file that says which shard holds each tensor
+# In transformers' order of preference, so that graph and reference values come from the same files.
 WEIGHTS = (SAFETENSORS, SAFETENSORS + INDEX, PICKLE, PICKLE + INDEX)
-# What transformers calls base_model_prefix, in the families of our roles: the first part of the names of a model with
-# a head, absent where the base model was saved alone.
+# transformers' base_model_prefix of the supported families: begins the names of a model with a head, and is absent
+# where the base model was saved alone.
 BASE_PREFIXES = (
     "bert.",
     "deberta.",
@@ -43,14 +43,14 @@ class Checkpoint:
     """A folder with ``config.json``, ``tokenizer.json`` and weights.
 
     Weights are ``model.safetensors`` or the shards of ``model.safetensors.index.json``; where there are neither,
-    ``pytorch_model.bin`` or the shards of ``pytorch_model.bin.index.json``. Other files of weights are not looked at.
+    ``pytorch_model.bin`` or the shards of ``pytorch_model.bin.index.json``. Other weight files are ignored.
     """
 
     folder: Path
-    source: dict[str, str] = field(default_factory=dict)  # id, revision, licence: what the manifest says of it
+    source: dict[str, str] = field(default_factory=dict)  # id, revision and licence, for the manifest
 
     def config(self) -> dict[str, Any]:
-        """The transformers config.
+        """Read the transformers config.
 
         Raises:
             ExportError: it is missing or is not JSON.
@@ -67,7 +67,7 @@ class Checkpoint:
         return self._weights_file().name.startswith(PICKLE)
 
     def weight_files(self) -> tuple[Path, ...]:
-        """The files the tensors are read from, sorted by name.
+        """Return the files that tensors are read from, sorted by name.
 
         Raises:
             ExportError: there are no weights, the index of the shards is damaged, or a shard is missing.
@@ -79,9 +79,9 @@ class Checkpoint:
 
     @property
     def bytes_fp32(self) -> int:
-        """Size in bytes of all floating-point tensors in float32; one that is stored under two names counts twice.
+        """Size in bytes of all floating-point tensors in float32; a tensor with two names counts twice.
 
-        Read from the headers; of pickles in the format older than torch 1.6, which have none, from all the data.
+        Reads headers only, except for pickles older than torch 1.6, which are read whole.
 
         Raises:
             ExportError: as :meth:`weights`.
@@ -89,7 +89,7 @@ class Checkpoint:
         return 4 * sum(parameters(open_shard(file)) for file in self.weight_files())
 
     def loading_arguments(self) -> dict[str, object]:
-        """Arguments with which transformers' ``from_pretrained(folder, …)`` reads the same files, and runs no code.
+        """Return arguments with which transformers' ``from_pretrained`` reads the same files and runs no code.
 
         Raises:
             ExportError: there are no weights.
@@ -104,11 +104,11 @@ class Checkpoint:
 
     @contextmanager
     def weights(self) -> Iterator[TensorReader]:
-        """A reader of single tensors; every file is looked at first, so that a damaged one shows at once.
+        """Open a reader of single tensors; checks every file first, so that a damaged one is found at once.
 
         Raises:
             ExportError: there are no weights, a shard is missing or damaged, the index names a tensor that its shard
-                does not hold, or a pickle holds anything but tensors (pickles in shards: when a shard is opened).
+                does not hold, or a pickle holds anything but tensors (for shards, raised when one is opened).
         """
         file = self._weights_file()
         if file.name.endswith(INDEX):
@@ -124,7 +124,7 @@ class Checkpoint:
             reader.close()
 
     def _weights_file(self) -> Path:
-        """The file of weights, or the index of their shards."""
+        """Return the weights file, or the index of its shards."""
         for name in WEIGHTS:
             if (self.folder / name).is_file():
                 return self.folder / name
@@ -139,20 +139,19 @@ class Checkpoint:
 
 
 class TensorReader:
-    """Reads single tensors by name, as float32; one file is open at a time, and no tensor is kept.
+    """Reads single tensors by name, as float32; keeps one file open and no tensor.
 
-    A name is looked for as it is, then behind each of :data:`BASE_PREFIXES`, so that a base model is found whether it
-    was saved alone or under a head. A name behind two prefixes is taken from the one under which most names live;
-    where two are level it is an error.
+    A name is looked up as it is, then after each of :data:`BASE_PREFIXES`, so that a base model is found whether it was
+    saved alone or with a head. If several prefixes match, the one with the most tensors is used; a tie is an error.
     """
 
     def __init__(self, folder: Path, where: Mapping[str, Path], opened: Shard | None = None) -> None:
-        """Read from the files of ``where``.
+        """Prepare to read.
 
         Args:
-            folder: the checkpoint's, for messages.
-            where: the file of each tensor.
-            opened: one of the files, if it is open already.
+            folder: of the checkpoint, for messages.
+            where: file of each tensor.
+            opened: one of the files, if already open.
         """
         self._folder = folder
         self._where = where
@@ -160,11 +159,10 @@ class TensorReader:
         self._sizes = Counter(name[: name.find(".") + 1] for name in where)
 
     def __call__(self, name: str) -> NDArray[np.float32]:
-        """One tensor, float32 in its own shape; a view of the file where that is float32 too.
+        """Read one tensor as float32, in its own shape; a view of the file where that holds float32.
 
         Raises:
-            ExportError: there is no such tensor, its numbers are of another kind than floating point, or its file
-                cannot be read.
+            ExportError: there is no such tensor, it is not floating-point, or its file cannot be read.
         """
         stored = self._stored(name)
         shard = self._shard(stored)
@@ -174,11 +172,11 @@ class TensorReader:
         return array
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is such a tensor, by itself or behind a prefix; no file is read."""
+        """Return whether there is such a tensor, with or without a prefix; reads no file."""
         return isinstance(name, str) and bool(self._candidates(name))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one tensor; its data is not read.
+        """Return the shape of one tensor; does not read its data.
 
         Raises:
             ExportError: there is no such tensor, or its file cannot be read.
@@ -187,30 +185,34 @@ class TensorReader:
         return self._shard(stored).shape(stored)
 
     def close(self) -> None:
-        """Let go of the open file."""
+        """Close the open file."""
         self._opened = None
 
     def _candidates(self, name: str) -> list[str]:
-        """The stored names it may stand for, the prefixes with most names first."""
+        """Return the stored names that match, prefixes with the most tensors first."""
         if name in self._where:
             return [name]
         prefixes = sorted(BASE_PREFIXES, key=lambda prefix: -self._sizes[prefix])
         return [prefix + name for prefix in prefixes if prefix + name in self._where]
 
     def _stored(self, name: str) -> str:
-        """The one stored name it stands for."""
+        """Return the one stored name that matches.
+
+        Raises:
+            ExportError: there is none, or more than one.
+        """
         found = self._candidates(name)
         if not found:
-            raise ExportError(f"{self._folder}: no tensor {name!r}, by itself or behind {', '.join(BASE_PREFIXES)}")
+            raise ExportError(f"{self._folder}: no tensor {name!r}, by itself or after {', '.join(BASE_PREFIXES)}")
         if len(found) > 1 and len({self._sizes[stored[: -len(name)]] for stored in found[:2]}) == 1:
             raise ExportError(f"{self._folder}: tensor {name!r} stands for {found[0]} and {found[1]}; wanted one")
         return found[0]
 
     def _shard(self, stored: str) -> Shard:
-        """The open file that holds the tensor."""
+        """Return the file that holds the tensor, opened if necessary."""
         file = self._where[stored]
         if self._opened is None or self._opened.file != file:
-            self._opened = None  # the one before goes first: two pickles in memory may be too many
+            self._opened = None  # frees the last file first: two pickles may not fit in memory
             self._opened = open_shard(file)
         if stored not in self._opened.names():
             raise ExportError(f"{file}: no tensor {stored!r}, which the index of the shards says is here")
@@ -218,10 +220,10 @@ class TensorReader:
 
 
 def _json_object(file: Path, wanted: str) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read a JSON file that holds an object.
 
     Raises:
-        ExportError: it cannot be read, or is not an object.
+        ExportError: it cannot be read, or holds something else.
     """
     try:
         content = json.loads(file.read_bytes())
@@ -233,10 +235,10 @@ def _json_object(file: Path, wanted: str) -> dict[str, Any]:
 
 
 def _weight_map(index: Path) -> dict[str, Path]:
-    """The shard of each tensor.
+    """Read the shard of each tensor.
 
     Raises:
-        ExportError: the index is not one, or a shard is missing.
+        ExportError: the index is damaged, or a shard is missing.
     """
     names = _json_object(index, "the index of the shards").get("weight_map")
     if not isinstance(names, dict) or not names:
@@ -250,14 +252,14 @@ def _weight_map(index: Path) -> dict[str, Path]:
 
 
 def _check_shards(where: Mapping[str, Path]) -> None:
-    """Look at each shard as far as its header, one after the other.
+    """Check the header of each shard.
 
     Raises:
-        ExportError: one is damaged, or lacks a tensor that the index puts there.
+        ExportError: a shard is damaged, or lacks a tensor that the index assigns to it.
     """
     for file in sorted(set(where.values())):
-        held = check_header(file)
-        if held is None:
+        names = check_header(file)
+        if names is None:
             continue
-        if missing := sorted(name for name, shard in where.items() if shard == file and name not in held):
+        if missing := sorted(name for name, shard in where.items() if shard == file and name not in names):
             raise ExportError(f"{file}: no tensor {missing[0]!r}, which the index of the shards says is here")

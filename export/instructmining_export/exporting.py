@@ -1,4 +1,4 @@
-"""Models by id or folder to a bundle: the one entry for Python and the command line."""
+"""Exports models, by id or folder, to a bundle; used from Python and by the command line."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def export_bundle(
     overwrite: bool = False,
     default_rule: str | None = None,
 ) -> None:
-    """Export models to roles of a bundle; roles that the bundle has already, and that are not named, stay.
+    """Export models to roles of a bundle; other roles of an existing bundle stay.
 
     Args:
         path: the bundle's folder.
-        models: by role, an id on the Hugging Face hub, a local folder in its layout, or ``FOLDER=ID``, where the user
-            states which model the folder holds.
-        settings: precision, limits, and who is told of each step.
-        revision: branch, tag or commit of models on the hub; the commit is recorded.
-        overwrite: replace roles that the bundle has.
-        default_rule: what ``score`` applies when it is given neither rule nor indicators.
+        models: by role, an id on the Hugging Face hub, a local folder in the hub's layout, or ``FOLDER=ID`` to state
+            which model the folder holds.
+        settings: precision, length limit and progress messages.
+        revision: branch, tag or commit of models on the hub; the manifest records the commit.
+        overwrite: replace roles that the bundle already has.
+        default_rule: rule that ``score`` applies when it is given neither rule nor indicators.
 
     Raises:
-        ExportError: a model cannot be found, is of no supported family, or its graph is not equal to it; then nothing
-            is written, and a bundle that was there is as before.
+        ExportError: a model cannot be found, its family is not supported, or its graph is not equal to it. Nothing is
+            written then, and an existing bundle stays as it was.
     """
     if unknown := [role for role in models if role not in ROLES]:
         raise ExportError(f"unknown role {unknown[0]!r}; known: {', '.join(ROLES)}")
@@ -58,7 +58,7 @@ def export_bundle(
 
 
 def _find(model: str, revision: str, settings: Settings) -> Checkpoint:
-    """The checkpoint; of a folder with a stated id the manifest says who stated it."""
+    """Find the checkpoint; for ``FOLDER=ID`` the source says that the id was stated, not checked."""
     folder, _, stated = model.rpartition("=")
     if not folder or not Path(folder).is_dir():
         return resolve(model, revision=revision, report=settings.report)

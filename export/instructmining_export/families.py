@@ -1,4 +1,4 @@
-"""Which graph is written for which family of models; the one table of what can be exported."""
+"""Maps model families to their graphs, and limits text lengths."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ ENCODERS: Mapping[str, type[BidirectionalBackbone]] = {
     "modernbert": ModernBert,
 }
 SEQUENCE_TO_SEQUENCE = {"t5": T5}
-DEFAULT_MAX_LENGTH = 2048  # attention over a row grows with the square of this; --max-length gives more
+DEFAULT_MAX_LENGTH = 2048  # attention costs grow with the square of this; --max-length raises it
 _Graph = TypeVar("_Graph")
 
 
 def choose(table: Mapping[str, _Graph], config: PretrainedConfig, *, wanted_for: str) -> _Graph:
-    """The graph of a config's family.
+    """Return the graph of a config's family.
 
     Raises:
-        ExportError: this role has no graph for it; the message lists the families.
+        ExportError: the role does not support the family.
     """
     if config.model_type not in table:
         raise ExportError(
@@ -50,27 +50,27 @@ def choose(table: Mapping[str, _Graph], config: PretrainedConfig, *, wanted_for:
 
 
 def positions(config: PretrainedConfig) -> int | None:
-    """The longest text that the model has positions for, in tokens; None where its positions are relative."""
+    """Return the tokens of the longest text that the model has positions for; None where positions are relative."""
     if config.model_type in SEQUENCE_TO_SEQUENCE or getattr(config, "position_biased_input", True) is False:
         return None
     limit: int | None = getattr(config, "max_position_embeddings", None)
     if limit is not None and config.model_type in {"camembert", "roberta", "xlm-roberta"}:
-        return limit - 1 - int(config.pad_token_id or 0)  # their positions begin behind the padding's
+        return limit - 1 - int(config.pad_token_id or 0)  # their positions begin after the padding's
     if limit is not None and config.model_type == "mpnet":
-        return limit - 2  # the same, but transformers takes 1 for the padding whatever the config says
+        return limit - 2  # the same, but transformers always takes 1 as padding id
     return limit
 
 
 def limit_tokens(config: PretrainedConfig, *, asked: int | None, usual: int = DEFAULT_MAX_LENGTH) -> int:
-    """The longest text that the role's graph is given.
+    """Return the length limit of a role's texts, in tokens.
 
     Args:
         config: of the model.
-        asked: the user's own limit.
-        usual: the limit where the user has none.
+        asked: the user's limit.
+        usual: the limit where the user sets none.
 
     Raises:
-        ExportError: the user asks for more than the model has positions for.
+        ExportError: the user's limit exceeds the model's positions.
     """
     most = positions(config)
     if asked is not None:

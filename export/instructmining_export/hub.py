@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a folder, or a model hub by id. Only data is fetched; no code of a model is run."""
+"""Finds a checkpoint in a folder, or downloads it from the Hugging Face hub; never runs a model's code."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from instructmining_export.checkpoints import INDEX, PICKLE, SAFETENSORS, WEIGHT
 
 Report: TypeAlias = Callable[[str], None]
 
-ASK_TIMEOUT_S = 30.0  # for the hub's answer about a model; downloads have the library's own limits
+ASK_TIMEOUT_S = 30.0  # for the request about a model; downloads use the library's own limits
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 OWNED_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 NOT_STATED = "not stated"
-# Names as they stand in a repository, folder included, so that onnx/, original/ and the like never match.
+# Matched against whole paths in a repository, so that onnx/, original/ and the like never match.
 TEXT_FILES = re.compile(
     r"""config\.json
     | (tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json
@@ -47,23 +47,22 @@ FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\n(.*?)\n---", re.DOTALL)
 
 
 def resolve(identifier: str, *, revision: str = "main", report: Report, licence: str | None = None) -> Checkpoint:
-    """Find a checkpoint; download it if it is not a folder here.
+    """Find a checkpoint; downloads it unless the identifier is a local folder.
 
-    A folder of that name comes before a model of that id. Without network, or with HF_HUB_OFFLINE, the snapshot that
-    was downloaded before is taken, and that is said.
+    Without network, or with HF_HUB_OFFLINE, uses a snapshot downloaded earlier, and reports that.
 
     Args:
-        identifier: path of a folder, or ``owner/name`` on the hub.
-        revision: branch, tag or commit on the hub; of a folder it means nothing.
-        report: told what is taken, its size and licence, before the first file is fetched.
-        licence: what to record in place of what the model card states.
+        identifier: path of a folder, or ``owner/name`` on the hub; an existing folder takes precedence.
+        revision: branch, tag or commit on the hub; ignored for a folder.
+        report: called with source, size and licence before the first download.
+        licence: recorded instead of what the model card states.
 
     Returns:
-        The checkpoint; its source holds ``id``, ``revision`` (a commit, or "local"), ``licence``, and of a folder
+        The checkpoint; its source holds ``id``, ``revision`` (a commit, or "local"), ``licence`` and, for a folder,
         ``digest``, a sha256 over the weights.
 
     Raises:
-        ExportError: there is no such folder or model, it has no weights we read, or it cannot be downloaded.
+        ExportError: there is no such folder or model, it has no readable weights, or it cannot be downloaded.
     """
     folder = Path(identifier).expanduser()
     if identifier and folder.is_dir():
@@ -81,21 +80,21 @@ def resolve(identifier: str, *, revision: str = "main", report: Report, licence:
 
 
 def files_to_fetch(names: Iterable[str]) -> list[str]:
-    """The files of a repository that an export reads: config, tokenizer, templates, and one form of the weights.
+    """Select the files of a repository that an export reads: config, tokenizer, templates, one form of the weights.
 
     Args:
-        names: paths of all its files.
+        names: paths of all files.
 
     Returns:
-        Some of them, sorted; no weights where it has none that we read.
+        The selected paths, sorted; without weights where none are readable.
     """
-    held = frozenset(names)
-    fetched = {name for name in held if TEXT_FILES.fullmatch(name)}
-    weights = next((name for name in WEIGHTS if name in held), None)
+    available = frozenset(names)
+    fetched = {name for name in available if TEXT_FILES.fullmatch(name)}
+    weights = next((name for name in WEIGHTS if name in available), None)
     if weights is not None:
         fetched.add(weights)
     if weights in SHARDS:
-        fetched |= {name for name in held if SHARDS[weights].fullmatch(name)}
+        fetched |= {name for name in available if SHARDS[weights].fullmatch(name)}
     return sorted(fetched)
 
 
@@ -103,7 +102,7 @@ def files_to_fetch(names: Iterable[str]) -> list[str]:
 
 
 def _from_folder(folder: Path, licence: str | None) -> Checkpoint:
-    """A checkpoint on this machine, with what can be known of its origin."""
+    """Return a local checkpoint, with its source as far as it can be told."""
     found = Checkpoint(folder)
     named = found.config().get("_name_or_path")
     path = folder.resolve()
@@ -117,7 +116,7 @@ def _from_folder(folder: Path, licence: str | None) -> Checkpoint:
 
 
 def _digest(checkpoint: Checkpoint) -> str:
-    """Sha256 over names and contents of the weight files: names and sizes alone do not tell fine-tuned models apart."""
+    """Return a sha256 over the weight files' names and contents; fine-tuned models often agree in names and sizes."""
     digest = hashlib.sha256()
     for file in checkpoint.weight_files():
         try:
@@ -130,14 +129,14 @@ def _digest(checkpoint: Checkpoint) -> str:
 
 
 def _card_licence(folder: Path) -> str:
-    """The licence in the front matter of the model card."""
+    """Read the licence from the front matter of the model card."""
     try:
         card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return NOT_STATED
     matter = FRONT_MATTER.match(card)
     fields = matter[1] if matter else ""
-    # The value stands on the line, or is a list of one below it.
+    # The value is on the same line, or a list with one entry below.
     values = [
         found[1].strip().strip("\"'")
         for key in ("license", "license_name")
@@ -147,9 +146,9 @@ def _card_licence(folder: Path) -> str:
 
 
 def _licence_text(licence: object = None, name: object = None) -> str:
-    """Licence as a model card states it; "other" has its name beside it."""
+    """Return the licence as a model card states it, with its name in parentheses if it has one."""
     if isinstance(licence, list):
-        licence = ", ".join(str(one) for one in licence)
+        licence = ", ".join(map(str, licence))
     if not licence:
         return NOT_STATED
     return f"{licence} ({name})" if name else str(licence)
@@ -159,19 +158,19 @@ def _licence_text(licence: object = None, name: object = None) -> str:
 
 
 def _from_hub(identifier: str, revision: str, report: Report, licence: str | None) -> Checkpoint:
-    """Ask the hub, say what comes, download it; without the hub take what was downloaded before."""
+    """Download a checkpoint, or use one downloaded earlier where the hub cannot be reached."""
     try:
         info = HfApi().model_info(identifier, revision=revision, files_metadata=True, timeout=ASK_TIMEOUT_S)
-    except (HFValidationError, OSError) as error:  # the library's errors are OSErrors, those of the network too
+    except (HFValidationError, OSError) as error:  # the library's errors, network errors included, are OSErrors
         if _unreachable(error) and (folder := _cached(identifier, revision)) is not None:
-            report(f"{identifier} at {folder.name}: {_reason(error)}; taking what was downloaded before")
+            report(f"{identifier} at {folder.name}: {_reason(error)}; using what was downloaded before")
             source = {"id": identifier, "revision": folder.name, "licence": licence or _card_licence(folder)}
             return Checkpoint(folder, source)
         raise _explained(error, identifier, revision) from error
     commit, files, size = _contents(info, identifier)
     source = {"id": info.id, "revision": commit, "licence": licence or _info_licence(info)}
-    here = all(isinstance(try_to_load_from_cache(identifier, file, revision=commit), str) for file in files)
-    action = "downloaded before" if here else "downloading"
+    cached = all(isinstance(try_to_load_from_cache(identifier, file, revision=commit), str) for file in files)
+    action = "downloaded before" if cached else "downloading"
     report(f"{info.id} at {commit}: {_size(size)}, licence {source['licence']}; {action}")
     try:
         return Checkpoint(_download(identifier, revision, commit, files), source)
@@ -180,7 +179,7 @@ def _from_hub(identifier: str, revision: str, report: Report, licence: str | Non
 
 
 def _contents(info: ModelInfo, identifier: str) -> tuple[str, list[str], int]:
-    """The commit, the files to fetch, and their size in bytes."""
+    """Return the commit, the files to fetch and their size in bytes."""
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     files = files_to_fetch(sizes)
     commit = info.sha or ""
@@ -194,25 +193,25 @@ def _contents(info: ModelInfo, identifier: str) -> tuple[str, list[str], int]:
 
 
 def _download(identifier: str, revision: str, commit: str, files: list[str]) -> Path:
-    """The snapshot's folder, whole.
+    """Download the files and return the snapshot's folder.
 
-    By the revision's name first, so that the cache knows it without network; if it has moved since the hub was asked,
-    what was announced is taken.
+    Asks for the revision by name first, so that the cache can resolve it offline later; if the revision has moved
+    since, downloads the commit that was reported.
     """
     patterns = [glob.escape(name) for name in files]
     folder = Path(snapshot_download(identifier, revision=revision, allow_patterns=patterns))
     if folder.name != commit:
         folder = Path(snapshot_download(identifier, revision=commit, allow_patterns=patterns))
     if missing := [name for name in files if not (folder / name).is_file()]:
-        raise ExportError(f"{identifier} at {commit}: {missing[0]} did not arrive; run again to go on")
+        raise ExportError(f"{identifier} at {commit}: {missing[0]} did not arrive; run again to resume")
     return folder
 
 
 def _cached(identifier: str, revision: str) -> Path | None:
-    """The snapshot that was downloaded before.
+    """Return the snapshot that was downloaded before; None where there is none.
 
     Raises:
-        ExportError: it is there, but not whole.
+        ExportError: the snapshot is incomplete.
     """
     try:
         folder = Path(snapshot_download(identifier, revision=revision, local_files_only=True))
@@ -225,16 +224,16 @@ def _cached(identifier: str, revision: str) -> Path | None:
 
 
 def _unreachable(error: Exception) -> bool:
-    """Whether there was no answer, or none but an apology; not: an answer that says no."""
+    """Return whether the hub did not answer, or answered with a server error."""
     if isinstance(error, HfHubHTTPError):
         return error.response is None or error.response.status_code >= 500
     return isinstance(error, OSError)
 
 
 def _explained(error: Exception, identifier: str, revision: str) -> ExportError:
-    """The error in one line, with what to do."""
+    """Return the error in one line, with what to do."""
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # what kept the library from asking
+        error = error.__cause__  # why the library could not ask the hub
     status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
     if isinstance(error, GatedRepoError) or (status in (401, 403) and not isinstance(error, RepositoryNotFoundError)):
         return ExportError(
@@ -263,14 +262,14 @@ def _explained(error: Exception, identifier: str, revision: str) -> ExportError:
 
 
 def _reason(error: Exception) -> str:
-    """Why there was no answer."""
+    """Return why the hub did not answer."""
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
     return f"the hub at {constants.ENDPOINT} cannot be reached or does not answer ({_line(error)})"
 
 
 def _line(error: BaseException) -> str:
-    """The error's text in one line; of the network's errors, which hold each other, the innermost."""
+    """Return the error's text in one line; nested network errors give the innermost."""
     if isinstance(error, requests.ConnectionError):
         while (inner := _inner(error)) is not None:
             error = inner
@@ -278,23 +277,23 @@ def _line(error: BaseException) -> str:
 
 
 def _inner(error: BaseException) -> BaseException | None:
-    held = [*error.args[:1], getattr(error, "reason", None), error.__cause__]
-    return next((one for one in held if isinstance(one, BaseException)), None)
+    causes = [*error.args[:1], getattr(error, "reason", None), error.__cause__]
+    return next((cause for cause in causes if isinstance(cause, BaseException)), None)
 
 
 def _info_licence(info: ModelInfo) -> str:
-    """The licence as the hub read it from the model card."""
+    """Return the licence that the hub read from the model card."""
     card = info.card_data
     return NOT_STATED if card is None else _licence_text(card.get("license"), card.get("license_name"))
 
 
 def _bytes(checkpoint: Checkpoint) -> int:
-    """Size of the weight files."""
+    """Return the size of the weight files in bytes."""
     return sum(file.stat().st_size for file in checkpoint.weight_files())
 
 
 def _size(count: int) -> str:
-    """Bytes in decimal units."""
+    """Format bytes in decimal units."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Writes the small graphs that the engine ships for neighbours: inner products, and the k largest of each query."""
+"""Writes the engine's graphs for nearest neighbours: inner products, and the k largest of each query."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from instructmining_export.graphs.graph_builder import OPSET
 
 
 def build() -> ir.Model:
-    """Inputs float32 ``queries`` (q, size), ``points`` (p, size) and int64 ``k`` (1,).
+    """Build the graph of the k largest inner products.
 
-    Outputs ``values`` float32 (q, k), descending, and ``indices`` int64 (q, k).
+    Inputs float32 ``queries`` (q, size), ``points`` (p, size) and int64 ``k`` (1,); outputs ``values`` float32 (q, k),
+    descending, and ``indices`` int64 (q, k).
     """
     queries, points = _vectors("queries", "q"), _vectors("points", "p")
     k = ir.Value(name="k", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64))
@@ -29,7 +30,10 @@ def build() -> ir.Model:
 
 
 def build_products() -> ir.Model:
-    """Inputs float32 ``queries`` (q, size) and ``points`` (p, size); output float32 ``products`` (q, p)."""
+    """Build the graph of all inner products.
+
+    Inputs float32 ``queries`` (q, size) and ``points`` (p, size); output float32 ``products`` (q, p).
+    """
     queries, points = _vectors("queries", "q"), _vectors("points", "p")
     tape = Tape()
     products = tape.op("Gemm", [queries, points], {"transB": 1})

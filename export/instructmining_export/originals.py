@@ -1,4 +1,4 @@
-"""What the original models say: the values of transformers in float32 that a written graph must give."""
+"""Computes reference values with the original models: transformers in float32."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _BUDGET_TOKENS = 512
 
 
 def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
-    """The checkpoint's config with transformers' defaults filled in.
+    """Read the checkpoint's config, with transformers' defaults filled in.
 
     Raises:
-        ExportError: the model's type is unknown to transformers.
+        ExportError: transformers cannot read it.
     """
     raw = checkpoint.config()
-    # Version 5 of transformers writes theta here alone, and version 4 then takes 10000 without a word.
+    # transformers 5 writes theta only here, where version 4 does not look: it would silently use 10000.
     theta = (raw.get("rope_parameters") or {}).get("rope_theta")
     override = {"rope_theta": theta} if theta is not None and "rope_theta" not in raw else {}
     if raw.get("model_type") == REWARD_GPT_NEOX:
@@ -61,12 +61,12 @@ def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
 def likelihoods(
     checkpoint: Checkpoint, texts: Sequence[Tokens], head: LinearHead | None = None
 ) -> tuple[References, References]:
-    """NLLs of the scored tokens, and a linear head's reward on the same pass.
+    """Compute NLLs of the scored tokens and, in the same pass, a linear head's rewards.
 
     Args:
         checkpoint: of a causal language model.
-        texts: what the perplexity role is given.
-        head: a linear head on the last token's last hidden state; without it there are no rewards.
+        texts: of the role perplexity.
+        head: a linear head on the last token's last hidden state; None for no rewards.
     """
     losses: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
     rewards: list[NDArray[np.float32]] = list(losses) if head is not None else []
@@ -87,24 +87,24 @@ def likelihoods(
 
 
 def rewards(checkpoint: Checkpoint, texts: Sequence[Tokens], *, separator: int | None) -> References:
-    """The reward model's logit of each text, alone, as its own code gives it.
+    """Compute the reward model's logit of each text with the model's own code, one text at a time.
 
     Args:
         checkpoint: of a sequence classifier with one label, or of the oasst GPT-NeoX reward model.
-        texts: what the reward role is given.
-        separator: for a classifier of pairs, the id of the token behind the first text; else None.
+        texts: of the role reward.
+        separator: id of the token after a pair's first text; None where texts are not pairs.
     """
     config = read_config(checkpoint)
     if config.model_type == REWARD_GPT_NEOX:
         return References("reward", list(texts), _neox_rewards(checkpoint, config, texts))
     values = []
     with _model(AutoModelForSequenceClassification, checkpoint) as model:
-        typed = getattr(config, "type_vocab_size", 0) > 1 and separator is not None
+        has_segments = getattr(config, "type_vocab_size", 0) > 1 and separator is not None
         for text in texts:
             arguments = {"input_ids": torch.from_numpy(text.ids)[None]}
-            if typed:
-                behind = np.cumsum(text.ids == separator) - (text.ids == separator)
-                arguments["token_type_ids"] = torch.from_numpy(np.minimum(behind, 1))[None]
+            if has_segments:
+                separators_before = np.cumsum(text.ids == separator) - (text.ids == separator)
+                arguments["token_type_ids"] = torch.from_numpy(np.minimum(separators_before, 1))[None]
             values.append(model(**arguments).logits[0].numpy())
     return References("reward", list(texts), values)
 
@@ -112,7 +112,7 @@ def rewards(checkpoint: Checkpoint, texts: Sequence[Tokens], *, separator: int |
 def _neox_rewards(
     checkpoint: Checkpoint, config: PretrainedConfig, texts: Sequence[Tokens]
 ) -> list[NDArray[np.float32]]:
-    """``out_proj`` on the last hidden state of the last token, as the model's own repository defines it."""
+    """Apply ``out_proj`` to the last token's last hidden state, as the model's repository defines it."""
     config.model_type = GPTNeoXConfig.model_type
     model = GPTNeoXModel(config).eval()
     with checkpoint.weights() as weights:
@@ -129,7 +129,7 @@ def _neox_rewards(
 
 
 def embeddings(checkpoint: Checkpoint, texts: Sequence[Tokens], *, pooling: Pooling) -> References:
-    """Unit vectors from the last hidden states: their mean, the first, or the last."""
+    """Compute unit vectors from the last hidden states, by their mean, the first or the last."""
     values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
     pool: dict[Pooling, Callable[[torch.Tensor], torch.Tensor]] = {
         "mean": lambda states: states.mean(dim=0),
@@ -146,11 +146,11 @@ def embeddings(checkpoint: Checkpoint, texts: Sequence[Tokens], *, pooling: Pool
 
 
 def answers(checkpoint: Checkpoint, texts: Sequence[Tokens], *, yes: int, no: int) -> References:
-    """UniEval's p(Yes) / (p(Yes) + p(No)) at the first decoder step.
+    """Compute UniEval's p(Yes) / (p(Yes) + p(No)) at the first decoder step.
 
     Args:
         checkpoint: of a T5.
-        texts: questions as tokens.
+        texts: the questions.
         yes: id of the first token of "Yes".
         no: id of the first token of "No".
     """
@@ -172,13 +172,13 @@ def _inputs(batch: Batch) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[PreTrainedModel]:
-    """The model in float32, and its memory given back when its values are taken.
+    """Load the model in float32; frees its memory at the end.
 
     Raises:
-        ExportError: transformers cannot load the checkpoint, or its weights are not those of the config.
+        ExportError: transformers cannot load the checkpoint, or its weights do not fit the config.
     """
     with checkpoint.weights():
-        pass  # damaged files are named here, before transformers meets them
+        pass  # raises an error that names the file where one is damaged
     try:
         model, loaded = kind.from_pretrained(
             checkpoint.folder,
@@ -190,7 +190,7 @@ def _model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"{checkpoint.folder}: transformers cannot load it: {first}") from error
-    # transformers fills what it misses with random numbers and a warning.
+    # transformers fills missing weights with random numbers and only warns.
     missing = [name for name in loaded["missing_keys"] if "pooler" not in name or kind is not AutoModel]
     if missing:
         raise ExportError(

@@ -1,4 +1,4 @@
-"""The gate after every export: the written graph against transformers in float32, together and alone."""
+"""The parity gate: compares a written graph with transformers in float32, in batches and row by row."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class ParityError(ExportError):
 
 
 def parity_examples() -> list[Example]:
-    """The rows that every export is checked on: of mixed length and language, written for this project."""
+    """Read the rows that every export is checked on; they vary in length and language."""
     with resources.as_file(resources.files("instructmining_export") / "data" / "parity_rows.jsonl") as path:
         return list(read_examples(path))
 
 
 def check(references: Mapping[str, References], graph: Path, *, precision: str = "fp32") -> dict[str, Agreement]:
-    """Compare a written graph with the references of the roles that it serves, all over the same texts.
+    """Compare a written graph with the references of the roles that it serves.
 
     Args:
-        references: by role.
+        references: by role, all over the same texts.
         graph: an ``.onnx`` file.
-        precision: whose bounds hold.
+        precision: selects the bounds.
 
     Returns:
         The figures for the manifest, by role.
 
     Raises:
-        ParityError: one is beyond its bound; the message says which.
+        ParityError: a figure is beyond its bound.
     """
     session = GraphSession(graph, Device("cpu", threads=cpu_threads()))
     found = dict(zip(references, agreements(list(references.values()), session), strict=True))

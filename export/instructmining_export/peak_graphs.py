@@ -1,6 +1,6 @@
-"""Writes the small graphs that `bench` measures a device by: one product with weights in each precision.
+"""Writes the small graphs with which ``bench`` measures a device's peak: one product with weights in each precision.
 
-``python -m instructmining_export.peak_graphs cli/instructmining_cli/machine`` writes the files that are shipped.
+``python -m instructmining_export.peak_graphs cli/instructmining_cli/machine`` writes the shipped files.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from onnx_ir.tape import Tape
 from instructmining.bundle import PRECISIONS, PrecisionName
 from instructmining_export.graphs.graph_builder import CONTRIB, OPSET
 
-_STEP = 12.9898  # between the angles whose sines are the weights: neighbours have nothing in common
+_STEP = 12.9898  # between the angles whose sines are the weights; makes neighbouring weights unrelated
 _INPUTS = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "int8": ir.DataType.UINT8}
 
 
 def build(precision: PrecisionName) -> ir.Model:
-    """Input ``x`` (rows, size), uint8 for int8; output ``y`` (rows, size), float32 for int8: x times weights.
+    """Build the graph: input ``x`` (rows, size), uint8 for int8; output ``y`` (rows, size), x times weights.
 
-    The weights are computed from ``size``. Where both dimensions are fixed as the session opens, onnxruntime folds
-    that into a constant and lays it out as it does a model's weights, so that the file need not hold megabytes.
-    Integers are multiplied by the operator that int8 bundles are made of.
+    ``y`` is float32 for int8, which uses the operator of int8 bundles. The weights are computed from ``size`` rather
+    than stored: if both dimensions are fixed when the session opens, onnxruntime folds them into a constant and lays it
+    out like a model's weights.
     """
     kind = _INPUTS[precision]
     x = ir.Value(name="x", shape=ir.Shape(["rows", "size"]), type=ir.TensorType(kind))

@@ -1,4 +1,4 @@
-"""Sets of models by name; read by the command line before anything heavy is loaded."""
+"""Sets of models by name; imports nothing heavy, as the command line reads it first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from instructmining.bundle import RoleName
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """The models that a rule of the paper was fitted with, as far as that is known."""
+    """The models that a rule of the paper was fitted with, as far as they are known."""
 
     rule: str
     models: Mapping[RoleName, str]  # role → id on the hub

@@ -1,4 +1,4 @@
-"""One checkpoint to one role of a bundle: references first, then the graph, then the gate."""
+"""Exports a checkpoint to a role of a bundle: reference values, then the graph, then the parity gate."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from instructmining_export.parity import ParityError, check, parity_examples
 from instructmining_export.sentences import SentenceModel
 from instructmining_export.tokenizing import load_tokenizer, save_tokenizer
 
-UNIEVAL_MAX_TOKENS = 1024  # of the original's own code
-_FIRST_KEPT = 1 / 16  # of the products stay in float32 when an int8 graph fails its gate, then twice as many, and so on
-_LEAST_TEXTS = 100  # of the parity rows, a template must take this many
+UNIEVAL_MAX_TOKENS = 1024  # as in UniEval's own code
+_FIRST_KEPT = 1 / 16  # share of products kept in float32 after an int8 graph fails its gate; doubles at each failure
+_LEAST_TEXTS = 100  # parity rows that a template must be able to hold
 
 Report: TypeAlias = Callable[[str], None]
 Build: TypeAlias = Callable[[Weights, Precision], GraphBuilder]
@@ -41,16 +41,16 @@ Build: TypeAlias = Callable[[Weights, Precision], GraphBuilder]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How roles are exported."""
+    """Settings for the export of every role."""
 
     precision: PrecisionName = "fp32"
-    max_length: int | None = None  # longest text a role is given; None for the model's own, at most 2,048
-    report: Report = lambda _: None  # told of each step
+    max_length: int | None = None  # tokens of the longest text; None for the model's own limit, at most 2,048
+    report: Report = lambda _: None  # called with a message before each step
 
 
 @dataclass(frozen=True, slots=True)
 class RewardHead:
-    """A linear reward head on a language model's last token, and where it comes from."""
+    """A linear reward head on a language model's last token, with its source for the manifest."""
 
     head: LinearHead
     source: dict[str, str]
@@ -58,7 +58,7 @@ class RewardHead:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """What a role is given: its tokenizer, template and limit, and the parity texts in that form."""
+    """A role's tokenizer, template and length limit, and the parity texts as its tokens."""
 
     tokenizer: Path
     template: dict[str, Any]
@@ -69,12 +69,12 @@ class _Text:
 
 @dataclass(frozen=True, slots=True)
 class _Role:
-    """One role that a graph serves, with the values it must give."""
+    """A role that a graph serves, with the reference values it must reproduce."""
 
     name: RoleName
     references: References
     source: dict[str, str]
-    details: dict[str, object] = field(default_factory=dict)  # what else the manifest says of it
+    details: dict[str, object] = field(default_factory=dict)  # further entries for the manifest
 
 
 def add_perplexity(
@@ -85,18 +85,18 @@ def add_perplexity(
     template: dict[str, Any] | None = None,
     reward: RewardHead | None = None,
 ) -> None:
-    """The role perplexity; with a head on the same model also the role reward, on one graph and one pass.
+    """Add the role perplexity; with a head also the role reward, on the same graph and in the same pass.
 
     Args:
         bundle: gets the role.
         checkpoint: a causal language model.
-        settings: how.
-        template: in the manifest's form; None for the model's own chat template, and where it has none plain text.
+        settings: of the export.
+        template: in the manifest's form; None for the model's chat template, or plain text where it has none.
         reward: a linear head on the last token.
 
     Raises:
-        ExportError: the family or a setting of it is not supported, the template cannot be proved, or the graph is
-            not equal to its checkpoint.
+        ExportError: the family or one of its settings is not supported, the template cannot be proved, or the graph
+            is not equal to its checkpoint.
     """
     config = originals.read_config(checkpoint)
     backbone_class = families.choose(families.CAUSAL, config, wanted_for="perplexity")
@@ -109,9 +109,9 @@ def add_perplexity(
         bos = templates.begin_of_text(tokenizer.backend_tokenizer)
         template = templates.from_chat_template(tokenizer) if tokenizer.chat_template else templates.plain(bos)
     text = _conversations(bundle, "perplexity", tokenizer, template, max_length)
-    settings.report(f"perplexity: the values of transformers on {len(text.tokens)} texts")
+    settings.report(f"perplexity: computing reference values with transformers on {len(text.tokens)} texts")
     head = reward.head if reward is not None else None
-    # References first, then torch's copy of the weights goes, then the graph is written and run.
+    # References come first: this frees torch's copy of the weights before the graph is written and run.
     nll, rewards = originals.likelihoods(checkpoint, text.tokens, head)
     roles = [_Role("perplexity", nll, checkpoint.source, {"text": kind})]
     if reward is not None:
@@ -124,14 +124,14 @@ def add_perplexity(
 
 
 def add_reward(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings) -> None:
-    """The role reward: a sequence classifier of one label, or the oasst GPT-NeoX reward model.
+    """Add the role reward, from a sequence classifier with one label or the oasst GPT-NeoX reward model.
 
     Raises:
-        ExportError: as for :func:`add_perplexity`; or the model has another number of labels.
+        ExportError: as for :func:`add_perplexity`; or the model does not have exactly one label.
     """
     config = originals.read_config(checkpoint)
-    own = config.model_type == originals.REWARD_GPT_NEOX
-    if not own:
+    is_oasst = config.model_type == originals.REWARD_GPT_NEOX
+    if not is_oasst:
         _check_classifier(checkpoint, config)
     if config.model_type not in families.REWARD_DECODERS:
         _add_pair_reward(bundle, checkpoint, settings, config)
@@ -139,21 +139,22 @@ def add_reward(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings)
     max_length = families.limit_tokens(config, asked=settings.max_length)
     backbone = families.REWARD_DECODERS[config.model_type].from_config(config.to_dict(), max_length=max_length)
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
-    if not own and not tokenizer.chat_template:
+    if not is_oasst and not tokenizer.chat_template:
         raise ExportError(
             f"{checkpoint.folder}: a decoder as a reward model needs a chat template, its tokenizer has none"
         )
-    template = templates.open_assistant() if own else templates.from_chat_template(tokenizer)
+    template = templates.open_assistant() if is_oasst else templates.from_chat_template(tokenizer)
     text = _conversations(bundle, "reward", tokenizer, template, max_length)
-    settings.report(f"reward: the values of {'the original' if own else 'transformers'} on {len(text.tokens)} texts")
+    model = "the original model" if is_oasst else "transformers"
+    settings.report(f"reward: computing reference values with {model} on {len(text.tokens)} texts")
     references = originals.rewards(checkpoint, text.tokens, separator=None)
-    names = ("out_proj.weight", "out_proj.bias") if own else ("score.weight", None)
+    names = ("out_proj.weight", "out_proj.bias") if is_oasst else ("score.weight", None)
 
     def build(weights: Weights, precision: Precision) -> GraphBuilder:
         head = LinearHead.read(weights, *names)
         return causal.build(backbone, weights, vocabulary=False, reward=head, precision=precision)
 
-    kind = "OpenAssistant's format" if own else "the model's chat template"
+    kind = "OpenAssistant's format" if is_oasst else "the model's chat template"
     _export(bundle, checkpoint, settings, text, [_Role("reward", references, checkpoint.source, {"text": kind})], build)
 
 
@@ -177,7 +178,7 @@ def _add_pair_reward(
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
     text = _conversations(bundle, "reward", tokenizer, templates.pair(tokenizer.backend_tokenizer), max_length)
     separator = tokenizer.sep_token_id
-    settings.report(f"reward: the values of transformers on {len(text.tokens)} texts")
+    settings.report(f"reward: computing reference values with transformers on {len(text.tokens)} texts")
     references = originals.rewards(checkpoint, text.tokens, separator=separator)
 
     def build(weights: Weights, precision: Precision) -> GraphBuilder:
@@ -188,10 +189,10 @@ def _add_pair_reward(
 
 
 def add_embedding(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings) -> None:
-    """The role embedding: unit vectors, pooled as the sentence-transformers files beside the model say.
+    """Add the role embedding: unit vectors, pooled as the model's sentence-transformers files say.
 
     Raises:
-        ExportError: as for :func:`add_perplexity`; or the files name a module that the graph does not have.
+        ExportError: as for :func:`add_perplexity`; or the files name a module that the graph does not support.
     """
     model = SentenceModel.read(checkpoint.folder)
     inner = Checkpoint(model.folder, checkpoint.source)
@@ -206,7 +207,7 @@ def add_embedding(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settin
     save_tokenizer(tokenizer, path)
     texts = [document(example, Template.from_json(template, "template")) for example in parity_examples()]
     text = _Text(path, template, max_length, None, TextEncoder(path).rendered(texts, max_length=max_length))
-    settings.report(f"embedding: the values of transformers on {len(texts)} texts")
+    settings.report(f"embedding: computing reference values with transformers on {len(texts)} texts")
     references = originals.embeddings(inner, text.tokens, pooling=model.pooling)
 
     def build(weights: Weights, precision: Precision) -> GraphBuilder:
@@ -223,7 +224,7 @@ def add_embedding(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settin
 
 
 def add_unieval(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings) -> None:
-    """The role unieval: a T5 that answers three questions about a response with Yes or No.
+    """Add the role unieval: a T5 that answers three questions about a response with Yes or No.
 
     Raises:
         ExportError: as for :func:`add_perplexity`.
@@ -243,7 +244,7 @@ def add_unieval(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings
     names = list(form.questions)
     texts = [question(example, form, names[number % len(names)]) for number, example in enumerate(parity_examples())]
     text = _Text(path, template, max_length, None, TextEncoder(path).rendered(texts, max_length=max_length))
-    settings.report(f"unieval: the values of transformers on {len(texts)} texts")
+    settings.report(f"unieval: computing reference values with transformers on {len(texts)} texts")
     references = originals.answers(checkpoint, text.tokens, yes=yes, no=no)
 
     def build(weights: Weights, precision: Precision) -> GraphBuilder:
@@ -260,10 +261,10 @@ def _conversations(
     template: dict[str, Any],
     max_length: int,
 ) -> _Text:
-    """The tokenizer in its place, and the parity conversations as tokens; those that the template cannot hold stay out.
+    """Save the tokenizer and tokenize the parity conversations, without those that the template cannot hold.
 
     Raises:
-        ExportError: too few are left to prove anything.
+        ExportError: fewer conversations are left than the gate needs.
     """
     path = bundle.file_of(role, "tokenizer.json")
     save_tokenizer(tokenizer, path)
@@ -293,40 +294,40 @@ def _export(
     roles: Sequence[_Role],
     build: Build,
 ) -> None:
-    """Write the graph and pass the gate; an int8 graph that fails is tried again with its worst products in float32."""
+    """Write the graph and pass the gate; an int8 graph that fails is retried with its worst products in float32."""
     gc.collect()
     path = text.tokenizer.with_name("model.onnx")
     name, precision = roles[0].name, Precision(settings.precision)
     calibration = Calibration()
     with checkpoint.weights() as weights:
         if settings.precision == "int8":
-            settings.report(f"{name}: looking at what its products are given")
+            settings.report(f"{name}: measuring the inputs of its products")
             calibration = calibrate(build(weights, Precision()), text.tokens)
             precision = replace(precision, smoothing=calibration.smoothing, inputs=calibration.inputs)
         while True:
-            tape = build(weights, precision)
-            candidates = [*tape.tables, *calibration.worst_first]
-            said = f", {len(precision.kept)} of {len(candidates)} weights in fp32" if precision.kept else ""
-            settings.report(f"{name}: writing the graph in {settings.precision}{said}")
-            save(tape.model(), path)
-            settings.report(f"{name}: the gate, {len(text.tokens)} texts in batches and each alone")
+            graph = build(weights, precision)
+            candidates = [*graph.tables, *calibration.worst_first]
+            kept_note = f", {len(precision.kept)} of {len(candidates)} weights in fp32" if precision.kept else ""
+            settings.report(f"{name}: writing the graph in {settings.precision}{kept_note}")
+            save(graph.model(), path)
+            settings.report(f"{name}: running the gate on {len(text.tokens)} texts, in batches and each alone")
             try:
                 found = check({role.name: role.references for role in roles}, path, precision=settings.precision)
                 break
             except ParityError as error:
                 if settings.precision != "int8" or len(precision.kept) == len(candidates):
                     raise
-                settings.report(f"{error}; what suffers most stays in fp32")
-                # The tables first: they cost bytes, but no time.
-                tables, first = len(tape.tables), math.ceil(_FIRST_KEPT * len(calibration.worst_first))
+                settings.report(f"{error}; retrying with the most affected weights in fp32")
+                # Tables come first: keeping them costs bytes but no time.
+                tables, first = len(graph.tables), math.ceil(_FIRST_KEPT * len(calibration.worst_first))
                 count = max(tables + first, 2 * len(precision.kept)) if precision.kept else tables
                 precision = replace(precision, kept=frozenset(candidates[:count]))
     for role in roles:
-        _add_role(bundle, text, role, found[role.name], tape, _graph_facts(path, precision.kept))
+        _add_role(bundle, text, role, found[role.name], graph, _graph_facts(path, precision.kept))
 
 
-def _graph_facts(graph: Path, kept: frozenset[str]) -> Mapping[str, object]:
-    facts: dict[str, object] = {"graph_bytes": sum(file.stat().st_size for file in graph.parent.glob("model.onnx*"))}
+def _graph_facts(path: Path, kept: frozenset[str]) -> Mapping[str, object]:
+    facts: dict[str, object] = {"graph_bytes": sum(file.stat().st_size for file in path.parent.glob("model.onnx*"))}
     return facts | ({"kept_fp32": sorted(kept)} if kept else {})
 
 
@@ -335,10 +336,10 @@ def _add_role(
     text: _Text,
     role: _Role,
     parity: Agreement,
-    tape: GraphBuilder,
+    graph: GraphBuilder,
     facts: Mapping[str, object],
 ) -> None:
-    """Keep the reference values, and say in the manifest what was found."""
+    """Save the reference values and describe the role in the manifest."""
     references = bundle.file_of(role.name, "references.json")
     role.references.save(references)
     bundle.roles[role.name] = RoleEntry(
@@ -350,7 +351,7 @@ def _add_role(
         source=role.source,
         parity=parity.as_json(),
         references=bundle.name_of(references),
-        precision=tape.precision.name,
-        multiply_adds=tape.multiply_adds,
+        precision=graph.precision.name,
+        multiply_adds=graph.multiply_adds,
         details={**role.details, **facts},
     )

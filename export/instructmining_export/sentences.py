@@ -1,4 +1,4 @@
-"""What sentence-transformers' own files say of an encoder: its pooling, its norm, its limit and its prompt."""
+"""Reads an encoder's pooling, normalization, length limit and prompt from its sentence-transformers files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from instructmining.errors import ExportError
 from instructmining_export.graphs.bidirectional import Pooling
 
-# The mean divided by √length instead of length points the same way, and unit length makes the two equal.
+# mean_sqrt_len divides by √length instead of length; after normalization it equals the mean.
 _MODES: dict[str, Pooling] = {
     "cls_token": "cls",
     "mean_tokens": "mean",
@@ -23,21 +23,21 @@ _MODES: dict[str, Pooling] = {
 
 @dataclass(frozen=True, slots=True)
 class SentenceModel:
-    """How token states become a sentence's vector."""
+    """How an encoder turns a text into a vector."""
 
-    folder: Path  # of the transformer itself
+    folder: Path  # of the transformer
     pooling: Pooling = "mean"
-    normalized: bool = False  # by the model's own last module
-    max_length: int | None = None
-    prompt: str = ""  # in front of every text
-    stated: bool = False  # by the files, not assumed
+    normalized: bool = False  # whether the model's own last module normalizes
+    max_length: int | None = None  # in tokens
+    prompt: str = ""  # precedes every text
+    stated: bool = False  # whether the files state the pooling; else it is assumed
 
     @classmethod
     def read(cls, folder: Path) -> SentenceModel:
-        """Read ``modules.json`` and what it names; without it, mean pooling, as sentence-transformers itself does.
+        """Read ``modules.json`` and the files it names; without it assumes mean pooling, as sentence-transformers does.
 
         Raises:
-            ExportError: a module or a pooling that the graph does not have, or a file that is not JSON.
+            ExportError: the graph does not support a module or the pooling, or a file is not JSON.
         """
         if not (folder / "modules.json").is_file():
             return cls(folder)

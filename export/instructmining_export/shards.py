@@ -1,4 +1,4 @@
-"""One file of a checkpoint's weights, opened: safetensors, or a pickle of which nothing but tensors is taken."""
+"""Reads one file of a checkpoint's weights: safetensors, or a pickle that holds only tensors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 
 from instructmining.errors import ExportError
 
-# As safetensors and torch name them. Integers are packed or quantized weights: their float32 values are something else.
+# Names by safetensors and torch. Integers are packed or quantized weights; a cast does not give their values.
 FLOATS = frozenset({"F16", "BF16", "F32", "F64", "torch.float16", "torch.bfloat16", "torch.float32", "torch.float64"})
 UNREADABLE = "{file}: cannot be read ({reason}); it may be damaged or cut short: download it again"
-ZIP = b"PK"  # torch's format since 1.6, whole or not
+ZIP = b"PK"  # first bytes of torch's format since 1.6
 LFS_POINTER = b"version https://git-lfs"
-# What torch's loader raises on bytes that were changed or cut at random (tried on some thousands of such files).
+# Errors of torch's loader on thousands of files that were changed or truncated at random.
 DAMAGE = (
     AssertionError,
     AttributeError,
@@ -41,16 +41,16 @@ class Shard(Protocol):
     file: Path
 
     def names(self) -> Sequence[str]:
-        """Names of the tensors."""
+        """Return the names of the tensors."""
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor; its data is not read."""
+        """Return a tensor's shape; does not read its data."""
 
     def dtype(self, name: str) -> str:
-        """What the format calls the kind of its numbers; the readable ones are :data:`FLOATS`."""
+        """Return the format's name of a tensor's type; the readable ones are :data:`FLOATS`."""
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The tensor as it is stored, on the CPU, without gradient."""
+        """Return the tensor as stored, on the CPU, without gradient."""
 
 
 class _SafetensorsShard:
@@ -79,7 +79,7 @@ class _SafetensorsShard:
 
 
 class _PickleShard:
-    """A pickled state dict, mapped into memory; the format older than torch 1.6 cannot be mapped and is read."""
+    """A pickled state dict, mapped into memory; files older than torch 1.6 cannot be mapped and are read."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -103,20 +103,20 @@ def open_shard(file: Path) -> Shard:
     """Open a file of weights.
 
     Raises:
-        ExportError: it is damaged, or a pickle of anything but tensors.
+        ExportError: it is damaged, or a pickle that holds anything but tensors.
     """
     _first_bytes(file)
     return _SafetensorsShard(file) if file.suffix == ".safetensors" else _PickleShard(file)
 
 
 def check_header(file: Path) -> frozenset[str] | None:
-    """Look at a file as far as that is cheap.
+    """Check a file without reading its data.
 
     Returns:
-        The names of the tensors in it; of a pickle None, since it would have to be loaded.
+        The names of its tensors; None for a pickle, which would have to be loaded.
 
     Raises:
-        ExportError: it is damaged, or a program.
+        ExportError: it is damaged, or a TorchScript program.
     """
     if file.suffix == ".safetensors":
         return frozenset(open_shard(file).names())
@@ -126,15 +126,15 @@ def check_header(file: Path) -> frozenset[str] | None:
 
 
 def parameters(shard: Shard) -> int:
-    """Number of floating-point numbers in a file."""
+    """Count the floating-point numbers in a file."""
     return sum(math.prod(shard.shape(name)) for name in shard.names() if shard.dtype(name) in FLOATS)
 
 
 def _first_bytes(file: Path) -> bytes:
-    """Enough of the file to tell the formats.
+    """Read enough of a file to recognize its format.
 
     Raises:
-        ExportError: it cannot be read, or is a pointer for which git-lfs has not fetched the file.
+        ExportError: it cannot be read, or is a git-lfs pointer.
     """
     try:
         with file.open("rb") as stream:
@@ -147,10 +147,10 @@ def _first_bytes(file: Path) -> bytes:
 
 
 def _check_zip(file: Path) -> None:
-    """Look at the directory at the end of a pickle in torch's zip format.
+    """Check the directory of a pickle in torch's zip format.
 
     Raises:
-        ExportError: there is none, or it is that of a program.
+        ExportError: it is damaged, or that of a TorchScript program.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -162,7 +162,7 @@ def _check_zip(file: Path) -> None:
 
 
 def _unpickle(file: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a pickle, by torch's loader that knows tensors only and runs nothing.
+    """Load the state dict in a pickle with torch's safe loader, which runs no code.
 
     Raises:
         ExportError: it is damaged, or holds anything but tensors by name.
@@ -173,9 +173,9 @@ def _unpickle(file: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(file, weights_only=True, mmap=mapped, map_location="cpu")
     except pickle.UnpicklingError as error:
-        # torch's own message advises to load without the check: not passed on.
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        found = f"it holds {named[1]}" if named else "it is not a pickle of tensors"
+        # Not torch's own message, which advises to load without the check.
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"it holds {match[1]}" if match else "it is not a pickle of tensors"
         raise ExportError(
             f"{file}: refused, {found}; wanted tensors only, since anything else is code that loading would run; "
             "convert it to safetensors where you trust it"

@@ -1,4 +1,4 @@
-"""Templates in the manifest's form: written by hand, or derived from a tokenizer and proved equal to it."""
+"""Templates in the manifest's form, written by hand or derived from a tokenizer."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ _NEWLINE = [["literal", "\n"]]
 
 
 def chatml() -> dict[str, Any]:
-    """ChatML without an added system turn, for the conversations of perplexity and reward roles.
+    """Return ChatML without an added system turn, for conversations of the roles perplexity and reward.
 
-    Every turn closes with ``<|im_end|>``, on whose state a reward head reads the whole conversation; it is not
-    scored.
+    Every turn ends with ``<|im_end|>``, which is not scored; a reward head reads its state.
     """
     end = ["special", "<|im_end|>"]
 
@@ -45,10 +44,10 @@ def chatml() -> dict[str, Any]:
 
 
 def plain(bos: str | None) -> dict[str, Any]:
-    """All texts joined by newlines, for language models that were not taught to chat.
+    """Return the template that joins all texts by newlines, for base models.
 
     Args:
-        bos: the token that the model's tokenizer puts in front of a text; see `begin_of_text`.
+        bos: the token that the tokenizer puts before a text; see :func:`begin_of_text`.
     """
     start = [["bos", bos]] if bos is not None else []
     return _turns(
@@ -59,9 +58,9 @@ def plain(bos: str | None) -> dict[str, Any]:
 
 
 def open_assistant() -> dict[str, Any]:
-    """``<|prompter|>{prompt}<|endoftext|><|assistant|>{response}<|endoftext|>``, the pair repeated.
+    """Return ``<|prompter|>{prompt}<|endoftext|><|assistant|>{response}<|endoftext|>``, repeated.
 
-    The form has two voices: a system text is the beginning of the prompt that follows it, a tool's turn is a prompt.
+    The format has two roles only: a system text begins the prompt that follows it, and a tool's turn is a prompt.
 
     Source:
         The reward models of OpenAssistant (oasst-rm-2.1-pythia-1.4b).
@@ -83,16 +82,16 @@ def open_assistant() -> dict[str, Any]:
 
 
 def sentence(start: str, end: str) -> dict[str, Any]:
-    """One plain text between the encoder's start and end tokens."""
+    """Return the template of one text between an encoder's start and end tokens."""
     return {"gaps": {"start>document": [["bos", start]], "document>end": [["special", end]]}}
 
 
 def document(tokenizer: Tokenizer, prefix: str = "") -> dict[str, Any]:
-    """One plain text as the tokenizer's own post-processing puts it.
+    """Return the template of one text, following the tokenizer's own post-processing.
 
     Args:
-        tokenizer: an encoder's.
-        prefix: what the model wants in front of a text, such as "query: ".
+        tokenizer: of an encoder.
+        prefix: text that the model wants before each text, such as "query: ".
     """
     start, end = _added(tokenizer.encode("a", add_special_tokens=True), texts=1)
     opening = [["literal", prefix]] if prefix else []
@@ -100,10 +99,10 @@ def document(tokenizer: Tokenizer, prefix: str = "") -> dict[str, Any]:
 
 
 def pair(tokenizer: Tokenizer) -> dict[str, Any]:
-    """A question and an answer as the tokenizer's own post-processing puts a pair of texts.
+    """Return the template of question and answer, following the tokenizer's own post-processing of pairs.
 
-    The question is all before the response, joined by newlines. A conversation that does not end in a response is no
-    pair, and the template has no place for its end.
+    The question is everything before the response, joined by newlines. A conversation that does not end in a response
+    has no place in the template.
 
     Raises:
         ExportError: the tokenizer puts nothing between the two texts of a pair.
@@ -114,7 +113,7 @@ def pair(tokenizer: Tokenizer) -> dict[str, Any]:
             "the tokenizer puts no token between the two texts of a pair: its model does not read question and answer "
             "that way; give its template by hand"
         )
-    # Each text of a pair is tokenized for itself, so that both begin.
+    # The tokenizer tokenizes each text of a pair separately, so both begin a text.
     return {
         "gaps": {
             **{f"start>{role}": _begin(start) for role in _ROLES},
@@ -127,7 +126,7 @@ def pair(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def begin_of_text(tokenizer: Tokenizer) -> str | None:
-    """The token that the tokenizer itself puts in front of a text, if any.
+    """Return the token that the tokenizer puts before a text, if any.
 
     Raises:
         ExportError: there is more than one.
@@ -139,11 +138,10 @@ def begin_of_text(tokenizer: Tokenizer) -> str | None:
 
 
 def unieval() -> dict[str, Any]:
-    """UniEval's three questions about a dialogue, to the letter.
+    """Return UniEval's three questions about a dialogue, word for word.
 
     Source:
-        The original code of UniEval (task dialogue); ``</s>`` in it is T5's end token, and the tokenizer closes with
-        another.
+        UniEval's own code (task dialogue). ``</s>`` is T5's end token; the tokenizer appends another at the end.
     """
 
     def question(text: str, *more: list[str]) -> list[list[str]]:
@@ -166,7 +164,7 @@ def _turns(
     between: dict[tuple[TurnRole, TurnRole], list[Any]],
     end: dict[TurnRole, list[Any]],
 ) -> dict[str, Any]:
-    """Gaps of a conversation in which every turn may follow every other."""
+    """Return the template of conversations in which any turn may follow any other."""
     return {
         "gaps": {
             **{f"start>{role}": pieces for role, pieces in start.items()},
@@ -177,19 +175,19 @@ def _turns(
 
 
 def _added(encoding: Encoding, *, texts: int) -> list[list[str]]:
-    """The tokens that the tokenizer added before, between and behind its texts: ``texts`` + 1 lists."""
+    """Return the tokens that the tokenizer added before, between and after its texts: ``texts`` + 1 lists."""
     added: list[list[str]] = [[] for _ in range(texts + 1)]
     seen = 0
-    for token, text, is_text in zip(encoding.tokens, encoding.sequence_ids, encoding.attention_mask, strict=True):
+    for token, text, is_attended in zip(encoding.tokens, encoding.sequence_ids, encoding.attention_mask, strict=True):
         if text is not None:
             seen = text + 1
-        elif is_text:  # and no padding, which some tokenizers are saved with
+        elif is_attended:  # skips padding, which some tokenizers are saved with
             added[seen].append(token)
     return added
 
 
 def _begin(tokens: list[str]) -> list[list[str]]:
-    """Tokens that the tokenizer puts before a text."""
+    """Return pieces of tokens that begin a text."""
     return [["bos", token] for token in tokens]
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer: as transformers loads it, and as the bundle holds it."""
+"""Loads a checkpoint's tokenizer and saves it for a bundle."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def load_tokenizer(checkpoint: Checkpoint, *, words: int) -> PreTrainedTokenizerFast:
-    """The model's own tokenizer, in its Rust form.
+    """Load the model's tokenizer as a fast (Rust) one.
 
     Args:
         checkpoint: a folder with ``tokenizer_config.json`` and its files, or with ``tokenizer.json`` alone.
         words: rows of the model's embedding table.
 
     Raises:
-        ExportError: there is none, it has no Rust form, or it has more tokens than the model.
+        ExportError: there is none, it has no Rust form, or a token id exceeds the model's embeddings.
     """
     folder = checkpoint.folder
     if not any((folder / name).is_file() for name in _FILES):
@@ -32,7 +32,7 @@ def load_tokenizer(checkpoint: Checkpoint, *, words: int) -> PreTrainedTokenizer
             loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         else:
             loaded = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    # The Rust side raises the bare class; transformers says what is missing in many classes.
+    # The Rust side raises bare Exception, transformers many classes.
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"{folder}: its tokenizer cannot be loaded: {first}") from error
@@ -48,7 +48,7 @@ def load_tokenizer(checkpoint: Checkpoint, *, words: int) -> PreTrainedTokenizer
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
-    """Write it without truncation and padding of its own: batches and limits are the engine's."""
+    """Save the tokenizer without truncation and padding, which the engine does itself."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()

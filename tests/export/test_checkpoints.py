@@ -187,7 +187,7 @@ def test_the_size_in_float32_counts_every_shard_and_no_integers(tmp_path: Path) 
 # Names
 
 
-def test_a_name_is_found_behind_the_prefix_of_a_base_model(tmp_path: Path) -> None:
+def test_a_name_is_found_after_the_prefix_of_a_base_model(tmp_path: Path) -> None:
     made = tensors("bert.layer.weight", "classifier.weight")
     save_file(made, tmp_path / "model.safetensors")
     with Checkpoint(tmp_path).weights() as weights:
@@ -195,7 +195,7 @@ def test_a_name_is_found_behind_the_prefix_of_a_base_model(tmp_path: Path) -> No
         assert weights.shape("layer.weight") == (2, 3)
         np.testing.assert_array_equal(weights("layer.weight"), made["bert.layer.weight"].numpy())
         assert "weight" not in weights  # a head is no base model
-        with pytest.raises(ExportError, match=r"no tensor 'weight', by itself or behind bert\., "):
+        with pytest.raises(ExportError, match=r"no tensor 'weight', by itself or after bert\., "):
             weights("weight")
 
 

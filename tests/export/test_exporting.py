@@ -47,7 +47,7 @@ def test_a_role_is_exported_and_another_added(
     assert run("export", "-o", bundle, "--perplexity", llama, "--max-length", 256) == 0
     said = capsys.readouterr()
     assert said.out == ""
-    assert "perplexity: the values of transformers on 200 texts" in said.err
+    assert "perplexity: computing reference values with transformers on 200 texts" in said.err
     assert "the gate" in said.err
     assert f"wrote {bundle}" in said.err
     assert run("export", "-o", bundle, "--embedding", bert, "--precision", "int8") == 0

@@ -362,7 +362,7 @@ def test_without_the_hub_what_was_downloaded_before_is_taken_and_that_is_said(
     found = online("tests/kept")
     assert found["folder"] == first["folder"]
     assert found["source"]["revision"] == COMMIT
-    assert re.match(rf"tests/kept at {COMMIT}: the hub at .*; taking what was downloaded before", found["said"][0])
+    assert re.match(rf"tests/kept at {COMMIT}: the hub at .*; using what was downloaded before", found["said"][0])
 
 
 def test_offline_what_was_downloaded_before_is_taken_and_that_is_said(
@@ -374,7 +374,7 @@ def test_offline_what_was_downloaded_before_is_taken_and_that_is_said(
     found = offline("tests/offline")
     assert found["folder"] == first["folder"]
     assert found["source"]["revision"] == COMMIT
-    said = f"tests/offline at {COMMIT}: HF_HUB_OFFLINE is set; taking what was downloaded before"
+    said = f"tests/offline at {COMMIT}: HF_HUB_OFFLINE is set; using what was downloaded before"
     assert found["said"] == [said]
     assert hub.log == [f"GET /said/{said}"]
 

@@ -248,7 +248,7 @@ def byte_level(*specials: AddedToken | str) -> Tokenizer:
 def sentence_piece(*specials: AddedToken | str, legacy: bool = False) -> Tokenizer:
     """BPE as SentencePiece's is converted: spaces as marks, bytes for what is unknown.
 
-    A text begins with a mark; legacy conversions put one behind every special token too.
+    A text begins with a mark; legacy conversions put one after every special token too.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
     if legacy:
@@ -496,7 +496,7 @@ def test_a_tokenizer_without_chat_template_is_refused() -> None:
 
 
 def test_a_template_with_an_error_for_every_dialogue_is_refused() -> None:
-    refused("{{ raise_exception('no') }}", "it renders no dialogue of these turns: start>user, user>response")
+    refused("{{ raise_exception('no') }}", "it renders no dialogue with these turns: start>user, user>response")
 
 
 def test_a_template_that_changes_contents_is_refused() -> None:

@@ -201,7 +201,7 @@ def test_what_breaks_the_int8_gate_stays_in_fp32_tables_first_and_is_listed(
     assert_passes(bundle, "perplexity", "int8")
     kept = details(tmp_path / "bundle", "perplexity")["kept_fp32"]
     assert "embed_tokens.weight.rows" in kept
-    assert any("; what suffers most stays in fp32" in text for text in said)
+    assert any("; retrying with the most affected weights in fp32" in text for text in said)
     assert len(kept) < 12
 
 

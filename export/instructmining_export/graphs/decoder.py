@@ -1,4 +1,4 @@
-"""Pre-norm decoders with rotary attention and gated feed-forward: Llama and what came of it."""
+"""Pre-norm decoders with rotary attention and gated feed-forward: Llama and its descendants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from instructmining_export.graphs.tensors import Change
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3")
 _ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-# Gemma stores its norms' weights as the distance from one.
+# Gemma stores its norms' weights minus one.
 _FROM_ONE = Change("plus_one", lambda weight: weight + np.float32(1))
 
 
@@ -34,9 +34,9 @@ class GatedDecoder:
     tied: bool
     activation: str = "silu"  # or "gelu_tanh"
     query_key_value_bias: bool = False
-    output_bias: bool = False  # of the attention's output projection
+    output_bias: bool = False  # on the attention's output projection
     query_key_norm: bool = False  # RMS norm of each head's query and key
-    packed: bool = False  # the checkpoint holds query, key and value as one tensor, and gate and up
+    packed: bool = False  # query, key and value are one tensor in the checkpoint, and so are gate and up
     norms_from_one: bool = False
     embedding_scale: float = 1.0
 
@@ -45,15 +45,17 @@ class GatedDecoder:
         """Read a transformers config.
 
         Raises:
-            ExportError: the family, the activation or another setting is one that this graph does not have.
+            ExportError: the graph does not support the family, the activation or another setting.
         """
         family = config.get("model_type")
         if family not in FAMILIES:
             raise ExportError(f"a decoder of family {family!r} was given; wanted one of {', '.join(FAMILIES)}")
         gemma = family == "gemma"
-        named = (config.get("hidden_activation") or "gelu_pytorch_tanh") if gemma else config.get("hidden_act", "silu")
-        if named not in _ACTIVATIONS:
-            raise ExportError(f"activation {named!r}: wanted one of {', '.join(_ACTIVATIONS)}")
+        activation = (
+            (config.get("hidden_activation") or "gelu_pytorch_tanh") if gemma else config.get("hidden_act", "silu")
+        )
+        if activation not in _ACTIVATIONS:
+            raise ExportError(f"activation {activation!r}: wanted one of {', '.join(_ACTIVATIONS)}")
         if config.get("mlp_bias"):
             raise ExportError("this decoder has biases in its feed-forward layers: not supported")
         heads = config["num_attention_heads"]
@@ -71,7 +73,7 @@ class GatedDecoder:
                 window=_window(config, max_length),
             ),
             tied=bool(config.get("tie_word_embeddings", gemma)),
-            activation=_ACTIVATIONS[named],
+            activation=_ACTIVATIONS[activation],
             query_key_value_bias=family == "qwen2" or bool(config.get("attention_bias")),
             output_bias=family != "qwen2" and bool(config.get("attention_bias")),
             query_key_norm=family == "qwen3",
@@ -82,102 +84,102 @@ class GatedDecoder:
 
     @property
     def output_embedding(self) -> str:
-        """Name of the vocabulary matrix."""
+        """The checkpoint's name of the vocabulary matrix."""
         return "embed_tokens.weight" if self.tied else "lm_head.weight"
 
-    def states(self, tape: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:  # noqa: ARG002
-        """Hidden states after the final norm, full (rows, width, hidden); positions are counted by the attention."""
-        residual = tape.embedding("embed_tokens.weight", input_ids, shape=(self.words, self.hidden))
+    def states(self, graph: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:  # noqa: ARG002
+        """Return hidden states after the final norm, full (rows, width, hidden); the attention counts positions."""
+        residual = graph.embedding("embed_tokens.weight", input_ids, shape=(self.words, self.hidden))
         if self.embedding_scale != 1.0:
-            scale = tape.constant("embedding_scale", np.array(self.embedding_scale, dtype=np.float32))
-            residual = tape.call("Mul", residual, scale)
-        norm = tape.call(
+            scale = graph.constant("embedding_scale", np.array(self.embedding_scale, dtype=np.float32))
+            residual = graph.call("Mul", residual, scale)
+        norm = graph.call(
             "SimplifiedLayerNormalization",
             residual,
-            self._norm_weight(tape, "layers.0.input_layernorm.weight"),
+            self._norm_weight(graph, "layers.0.input_layernorm.weight"),
             attributes={"epsilon": self.epsilon, "axis": -1},
         )
         for layer in range(self.layers):
             prefix = f"layers.{layer}"
-            attended = self._attend(tape, input_ids, f"{prefix}.self_attn", tape.narrow(norm))
+            attended = self._attend(graph, input_ids, f"{prefix}.self_attn", graph.narrow(norm))
             following = f"{prefix}.post_attention_layernorm.weight"
-            norm, residual = self._add_and_norm(tape, residual, attended, following)
-            fed = self._feed_forward(tape, f"{prefix}.mlp", tape.narrow(norm))
+            norm, residual = self._add_and_norm(graph, residual, attended, following)
+            fed = self._feed_forward(graph, f"{prefix}.mlp", graph.narrow(norm))
             final = layer + 1 == self.layers
             following = "norm.weight" if final else f"layers.{layer + 1}.input_layernorm.weight"
-            norm, residual = self._add_and_norm(tape, residual, fed, following)
+            norm, residual = self._add_and_norm(graph, residual, fed, following)
         return norm
 
-    def _attend(self, tape: GraphBuilder, input_ids: ir.Value, prefix: str, norm: ir.Value) -> ir.Value:
+    def _attend(self, graph: GraphBuilder, input_ids: ir.Value, prefix: str, norm: ir.Value) -> ir.Value:
         query = self.attention.heads * self.attention.head_size
         key = self.attention.key_value_heads * self.attention.head_size
         parts = ("qkv_proj",) if self.packed else ("q_proj", "k_proj", "v_proj")
-        packed = tape.linear(
+        packed = graph.linear(
             norm,
             *(f"{prefix}.{part}.weight" for part in parts),
             shape=(query + 2 * key, self.hidden),
             bias=[f"{prefix}.{part}.bias" for part in parts] if self.query_key_value_bias else (),
         )
         if self.query_key_norm:
-            split = tape.call_many(
-                "Split", packed, tape.integers(query, key, key), outputs=3, domain="", attributes={"axis": -1}
+            split = graph.call_many(
+                "Split", packed, graph.integers(query, key, key), outputs=3, domain="", attributes={"axis": -1}
             )
-            queries = self._norm_heads(tape, split[0], f"{prefix}.q_norm.weight", query)
-            keys = self._norm_heads(tape, split[1], f"{prefix}.k_norm.weight", key)
-            attended = self.attention(tape, input_ids, queries, keys, split[2])
+            queries = self._norm_heads(graph, split[0], f"{prefix}.q_norm.weight", query)
+            keys = self._norm_heads(graph, split[1], f"{prefix}.k_norm.weight", key)
+            attended = self.attention(graph, input_ids, queries, keys, split[2])
         else:
-            attended = self.attention(tape, input_ids, packed)
+            attended = self.attention(graph, input_ids, packed)
         bias = [f"{prefix}.o_proj.bias"] if self.output_bias else ()
-        return tape.linear(attended, f"{prefix}.o_proj.weight", shape=(self.hidden, query), bias=bias)
+        return graph.linear(attended, f"{prefix}.o_proj.weight", shape=(self.hidden, query), bias=bias)
 
-    def _norm_heads(self, tape: GraphBuilder, value: ir.Value, name: str, size: int) -> ir.Value:
-        by_head = tape.call("Reshape", tape.full(value), tape.integers(0, 0, -1, self.attention.head_size))
-        norm = tape.call(
+    def _norm_heads(self, graph: GraphBuilder, value: ir.Value, name: str, size: int) -> ir.Value:
+        by_head = graph.call("Reshape", graph.full(value), graph.integers(0, 0, -1, self.attention.head_size))
+        norm = graph.call(
             "SimplifiedLayerNormalization",
             by_head,
-            tape.weight(name, shape=(self.attention.head_size,)),
+            graph.weight(name, shape=(self.attention.head_size,)),
             attributes={"epsilon": self.epsilon, "axis": -1},
         )
-        return tape.narrow(tape.call("Reshape", norm, tape.integers(0, 0, size)))
+        return graph.narrow(graph.call("Reshape", norm, graph.integers(0, 0, size)))
 
-    def _feed_forward(self, tape: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
+    def _feed_forward(self, graph: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
         if self.packed:
-            both = tape.linear(norm, f"{prefix}.gate_up_proj.weight", shape=(2 * self.inner, self.hidden))
-            sizes = tape.integers(self.inner, self.inner)
-            gate, up = tape.call_many("Split", both, sizes, outputs=2, domain="", attributes={"axis": -1})
+            both = graph.linear(norm, f"{prefix}.gate_up_proj.weight", shape=(2 * self.inner, self.hidden))
+            sizes = graph.integers(self.inner, self.inner)
+            gate, up = graph.call_many("Split", both, sizes, outputs=2, domain="", attributes={"axis": -1})
         else:
             gate, up = (
-                tape.linear(norm, f"{prefix}.{part}_proj.weight", shape=(self.inner, self.hidden))
+                graph.linear(norm, f"{prefix}.{part}_proj.weight", shape=(self.inner, self.hidden))
                 for part in ("gate", "up")
             )
         if self.activation == "silu":
-            active = tape.call("QuickGelu", gate, domain=CONTRIB, attributes={"alpha": 1.0})
+            active = graph.call("QuickGelu", gate, domain=CONTRIB, attributes={"alpha": 1.0})
         else:
-            active = tape.call("FastGelu", gate, domain=CONTRIB)
-        gated = tape.call("Mul", active, up)
-        return tape.linear(gated, f"{prefix}.down_proj.weight", shape=(self.hidden, self.inner))
+            active = graph.call("FastGelu", gate, domain=CONTRIB)
+        gated = graph.call("Mul", active, up)
+        return graph.linear(gated, f"{prefix}.down_proj.weight", shape=(self.hidden, self.inner))
 
     def _add_and_norm(
-        self, tape: GraphBuilder, residual: ir.Value, value: ir.Value, name: str
+        self, graph: GraphBuilder, residual: ir.Value, value: ir.Value, name: str
     ) -> tuple[ir.Value, ir.Value]:
-        """RMS norm of residual + value, and that sum, from one operator."""
-        outputs = tape.call_many(
+        """Return the RMS norm of residual + value, and that sum, both full."""
+        outputs = graph.call_many(
             "SkipSimplifiedLayerNormalization",
-            *(residual, tape.full(value), self._norm_weight(tape, name)),
+            *(residual, graph.full(value), self._norm_weight(graph, name)),
             outputs=4,
             attributes={"epsilon": self.epsilon},
         )
         return outputs[0], outputs[3]
 
-    def _norm_weight(self, tape: GraphBuilder, name: str) -> ir.Value:
-        return tape.weight(name, shape=(self.hidden,), change=_FROM_ONE if self.norms_from_one else None)
+    def _norm_weight(self, graph: GraphBuilder, name: str) -> ir.Value:
+        return graph.weight(name, shape=(self.hidden,), change=_FROM_ONE if self.norms_from_one else None)
 
 
 def _window(config: Mapping[str, Any], max_length: int) -> int:
-    """Tokens of a sliding window that is narrower than the longest text; -1 for none.
+    """Return the tokens of a sliding window that is narrower than the longest text; -1 for none.
 
     Raises:
-        ExportError: only some layers have one.
+        ExportError: only some layers have a window.
     """
     window = config.get("sliding_window")
     if not window or window >= max_length or config.get("use_sliding_window") is False:

@@ -1,4 +1,4 @@
-"""Encoders that normalize after each sum: BERT, RoBERTa, XLM-RoBERTa, CamemBERT and MPNet."""
+"""Post-norm encoders: BERT, RoBERTa, XLM-RoBERTa, CamemBERT and MPNet."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from instructmining_export.graphs import encoder_attention as full_attention
 from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
-_MPNET_BUCKETS = 32  # transformers computes with this number whatever the config says
+_MPNET_BUCKETS = 32  # transformers uses this number and ignores the config's
 _MPNET_PADDING = 1  # likewise
 
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """Names of the attention's tensors, below those of the layer."""
+    """Names of the attention's tensors, relative to the layer."""
 
     projections: tuple[str, str, str]
     output: str
@@ -49,8 +49,8 @@ class PostNormEncoder:
     heads: int
     words: int
     positions: int  # rows of the position table
-    first_position: int  # its row for the first token
-    types: int  # kinds of segments told apart in a pair; 1 where tokens are not marked
+    first_position: int  # row of the first token's position
+    types: int  # segment types used in a pair; 1 where segments are not marked
     type_rows: int  # rows of the segment table; 0 where there is none
     epsilon: float
     max_length: int
@@ -60,8 +60,8 @@ class PostNormEncoder:
         """Read a transformers config.
 
         Raises:
-            ExportError: the family or a setting is one that this graph does not have, or ``max_length`` is more than
-                the checkpoint has positions for.
+            ExportError: the graph does not support the family or a setting, or ``max_length`` exceeds the positions
+                of the checkpoint.
         """
         family = config.get("model_type")
         if family not in FAMILIES:
@@ -85,7 +85,7 @@ class PostNormEncoder:
             words=config["vocab_size"],
             positions=positions,
             first_position=padding + 1,
-            # RoBERTa and its like may have a second row from their checkpoint's history; their tokenizers never use it.
+            # RoBERTa checkpoints may hold a second row, but their tokenizers never use it.
             types=config["type_vocab_size"] if family == "bert" else 1,
             type_rows=0 if family == "mpnet" else config["type_vocab_size"],
             epsilon=config["layer_norm_eps"],
@@ -93,93 +93,94 @@ class PostNormEncoder:
         )
 
     def states(
-        self, tape: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
+        self, graph: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value, segments: ir.Value | None
     ) -> ir.Value:
-        """Last hidden states, full (rows, width, hidden)."""
-        hidden = self._embed(tape, input_ids, segments)
-        lengths = full_attention.lengths(tape, attention_mask)
-        added = self._relative_bias(tape, input_ids) if self.family == "mpnet" else None
+        """Return the last hidden states, full (rows, width, hidden)."""
+        hidden = self._embed(graph, input_ids, segments)
+        lengths = full_attention.lengths(graph, attention_mask)
+        added = self._relative_bias(graph, input_ids) if self.family == "mpnet" else None
         for layer in range(self.layers):
             prefix = f"encoder.layer.{layer}"
-            hidden = self._attend(tape, prefix, hidden, lengths, added)
-            hidden = self._feed_forward(tape, prefix, hidden)
+            hidden = self._attend(graph, prefix, hidden, lengths, added)
+            hidden = self._feed_forward(graph, prefix, hidden)
         return hidden
 
-    def reward(self, tape: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:  # noqa: ARG002
-        """Logit of the family's ``…ForSequenceClassification`` on the first token, full (rows,)."""
+    def reward(self, graph: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:  # noqa: ARG002
+        """Return the logit of the family's ``…ForSequenceClassification`` on the first token, full (rows,)."""
         bert = self.family == "bert"
         return classifiers.tanh_reward(
-            tape,
-            heads.first_token(tape, states),
+            graph,
+            heads.first_token(graph, states),
             dense="pooler.dense" if bert else "classifier.dense",
             output="classifier" if bert else "classifier.out_proj",
             hidden=self.hidden,
         )
 
-    def _embed(self, tape: GraphBuilder, input_ids: ir.Value, segments: ir.Value | None) -> ir.Value:
-        """Normalized sum of word, position and segment, full; rows are right-padded, so positions are a slice."""
-        words = tape.embedding("embeddings.word_embeddings.weight", input_ids, shape=(self.words, self.hidden))
-        first = tape.integers(self.first_position)
-        end = tape.once("Add", full_attention.width(tape, input_ids), first)
-        table = tape.weight("embeddings.position_embeddings.weight", shape=(self.positions, self.hidden))
-        positions = tape.call("Slice", table, first, end, tape.integers(0))
-        same = None
+    def _embed(self, graph: GraphBuilder, input_ids: ir.Value, segments: ir.Value | None) -> ir.Value:
+        """Return the normalized sum of word, position and segment embeddings, full (rows, width, hidden)."""
+        words = graph.embedding("embeddings.word_embeddings.weight", input_ids, shape=(self.words, self.hidden))
+        first = graph.integers(self.first_position)
+        end = graph.once("Add", full_attention.width(graph, input_ids), first)
+        table = graph.weight("embeddings.position_embeddings.weight", shape=(self.positions, self.hidden))
+        # Rows are right-padded, so their positions are one slice of the table.
+        positions = graph.call("Slice", table, first, end, graph.integers(0))
+        segment = None
         if self.type_rows:
-            types = tape.weight("embeddings.token_type_embeddings.weight", shape=(self.type_rows, self.hidden))
+            types = graph.weight("embeddings.token_type_embeddings.weight", shape=(self.type_rows, self.hidden))
             if segments is None:
-                same = tape.call("Gather", types, tape.constant("zero", np.array(0, dtype=np.int64)))
+                segment = graph.call("Gather", types, graph.constant("zero", np.array(0, dtype=np.int64)))
             else:
-                words = tape.call("Add", words, tape.call("Gather", types, segments))
-        return self._add_and_norm(tape, "embeddings.LayerNorm", words, positions, same)
+                words = graph.call("Add", words, graph.call("Gather", types, segments))
+        return self._add_and_norm(graph, "embeddings.LayerNorm", words, positions, segment)
 
-    def _relative_bias(self, tape: GraphBuilder, input_ids: ir.Value) -> ir.Value:
-        """What MPNet adds to the scores by distance, narrow (1, heads, width, width); the same in every layer."""
+    def _relative_bias(self, graph: GraphBuilder, input_ids: ir.Value) -> ir.Value:
+        """Return the bias that every MPNet layer adds to its scores, narrow (1, heads, width, width)."""
         reach = self.max_length - 1
         buckets = MPNetEncoder.relative_position_bucket(torch.arange(-reach, reach + 1), num_buckets=_MPNET_BUCKETS)
         name, shape = "encoder.relative_attention_bias.weight", (_MPNET_BUCKETS, self.heads)
-        table = tape.weight(name, shape=shape, transpose=True, narrow=True)
-        by_distance = tape.call("Gather", table, tape.constant("buckets", buckets.numpy()), attributes={"axis": 1})
-        places = tape.call("Add", full_attention.distances(tape, input_ids), tape.integers(reach))
-        bias = tape.call("Gather", by_distance, places, attributes={"axis": 1})
-        return tape.call("Unsqueeze", bias, tape.integers(0))
+        table = graph.weight(name, shape=shape, transpose=True, narrow=True)
+        by_distance = graph.call("Gather", table, graph.constant("buckets", buckets.numpy()), attributes={"axis": 1})
+        places = graph.call("Add", full_attention.distances(graph, input_ids), graph.integers(reach))
+        bias = graph.call("Gather", by_distance, places, attributes={"axis": 1})
+        return graph.call("Unsqueeze", bias, graph.integers(0))
 
     def _attend(
-        self, tape: GraphBuilder, prefix: str, hidden: ir.Value, lengths: ir.Value, added: ir.Value | None
+        self, graph: GraphBuilder, prefix: str, hidden: ir.Value, lengths: ir.Value, added: ir.Value | None
     ) -> ir.Value:
         names = _MPNET if self.family == "mpnet" else _BERT
         size = self.hidden
         projections = [f"{prefix}.{name}" for name in names.projections]
-        packed = tape.linear(tape.narrow(hidden), *(f"{name}.weight" for name in projections), shape=(3 * size, size))
+        packed = graph.linear(graph.narrow(hidden), *(f"{name}.weight" for name in projections), shape=(3 * size, size))
         attended = full_attention.multi_head(
-            tape,
-            full_attention.split(tape, packed, 3, size),
+            graph,
+            full_attention.split(graph, packed, 3, size),
             heads=self.heads,
-            bias=tape.weight(*(f"{name}.bias" for name in projections), shape=(3 * size,), narrow=True),
+            bias=graph.weight(*(f"{name}.bias" for name in projections), shape=(3 * size,), narrow=True),
             lengths=lengths,
             added=added,
         )
-        projected = tape.linear(attended, f"{prefix}.{names.output}.weight", shape=(size, size))
-        bias = tape.weight(f"{prefix}.{names.output}.bias", shape=(size,))
-        return self._add_and_norm(tape, f"{prefix}.{names.norm}", tape.full(projected), hidden, bias)
+        projected = graph.linear(attended, f"{prefix}.{names.output}.weight", shape=(size, size))
+        bias = graph.weight(f"{prefix}.{names.output}.bias", shape=(size,))
+        return self._add_and_norm(graph, f"{prefix}.{names.norm}", graph.full(projected), hidden, bias)
 
-    def _feed_forward(self, tape: GraphBuilder, prefix: str, hidden: ir.Value) -> ir.Value:
+    def _feed_forward(self, graph: GraphBuilder, prefix: str, hidden: ir.Value) -> ir.Value:
         first, last = f"{prefix}.intermediate.dense", f"{prefix}.output.dense"
-        inner = tape.linear(tape.narrow(hidden), f"{first}.weight", shape=(self.inner, self.hidden))
-        bias = tape.weight(f"{first}.bias", shape=(self.inner,), narrow=True)
-        active = tape.call("BiasGelu", inner, bias, domain=CONTRIB)
-        projected = tape.linear(active, f"{last}.weight", shape=(self.hidden, self.inner))
-        bias = tape.weight(f"{last}.bias", shape=(self.hidden,))
-        return self._add_and_norm(tape, f"{prefix}.output.LayerNorm", tape.full(projected), hidden, bias)
+        inner = graph.linear(graph.narrow(hidden), f"{first}.weight", shape=(self.inner, self.hidden))
+        bias = graph.weight(f"{first}.bias", shape=(self.inner,), narrow=True)
+        active = graph.call("BiasGelu", inner, bias, domain=CONTRIB)
+        projected = graph.linear(active, f"{last}.weight", shape=(self.hidden, self.inner))
+        bias = graph.weight(f"{last}.bias", shape=(self.hidden,))
+        return self._add_and_norm(graph, f"{prefix}.output.LayerNorm", graph.full(projected), hidden, bias)
 
     def _add_and_norm(
-        self, tape: GraphBuilder, name: str, value: ir.Value, added: ir.Value, bias: ir.Value | None
+        self, graph: GraphBuilder, name: str, value: ir.Value, added: ir.Value, bias: ir.Value | None
     ) -> ir.Value:
-        """Layer norm of value + added + bias, full; from one operator, and ``added`` may be one row for all."""
-        return tape.call(
+        """Return the layer norm of value + added + bias, full; ``added`` may be one row for all."""
+        return graph.call(
             "SkipLayerNormalization",
             *(value, added),
-            tape.weight(f"{name}.weight", shape=(self.hidden,)),
-            tape.weight(f"{name}.bias", shape=(self.hidden,)),
+            graph.weight(f"{name}.weight", shape=(self.hidden,)),
+            graph.weight(f"{name}.bias", shape=(self.hidden,)),
             *([bias] if bias is not None else []),
             domain=CONTRIB,
             attributes={"epsilon": self.epsilon},
@@ -187,10 +188,10 @@ class PostNormEncoder:
 
 
 def _check(config: Mapping[str, Any]) -> None:
-    """Refuse settings that this graph does not have.
+    """Refuse settings that the graph does not support.
 
     Raises:
-        ExportError: there is one.
+        ExportError: there is such a setting.
     """
     wanted = {
         "hidden_act": "gelu",

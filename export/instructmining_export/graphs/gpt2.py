@@ -1,4 +1,4 @@
-"""GPT-2: learned positions, weights stored the other way round."""
+"""GPT-2: learned positions, weights stored as (in, out)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 from instructmining_export.graphs.layer_norm import LayerNorm
 
 FAMILIES = ("gpt2",)
-_ACTIVATIONS = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")  # three names of one function
+_ACTIVATIONS = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")  # three names for one function
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,17 @@ class GPT2:
     norm: LayerNorm
     attention: CausalAttention
     tied: bool
-    scaled_by_layer: bool = False  # products of queries and keys are divided by the number of the layer, from 1
+    scaled_by_layer: bool = False  # query-key products are divided by the layer's number, counted from 1
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> GPT2:
         """Read a transformers config.
 
-        ``reorder_and_upcast_attn`` is the order in which half precision is computed there; the fused attention
-        computes its softmax in float32 either way.
+        ``reorder_and_upcast_attn`` is ignored: it concerns half precision in transformers, and the fused attention
+        always computes its softmax in float32.
 
         Raises:
-            ExportError: the family, the activation or another setting is one that this graph does not have.
+            ExportError: the graph does not support the family, the activation or another setting.
         """
         family = config.get("model_type")
         if family not in FAMILIES:
@@ -71,45 +71,45 @@ class GPT2:
 
     @property
     def output_embedding(self) -> str:
-        """Name of the vocabulary matrix."""
+        """The checkpoint's name of the vocabulary matrix."""
         return "wte.weight" if self.tied else "lm_head.weight"
 
-    def states(self, tape: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:
-        """Hidden states after the final norm, full (rows, width, hidden)."""
-        words = tape.embedding("wte.weight", input_ids, shape=(self.words, self.hidden))
-        # A small table with a few large columns: it stays in float32 in every precision.
-        table = tape.weight("wpe.weight", shape=(self.positions, self.hidden))
-        norm, residual = self.norm.of_sum(tape, words, tape.call("Gather", table, position_ids), "h.0.ln_1")
+    def states(self, graph: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:
+        """Return hidden states after the final norm, full (rows, width, hidden)."""
+        words = graph.embedding("wte.weight", input_ids, shape=(self.words, self.hidden))
+        # Float32 in every precision: the table is small and a few of its columns are large.
+        table = graph.weight("wpe.weight", shape=(self.positions, self.hidden))
+        norm, residual = self.norm.add_and_norm(graph, words, graph.call("Gather", table, position_ids), "h.0.ln_1")
         for layer in range(self.layers):
             prefix = f"h.{layer}"
-            attended = self._attend(tape, input_ids, layer, tape.narrow(norm))
+            attended = self._attend(graph, input_ids, layer, graph.narrow(norm))
             bias = f"{prefix}.attn.c_proj.bias"
-            norm, residual = self.norm.of_sum(tape, residual, tape.full(attended), f"{prefix}.ln_2", bias=bias)
-            fed = self._feed_forward(tape, f"{prefix}.mlp", tape.narrow(norm))
+            norm, residual = self.norm.add_and_norm(graph, residual, graph.full(attended), f"{prefix}.ln_2", bias=bias)
+            fed = self._feed_forward(graph, f"{prefix}.mlp", graph.narrow(norm))
             following = "ln_f" if layer + 1 == self.layers else f"h.{layer + 1}.ln_1"
             bias = f"{prefix}.mlp.c_proj.bias"
-            norm, residual = self.norm.of_sum(tape, residual, tape.full(fed), following, bias=bias)
+            norm, residual = self.norm.add_and_norm(graph, residual, graph.full(fed), following, bias=bias)
         return norm
 
-    def _attend(self, tape: GraphBuilder, input_ids: ir.Value, layer: int, norm: ir.Value) -> ir.Value:
-        """Without the bias of its output, which the norm behind it adds."""
+    def _attend(self, graph: GraphBuilder, input_ids: ir.Value, layer: int, norm: ir.Value) -> ir.Value:
+        """Add the attention without its output bias, which the following norm adds."""
         prefix = f"h.{layer}.attn"
-        packed = tape.linear(
+        packed = graph.linear(
             norm,
             f"{prefix}.c_attn.weight",
             shape=(3 * self.hidden, self.hidden),
             bias=[f"{prefix}.c_attn.bias"],
-            turned=True,
+            inputs_first=True,
         )
         attention = self.attention
         if self.scaled_by_layer and attention.scale is not None:
             attention = replace(attention, scale=attention.scale / (layer + 1))
-        attended = attention(tape, input_ids, packed)
-        return tape.linear(attended, f"{prefix}.c_proj.weight", shape=(self.hidden, self.hidden), turned=True)
+        attended = attention(graph, input_ids, packed)
+        return graph.linear(attended, f"{prefix}.c_proj.weight", shape=(self.hidden, self.hidden), inputs_first=True)
 
-    def _feed_forward(self, tape: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
-        """Without the bias of its output, as the attention."""
-        wide = tape.linear(norm, f"{prefix}.c_fc.weight", shape=(self.inner, self.hidden), turned=True)
-        bias = tape.weight(f"{prefix}.c_fc.bias", shape=(self.inner,), narrow=True)
-        active = tape.call("FastGelu", wide, bias, domain=CONTRIB)
-        return tape.linear(active, f"{prefix}.c_proj.weight", shape=(self.hidden, self.inner), turned=True)
+    def _feed_forward(self, graph: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
+        """Add the feed-forward layers without their output bias, which the following norm adds."""
+        wide = graph.linear(norm, f"{prefix}.c_fc.weight", shape=(self.inner, self.hidden), inputs_first=True)
+        bias = graph.weight(f"{prefix}.c_fc.bias", shape=(self.inner,), narrow=True)
+        active = graph.call("FastGelu", wide, bias, domain=CONTRIB)
+        return graph.linear(active, f"{prefix}.c_proj.weight", shape=(self.hidden, self.inner), inputs_first=True)

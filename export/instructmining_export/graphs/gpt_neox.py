@@ -1,4 +1,4 @@
-"""GPT-NeoX: Pythia and its kin, and the reward models that OpenAssistant made of them."""
+"""GPT-NeoX: Pythia, its relatives, and OpenAssistant's reward models built on them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from instructmining_export.graphs.layer_norm import LayerNorm
 from instructmining_export.graphs.rotary import Rotary
 from instructmining_export.graphs.tensors import Change
 
-# The second is OpenAssistant's: the same model with a Linear ``out_proj`` on the last token.
+# The second is OpenAssistant's reward model: the same model with a Linear ``out_proj`` on the last token.
 FAMILIES = ("gpt_neox", "gpt_neox_reward_model")
-# By the operator that adds the bias before it: exact, or by the hyperbolic tangent.
+# Activation → the operator that adds the bias and applies it: exact gelu, or its tanh approximation.
 _ACTIVATIONS = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_fast": "FastGelu", "gelu_pytorch_tanh": "FastGelu"}
-_ROTARY_STEP = 8  # the fused attention wants tables of a multiple of this many columns
+_ROTARY_STEP = 8  # the fused attention requires tables with a multiple of this many columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class GPTNeoX:
     words: int
     norm: LayerNorm
     attention: CausalAttention
-    rotated: int  # dimensions of each head that turn with the position; the attention's tables may have more, at rest
+    rotated: int  # dimensions of each head that rotate; the attention's tables may hold more, of frequency 0
     tied: bool
     activation: str = "BiasGelu"  # or "FastGelu"
     attention_bias: bool = True
@@ -45,7 +45,7 @@ class GPTNeoX:
         """Read a transformers config.
 
         Raises:
-            ExportError: the family, the activation or another setting is one that this graph does not have.
+            ExportError: the graph does not support the family, the activation or another setting.
         """
         family = config.get("model_type")
         if family not in FAMILIES:
@@ -75,68 +75,69 @@ class GPTNeoX:
 
     @property
     def output_embedding(self) -> str:
-        """Name of the vocabulary matrix."""
+        """The checkpoint's name of the vocabulary matrix."""
         return "embed_in.weight" if self.tied else "embed_out.weight"
 
-    def states(self, tape: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:  # noqa: ARG002
-        """Hidden states after the final norm, full (rows, width, hidden); positions are counted by the attention."""
-        residual = tape.embedding("embed_in.weight", input_ids, shape=(self.words, self.hidden))
-        norm = self.norm(tape, residual, "layers.0.input_layernorm")
+    def states(self, graph: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:  # noqa: ARG002
+        """Return hidden states after the final norm, full (rows, width, hidden); the attention counts positions."""
+        residual = graph.embedding("embed_in.weight", input_ids, shape=(self.words, self.hidden))
+        norm = self.norm(graph, residual, "layers.0.input_layernorm")
         for layer in range(self.layers):
             prefix = f"layers.{layer}"
-            attended = self._attend(tape, input_ids, f"{prefix}.attention", tape.narrow(norm))
-            between = f"{prefix}.post_attention_layernorm"
+            attended = self._attend(graph, input_ids, f"{prefix}.attention", graph.narrow(norm))
+            inner_norm = f"{prefix}.post_attention_layernorm"
             if self.parallel:
-                norm = self.norm(tape, residual, between)
-                residual = tape.call("Add", residual, tape.full(attended))
+                norm = self.norm(graph, residual, inner_norm)
+                residual = graph.call("Add", residual, graph.full(attended))
             else:
-                norm, residual = self.norm.of_sum(tape, residual, tape.full(attended), between)
-            fed = self._feed_forward(tape, f"{prefix}.mlp", tape.narrow(norm))
+                norm, residual = self.norm.add_and_norm(graph, residual, graph.full(attended), inner_norm)
+            fed = self._feed_forward(graph, f"{prefix}.mlp", graph.narrow(norm))
             final = layer + 1 == self.layers
             following = "final_layer_norm" if final else f"layers.{layer + 1}.input_layernorm"
             bias = f"{prefix}.mlp.dense_4h_to_h.bias"
-            norm, residual = self.norm.of_sum(tape, residual, tape.full(fed), following, bias=bias)
+            norm, residual = self.norm.add_and_norm(graph, residual, graph.full(fed), following, bias=bias)
         return norm
 
-    def _attend(self, tape: GraphBuilder, input_ids: ir.Value, prefix: str, norm: ir.Value) -> ir.Value:
-        packed = tape.linear(
+    def _attend(self, graph: GraphBuilder, input_ids: ir.Value, prefix: str, norm: ir.Value) -> ir.Value:
+        packed = graph.linear(
             norm,
             f"{prefix}.query_key_value.weight",
             shape=(3 * self.hidden, self.hidden),
             bias=[f"{prefix}.query_key_value.bias"] if self.attention_bias else (),
             change=Change("by_part", self._by_part),
         )
-        attended = self.attention(tape, input_ids, packed)
+        attended = self.attention(graph, input_ids, packed)
         bias = [f"{prefix}.dense.bias"] if self.attention_bias else ()
-        return tape.linear(attended, f"{prefix}.dense.weight", shape=(self.hidden, self.hidden), bias=bias)
+        return graph.linear(attended, f"{prefix}.dense.weight", shape=(self.hidden, self.hidden), bias=bias)
 
-    def _feed_forward(self, tape: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
-        """Without the bias of its output, which the norm behind it adds."""
-        wide = tape.linear(norm, f"{prefix}.dense_h_to_4h.weight", shape=(self.inner, self.hidden))
-        bias = tape.weight(f"{prefix}.dense_h_to_4h.bias", shape=(self.inner,), narrow=True)
-        active = tape.call(self.activation, wide, bias, domain=CONTRIB)
-        return tape.linear(active, f"{prefix}.dense_4h_to_h.weight", shape=(self.hidden, self.inner))
+    def _feed_forward(self, graph: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
+        """Add the feed-forward layers without their output bias, which the following norm adds."""
+        wide = graph.linear(norm, f"{prefix}.dense_h_to_4h.weight", shape=(self.inner, self.hidden))
+        bias = graph.weight(f"{prefix}.dense_h_to_4h.bias", shape=(self.inner,), narrow=True)
+        active = graph.call(self.activation, wide, bias, domain=CONTRIB)
+        return graph.linear(active, f"{prefix}.dense_4h_to_h.weight", shape=(self.hidden, self.inner))
 
     def _by_part(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Rows from (heads, 3, head_size) to (3, heads, head_size): all queries, all keys, all values.
+        """Reorder rows from (heads, 3, head_size) to (3, heads, head_size): all queries, all keys, all values.
 
-        The rotary operator turns dimension i with i + half of its tables' columns; where the tables were widened, the
-        turning dimensions of queries and keys move there, and others stand between them. Their products stay the same.
+        The rotary operator pairs dimension i with dimension i + n of a head, n being the number of its tables' columns.
+        Where the tables were widened, the second half of the rotated dimensions of queries and keys moves to that
+        place. Queries and keys are reordered alike, so their products stay the same.
         """
         size = self.attention.head_size
         query, key, value = np.moveaxis(tensor.reshape(self.attention.heads, 3, size, -1), 1, 0)
         gap = -(self.rotated // 2) % _ROTARY_STEP
         first, second = np.split(np.arange(self.rotated), 2)
-        at_rest = np.arange(self.rotated, size)
-        order = np.concatenate([first, at_rest[:gap], second, at_rest[gap:]])
+        fixed = np.arange(self.rotated, size)
+        order = np.concatenate([first, fixed[:gap], second, fixed[gap:]])
         return np.stack([query[:, order], key[:, order], value]).reshape(tensor.shape)
 
 
 def _widened(rotary: Rotary) -> Rotary:
-    """With dimensions at rest, of frequency 0, up to the next size that the fused attention takes.
+    """Add dimensions of frequency 0 up to the next size that the fused attention takes.
 
     Raises:
-        ExportError: the embedding also scales what it turns; dimensions at rest would be scaled too.
+        ExportError: the embedding also scales the dimensions it rotates, and would scale the added ones too.
     """
     gap = -len(rotary.frequencies) % _ROTARY_STEP
     if gap and rotary.scale != 1.0:

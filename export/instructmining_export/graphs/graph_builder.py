@@ -1,4 +1,4 @@
-"""The one way a graph is put together: inputs, weights read when the file is written, nodes in order, one precision."""
+"""Builds a graph node by node in one precision; weights are read when the file is written."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from onnx_ir.tape import Tape
 from instructmining.bundle import PrecisionName
 from instructmining.errors import ExportError
 from instructmining_export.graphs.quantization import quantize_columns, quantize_rows
-from instructmining_export.graphs.tensors import Change, key_of, lazy, to_half, transposed
+from instructmining_export.graphs.tensors import Change, key_of, lazy, to_half
 
-OPSET = 18  # every operator used here is in it, and onnxruntime knows it since 1.14
-CONTRIB = "com.microsoft"  # onnxruntime's own operators: attention, normalization with its residual
+OPSET = 18  # has every operator used here; onnxruntime supports it since 1.14
+CONTRIB = "com.microsoft"  # onnxruntime's own operators, such as fused attention
 
 Attribute: TypeAlias = int | float | str | Sequence[int]
 Weights: TypeAlias = Callable[[str], NDArray[np.float32]]
@@ -28,12 +28,14 @@ Unit: TypeAlias = Literal["token", "scored", "row"]  # a padded token, a scored 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """In what numbers the matrix products run; norms, softmax, residuals and losses are float32 in all of them."""
+    """Number format of the matrix products; norms, softmax, residuals and losses are always float32."""
 
     name: PrecisionName = "fp32"
-    kept: frozenset[str] = frozenset()  # keys of products and tables that stay in float32 all the same
-    smoothing: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # product → divisor of each dimension
-    inputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # product → some of its inputs, divided
+    kept: frozenset[str] = frozenset()  # keys of products and tables that stay in float32
+    smoothing: Mapping[str, NDArray[np.float32]] = field(
+        default_factory=dict
+    )  # product → divisor of each input dimension
+    inputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # product → sample of its inputs, divided
 
 
 FP32 = Precision()
@@ -42,21 +44,21 @@ FP32 = Precision()
 class GraphBuilder:
     """Collects the nodes of one graph; weights stay on disk until the graph is saved.
 
-    Values are *full* (float32) or *narrow* (float16 in an fp16 graph, else float32 too). Products and attention take
-    and give narrow values; everything else is full. :meth:`narrow` and :meth:`full` go between them.
+    Values are *full* (float32) or *narrow* (float16 in an fp16 graph, else float32). Products and attention take and
+    return narrow values; everything else is full. :meth:`narrow` and :meth:`full` convert between them.
     """
 
     def __init__(self, name: str, weights: Weights, precision: Precision = FP32) -> None:
         """Start an empty graph.
 
         Args:
-            name: name of the graph.
+            name: of the graph.
             weights: reads one tensor of the checkpoint by name, as float32.
             precision: of the matrix products.
         """
         self.precision = precision
-        self.products: dict[str, ir.Value] = {}  # key of each product → its input, in the order of the graph
-        self.tables: list[str] = []  # keys of the tables that rows are looked up in
+        self.products: dict[str, ir.Value] = {}  # key of each product → its input, in graph order
+        self.tables: list[str] = []  # keys of the embedding tables
         self._name = name
         self._weights = weights
         self._tape = Tape()
@@ -85,38 +87,38 @@ class GraphBuilder:
         narrow: bool = False,
         change: Change | None = None,
     ) -> ir.Value:
-        """An initializer of one tensor, or of several stacked on their first axis.
+        """Return an initializer that holds one tensor, or several stacked on their first axis.
 
         Args:
             names: the checkpoint's names.
-            shape: the shape of the stacked tensor as stored in the checkpoint, before it is changed or transposed.
+            shape: of the stacked tensor in the checkpoint, before any change or transpose.
             transpose: swap the two axes, as MatMul wants a Linear's weight.
-            narrow: in the type of narrow values; else float32.
-            change: done to the stacked tensor; keeps its shape.
+            narrow: store as a narrow value; else float32.
+            change: applied to the stacked tensor; keeps its shape.
         """
         key = key_of(names, change) + (".T" if transpose else "")
         half = narrow and self.precision.name == "fp16"
-        stored_as = key + ".fp16" if half else key
-        if stored_as in self._known:
-            return self._known[stored_as]
+        stored_name = key + ".fp16" if half else key
+        if stored_name in self._known:
+            return self._known[stored_name]
 
         def read() -> ir.TensorProtocol:
             array = self._read(names, shape, change)
-            turned = np.ascontiguousarray(array.T if transpose else array)
-            return ir.tensor(to_half(turned, key) if half else turned, name=stored_as)
+            array = np.ascontiguousarray(array.T if transpose else array)
+            return ir.tensor(to_half(array, key) if half else array, name=stored_name)
 
         kind = ir.DataType.FLOAT16 if half else ir.DataType.FLOAT
-        stored = ir.Shape(shape[::-1] if transpose else shape)
-        return self._initializer(stored_as, ir.LazyTensor(read, dtype=kind, shape=stored, name=stored_as))
+        stored_shape = ir.Shape(shape[::-1] if transpose else shape)
+        return self._initializer(stored_name, ir.LazyTensor(read, dtype=kind, shape=stored_shape, name=stored_name))
 
     def constant(self, name: str, array: NDArray[np.generic], *, narrow: bool = False) -> ir.Value:
-        """An initializer given by value; ``narrow`` stores a float array in the type of narrow values."""
+        """Return an initializer that holds the array; ``narrow`` stores floats as a narrow value."""
         if narrow and self.precision.name == "fp16":
             name, array = name + ".fp16", array.astype(np.float16)
         return self._known.get(name) or self._initializer(name, ir.tensor(array, name=name))
 
     def integers(self, *values: int) -> ir.Value:
-        """An int64 vector, as shapes and axes are given."""
+        """Return a constant int64 vector, for shapes and axes."""
         return self.constant("ints_" + "_".join(map(str, values)), np.array(values, dtype=np.int64))
 
     # Nodes
@@ -135,38 +137,38 @@ class GraphBuilder:
         domain: str = CONTRIB,
         attributes: Mapping[str, Attribute] | None = None,
     ) -> Sequence[ir.Value]:
-        """Add a node, by default one of onnxruntime's own, and return all its outputs."""
+        """Add a node, by default an onnxruntime operator, and return all its outputs."""
         return self._tape.op_multi_out(op, inputs, attributes, domain=domain, num_outputs=outputs)
 
     def once(
         self, op: str, *inputs: ir.Value, domain: str = "", attributes: Mapping[str, Attribute] | None = None
     ) -> ir.Value:
-        """Like :meth:`call`; the same node is added once however often it is asked for."""
+        """Like :meth:`call`, but add the same node only once."""
         key = (op, domain, *(id(value) for value in inputs), *sorted((attributes or {}).items()))
         if key not in self._once:
             self._once[key] = self.call(op, *inputs, domain=domain, attributes=attributes)
         return self._once[key]
 
     def cast(self, value: ir.Value, kind: ir.DataType) -> ir.Value:
-        """The value in another type."""
+        """Convert a value to another type."""
         return self.once("Cast", value, attributes={"to": int(kind)})
 
     def narrow(self, value: ir.Value) -> ir.Value:
-        """A full value as products and attention take it."""
+        """Convert a full value to a narrow one, the type that products and attention take."""
         return self.cast(value, ir.DataType.FLOAT16) if self.precision.name == "fp16" else value
 
     def full(self, value: ir.Value) -> ir.Value:
-        """A narrow value as float32."""
+        """Convert a narrow value to float32."""
         return self.cast(value, ir.DataType.FLOAT) if self.precision.name == "fp16" else value
 
     def embedding(self, name: str, ids: ir.Value, *, shape: tuple[int, int], change: Change | None = None) -> ir.Value:
-        """Rows of a table, full, (..., size) for ids of shape (...); stored in the graph's precision.
+        """Look up rows of a table stored in the graph's precision; returns full (..., size).
 
         Args:
             name: the checkpoint's name of the table.
-            ids: int64 row numbers.
+            ids: int64 (...) row numbers.
             shape: the table's, (rows, size).
-            change: done to the table.
+            change: applied to the table.
         """
         key = key_of((name,), change)
         self.tables.append(f"{key}.rows")
@@ -188,20 +190,20 @@ class GraphBuilder:
         *names: str,
         shape: tuple[int, int],
         bias: Sequence[str] = (),
-        turned: bool = False,
+        inputs_first: bool = False,
         keep: bool = False,
         change: Change | None = None,
     ) -> ir.Value:
-        """A Linear layer, or several on one input side by side; narrow in, narrow out.
+        """Add a Linear layer, or several on one input with their outputs side by side.
 
         Args:
-            value: narrow (..., in).
+            value: narrow (..., in); full where ``keep``.
             names: weights of shape (out, in), stacked on their first axis.
-            shape: of the stacked weight.
-            bias: names of the biases, stacked likewise; none for a layer without.
-            turned: the checkpoint stores (in, out), as GPT-2 does; then one name only; ``shape`` stays (out, in).
-            keep: stay in float32 in every precision: full in, full out.
-            change: done to the stacked weight, and to the stacked bias.
+            shape: of the stacked weight, always (out, in).
+            bias: names of the biases, stacked likewise; empty for a layer without bias.
+            inputs_first: the checkpoint stores the weight as (in, out), as GPT-2 does; takes one name only.
+            keep: compute in float32 in every precision.
+            change: applied to the stacked weight and to the stacked bias.
 
         Returns:
             narrow (..., out); full where ``keep``.
@@ -210,26 +212,33 @@ class GraphBuilder:
         self.count(out * size)
         key = key_of(names, change)
         quantized = self.precision.name == "int8" and not keep and key not in self.precision.kept
-        on_disk = (size, out) if turned else (out, size)
+        stored_shape = (size, out) if inputs_first else (out, size)
         if not keep:
-            self._product(key, value, lambda: transposed(self._read(names, on_disk, change), turned))
+
+            def read() -> NDArray[np.float32]:
+                stored = self._read(names, stored_shape, change)
+                return stored if inputs_first else stored.T
+
+            self._product(key, value, read)
         if quantized:
             result = self._integer_product(value, key, (size, out))
         else:
-            wide = keep or key in self.precision.kept
-            weight = self.weight(*names, shape=on_disk, transpose=not turned, narrow=not wide, change=change)
-            result = self.call("MatMul", self.full(value) if wide and not keep else value, weight)
-            result = self.narrow(result) if wide and not keep else result
+            in_float32 = keep or key in self.precision.kept
+            weight = self.weight(
+                *names, shape=stored_shape, transpose=not inputs_first, narrow=not in_float32, change=change
+            )
+            result = self.call("MatMul", self.full(value) if in_float32 and not keep else value, weight)
+            result = self.narrow(result) if in_float32 and not keep else result
         if bias:
             result = self.call("Add", result, self.weight(*bias, shape=(out,), narrow=not keep, change=change))
         return result
 
     def vocabulary(self, states: ir.Value, name: str, *, shape: tuple[int, int]) -> ir.Value:
-        """Logits of states over the vocabulary, full (n, words); shares its table with :meth:`embedding`.
+        """Compute logits over the vocabulary, full (n, words); shares its table with :meth:`embedding`.
 
         Args:
             states: full (n, size).
-            name: the output embedding.
+            name: the checkpoint's name of the output embedding.
             shape: (words, size).
         """
         with self.each("scored"):
@@ -240,31 +249,31 @@ class GraphBuilder:
         table = self.weight(name, shape=shape, narrow=True)
         return self.full(self.call("Gemm", self.narrow(states), table, attributes={"transB": 1}))
 
-    # What its products cost
+    # Cost of the products
 
     @contextmanager
     def each(self, unit: Unit | None) -> Iterator[None]:
-        """Products inside are computed for each of these; outside, for each padded token of a batch.
+        """Count products inside the block once per unit; outside any block they count once per padded token.
 
         Args:
-            unit: None where a product depends on weights alone: it is computed once, whatever is scored.
+            unit: None where products depend on weights alone and are computed once per session.
         """
         before, self._unit = self._unit, unit
         yield
         self._unit = before
 
     def count(self, multiply_adds: int) -> None:
-        """Take note of a product with weights that was not added by :meth:`linear` or :meth:`vocabulary`.
+        """Count a product with weights that neither :meth:`linear` nor :meth:`vocabulary` added.
 
         Args:
-            multiply_adds: of one unit, as :meth:`each` says.
+            multiply_adds: per unit set by :meth:`each`.
         """
         if self._unit is not None:
             self._counted[self._unit] += multiply_adds
 
     @property
     def multiply_adds(self) -> dict[str, int]:
-        """Multiply-adds of the products with weights so far, by unit; attention's products are not among them."""
+        """Multiply-adds so far of products with weights, by unit; excludes attention's own products."""
         return {unit: self._counted[unit] for unit in get_args(Unit)}
 
     def output(self, name: str, value: ir.Value) -> None:
@@ -274,17 +283,17 @@ class GraphBuilder:
         self._outputs.append(value)
 
     def probe(self, value: ir.Value) -> str:
-        """Declare a full value as one more output, to look at it; returns its name."""
+        """Declare a full value as another output, for calibration; returns its name."""
         if value not in self._outputs:
             self.output(f"probe_{len(self._outputs)}", value)
         return str(value.name)
 
     def product_weight(self, key: str) -> NDArray[np.float32]:
-        """The weight of one of :attr:`products`, float32 (in, out), read now."""
+        """Read the weight of one of :attr:`products`, float32 (in, out)."""
         return self._product_weights[key]()
 
     def model(self) -> ir.Model:
-        """The whole graph."""
+        """Return the graph as a model."""
         graph = ir.Graph(
             self._inputs,
             self._outputs,
@@ -300,14 +309,14 @@ class GraphBuilder:
         self._product_weights[key] = weight
 
     def _integer_product(self, value: ir.Value, key: str, shape: tuple[int, int], *, axis: int = -1) -> ir.Value:
-        """Each row of the input is divided by its largest magnitude, so its numbers do not depend on its batch.
+        """Multiply in integers; each row is divided by its largest magnitude, so results do not depend on the batch.
 
         Args:
             value: (..., in).
             key: of the product.
             shape: of the weight, (in, out).
-            axis: the input's last. Where it may have no rows it is counted from the front: onnxruntime's reductions
-                over a negative axis of an empty tensor give a wrong shape.
+            axis: the input's last, counted from the front where the input may have no rows: onnxruntime's reductions
+                over a negative axis of an empty tensor return a wrong shape.
         """
         smoothing = self.precision.smoothing.get(key)
         if id(value) not in self._quantized:
@@ -334,12 +343,12 @@ class GraphBuilder:
         if smoothing is not None:
             value = self.call("Mul", value, self.constant(f"{key}.smoothing", 1 / smoothing))
         largest = self.call("ReduceMax", self.call("Abs", value), self.integers(axis), attributes={"keepdims": 1})
-        # A row of zeros stays one.
+        # A row of zeros stays zero.
         largest = self.call("Max", largest, self.constant("tiny", np.array(1e-30, dtype=np.float32)))
         return self.call("QuantizeLinear", self.call("Div", value, largest), *self._row_scale()), largest
 
     def _row_scale(self) -> tuple[ir.Value, ir.Value]:
-        """Activations are unsigned: onnxruntime's kernels for signed ones are four times slower on x86."""
+        """Return scale and zero point; inputs are unsigned because signed kernels are four times slower on x86."""
         return (
             self.constant("row_scale", np.array(1 / 127, dtype=np.float32)),
             self.constant("row_zero", np.array(128, dtype=np.uint8)),
@@ -352,7 +361,7 @@ class GraphBuilder:
         integers: Callable[[], NDArray[np.int8]],
         scales: Callable[[], NDArray[np.float32]],
     ) -> tuple[ir.Value, ir.Value]:
-        """Initializers of integers and of their scales; each is computed when it is written."""
+        """Return initializers of the integers and their scales, each computed when the file is written."""
         names = (key + ".int8", key + ".scales")
         if names[0] not in self._known:
             self._initializer(names[0], lazy(names[0], ir.DataType.INT8, shapes[0], integers))

@@ -1,4 +1,4 @@
-"""Layer normalization with a bias, of one value or of a residual sum."""
+"""Layer normalization with a bias, of a value or of a residual sum."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from instructmining_export.graphs.graph_builder import GraphBuilder
 
 @dataclass(frozen=True, slots=True)
 class LayerNorm:
-    """The norms of one model: they differ by their weights alone, ``NAME.weight`` and ``NAME.bias``."""
+    """The layer norms of one model; they differ only by their weights, ``NAME.weight`` and ``NAME.bias``."""
 
     size: int
     epsilon: float
 
-    def __call__(self, tape: GraphBuilder, value: ir.Value, name: str) -> ir.Value:
-        """Norm of a full value (..., size), full."""
+    def __call__(self, graph: GraphBuilder, value: ir.Value, name: str) -> ir.Value:
+        """Normalize a full value (..., size); returns a full value."""
         attributes = {"epsilon": self.epsilon, "axis": -1}
-        return tape.call("LayerNormalization", value, *self._weights(tape, name), attributes=attributes)
+        return graph.call("LayerNormalization", value, *self._weights(graph, name), attributes=attributes)
 
-    def of_sum(
-        self, tape: GraphBuilder, residual: ir.Value, value: ir.Value, name: str, *, bias: str | None = None
+    def add_and_norm(
+        self, graph: GraphBuilder, residual: ir.Value, value: ir.Value, name: str, *, bias: str | None = None
     ) -> tuple[ir.Value, ir.Value]:
-        """Norm of residual + value + bias, and that sum, both full, from one operator.
+        """Return the norm of residual + value + bias, and that sum, both full.
 
         Args:
-            tape: the graph.
+            graph: gets the node.
             residual: full (rows, width, size).
             value: full (rows, width, size), a layer's output.
             name: of the norm.
-            bias: the bias of that layer, if it was left out there.
+            bias: name of that layer's bias, if its output does not include it.
         """
-        outputs = tape.call_many(
+        outputs = graph.call_many(
             "SkipLayerNormalization",
-            *(residual, value, *self._weights(tape, name)),
-            tape.weight(bias, shape=(self.size,)) if bias else None,
+            *(residual, value, *self._weights(graph, name)),
+            graph.weight(bias, shape=(self.size,)) if bias else None,
             outputs=4,
             attributes={"epsilon": self.epsilon},
         )
         return outputs[0], outputs[3]
 
-    def _weights(self, tape: GraphBuilder, name: str) -> tuple[ir.Value, ir.Value]:
-        return tape.weight(f"{name}.weight", shape=(self.size,)), tape.weight(f"{name}.bias", shape=(self.size,))
+    def _weights(self, graph: GraphBuilder, name: str) -> tuple[ir.Value, ir.Value]:
+        return graph.weight(f"{name}.weight", shape=(self.size,)), graph.weight(f"{name}.bias", shape=(self.size,))

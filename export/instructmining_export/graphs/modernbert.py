@@ -29,10 +29,10 @@ class ModernBert:
     heads: int
     words: int
     epsilon: float
-    windowed: tuple[bool, ...]  # of each layer: its tokens see only those nearby
-    reach: int  # how far tokens see there, to either side
-    everywhere: Rotary
-    nearby: Rotary  # of the layers with a window
+    windowed: tuple[bool, ...]  # for each layer, whether it has a sliding window
+    reach: int  # tokens that a window spans on either side
+    global_rotary: Rotary
+    local_rotary: Rotary  # of the layers with a window
     max_length: int
     attention_bias: bool = False
     inner_bias: bool = False
@@ -46,8 +46,8 @@ class ModernBert:
         """Read a transformers config.
 
         Raises:
-            ExportError: the family or a setting is one that this graph does not have, or ``max_length`` is more than
-                the checkpoint has positions for.
+            ExportError: the graph does not support the family or a setting, or ``max_length`` exceeds the positions
+                of the checkpoint.
         """
         family = config.get("model_type")
         if family not in FAMILIES:
@@ -74,8 +74,8 @@ class ModernBert:
             epsilon=config["norm_eps"],
             windowed=_windowed(config),
             reach=config["local_attention"] // 2,
-            everywhere=_rotary(config, "global_rope_theta", "full_attention", max_length),
-            nearby=_rotary(config, "local_rope_theta", "sliding_attention", max_length),
+            global_rotary=_rotary(config, "global_rope_theta", "full_attention", max_length),
+            local_rotary=_rotary(config, "local_rope_theta", "sliding_attention", max_length),
             max_length=max_length,
             attention_bias=bool(config["attention_bias"]),
             inner_bias=bool(config["mlp_bias"]),
@@ -87,66 +87,66 @@ class ModernBert:
 
     def states(
         self,
-        tape: GraphBuilder,
+        graph: GraphBuilder,
         input_ids: ir.Value,
         attention_mask: ir.Value,
-        segments: ir.Value | None,  # noqa: ARG002 - the family has none
+        segments: ir.Value | None,  # noqa: ARG002 - this family has none
     ) -> ir.Value:
-        """Last hidden states, full (rows, width, hidden)."""
-        words = tape.embedding("embeddings.tok_embeddings.weight", input_ids, shape=(self.words, self.hidden))
-        # The first layer's attention has no norm of its own: it takes the embeddings', which are its residual too.
-        norm = residual = self._norm(tape, words, "embeddings.norm")
-        masks = self._masks(tape, input_ids, attention_mask)
+        """Return the last hidden states, full (rows, width, hidden)."""
+        words = graph.embedding("embeddings.tok_embeddings.weight", input_ids, shape=(self.words, self.hidden))
+        # The first layer has no attention norm: the normalized embeddings are both its input and its residual.
+        norm = residual = self._norm(graph, words, "embeddings.norm")
+        masks = self._masks(graph, input_ids, attention_mask)
         for layer, windowed in enumerate(self.windowed):
             prefix = f"layers.{layer}"
-            attended = self._attend(tape, f"{prefix}.attn", tape.narrow(norm), masks[windowed], windowed=windowed)
-            norm, residual = self._add_and_norm(tape, residual, attended, f"{prefix}.mlp_norm")
-            fed = self._feed_forward(tape, f"{prefix}.mlp", tape.narrow(norm))
+            attended = self._attend(graph, f"{prefix}.attn", graph.narrow(norm), masks[windowed], windowed=windowed)
+            norm, residual = self._add_and_norm(graph, residual, attended, f"{prefix}.mlp_norm")
+            fed = self._feed_forward(graph, f"{prefix}.mlp", graph.narrow(norm))
             final = layer + 1 == len(self.windowed)
             following = "final_norm" if final else f"layers.{layer + 1}.attn_norm"
-            norm, residual = self._add_and_norm(tape, residual, fed, following)
+            norm, residual = self._add_and_norm(graph, residual, fed, following)
         return norm
 
-    def reward(self, tape: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
-        """Logit of ``ModernBertForSequenceClassification``, full (rows,).
+    def reward(self, graph: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
+        """Return the logit of ``ModernBertForSequenceClassification``, full (rows,).
 
         Raises:
-            ExportError: the head's activation is one that this graph does not have.
+            ExportError: the graph does not support the head's activation.
         """
         if self.classifier_activation != "gelu":
             found = self.classifier_activation
             raise ExportError(f"this encoder's config says classifier_activation = {found!r}: wanted 'gelu'")
         if self.classifier_pooling == "mean":
-            state = classifiers.mean_state(tape, states, attention_mask)
+            state = classifiers.mean_state(graph, states, attention_mask)
         else:
-            state = heads.first_token(tape, states)
-        dense = classifiers.dense_layer(tape, state, "head.dense", self.hidden, bias=self.classifier_bias)
-        norm = self._norm(tape, tape.call("Gelu", dense, domain=CONTRIB), "head.norm")
-        return classifiers.linear_reward(tape, norm, "classifier", self.hidden)
+            state = heads.first_token(graph, states)
+        dense = classifiers.dense_layer(graph, state, "head.dense", self.hidden, bias=self.classifier_bias)
+        norm = self._norm(graph, graph.call("Gelu", dense, domain=CONTRIB), "head.norm")
+        return classifiers.linear_reward(graph, norm, "classifier", self.hidden)
 
     def _masks(
-        self, tape: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value
+        self, graph: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value
     ) -> dict[bool, tuple[ir.Value | None, ir.Value | None]]:
-        """By whether a layer has a window: the rows' lengths and what is added to its scores, one of the two."""
-        lengths = full_attention.lengths(tape, attention_mask)
+        """Return (lengths, added scores) by whether a layer has a window; one of the two is None."""
+        lengths = full_attention.lengths(graph, attention_mask)
         if self.reach + 1 >= self.max_length or not any(self.windowed):
             return {False: (lengths, None), True: (lengths, None)}
-        reach = tape.constant("reach", np.array(self.reach, dtype=np.int64))
-        far = tape.call("Greater", tape.call("Abs", full_attention.distances(tape, input_ids)), reach)
-        no_token = tape.call("Not", tape.cast(attention_mask, ir.DataType.BOOL))
-        # Padding goes into the window's mask: CUDA has no fused attention for lengths together with added scores.
-        hidden = tape.call("Or", far, tape.call("Unsqueeze", no_token, tape.integers(1, 2)))
-        added = tape.call(
+        reach = graph.constant("reach", np.array(self.reach, dtype=np.int64))
+        far = graph.call("Greater", graph.call("Abs", full_attention.distances(graph, input_ids)), reach)
+        no_token = graph.call("Not", graph.cast(attention_mask, ir.DataType.BOOL))
+        # The window's mask also hides padding: CUDA's fused attention takes lengths or added scores, not both.
+        hidden = graph.call("Or", far, graph.call("Unsqueeze", no_token, graph.integers(1, 2)))
+        added = graph.call(
             "Where",
             hidden,
-            tape.constant("hidden_score", np.array(full_attention.HIDDEN_SCORE, dtype=np.float32), narrow=True),
-            tape.constant("seen_score", np.array(0.0, dtype=np.float32), narrow=True),
+            graph.constant("hidden_score", np.array(full_attention.HIDDEN_SCORE, dtype=np.float32), narrow=True),
+            graph.constant("seen_score", np.array(0.0, dtype=np.float32), narrow=True),
         )
         return {False: (lengths, None), True: (None, added)}
 
     def _attend(
         self,
-        tape: GraphBuilder,
+        graph: GraphBuilder,
         prefix: str,
         norm: ir.Value,
         mask: tuple[ir.Value | None, ir.Value | None],
@@ -155,51 +155,51 @@ class ModernBert:
     ) -> ir.Value:
         size = self.hidden
         bias = [f"{prefix}.Wqkv.bias"] if self.attention_bias else ()
-        packed = tape.linear(norm, f"{prefix}.Wqkv.weight", shape=(3 * size, size), bias=bias)
-        query, key, value = full_attention.split(tape, packed, 3, size)
-        rotary = self.nearby if windowed else self.everywhere
-        tables = rotary.tables(tape, "rotary_nearby" if windowed else "rotary")
+        packed = graph.linear(norm, f"{prefix}.Wqkv.weight", shape=(3 * size, size), bias=bias)
+        query, key, value = full_attention.split(graph, packed, 3, size)
+        rotary = self.local_rotary if windowed else self.global_rotary
+        tables = rotary.tables(graph, "rotary_nearby" if windowed else "rotary")
         query, key = (
-            # One position for all rows is that of their first token.
-            tape.call("RotaryEmbedding", part, tape.integers(0), *tables, domain=CONTRIB)
+            # A single position id is the position of every row's first token.
+            graph.call("RotaryEmbedding", part, graph.integers(0), *tables, domain=CONTRIB)
             for part in (query, key)
         )
         lengths, added = mask
-        attended = full_attention.multi_head(tape, (query, key, value), heads=self.heads, lengths=lengths, added=added)
+        attended = full_attention.multi_head(graph, (query, key, value), heads=self.heads, lengths=lengths, added=added)
         bias = [f"{prefix}.Wo.bias"] if self.attention_bias else ()
-        return tape.linear(attended, f"{prefix}.Wo.weight", shape=(size, size), bias=bias)
+        return graph.linear(attended, f"{prefix}.Wo.weight", shape=(size, size), bias=bias)
 
-    def _feed_forward(self, tape: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
+    def _feed_forward(self, graph: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
         bias = [f"{prefix}.Wi.bias"] if self.inner_bias else ()
-        both = tape.linear(norm, f"{prefix}.Wi.weight", shape=(2 * self.inner, self.hidden), bias=bias)
-        value, gate = full_attention.split(tape, both, 2, self.inner)
-        gated = tape.call("Mul", tape.call("Gelu", value, domain=CONTRIB), gate)
+        both = graph.linear(norm, f"{prefix}.Wi.weight", shape=(2 * self.inner, self.hidden), bias=bias)
+        value, gate = full_attention.split(graph, both, 2, self.inner)
+        gated = graph.call("Mul", graph.call("Gelu", value, domain=CONTRIB), gate)
         bias = [f"{prefix}.Wo.bias"] if self.inner_bias else ()
-        return tape.linear(gated, f"{prefix}.Wo.weight", shape=(self.hidden, self.inner), bias=bias)
+        return graph.linear(gated, f"{prefix}.Wo.weight", shape=(self.hidden, self.inner), bias=bias)
 
-    def _norm(self, tape: GraphBuilder, value: ir.Value, name: str) -> ir.Value:
+    def _norm(self, graph: GraphBuilder, value: ir.Value, name: str) -> ir.Value:
         attributes = {"epsilon": self.epsilon, "axis": -1}
-        return tape.call("LayerNormalization", value, *self._norm_weights(tape, name), attributes=attributes)
+        return graph.call("LayerNormalization", value, *self._norm_weights(graph, name), attributes=attributes)
 
     def _add_and_norm(
-        self, tape: GraphBuilder, residual: ir.Value, value: ir.Value, name: str
+        self, graph: GraphBuilder, residual: ir.Value, value: ir.Value, name: str
     ) -> tuple[ir.Value, ir.Value]:
-        """Layer norm of residual + value, and that sum, full, from one operator."""
-        outputs = tape.call_many(
+        """Return the layer norm of residual + value, and that sum, both full."""
+        outputs = graph.call_many(
             "SkipLayerNormalization",
-            *(residual, tape.full(value), *self._norm_weights(tape, name)),
+            *(residual, graph.full(value), *self._norm_weights(graph, name)),
             outputs=4,
             attributes={"epsilon": self.epsilon},
         )
         return outputs[0], outputs[3]
 
-    def _norm_weights(self, tape: GraphBuilder, name: str) -> tuple[ir.Value, ...]:
+    def _norm_weights(self, graph: GraphBuilder, name: str) -> tuple[ir.Value, ...]:
         parts = ("weight", "bias") if self.norm_bias else ("weight",)
-        return tuple(tape.weight(f"{name}.{part}", shape=(self.hidden,)) for part in parts)
+        return tuple(graph.weight(f"{name}.{part}", shape=(self.hidden,)) for part in parts)
 
 
 def _windowed(config: Mapping[str, Any]) -> tuple[bool, ...]:
-    """Which layers have a window; transformers 5 writes a list, 4 every which layer has none."""
+    """Return which layers have a window: transformers 5 writes a list, 4 the interval of layers without one."""
     layers = config["num_hidden_layers"]
     if kinds := config.get("layer_types"):
         return tuple(kind == "sliding_attention" for kind in kinds)
@@ -207,8 +207,10 @@ def _windowed(config: Mapping[str, Any]) -> tuple[bool, ...]:
 
 
 def _rotary(config: Mapping[str, Any], theta: str, kind: str, max_length: int) -> Rotary:
-    """Rotary embedding of one kind of layer, from where transformers 4 or 5 writes it."""
+    """Read the rotary embedding of one kind of layer, as transformers 4 or 5 writes it."""
     by_kind = config.get("rope_parameters") or {}
-    given = by_kind.get(kind) or {}
-    base = given.get("rope_theta") or config.get(theta) or config["global_rope_theta"]
-    return Rotary.from_config({**config, "rope_theta": base, "rope_parameters": given or None}, max_length=max_length)
+    parameters = by_kind.get(kind) or {}
+    base = parameters.get("rope_theta") or config.get(theta) or config["global_rope_theta"]
+    return Rotary.from_config(
+        {**config, "rope_theta": base, "rope_parameters": parameters or None}, max_length=max_length
+    )

@@ -1,4 +1,4 @@
-"""Rotary position embeddings as the tables that onnxruntime's operators take."""
+"""Rotary position embeddings, as tables for onnxruntime's operators."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from instructmining_export.graphs.graph_builder import GraphBuilder
 
 @dataclass(frozen=True, slots=True)
 class Rotary:
-    """Frequencies of a model's rotary embedding, with its scaling for long texts already in them."""
+    """Frequencies of a model's rotary embedding; scaling for long texts is already applied."""
 
     frequencies: tuple[float, ...]  # (rotated dimensions / 2,), float32 values
-    scale: float  # of cosine and sine: 1 but for YaRN and LongRoPE
-    positions: int  # texts are never longer
+    scale: float  # factor of cosine and sine; 1 except for YaRN and LongRoPE
+    positions: int  # tokens of the longest text
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> Rotary:
-        """By transformers' own functions, so that every kind it has comes out as it does.
+        """Read a transformers config; frequencies come from transformers' own functions.
 
         Args:
             config: a transformers config, of version 4 (``rope_theta``, ``rope_scaling``) or 5 (``rope_parameters``).
-            max_length: longest text that the graph is given.
+            max_length: tokens of the longest text.
 
         Raises:
-            ExportError: the kind is unknown, or depends on the text's length within ``max_length``.
+            ExportError: the kind is unknown, or its frequencies change for texts within ``max_length``.
         """
-        given = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-        kind = given.get("rope_type", given.get("type", "default"))
-        theta = given.get("rope_theta", config.get("rope_theta"))
+        parameters = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+        kind = parameters.get("rope_type", parameters.get("type", "default"))
+        theta = parameters.get("rope_theta", config.get("rope_theta"))
         if theta is None or (kind != "default" and kind not in ROPE_INIT_FUNCTIONS):
             raise ExportError(f"rotary embedding of type {kind!r} with theta {theta}: wanted a known type and a theta")
-        trained = given.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+        trained = parameters.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
         trained = trained or config["max_position_embeddings"]
         if kind in {"dynamic", "longrope"} and max_length > trained:
             raise ExportError(
@@ -50,22 +50,22 @@ class Rotary:
         if kind == "default":
             size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
             share = config.get("partial_rotary_factor", config.get("rotary_pct", 1.0))
-            size = int(size * given.get("partial_rotary_factor", share))
+            size = int(size * parameters.get("partial_rotary_factor", share))
             exponents = torch.arange(0, size, 2, dtype=torch.int64).to(torch.float32) / size
             return cls(tuple((1.0 / theta**exponents).tolist()), 1.0, max_length)
-        object_like = PretrainedConfig(**{**config, "rope_theta": theta, "rope_scaling": {**given, "rope_type": kind}})
-        frequencies, scale = ROPE_INIT_FUNCTIONS[kind](object_like, torch.device("cpu"), seq_len=max_length)
+        filled = PretrainedConfig(**{**config, "rope_theta": theta, "rope_scaling": {**parameters, "rope_type": kind}})
+        frequencies, scale = ROPE_INIT_FUNCTIONS[kind](filled, torch.device("cpu"), seq_len=max_length)
         return cls(tuple(frequencies.to(torch.float32).tolist()), float(scale), max_length)
 
-    def tables(self, tape: GraphBuilder, name: str = "rotary") -> tuple[ir.Value, ir.Value]:
-        """Cosines and sines, narrow (positions, rotated dimensions / 2).
+    def tables(self, graph: GraphBuilder, name: str = "rotary") -> tuple[ir.Value, ir.Value]:
+        """Return cosines and sines, each narrow (positions, rotated dimensions / 2).
 
-        transformers multiplies in float32, and so do these tables, so that the same angles come out.
+        Angles are computed in float32, as transformers does.
         """
         frequencies = np.array(self.frequencies, dtype=np.float32)
         angles = np.outer(np.arange(self.positions, dtype=np.float32), frequencies)
         cos, sin = (np.float32(self.scale) * part.astype(np.float32) for part in (np.cos(angles), np.sin(angles)))
         return (
-            tape.constant(f"{name}_cos", cos, narrow=True),
-            tape.constant(f"{name}_sin", sin, narrow=True),
+            graph.constant(f"{name}_cos", cos, narrow=True),
+            graph.constant(f"{name}_sin", sin, narrow=True),
         )

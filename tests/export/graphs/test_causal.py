@@ -465,7 +465,7 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
     "qwen2 with a window in some layers": (QWEN2, PARTS, "a sliding window of 32 in some layers only"),
     "qwen3 with a window in some layers": (QWEN3, PARTS, "a sliding window of 32 in some layers only"),
     "neox pooled otherwise": (PYTHIA, {"pooling": "mean"}, "pooling 'mean'"),
-    "gpt2 behind an encoder": (SMALL_GPT2, {"add_cross_attention": True}, "add_cross_attention"),
+    "gpt2 after an encoder": (SMALL_GPT2, {"add_cross_attention": True}, "add_cross_attention"),
     "gpt2 beyond its positions": (
         SMALL_GPT2,
         {"n_positions": MAX_LENGTH - 1},

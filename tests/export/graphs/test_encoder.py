@@ -97,7 +97,7 @@ MODERN = Family(
     ModernBert,
     ModernBertConfig,
     ModernBertForSequenceClassification,
-    # 4 layers, so that windowed ones stand before and behind one that sees all; a window of 4 to either side.
+    # 4 layers, so that windowed ones stand before and after one that sees all; a window of 4 to either side.
     {"num_hidden_layers": 4, "local_attention": 8, "reference_compile": False, "global_rope_theta": 5000.0},
 )
 
@@ -177,7 +177,7 @@ def texts() -> list[NDArray[np.int64]]:
 
 
 def marks(row: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Segments as BERT's tokenizer gives them: 1 behind the first separator."""
+    """Segments as BERT's tokenizer gives them: 1 after the first separator."""
     return np.minimum(np.cumsum(row == SEPARATOR) - (row == SEPARATOR), 1)
 
 

@@ -53,7 +53,7 @@ def test_t5_counts_its_encoder_by_token_and_one_decoder_step_by_row(gated: bool)
     attended = 2 * 16
     square, fed = 32 * attended, (3 if gated else 2) * 32 * 48
     encoder_layer = 4 * square + fed
-    # Query, key matrix in the query, value matrix behind the mean, output. What comes before the first look at the
+    # Query, key matrix in the query, value matrix after the mean, output. What comes before the first look at the
     # encoder (value and output of the first layer, its query) is the same for all rows and computed once.
     first_layer = 2 * square + fed
     second_layer = 2 * square + 4 * square + fed
