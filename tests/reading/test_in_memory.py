@@ -63,7 +63,11 @@ def test_rows_are_scored_from_whatever_holds_them(scorer: Scorer, make: Callable
     assert [row.example.row and row.example.row.line for row in found] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("nothing", [[], (), iter([]), TABLE.slice(0, 0), Dataset(TABLE.slice(0, 0))], ids=repr)
+@pytest.mark.parametrize(
+    "nothing",
+    [[], (), iter([]), TABLE.slice(0, 0), Dataset(TABLE.slice(0, 0))],
+    ids=["list", "tuple", "iterator", "table", "dataset"],
+)
 def test_nothing_gives_no_rows(scorer: Scorer, nothing: list[Example]) -> None:
     assert list(scorer.score(nothing)) == []
 
@@ -108,7 +112,7 @@ def test_rows_in_no_known_format_are_an_input_error(scorer: Scorer) -> None:
         ([ONE, ROWS[0]], "item 2 of what is scored is a dict; wanted examples"),
         ([ROWS[0], ONE], "rows: item 2 is an Example, wanted a dict"),
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_cannot_be_scored_is_said_at_once(scorer: Scorer, given: list[Example], message: str) -> None:
     with pytest.raises(InputError, match=message):
