@@ -19,6 +19,7 @@ from instructmining.inference import executor as execution
 from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import Device, choose_devices
 from instructmining.inference.executor import MOST_HELD, Done, Executor, Job, halve
+from instructmining.inference.placement import Placement
 from instructmining.inference.sessions import Acceleration, GraphSession
 from instructmining.tokenizing.truncation import Tokens
 
@@ -50,6 +51,7 @@ class Play:
     memory: float = float("inf")  # padded tokens that fit
     fails: Callable[[Batch], bool] = lambda _: False
     overflows: Callable[[Device, int], bool] = lambda _, __: False  # whether a text, named by its first token, does
+    placement: Placement | None = None
     open: int = 0
     ran: list[tuple[Device, Path, tuple[int, ...]]] = field(default_factory=list)  # device, graph, shape
     threads: dict[Device, set[str]] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class FakeSession:
     def __init__(self, graph: Path, device: Device, acceleration: Acceleration) -> None:
         self._graph, self._device = graph, device
         assert isinstance(acceleration, Acceleration)
+        self.placement = self.play.placement
         self.play.open += 1
 
     def run(self, batch: Batch, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -390,6 +393,15 @@ def test_cuda_graphs_on_several_devices_are_refused(play: Play) -> None:
     with pytest.raises(DeviceError, match="CUDA graphs on 2 devices; they work on one"):
         Executor([GRAPH], [FIRST, SECOND], Acceleration(cuda_graphs=True))
     assert not play.open
+
+
+def test_where_the_nodes_of_each_graph_run_is_known_on_a_gpu(play: Play) -> None:
+    play.placement = Placement(45, {"Cast": 1})
+    with Executor([GRAPH, OTHER], [FIRST, SECOND]) as executor:
+        assert executor.placements() == {GRAPH: play.placement, OTHER: play.placement}
+    play.placement = None
+    with Executor([GRAPH], [CPU]) as executor:
+        assert executor.placements() == {}
 
 
 # Too little memory

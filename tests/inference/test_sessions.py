@@ -9,6 +9,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
+from placed_nodes import assigned
 
 from instructmining import Bundle
 from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
@@ -16,6 +17,7 @@ from instructmining.inference import devices
 from instructmining.inference import io_binding as binding
 from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import Device, choose_devices, cuda_problem
+from instructmining.inference.placement import Placement
 from instructmining.inference.sessions import Acceleration, GraphSession, ProductSession, TopKSession
 from instructmining.tokenizing.truncation import Tokens
 
@@ -219,6 +221,9 @@ class FailingSession:
     def get_providers(self) -> list[str]:
         return ["CPUExecutionProvider"]
 
+    def get_provider_graph_assignment_info(self) -> list[object]:
+        return []
+
     def get_inputs(self) -> list[object]:
         return []
 
@@ -269,6 +274,7 @@ class Opened:
 
     providers: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     options: Any = None
+    placed: list[tuple[str, str]] = field(default_factory=list)  # provider and operator of each node
 
 
 @pytest.fixture
@@ -285,6 +291,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
 
         def get_providers(self) -> list[str]:
             return [name for name, _ in seen.providers]
+
+        def get_provider_graph_assignment_info(self) -> list[object]:
+            return assigned(*seen.placed)
 
         def io_binding(self) -> None:
             return None
@@ -312,6 +321,19 @@ def test_a_cuda_session_grows_by_what_it_needs_within_its_limit_and_without_tf32
             {"device_id": 2, "arena_extend_strategy": "kSameAsRequested", "use_tf32": 0, "gpu_mem_limit": 1 << 30},
         )
     ]
+
+
+def test_a_cuda_session_proves_where_its_nodes_run(opened: Opened) -> None:
+    opened.placed = [("CUDAExecutionProvider", "MatMul"), ("CPUExecutionProvider", "Cast")]
+    session = GraphSession(GRAPH, GPU)
+    assert opened.options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+    assert session.placement == Placement(1, {"Cast": 1})
+    opened.placed = [("CPUExecutionProvider", "GroupQueryAttention")]
+    with pytest.raises(DeviceError, match=r"model\.onnx: opened on cuda:1, but 1 GroupQueryAttention would run on"):
+        GraphSession(GRAPH, GPU)
+    with pytest.raises(DeviceError, match=r"neighbours\.onnx: opened on cuda:1, but 1 GroupQueryAttention"):
+        TopKSession(GPU)
+    assert GraphSession(GRAPH, CPU).placement is None  # there is nowhere else to run
 
 
 def test_cuda_graphs_are_off_until_they_are_asked_for(opened: Opened) -> None:
@@ -367,6 +389,9 @@ def played(monkeypatch: pytest.MonkeyPatch, plain: GraphSession) -> Played:  # n
 
         def get_providers(self) -> list[str]:
             return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def get_provider_graph_assignment_info(self) -> list[object]:
+            return []
 
         def io_binding(self) -> Binding:
             return Binding(self)

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from instructmining.bundle import Bundle
 from instructmining.inference.devices import Device, cpu_threads, cuda_problem, runtime_version
+from instructmining.inference.placement import Placement
 from instructmining.inference.references import BOUNDS, Agreement, References, agreement
 from instructmining.inference.sessions import GraphSession
 
@@ -23,6 +24,7 @@ class RoleCheck:
     role: str
     precision: str
     found: Agreement | None  # None if the bundle has no reference values
+    placement: Placement | None = None  # None on a CPU
 
     @property
     def broken(self) -> list[str]:
@@ -43,6 +45,7 @@ class RoleCheck:
             "passed": self.passed,
             "beyond": self.broken,
             "figures": figures,
+            "nodes": self.placement.as_json() if self.placement is not None else None,
         }
 
     def __str__(self) -> str:
@@ -50,6 +53,8 @@ class RoleCheck:
         if self.found is None:
             return "no reference values in the bundle; export it again"
         figures = f"{self.precision}, {self.found.rows} rows: {BOUNDS[self.precision].beside(self.found.as_json())}"
+        if self.placement is not None:
+            figures += f"; {self.placement}"
         return f"ok: {figures}" if self.passed else f"DIFFERS: {'; '.join(self.broken)} ({figures})"
 
 
@@ -79,14 +84,14 @@ def check_bundle(bundle: Bundle, device: Device) -> Iterator[RoleCheck]:
 
     Raises:
         BundleError: a graph or its reference values cannot be loaded.
-        DeviceError: a session does not open on this device.
+        DeviceError: a session does not open on this device, or not as a whole.
     """
     for name, role in bundle.roles.items():
         if role.references is None:
             yield RoleCheck(name, role.precision, None)
             continue
-        found = agreement(References.load(role.references), GraphSession(role.graph, device))
-        yield RoleCheck(name, role.precision, found)
+        session = GraphSession(role.graph, device)
+        yield RoleCheck(name, role.precision, agreement(References.load(role.references), session), session.placement)
 
 
 def _version(package: str) -> str:

@@ -15,13 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from instructmining.bundle import Role
 from instructmining.errors import DeviceError
 from instructmining.errors.arguments import check_type, shown
+from instructmining.inference.placement import CUDA_PROVIDER, RECORDED, Placement
 
 _PROBE = "neighbours.onnx"
-_CUDA = "CUDAExecutionProvider"
+# Small integers, whose products are exact in every precision, and all different.
+_QUERIES = np.array([[1, 2, 3, 4], [4, -1, 2, 0]], dtype=np.float32)
+_POINTS = np.array([[3, 0, 1, 2], [0, 5, 2, 1], [4, 1, 0, 0], [1, 1, 1, 1]], dtype=np.float32)
+_NEAREST = 2
 _DRIVER = "libcuda.so.1"
 # Files with a container's CPU quota and period, in control groups version 2 and 1.
 _V1 = "/sys/fs/cgroup/cpu/cpu.cfs"
@@ -157,8 +162,8 @@ def cpu_threads() -> int:
 
 @cache
 def cuda_problem(index: int = 0) -> str | None:
-    """Return what keeps CUDA from running on a device; None if a small graph ran on it."""
-    if _CUDA not in ort.get_available_providers():
+    """Return what keeps CUDA from running on a device; None if a small graph ran on it and gave the right numbers."""
+    if CUDA_PROVIDER not in ort.get_available_providers():
         return (
             f"this onnxruntime ({ort.__version__}) is built without CUDA; "
             "install onnxruntime-gpu in place of onnxruntime"
@@ -171,15 +176,33 @@ def cuda_problem(index: int = 0) -> str | None:
     missing = [name for name in _CUDA_LIBRARIES if not _loads(name)] if os.name == "posix" else []
     if missing:
         return f"cannot load {', '.join(missing)}; pip install 'instructmining[cuda]'"
+    options = ort.SessionOptions()
+    options.add_session_config_entry(RECORDED, "1")
     try:
-        session = ort.InferenceSession(probe_path(), providers=[(_CUDA, {"device_id": index})], enable_fallback=0)
-        if _CUDA not in session.get_providers():
+        session = ort.InferenceSession(
+            probe_path(), options, providers=[(CUDA_PROVIDER, {"device_id": index})], enable_fallback=0
+        )
+        if CUDA_PROVIDER not in session.get_providers():
             return "onnxruntime opened the session on the CPU instead; see its messages above"
-        points = np.eye(4, dtype=np.float32)
-        session.run(None, {"queries": points, "points": points, "k": np.array([2], dtype=np.int64)})
+        Placement.of_session(session).check("the probe", f"cuda:{index}")
+        feeds = {"queries": _QUERIES, "points": _POINTS, "k": np.array([_NEAREST], dtype=np.int64)}
+        products, indices = session.run(["values", "indices"], feeds)
     except Exception as error:  # onnxruntime's own classes have no other common root
         return (str(error).strip() or type(error).__name__).splitlines()[-1]
-    return None
+    return _wrong(np.asarray(products), np.asarray(indices))
+
+
+def _wrong(products: NDArray[np.float32], indices: NDArray[np.int64]) -> str | None:
+    """Return how the results of the probe differ from those of numpy; None where they are equal."""
+    every = _QUERIES @ _POINTS.T
+    nearest = np.argsort(-every, axis=1)[:, :_NEAREST]
+    wanted = np.take_along_axis(every, nearest, axis=1)
+    if np.array_equal(products, wanted) and np.array_equal(indices, nearest):
+        return None
+    return (
+        f"a small graph ran and gave wrong numbers: products {products.tolist()}, wanted {wanted.tolist()}; "
+        "check the driver, and the GPU with nvidia-smi"
+    )
 
 
 def probe_path() -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from instructmining.errors import DeviceError, DeviceMemoryError, InstructMiningError
 from instructmining.inference.batching import Batch
 from instructmining.inference.devices import Device, cpu_threads
+from instructmining.inference.placement import Placement
 from instructmining.inference.sessions import NO_ACCELERATION, Acceleration, GraphSession
 
 _IN_FLIGHT = 3  # jobs per worker: one computed, one ready, one whose result waits for those before it
@@ -106,6 +107,12 @@ class Executor:
     def output_size(self, graph: Path, output: str) -> int | None:
         """Return the size of an output's last dimension; None where the graph leaves it open."""
         return self._sessions[self.devices[0], graph].output_size(output)
+
+    def placements(self) -> dict[Path, Placement]:
+        """Return where the nodes of each graph run, as proved when it was opened; empty on a CPU."""
+        first = self.devices[0]
+        placed = {graph: session.placement for (device, graph), session in self._sessions.items() if device == first}
+        return {graph: placement for graph, placement in placed.items() if placement is not None}
 
     def limits(self) -> dict[Path, int]:
         """Padded tokens that were too many for the memory, by graph."""

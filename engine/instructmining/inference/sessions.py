@@ -17,9 +17,8 @@ from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
 from instructmining.inference.batching import Batch
 from instructmining.inference.devices import Device, probe_path
 from instructmining.inference.io_binding import DeviceBinding
+from instructmining.inference.placement import CPU_PROVIDER, CUDA_PROVIDER, RECORDED, Placement
 
-_CUDA = "CUDAExecutionProvider"
-_CPU = "CPUExecutionProvider"
 _PRODUCTS_GRAPH = "products.onnx"
 # The wordings of onnxruntime's arenas (bfc_arena.cc), of CUDA, cuBLAS and cuDNN, and of C++.
 _OUT_OF_MEMORY = re.compile(
@@ -61,7 +60,8 @@ def open_session(
 
     Raises:
         BundleError: the graph cannot be loaded.
-        DeviceError: the session opened on another device, or an acceleration is not available for this graph.
+        DeviceError: the session opened on another device, some of its nodes did, or an acceleration is not available
+            for this graph.
         DeviceMemoryError: the weights do not fit on the device.
     """
     options = ort.SessionOptions()
@@ -69,9 +69,10 @@ def open_session(
     for name, size in free_dimensions.items():
         options.add_free_dimension_override_by_name(name, size)
     if device.kind == "cuda":
-        wanted, settings = _CUDA, _cuda_settings(device, acceleration)
+        wanted, settings = CUDA_PROVIDER, _cuda_settings(device, acceleration)
+        options.add_session_config_entry(RECORDED, "1")
     else:
-        wanted, settings = _CPU, {}
+        wanted, settings = CPU_PROVIDER, {}
         _set_cpu(options, device)
     try:
         # With its fallback on, a provider that fails in the middle of a run is replaced by the CPU, with a print.
@@ -80,6 +81,8 @@ def open_session(
         raise _opening_error(str(graph), device, acceleration, error) from error
     if session.get_providers()[0] != wanted:
         raise DeviceError(f"{graph}: opened on {session.get_providers()[0]}, asked for {wanted}")
+    if device.kind == "cuda":
+        Placement.of_session(session).check(str(graph), device)
     return session
 
 
@@ -135,7 +138,8 @@ class GraphSession:
 
         Raises:
             BundleError: the graph cannot be loaded.
-            DeviceError: the session opened on another device, or an acceleration is not available for this graph.
+            DeviceError: the session opened on another device, some of its nodes did, or an acceleration is not
+                available for this graph.
             DeviceMemoryError: the weights do not fit on the device.
         """
         self._graph = graph
@@ -146,6 +150,7 @@ class GraphSession:
         self._shrink = False  # whether to return memory after the next run
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
         self.outputs = frozenset(value.name for value in self._session.get_outputs())
+        self.placement = Placement.of_session(self._session) if device.kind == "cuda" else None
 
     def output_size(self, output: str) -> int | None:
         """Return the size of an output's last dimension; None where the graph leaves it open."""
