@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.bundle import RoleName
+from instructmining.bundle import Role, RoleName
 from instructmining.tokenizing.truncation import Tokens
 
 _ALIKE = 0.9  # share of a batch's width; a text at least this long needs little padding
@@ -47,18 +47,24 @@ class Batching:
             return cls(4096, dict.fromkeys(roles, max_batch_tokens or 16384), width_multiple=16)
         return cls(512, dict.fromkeys(roles, max_batch_tokens or 512), enough_tokens=None if max_batch_tokens else 128)
 
-    def of(self, role: RoleName, texts: Sequence[Tokens]) -> Iterator[Batch]:
-        """Yield the batches of a role's texts in one window."""
+    def of(self, role: Role, texts: Sequence[Tokens]) -> Iterator[Batch]:
+        """Yield the batches of a role's texts in one window; none is wider than the role's longest text may be."""
         return batches(
             texts,
-            max_batch_tokens=self.max_batch_tokens[role],
+            max_batch_tokens=self.max_batch_tokens[role.name],
             width_multiple=self.width_multiple,
+            max_width=role.max_length,
             enough_tokens=self.enough_tokens,
         )
 
 
 def batches(
-    texts: Sequence[Tokens], *, max_batch_tokens: int, width_multiple: int = 1, enough_tokens: int | None = None
+    texts: Sequence[Tokens],
+    *,
+    max_batch_tokens: int,
+    width_multiple: int = 1,
+    max_width: int | None = None,
+    enough_tokens: int | None = None,
 ) -> Iterator[Batch]:
     """Yield every text once, in batches whose rows times width stay within the budget.
 
@@ -69,10 +75,13 @@ def batches(
         texts: texts of one window; more texts need less padding.
         max_batch_tokens: padded tokens per batch.
         width_multiple: widths are rounded up to a multiple of this.
+        max_width: widths are not rounded up beyond this; a graph's tables of positions have no more entries.
         enough_tokens: a batch of at least this many padded tokens takes no text over a tenth shorter than its first.
     """
     lengths = np.array([len(text.ids) for text in texts], dtype=np.int64)
     widths = -(-lengths // width_multiple) * width_multiple
+    if max_width is not None:
+        widths = np.maximum(lengths, np.minimum(widths, max_width))
     order = np.argsort(-lengths, kind="stable")
     descending = -lengths[order]
     begin = 0

@@ -70,7 +70,7 @@ def _seconds(
     part: StreamTexts, texts: Sequence[Tokens], executor: Executor, batching: Batching, clock: Callable[[], float]
 ) -> float:
     role = part.stream.role
-    jobs = (Job(role.graph, batch, part.stream.outputs) for batch in batching.of(role.name, texts))
+    jobs = (Job(role.graph, batch, part.stream.outputs) for batch in batching.of(role, texts))
     begin = clock()
     for _ in executor.run(jobs):
         pass
