@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
 from instructmining.inference.batching import Batch
+from instructmining.inference.cuda_errors import explained
 from instructmining.inference.devices import Device, probe_path
 from instructmining.inference.io_binding import DeviceBinding
 from instructmining.inference.placement import CPU_PROVIDER, CUDA_PROVIDER, RECORDED, Placement
@@ -202,7 +203,8 @@ class GraphSession:
             self._shrink = True  # memory of the failed run is fragmented, and the next may not fit
             return DeviceMemoryError(f"{where}: {self._device} has too little memory: {error}")
         how = "; CUDA graphs are on, try without" if self._captures else ""
-        return DeviceError(f"{where}: {error}{how}")
+        said = explained(error, self._device.index) if self._device.kind == "cuda" else str(error)
+        return DeviceError(f"{where}: {said}{how}")
 
 
 def _repeating(scored: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
