@@ -145,6 +145,19 @@ def test_widths_are_rounded_up_to_the_multiple_and_count_so_against_the_budget()
     assert [batch.mask.sum() for batch in found] == [33, 19]
 
 
+def test_a_batch_scores_no_more_positions_than_its_logits_may_take_but_for_one_text() -> None:
+    window = [text(range(9), range(1, 9)), text(range(8), [5, 6, 7]), text(range(7), [5, 6]), text(range(6), [3])]
+    found = [list(batches(window, max_batch_tokens=100, max_scored=most)) for most in (14, 13, 8, 5, 1)]
+    assert [members(each) for each in found] == [
+        [[0, 1, 2, 3]],
+        [[0, 1, 2], [3]],
+        [[0], [1, 2, 3]],
+        [[0], [1, 2], [3]],
+        [[0], [1], [2], [3]],
+    ]
+    assert members(list(Batching(9, {"reward": 100}, max_scored=13).of(role("reward"), window))) == [[0, 1, 2], [3]]
+
+
 def test_a_width_is_never_rounded_up_beyond_the_models_limit_whose_tables_end_there() -> None:
     limited = replace(role("perplexity"), max_length=500)
     batching = Batching(512, {"perplexity": 2000}, width_multiple=16)
@@ -157,8 +170,8 @@ def test_a_width_is_never_rounded_up_beyond_the_models_limit_whose_tables_end_th
 def test_what_is_usual_is_what_was_measured_and_a_budget_given_is_filled() -> None:
     assert Batching.usual("cpu", ["reward"]) == Batching(512, {"reward": 512}, 1, 128)
     assert Batching.usual("cpu", ["reward"], max_batch_tokens=77) == Batching(512, {"reward": 77}, 1, None)
-    assert Batching.usual("cuda", ["reward"]) == Batching(4096, {"reward": 16384}, 16, None)
-    assert Batching.usual("cuda", ["reward"], max_batch_tokens=77) == Batching(4096, {"reward": 77}, 16, None)
+    assert Batching.usual("cuda", ["reward"]) == Batching(4096, {"reward": 16384}, 16, None, 16384)
+    assert Batching.usual("cuda", ["reward"], max_batch_tokens=77) == Batching(4096, {"reward": 77}, 16, None, 16384)
 
 
 def test_what_is_usual_on_a_cpu_pads_a_few_short_rows_little() -> None:

@@ -313,14 +313,25 @@ def test_idle_threads_of_a_cpu_session_do_not_spin_and_integer_products_are_exac
     assert opened.options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
-def test_a_cuda_session_grows_by_what_it_needs_within_its_limit_and_without_tf32(opened: Opened) -> None:
+def test_a_cuda_session_grows_by_powers_of_two_within_its_limit_and_without_tf32(opened: Opened) -> None:
     GraphSession(GRAPH, Device("cuda", 2), Acceleration(memory_bytes=1 << 30))
+    assert opened.options.get_session_config_entry("session.use_device_allocator_for_initializers") == "1"
     assert opened.providers == [
         (
             "CUDAExecutionProvider",
-            {"device_id": 2, "arena_extend_strategy": "kSameAsRequested", "use_tf32": 0, "gpu_mem_limit": 1 << 30},
+            {"device_id": 2, "arena_extend_strategy": "kNextPowerOfTwo", "use_tf32": 0, "gpu_mem_limit": 1 << 30},
         )
     ]
+
+
+def test_weights_count_in_the_limit_of_a_graphs_memory(opened: Opened, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx.data").write_bytes(bytes(1000))
+    GraphSession(tmp_path / "model.onnx", GPU, Acceleration(memory_bytes=1500))
+    assert opened.providers[0][1]["gpu_mem_limit"] == 500
+    with pytest.raises(
+        DeviceMemoryError, match=r"model\.onnx: its weights take the whole limit of 0.0 GiB; raise --gpu"
+    ):
+        GraphSession(tmp_path / "model.onnx", GPU, Acceleration(memory_bytes=1000))
 
 
 def test_a_cuda_session_proves_where_its_nodes_run(opened: Opened) -> None:

@@ -37,7 +37,7 @@ class Acceleration:
     """Options that a user may turn on for CUDA; a CPU ignores them."""
 
     cuda_graphs: bool = False  # replay the kernels of batches whose shapes repeat; one device
-    memory_bytes: int | None = None  # most that a session's arena takes on a device
+    memory_bytes: int | None = None  # most that a graph's weights and batches take on a device
 
 
 NO_ACCELERATION = Acceleration()
@@ -70,8 +70,10 @@ def open_session(
     for name, size in free_dimensions.items():
         options.add_free_dimension_override_by_name(name, size)
     if device.kind == "cuda":
-        wanted, settings = CUDA_PROVIDER, _cuda_settings(device, acceleration)
+        wanted, settings = CUDA_PROVIDER, _cuda_settings(str(graph), device, acceleration)
         options.add_session_config_entry(RECORDED, "1")
+        # Weights beside the arena: in it they would make its next growth as large as they are.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     else:
         wanted, settings = CPU_PROVIDER, {}
         _set_cpu(options, device)
@@ -96,19 +98,29 @@ def _set_cpu(options: ort.SessionOptions, device: Device) -> None:
     options.add_session_config_entry("session.force_spinning_stop", "1")
 
 
-def _cuda_settings(device: Device, acceleration: Acceleration) -> dict[str, object]:
+def _cuda_settings(graph: str, device: Device, acceleration: Acceleration) -> dict[str, object]:
     settings: dict[str, object] = {
         "device_id": device.index,
-        # Growing by powers of two takes up to twice the memory needed, and several sessions share the device.
-        "arena_extend_strategy": "kSameAsRequested",
+        # In pieces of the sizes asked for, batches of ever new shapes find none that fits: twice the memory and more
+        # (docs/performance.md).
+        "arena_extend_strategy": "kNextPowerOfTwo",
         # TF32 rounds the inputs of float32 products to 10 bits; the export gate checked results without it.
         "use_tf32": 0,
     }
     if acceleration.memory_bytes is not None:
-        settings["gpu_mem_limit"] = acceleration.memory_bytes
+        settings["gpu_mem_limit"] = _for_batches(graph, acceleration.memory_bytes)
     if acceleration.cuda_graphs:
         settings["enable_cuda_graph"] = 1
     return settings
+
+
+def _for_batches(graph: str, limit: int) -> int:
+    """Return the bytes of a graph's limit that its weights leave; they are in a file beside the graph."""
+    weights = Path(f"{graph}.data")
+    bytes_left = limit - (weights.stat().st_size if weights.exists() else 0)
+    if bytes_left > 0:
+        return bytes_left
+    raise DeviceMemoryError(f"{graph}: its weights take the whole limit of {limit / 2**30:.1f} GiB; raise --gpu-memory")
 
 
 def _opening_error(graph: str, device: Device, acceleration: Acceleration, error: Exception) -> Exception:
