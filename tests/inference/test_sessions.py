@@ -387,6 +387,7 @@ def plain(small_bundle: Path) -> GraphSession:
 def played(monkeypatch: pytest.MonkeyPatch, plain: GraphSession) -> Played:  # noqa: ARG001 - for its order
     """The device is the host; what is recorded as a CUDA graph runs as ever, at the same addresses."""
     seen = Played()
+    copy = ort.OrtValue.ortvalue_from_numpy
     make, opening = ort.OrtValue.ortvalue_from_shape_and_type, ort.InferenceSession
 
     class Binding(ort.IOBinding):
@@ -423,9 +424,20 @@ def played(monkeypatch: pytest.MonkeyPatch, plain: GraphSession) -> Played:  # n
         seen.made += 1
         return make(shape, kind, "cpu", 0)
 
+    def copied(array: NDArray[Any], device_type: str = "cpu", device_id: int = 0) -> ort.OrtValue:
+        assert (device_type, device_id) in {("cpu", 0), ("cuda", 1)}
+        seen.made += device_type == "cuda"
+        return copy(array.copy(), "cpu", 0)  # a value of the CPU shares the array's memory
+
     monkeypatch.setattr(ort, "InferenceSession", Session)
     monkeypatch.setattr(
-        ort, "OrtValue", type("OrtValue", (), {"ortvalue_from_shape_and_type": staticmethod(on_device)})
+        ort,
+        "OrtValue",
+        type(
+            "OrtValue",
+            (),
+            {"ortvalue_from_shape_and_type": staticmethod(on_device), "ortvalue_from_numpy": staticmethod(copied)},
+        ),
     )
     return seen
 
@@ -492,6 +504,25 @@ def test_memory_is_given_back_after_the_run_that_follows_one_that_had_too_little
     for _ in range(2):
         np.testing.assert_allclose(session.run(batch, ("reward",))["reward"], plain.run(batch, ("reward",))["reward"])
     assert played.run_options == [{}, {}, {"memory.enable_memory_arena_shrinkage": "gpu:1"}, {}]
+
+
+def test_points_that_come_again_are_on_the_device_for_as_long_as_they_exist(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(4)
+    queries, points = (rng.standard_normal((rows, 8), dtype=np.float32) for rows in (3, 20))
+    blocks, others, search = [points[:10], points[10:]], points[::-1].copy(), TopKSession(GPU)
+    monkeypatch.setattr(binding, "_KEPT_BYTES", points.nbytes)
+
+    def copies_after(block: NDArray[np.float32]) -> int:
+        products, _ = search(queries, block, 2)
+        np.testing.assert_allclose(products, -np.sort(-queries @ block.T, axis=1)[:, :2], atol=1e-5)
+        return played.made
+
+    assert [copies_after(blocks[number]) for number in (0, 0, 1, 0, 1)] == [1, 1, 2, 2, 2]
+    assert [copies_after(others) for _ in range(2)] == [3, 4]  # there is no room for it
+    blocks.clear()
+    assert [copies_after(others) for _ in range(2)] == [5, 5]
 
 
 # CUDA graphs

@@ -1,10 +1,12 @@
-"""Keeps inputs and outputs on a CUDA device: buffers reused by shape, graphs captured where shapes repeat."""
+"""Keeps inputs and outputs on a CUDA device: buffers reused by shape, captured graphs, arrays that come again."""
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, TypeAlias
 
@@ -18,6 +20,7 @@ Feeds: TypeAlias = Mapping[str, NDArray[Any]]
 _Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]  # of the inputs, by name
 
 _BUFFERS = 96  # input buffers kept; a batch of 16,384 tokens needs three of 128 KiB
+_KEPT_BYTES = 4 << 30
 _CAPTURED = 64  # graphs kept; each holds its inputs, its outputs and some MiB of the driver's
 _NO_CAPTURE = "-1"  # onnxruntime's annotation for a run that is neither captured nor replayed
 
@@ -138,3 +141,29 @@ class DeviceBinding:
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ort.OrtValue:
         return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, "cuda", self._device.index)
+
+
+class KeptOnDevice:
+    """Copies of arrays on a CUDA device, made once and kept for as long as the arrays; not for several threads."""
+
+    def __init__(self, device: Device) -> None:
+        """Keep nothing yet."""
+        self._device = device
+        self._kept: dict[int, tuple[weakref.ref[NDArray[Any]], ort.OrtValue]] = {}  # by the array's identity
+        self._bytes = 0
+
+    def value(self, array: NDArray[Any]) -> ort.OrtValue:
+        """Return the copy of an array, whose values must not change while it exists; a new one beyond 4 GiB."""
+        if id(array) in self._kept:
+            return self._kept[id(array)][1]
+        copy = ort.OrtValue.ortvalue_from_numpy(array, "cuda", self._device.index)
+        if self._bytes + array.nbytes <= _KEPT_BYTES:
+            self._bytes += array.nbytes
+            gone = partial(self._let_go, id(array), array.nbytes)
+            self._kept[id(array)] = (weakref.ref(array, gone), copy)
+        return copy
+
+    def _let_go(self, identity: int, size: int, _: object) -> None:
+        """Free the copy of an array that exists no more, before another can have its identity."""
+        del self._kept[identity]
+        self._bytes -= size

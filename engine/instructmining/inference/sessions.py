@@ -17,7 +17,7 @@ from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
 from instructmining.inference.batching import Batch
 from instructmining.inference.cuda_errors import explained
 from instructmining.inference.devices import Device, probe_path
-from instructmining.inference.io_binding import DeviceBinding
+from instructmining.inference.io_binding import DeviceBinding, KeptOnDevice
 from instructmining.inference.placement import CPU_PROVIDER, CUDA_PROVIDER, RECORDED, Placement
 
 _PRODUCTS_GRAPH = "products.onnx"
@@ -259,6 +259,7 @@ class TopKSession:
     def __init__(self, device: Device) -> None:
         """Open the graph on a device."""
         self._session = open_session(probe_path(), device)
+        self._points = KeptOnDevice(device) if device.kind == "cuda" else None
 
     def __call__(
         self, queries: NDArray[np.float32], points: NDArray[np.float32], k: int
@@ -267,7 +268,8 @@ class TopKSession:
 
         Args:
             queries: float32 (queries, size).
-            points: float32 (points, size).
+            points: float32 (points, size). A GPU keeps them for as long as the caller keeps this very array, whose
+                values must not change until then.
             k: how many, at most the number of points.
 
         Returns:
@@ -277,9 +279,14 @@ class TopKSession:
             DeviceMemoryError: the device has too little memory for these vectors.
             DeviceError: the graph fails on these vectors.
         """
-        feeds = {"queries": queries, "points": points, "k": np.array([k], dtype=np.int64)}
+        outputs, wanted = ["values", "indices"], np.array([k], dtype=np.int64)
         try:
-            values, indices = self._session.run(["values", "indices"], feeds)
+            if self._points is None:
+                values, indices = self._session.run(outputs, {"queries": queries, "points": points, "k": wanted})
+            else:
+                value = ort.OrtValue.ortvalue_from_numpy
+                feeds = {"queries": value(queries), "points": self._points.value(points), "k": value(wanted)}
+                values, indices = (found.numpy() for found in self._session.run_with_ort_values(outputs, feeds))
         except Exception as error:  # onnxruntime's own classes have no other common root
             raise _vectors_error("neighbours", queries, points, error) from error
         return values, indices
