@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -227,7 +228,7 @@ class FailingSession:
     def get_inputs(self) -> list[object]:
         return []
 
-    get_outputs = get_inputs
+    get_outputs = get_input_memory_infos = get_inputs
 
     def run(self, *_: object) -> list[object]:
         raise self._error
@@ -374,6 +375,7 @@ class Played:
 
     run_options: list[dict[str, str]] = field(default_factory=list)
     made: int = 0  # tensors on the device
+    on_host: tuple[str, ...] = ()  # inputs that the graph reads on the CPU
     fail: str = ""  # the next run fails so
 
 
@@ -404,6 +406,10 @@ def played(monkeypatch: pytest.MonkeyPatch, plain: GraphSession) -> Played:  # n
 
         def get_provider_graph_assignment_info(self) -> list[object]:
             return []
+
+        def get_input_memory_infos(self) -> list[object]:
+            names = [value.name for value in self.get_inputs()]
+            return [SimpleNamespace(name="Cpu" if name in seen.on_host else "Cuda") for name in names]
 
         def io_binding(self) -> Binding:
             return Binding(self)
@@ -478,6 +484,16 @@ def test_inputs_of_the_same_shapes_go_into_the_same_buffers(small_bundle: Path, 
     assert played.made == 3
     session.run(one_batch(letters(12, 8, 3)), ("nll", "reward"))  # one scored position more
     assert played.made == 4
+
+
+def test_an_input_that_the_graph_reads_on_the_host_is_not_copied_to_the_device(
+    small_bundle: Path, plain: GraphSession, played: Played
+) -> None:
+    played.on_host = ("position_ids",)
+    session = GraphSession(small_bundle / "perplexity/model.onnx", GPU)
+    session.run(one_batch(letters(12, 7, 3)), ("nll", "reward"))
+    assert played.made == 2
+    assert_equal_values(session, plain)
 
 
 def test_buffers_of_shapes_that_do_not_come_again_are_let_go(

@@ -22,6 +22,7 @@ _Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]  # of the inputs, b
 _BUFFERS = 96  # input buffers kept; a batch of 16,384 tokens needs three of 128 KiB
 _KEPT_BYTES = 4 << 30
 _CAPTURED = 64  # graphs kept; each holds its inputs, its outputs and some MiB of the driver's
+_HOST = "Cpu"  # onnxruntime's name of the memory from which nodes on the CPU read an input
 _NO_CAPTURE = "-1"  # onnxruntime's annotation for a run that is neither captured nor replayed
 
 
@@ -53,6 +54,8 @@ class DeviceBinding:
         self._device = device
         self._capture = capture
         self._binding = session.io_binding()
+        places = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
+        self._on_host = {value.name for value, place in places if place.name == _HOST}
         self._buffers: OrderedDict[tuple[str, tuple[int, ...], str], ort.OrtValue] = OrderedDict()
         self._captured: dict[tuple[_Shapes, tuple[str, ...]], _Captured] = {}
         self._seen: dict[tuple[_Shapes, tuple[str, ...]], dict[str, tuple[tuple[int, ...], np.dtype[Any]]]] = {}
@@ -109,6 +112,9 @@ class DeviceBinding:
         if not array.size:
             self._binding.bind_cpu_input(name, array)
             return
+        if name in self._on_host:  # from the device it would be copied back
+            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+            return
         key = (name, array.shape, array.dtype.str)
         if key not in self._buffers:
             self._buffers[key] = self._empty(array.shape, array.dtype)
@@ -117,7 +123,6 @@ class DeviceBinding:
         self._buffers.move_to_end(key)
         value = self._buffers[key]
         value.update_inplace(array)
-        # Bound on every run: an input that the graph reads on the host is copied there at this point.
         self._binding.bind_ortvalue_input(name, value)
 
     def _new_captured(self, feeds: Feeds, outputs: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> _Captured:
