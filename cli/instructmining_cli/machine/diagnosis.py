@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from instructmining.bundle import Bundle
+from instructmining.inference.cuda_driver import CudaDriver
 from instructmining.inference.devices import Device, cpu_threads, cuda_problem, runtime_version
 from instructmining.inference.placement import Placement
 from instructmining.inference.references import BOUNDS, Agreement, References, agreement
@@ -64,9 +65,16 @@ def describe_machine() -> dict[str, str]:
     return {
         **versions(),
         "cpu": f"works, {cpu_threads()} threads",
-        "cuda": "works: a graph ran on it" if problem is None else f"does not work: {problem}",
+        "cuda": f"works: a graph ran on it ({_gpu()})" if problem is None else f"does not work: {problem}",
         **{f"export: {package}": _version(package) for package in EXPORT_PACKAGES},
     }
+
+
+def _gpu() -> str:
+    driver = CudaDriver(0)
+    memory = driver.memory()
+    free = f"{memory.free / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free" if memory else "memory not known"
+    return f"{driver.name() or 'unknown'}, compute capability {driver.compute_capability() or 'unknown'}, {free}"
 
 
 def versions() -> dict[str, str]:

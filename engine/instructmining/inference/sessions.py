@@ -259,7 +259,7 @@ class TopKSession:
     def __init__(self, device: Device) -> None:
         """Open the graph on a device."""
         self._session = open_session(probe_path(), device)
-        self._points = KeptOnDevice(device) if device.kind == "cuda" else None
+        self._kept = KeptOnDevice(device) if device.kind == "cuda" else None
 
     def __call__(
         self, queries: NDArray[np.float32], points: NDArray[np.float32], k: int
@@ -268,8 +268,8 @@ class TopKSession:
 
         Args:
             queries: float32 (queries, size).
-            points: float32 (points, size). A GPU keeps them for as long as the caller keeps this very array, whose
-                values must not change until then.
+            points: float32 (points, size). A GPU keeps queries and points for as long as the caller keeps these very
+                arrays, whose values must not change until then.
             k: how many, at most the number of points.
 
         Returns:
@@ -281,11 +281,14 @@ class TopKSession:
         """
         outputs, wanted = ["values", "indices"], np.array([k], dtype=np.int64)
         try:
-            if self._points is None:
+            if self._kept is None:
                 values, indices = self._session.run(outputs, {"queries": queries, "points": points, "k": wanted})
             else:
-                value = ort.OrtValue.ortvalue_from_numpy
-                feeds = {"queries": value(queries), "points": self._points.value(points), "k": value(wanted)}
+                feeds = {
+                    "queries": self._kept.value(queries),
+                    "points": self._kept.value(points),
+                    "k": ort.OrtValue.ortvalue_from_numpy(wanted),
+                }
                 values, indices = (found.numpy() for found in self._session.run_with_ort_values(outputs, feeds))
         except Exception as error:  # onnxruntime's own classes have no other common root
             raise _vectors_error("neighbours", queries, points, error) from error

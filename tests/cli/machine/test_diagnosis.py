@@ -14,6 +14,7 @@ import pytest
 from instructmining import Bundle, __version__
 from instructmining.errors import BundleError
 from instructmining.inference.batching import batches
+from instructmining.inference.cuda_driver import Memory
 from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.placement import Placement
 from instructmining.inference.references import Agreement, References
@@ -57,14 +58,20 @@ def test_the_machine_is_described_by_versions_and_devices() -> None:
 @pytest.mark.parametrize(
     ("problem", "line"),
     [
-        (None, "works: a graph ran on it"),
+        (None, "works: a graph ran on it (NVIDIA H200, compute capability 9.0, 30.0 of 141.0 GiB free)"),
         ("cannot load libcuda.so.1; install the NVIDIA driver", "does not work: cannot load libcuda.so.1; install"),
     ],
 )
 def test_cuda_is_said_to_work_only_where_a_graph_ran_on_it(
     monkeypatch: pytest.MonkeyPatch, problem: str | None, line: str
 ) -> None:
+    class Driver:
+        def __init__(self, _: int) -> None:
+            self.name, self.compute_capability = lambda: "NVIDIA H200", lambda: "9.0"
+            self.memory = lambda: Memory(30 << 30, 141 << 30)
+
     monkeypatch.setattr(diagnosis, "cuda_problem", lambda: problem)
+    monkeypatch.setattr(diagnosis, "CudaDriver", Driver)
     assert describe_machine()["cuda"].startswith(line)
 
 
