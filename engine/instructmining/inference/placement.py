@@ -18,8 +18,8 @@ RECORDED = "session.record_ep_graph_assignment_info"  # session option; onnxrunt
 _OF_SIZES = frozenset(
     {"Add", "Cast", "Concat", "Gather", "Mul", "Range", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze"}
 )
-# Copies between CPU and device arise only next to nodes on the CPU, so this bounds them too. Graphs of the exporter
-# have at most four; one in each layer would exceed it.
+# onnxruntime names no copies, but those within a graph arise next to nodes on the CPU, so this bounds them too. In ten
+# families of the exporter there were at most four such nodes and four copies; one in each layer would exceed it.
 _MOST_ON_CPU = 12
 
 
