@@ -53,8 +53,8 @@ def test_tokenize(benchmark: BenchmarkFixture, builder: WindowBuilder, examples:
 
 def test_batch(benchmark: BenchmarkFixture, window: TokenizedWindow) -> None:
     batching = Batching.usual("cpu", ["perplexity"])
-    texts = window.streams[0].texts
-    batches = benchmark(lambda: list(batching.of("perplexity", texts)))
+    part = window.streams[0]
+    batches = benchmark(lambda: list(batching.of(part.stream.role, part.texts)))
     assert sum(len(batch.members) for batch in batches) == TOKENIZED_ROWS
 
 

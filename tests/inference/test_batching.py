@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from windows_by_hand import role
 
 from instructmining.inference.batching import Batch, Batching, batches
 from instructmining.tokenizing.truncation import Tokens
@@ -143,15 +145,37 @@ def test_widths_are_rounded_up_to_the_multiple_and_count_so_against_the_budget()
     assert [batch.mask.sum() for batch in found] == [33, 19]
 
 
+def test_a_batch_scores_no_more_positions_than_its_logits_may_take_but_for_one_text() -> None:
+    window = [text(range(9), range(1, 9)), text(range(8), [5, 6, 7]), text(range(7), [5, 6]), text(range(6), [3])]
+    found = [list(batches(window, max_batch_tokens=100, max_scored=most)) for most in (14, 13, 8, 5, 1)]
+    assert [members(each) for each in found] == [
+        [[0, 1, 2, 3]],
+        [[0, 1, 2], [3]],
+        [[0], [1, 2, 3]],
+        [[0], [1, 2], [3]],
+        [[0], [1], [2], [3]],
+    ]
+    assert members(list(Batching(9, {"reward": 100}, max_scored=13).of(role("reward"), window))) == [[0, 1, 2], [3]]
+
+
+def test_a_width_is_never_rounded_up_beyond_the_models_limit_whose_tables_end_there() -> None:
+    limited = replace(role("perplexity"), max_length=500)
+    batching = Batching(512, {"perplexity": 2000}, width_multiple=16)
+    found = list(batching.of(limited, of_lengths(499, 497, 500, 481, 479, 3)))
+    assert [batch.ids.shape for batch in found] == [(4, 500), (2, 480)]
+    assert [batch.mask.sum() for batch in found] == [1977, 482]
+    assert [batch.ids.shape for batch in batching.of(role("perplexity"), of_lengths(500))] == [(1, 512)]
+
+
 def test_what_is_usual_is_what_was_measured_and_a_budget_given_is_filled() -> None:
     assert Batching.usual("cpu", ["reward"]) == Batching(512, {"reward": 512}, 1, 128)
     assert Batching.usual("cpu", ["reward"], max_batch_tokens=77) == Batching(512, {"reward": 77}, 1, None)
-    assert Batching.usual("cuda", ["reward"]) == Batching(4096, {"reward": 16384}, 16, None)
-    assert Batching.usual("cuda", ["reward"], max_batch_tokens=77) == Batching(4096, {"reward": 77}, 16, None)
+    assert Batching.usual("cuda", ["reward"]) == Batching(4096, {"reward": 16384}, 16, None, 16384)
+    assert Batching.usual("cuda", ["reward"], max_batch_tokens=77) == Batching(4096, {"reward": 77}, 16, None, 16384)
 
 
 def test_what_is_usual_on_a_cpu_pads_a_few_short_rows_little() -> None:
     texts = of_lengths(60, 52, 40, 39, 33, 25, 21, 12)
-    padded = sum(batch.ids.size for batch in Batching.usual("cpu", ["reward"]).of("reward", texts))
+    padded = sum(batch.ids.size for batch in Batching.usual("cpu", ["reward"]).of(role("reward"), texts))
     assert padded < 1.25 * sum(len(one.ids) for one in texts)
-    assert sum(batch.ids.size for batch in Batching.usual("cuda", ["reward"]).of("reward", texts)) == 8 * 64
+    assert sum(batch.ids.size for batch in Batching.usual("cuda", ["reward"]).of(role("reward"), texts)) == 8 * 64

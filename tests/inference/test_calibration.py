@@ -19,18 +19,25 @@ BATCHING = Batching(512, {"perplexity": 100, "embedding": 100}, width_multiple=1
 
 
 class TimedExecutor:
-    """Takes for a batch the time that a rule of the test says."""
+    """Takes for a batch the time that a rule of the test says, and a byte a token, as the largest so far."""
 
-    def __init__(self, seconds: Callable[[Job], float]) -> None:
+    def __init__(self, seconds: Callable[[Job], float], memory: int | None = None, *, free: int | None = None) -> None:
         self._seconds = seconds
+        self._memory = memory
+        self._free = free
+        self.splits = 0
         self.now = 0.0
         self.widest: set[int] = set()
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Done]:
         for job in jobs:
             self.widest.add(job.batch.ids.size)
+            self.splits += self._memory is not None and job.batch.ids.size > self._memory
             self.now += self._seconds(job)
             yield Done(job, {}, 0.0, Device("cpu"))
+
+    def free_bytes(self) -> int | None:
+        return None if self._free is None else self._free - max(self.widest, default=0)
 
 
 def found(
@@ -85,6 +92,26 @@ def test_a_slow_model_is_not_tried_for_long() -> None:
 
 def test_one_budget_is_for_all_roles() -> None:
     assert one_budget(BATCHING, 7).max_batch_tokens == {"perplexity": 7, "embedding": 7}
+
+
+def of_memory(executor: TimedExecutor) -> Batching:
+    words = [text(*range(1, 9)) for _ in range(200)]
+    window = TokenizedWindow([EXAMPLE] * 200, [part(CONVERSATIONS, words)], None, None)
+    clock = lambda: executor.now  # noqa: E731
+    return calibrated(window, cast(Executor, executor), BATCHING, candidates=(64, 128, 256), clock=clock)
+
+
+@pytest.mark.parametrize(("free", "largest"), [(1000, 256), (285, 256), (284, 128), (143, 128), (141, 64), (10, 64)])
+def test_a_budget_that_the_free_memory_cannot_hold_is_not_tried(free: int, largest: int) -> None:
+    executor = TimedExecutor(lambda _: 1e-3, free=free)
+    assert of_memory(executor).max_batch_tokens["perplexity"] == largest
+    assert max(executor.widest) == largest
+
+
+@pytest.mark.parametrize(("memory", "chosen"), [(256, 256), (200, 128), (100, 64), (10, 64)])
+def test_a_budget_whose_batches_were_split_for_memory_is_not_chosen(memory: int, chosen: int) -> None:
+    executor = TimedExecutor(lambda _: 1e-3, memory)
+    assert of_memory(executor).max_batch_tokens["perplexity"] == chosen
 
 
 @pytest.mark.parametrize("texts", [1, 3])

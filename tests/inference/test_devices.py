@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
+from placed_nodes import assigned
 
 from instructmining import Bundle
 from instructmining.errors import DeviceError
 from instructmining.inference import devices
+from instructmining.inference.cuda_driver import DRIVER
 from instructmining.inference.devices import Device, choose_devices, choose_devices_for, cpu_threads, cuda_problem
 
 
@@ -148,46 +153,42 @@ def cuda_build(fresh_probe: None, monkeypatch: pytest.MonkeyPatch) -> None:  # n
     monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
 
 
-POSIX = pytest.mark.skipif(os.name != "posix", reason="libraries are looked for by name on POSIX alone")
-
-
 def lacking(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
     def load(library: str) -> None:
-        if library in missing:
+        if Path(library).name in missing:
             raise OSError(f"{library}: cannot open shared object file")
 
-    monkeypatch.setattr(devices.ctypes, "CDLL", load)
+    monkeypatch.setattr(ctypes, "CDLL", load)
 
 
-@POSIX
 @pytest.mark.usefixtures("cuda_build")
-def test_a_missing_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking(monkeypatch, "libcuda.so.1")
-    assert cuda_problem() == "cannot load libcuda.so.1; install the NVIDIA driver"
-
-
-@POSIX
-@pytest.mark.usefixtures("cuda_build")
-def test_missing_libraries_are_all_named_with_the_extra_that_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking(monkeypatch, "libcudnn.so.9", "libcublasLt.so.13")
-    problem = cuda_problem()
-    assert problem == "cannot load libcublasLt.so.13, libcudnn.so.9; pip install 'instructmining[cuda]'"
+def test_without_a_driver_no_session_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking(monkeypatch, DRIVER)
+    monkeypatch.setattr(ort, "InferenceSession", None)
+    assert cuda_problem() == f"cannot load {DRIVER}; install the NVIDIA driver"
 
 
 class FakeSession:
     """A session as onnxruntime gives it: where it opened may not be where it was asked for."""
 
-    def __init__(self, providers: list[str], failure: str = "") -> None:
+    def __init__(self, providers: list[str], failure: str = "", *, error: float = 0.0) -> None:
         self._providers = providers
         self._failure = failure
+        self._error = np.float32(error)
 
     def get_providers(self) -> list[str]:
         return self._providers
 
-    def run(self, outputs: object, feeds: object) -> list[object]:  # noqa: ARG002 - onnxruntime's signature
+    def get_provider_graph_assignment_info(self) -> list[object]:
+        return assigned(*((self._providers[0], operator) for operator in ("Gemm", "TopK")))
+
+    def run(self, outputs: list[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         if self._failure:
             raise RuntimeError(self._failure)
-        return []
+        assert outputs == ["values", "indices"]
+        products = feeds["queries"] @ feeds["points"].T
+        indices = np.argsort(-products, axis=1)[:, : int(feeds["k"][0])]
+        return [np.take_along_axis(products, indices, axis=1) + self._error, indices]
 
 
 @pytest.mark.usefixtures("cuda_build")
@@ -206,11 +207,19 @@ def test_a_probe_that_fails_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("cuda_build")
+def test_a_probe_that_gives_wrong_numbers_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking(monkeypatch)
+    opened = FakeSession(["CUDAExecutionProvider", "CPUExecutionProvider"], error=0.5)
+    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: opened)
+    assert str(cuda_problem()).startswith("a small graph ran and gave wrong numbers: products [[20.5, 14.5], ")
+
+
+@pytest.mark.usefixtures("cuda_build")
 def test_a_probe_that_runs_on_cuda_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     lacking(monkeypatch)
     indices: list[int] = []
 
-    def opened(_: str, *, providers: list[tuple[str, dict[str, int]]], **__: object) -> FakeSession:
+    def opened(_: str, __: object, *, providers: list[tuple[str, dict[str, int]]], **___: object) -> FakeSession:
         indices.append(providers[0][1]["device_id"])
         return FakeSession([providers[0][0], "CPUExecutionProvider"])
 
@@ -233,7 +242,8 @@ def test_an_onnxruntime_that_does_not_load_the_libraries_itself_is_probed_all_th
 def test_what_onnxruntime_prints_while_it_loads_stays_off_standard_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lacking(monkeypatch, "libcudnn.so.9")
+    lacking(monkeypatch)
+    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: FakeSession(["CPUExecutionProvider"]))
     monkeypatch.setattr(ort, "preload_dlls", lambda: print("Failed to load libcudnn"), raising=False)  # noqa: T201
     assert cuda_problem() is not None
     captured = capsys.readouterr()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from instructmining import Bundle
 from instructmining.errors import DeviceError, DeviceMemoryError, InstructMiningError
 from instructmining.inference import executor as execution
 from instructmining.inference.batching import Batch, batches
+from instructmining.inference.cuda_driver import Memory
 from instructmining.inference.devices import Device, choose_devices
 from instructmining.inference.executor import MOST_HELD, Done, Executor, Job, halve
+from instructmining.inference.placement import Placement
 from instructmining.inference.sessions import Acceleration, GraphSession
 from instructmining.tokenizing.truncation import Tokens
 
@@ -50,6 +53,7 @@ class Play:
     memory: float = float("inf")  # padded tokens that fit
     fails: Callable[[Batch], bool] = lambda _: False
     overflows: Callable[[Device, int], bool] = lambda _, __: False  # whether a text, named by its first token, does
+    placement: Placement | None = None
     open: int = 0
     ran: list[tuple[Device, Path, tuple[int, ...]]] = field(default_factory=list)  # device, graph, shape
     threads: dict[Device, set[str]] = field(default_factory=dict)
@@ -68,6 +72,7 @@ class FakeSession:
     def __init__(self, graph: Path, device: Device, acceleration: Acceleration) -> None:
         self._graph, self._device = graph, device
         assert isinstance(acceleration, Acceleration)
+        self.placement = self.play.placement
         self.play.open += 1
 
     def run(self, batch: Batch, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -392,19 +397,42 @@ def test_cuda_graphs_on_several_devices_are_refused(play: Play) -> None:
     assert not play.open
 
 
+def test_the_free_memory_is_the_first_gpus_and_of_a_cpu_not_known(
+    play: Play,  # noqa: ARG001 - sessions are played
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = {0: Memory(30, 100), 1: Memory(0, 0)}
+    monkeypatch.setattr(execution, "CudaDriver", lambda index: SimpleNamespace(memory=lambda: answers.get(index)))
+    for device, free in ((FIRST, 30), (SECOND, None), (Device("cuda", 2), None), (CPU, None)):
+        with Executor([GRAPH], [device]) as executor:
+            assert executor.free_bytes() == free
+
+
+def test_where_the_nodes_of_each_graph_run_is_known_on_a_gpu(play: Play) -> None:
+    play.placement = Placement(45, {"Cast": 1})
+    with Executor([GRAPH, OTHER], [FIRST, SECOND]) as executor:
+        assert executor.placements() == {GRAPH: play.placement, OTHER: play.placement}
+    play.placement = None
+    with Executor([GRAPH], [CPU]) as executor:
+        assert executor.placements() == {}
+
+
 # Too little memory
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=2, max_size=12), st.integers(0, 1000))
-def test_halves_hold_every_row_once_and_are_as_wide_as_their_longest(lengths: list[int], seed: int) -> None:
+def test_halves_hold_every_row_once_and_are_as_wide_as_their_longest_or_the_next_multiple_of_16(
+    lengths: list[int], seed: int
+) -> None:
     batch = batch_of(*lengths, seed=seed)
     halves = halve(batch)
     assert np.concatenate([half.members for half in halves]).tolist() == batch.members.tolist()
     assert abs(len(halves[0].members) - len(halves[1].members)) <= 1
     for half in halves:
         assert half.ids.shape == half.mask.shape == half.positions.shape
-        assert half.ids.shape[1] == half.mask.sum(axis=1).max()
+        longest = int(half.mask.sum(axis=1).max())
+        assert half.ids.shape[1] == min(batch.ids.shape[1], -(-longest // 16) * 16)
         alone = batch_of(*lengths, seed=seed)
         rows = [alone.members.tolist().index(member) for member in half.members.tolist()]
         for row, whole in enumerate(rows):
@@ -412,6 +440,12 @@ def test_halves_hold_every_row_once_and_are_as_wide_as_their_longest(lengths: li
             np.testing.assert_array_equal(
                 half.scored[half.scored[:, 0] == row, 1], batch.scored[batch.scored[:, 0] == whole, 1]
             )
+
+
+@pytest.mark.parametrize(("lengths", "widths"), [((100, 90, 41, 35), (100, 48)), ((64, 33, 30, 2), (64, 32))])
+def test_halves_keep_widths_that_the_fast_kernels_take(lengths: tuple[int, ...], widths: tuple[int, int]) -> None:
+    first, second = halve(batch_of(*lengths))
+    assert (first.ids.shape[1], second.ids.shape[1]) == widths  # 100 is the batch's own width: a limit of the model
 
 
 @pytest.mark.parametrize("devices", [(CPU,), (FIRST,), (FIRST, SECOND)])

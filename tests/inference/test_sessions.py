@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
+from placed_nodes import assigned
 
 from instructmining import Bundle
 from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
@@ -16,6 +18,7 @@ from instructmining.inference import devices
 from instructmining.inference import io_binding as binding
 from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import Device, choose_devices, cuda_problem
+from instructmining.inference.placement import Placement
 from instructmining.inference.sessions import Acceleration, GraphSession, ProductSession, TopKSession
 from instructmining.tokenizing.truncation import Tokens
 
@@ -219,10 +222,13 @@ class FailingSession:
     def get_providers(self) -> list[str]:
         return ["CPUExecutionProvider"]
 
+    def get_provider_graph_assignment_info(self) -> list[object]:
+        return []
+
     def get_inputs(self) -> list[object]:
         return []
 
-    get_outputs = get_inputs
+    get_outputs = get_input_memory_infos = get_inputs
 
     def run(self, *_: object) -> list[object]:
         raise self._error
@@ -269,6 +275,7 @@ class Opened:
 
     providers: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     options: Any = None
+    placed: list[tuple[str, str]] = field(default_factory=list)  # provider and operator of each node
 
 
 @pytest.fixture
@@ -285,6 +292,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
 
         def get_providers(self) -> list[str]:
             return [name for name, _ in seen.providers]
+
+        def get_provider_graph_assignment_info(self) -> list[object]:
+            return assigned(*seen.placed)
 
         def io_binding(self) -> None:
             return None
@@ -304,14 +314,38 @@ def test_idle_threads_of_a_cpu_session_do_not_spin_and_integer_products_are_exac
     assert opened.options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
-def test_a_cuda_session_grows_by_what_it_needs_within_its_limit_and_without_tf32(opened: Opened) -> None:
+def test_a_cuda_session_grows_by_powers_of_two_within_its_limit_and_without_tf32(opened: Opened) -> None:
     GraphSession(GRAPH, Device("cuda", 2), Acceleration(memory_bytes=1 << 30))
+    assert opened.options.get_session_config_entry("session.use_device_allocator_for_initializers") == "1"
     assert opened.providers == [
         (
             "CUDAExecutionProvider",
-            {"device_id": 2, "arena_extend_strategy": "kSameAsRequested", "use_tf32": 0, "gpu_mem_limit": 1 << 30},
+            {"device_id": 2, "arena_extend_strategy": "kNextPowerOfTwo", "use_tf32": 0, "gpu_mem_limit": 1 << 30},
         )
     ]
+
+
+def test_weights_count_in_the_limit_of_a_graphs_memory(opened: Opened, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx.data").write_bytes(bytes(1000))
+    GraphSession(tmp_path / "model.onnx", GPU, Acceleration(memory_bytes=1500))
+    assert opened.providers[0][1]["gpu_mem_limit"] == 500
+    with pytest.raises(
+        DeviceMemoryError, match=r"model\.onnx: its weights take the whole limit of 0.0 GiB; raise --gpu"
+    ):
+        GraphSession(tmp_path / "model.onnx", GPU, Acceleration(memory_bytes=1000))
+
+
+def test_a_cuda_session_proves_where_its_nodes_run(opened: Opened) -> None:
+    opened.placed = [("CUDAExecutionProvider", "MatMul"), ("CPUExecutionProvider", "Cast")]
+    session = GraphSession(GRAPH, GPU)
+    assert opened.options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+    assert session.placement == Placement(1, {"Cast": 1})
+    opened.placed = [("CPUExecutionProvider", "GroupQueryAttention")]
+    with pytest.raises(DeviceError, match=r"model\.onnx: opened on cuda:1, but 1 GroupQueryAttention would run on"):
+        GraphSession(GRAPH, GPU)
+    with pytest.raises(DeviceError, match=r"neighbours\.onnx: opened on cuda:1, but 1 GroupQueryAttention"):
+        TopKSession(GPU)
+    assert GraphSession(GRAPH, CPU).placement is None  # there is nowhere else to run
 
 
 def test_cuda_graphs_are_off_until_they_are_asked_for(opened: Opened) -> None:
@@ -341,6 +375,7 @@ class Played:
 
     run_options: list[dict[str, str]] = field(default_factory=list)
     made: int = 0  # tensors on the device
+    on_host: tuple[str, ...] = ()  # inputs that the graph reads on the CPU
     fail: str = ""  # the next run fails so
 
 
@@ -354,6 +389,7 @@ def plain(small_bundle: Path) -> GraphSession:
 def played(monkeypatch: pytest.MonkeyPatch, plain: GraphSession) -> Played:  # noqa: ARG001 - for its order
     """The device is the host; what is recorded as a CUDA graph runs as ever, at the same addresses."""
     seen = Played()
+    copy = ort.OrtValue.ortvalue_from_numpy
     make, opening = ort.OrtValue.ortvalue_from_shape_and_type, ort.InferenceSession
 
     class Binding(ort.IOBinding):
@@ -367,6 +403,13 @@ def played(monkeypatch: pytest.MonkeyPatch, plain: GraphSession) -> Played:  # n
 
         def get_providers(self) -> list[str]:
             return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def get_provider_graph_assignment_info(self) -> list[object]:
+            return []
+
+        def get_input_memory_infos(self) -> list[object]:
+            names = [value.name for value in self.get_inputs()]
+            return [SimpleNamespace(name="Cpu" if name in seen.on_host else "Cuda") for name in names]
 
         def io_binding(self) -> Binding:
             return Binding(self)
@@ -387,9 +430,20 @@ def played(monkeypatch: pytest.MonkeyPatch, plain: GraphSession) -> Played:  # n
         seen.made += 1
         return make(shape, kind, "cpu", 0)
 
+    def copied(array: NDArray[Any], device_type: str = "cpu", device_id: int = 0) -> ort.OrtValue:
+        assert (device_type, device_id) in {("cpu", 0), ("cuda", 1)}
+        seen.made += device_type == "cuda"
+        return copy(array.copy(), "cpu", 0)  # a value of the CPU shares the array's memory
+
     monkeypatch.setattr(ort, "InferenceSession", Session)
     monkeypatch.setattr(
-        ort, "OrtValue", type("OrtValue", (), {"ortvalue_from_shape_and_type": staticmethod(on_device)})
+        ort,
+        "OrtValue",
+        type(
+            "OrtValue",
+            (),
+            {"ortvalue_from_shape_and_type": staticmethod(on_device), "ortvalue_from_numpy": staticmethod(copied)},
+        ),
     )
     return seen
 
@@ -432,6 +486,16 @@ def test_inputs_of_the_same_shapes_go_into_the_same_buffers(small_bundle: Path, 
     assert played.made == 4
 
 
+def test_an_input_that_the_graph_reads_on_the_host_is_not_copied_to_the_device(
+    small_bundle: Path, plain: GraphSession, played: Played
+) -> None:
+    played.on_host = ("position_ids",)
+    session = GraphSession(small_bundle / "perplexity/model.onnx", GPU)
+    session.run(one_batch(letters(12, 7, 3)), ("nll", "reward"))
+    assert played.made == 2
+    assert_equal_values(session, plain)
+
+
 def test_buffers_of_shapes_that_do_not_come_again_are_let_go(
     small_bundle: Path, played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -456,6 +520,25 @@ def test_memory_is_given_back_after_the_run_that_follows_one_that_had_too_little
     for _ in range(2):
         np.testing.assert_allclose(session.run(batch, ("reward",))["reward"], plain.run(batch, ("reward",))["reward"])
     assert played.run_options == [{}, {}, {"memory.enable_memory_arena_shrinkage": "gpu:1"}, {}]
+
+
+def test_points_that_come_again_are_on_the_device_for_as_long_as_they_exist(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(4)
+    queries, points = (rng.standard_normal((rows, 8), dtype=np.float32) for rows in (3, 20))
+    blocks, others, search = [points[:10], points[10:]], points[::-1].copy(), TopKSession(GPU)
+    monkeypatch.setattr(binding, "_KEPT_BYTES", queries.nbytes + points.nbytes)
+
+    def copies_after(block: NDArray[np.float32]) -> int:
+        products, _ = search(queries, block, 2)
+        np.testing.assert_allclose(products, -np.sort(-queries @ block.T, axis=1)[:, :2], atol=1e-5)
+        return played.made
+
+    assert [copies_after(blocks[number]) for number in (0, 0, 1, 0, 1)] == [2, 2, 3, 3, 3]
+    assert [copies_after(others) for _ in range(2)] == [4, 5]  # there is no room for it
+    blocks.clear()
+    assert [copies_after(others) for _ in range(2)] == [6, 6]
 
 
 # CUDA graphs

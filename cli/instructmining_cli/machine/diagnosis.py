@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from instructmining.bundle import Bundle
+from instructmining.inference.cuda_driver import CudaDriver
 from instructmining.inference.devices import Device, cpu_threads, cuda_problem, runtime_version
+from instructmining.inference.placement import Placement
 from instructmining.inference.references import BOUNDS, Agreement, References, agreement
 from instructmining.inference.sessions import GraphSession
 
@@ -23,6 +25,7 @@ class RoleCheck:
     role: str
     precision: str
     found: Agreement | None  # None if the bundle has no reference values
+    placement: Placement | None = None  # None on a CPU
 
     @property
     def broken(self) -> list[str]:
@@ -43,6 +46,7 @@ class RoleCheck:
             "passed": self.passed,
             "beyond": self.broken,
             "figures": figures,
+            "nodes": self.placement.as_json() if self.placement is not None else None,
         }
 
     def __str__(self) -> str:
@@ -50,6 +54,8 @@ class RoleCheck:
         if self.found is None:
             return "no reference values in the bundle; export it again"
         figures = f"{self.precision}, {self.found.rows} rows: {BOUNDS[self.precision].beside(self.found.as_json())}"
+        if self.placement is not None:
+            figures += f"; {self.placement}"
         return f"ok: {figures}" if self.passed else f"DIFFERS: {'; '.join(self.broken)} ({figures})"
 
 
@@ -59,9 +65,16 @@ def describe_machine() -> dict[str, str]:
     return {
         **versions(),
         "cpu": f"works, {cpu_threads()} threads",
-        "cuda": "works: a graph ran on it" if problem is None else f"does not work: {problem}",
+        "cuda": f"works: a graph ran on it ({_gpu()})" if problem is None else f"does not work: {problem}",
         **{f"export: {package}": _version(package) for package in EXPORT_PACKAGES},
     }
+
+
+def _gpu() -> str:
+    driver = CudaDriver(0)
+    memory = driver.memory()
+    free = f"{memory.free / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free" if memory else "memory not known"
+    return f"{driver.name() or 'unknown'}, compute capability {driver.compute_capability() or 'unknown'}, {free}"
 
 
 def versions() -> dict[str, str]:
@@ -79,14 +92,14 @@ def check_bundle(bundle: Bundle, device: Device) -> Iterator[RoleCheck]:
 
     Raises:
         BundleError: a graph or its reference values cannot be loaded.
-        DeviceError: a session does not open on this device.
+        DeviceError: a session does not open on this device, or not as a whole.
     """
     for name, role in bundle.roles.items():
         if role.references is None:
             yield RoleCheck(name, role.precision, None)
             continue
-        found = agreement(References.load(role.references), GraphSession(role.graph, device))
-        yield RoleCheck(name, role.precision, found)
+        session = GraphSession(role.graph, device)
+        yield RoleCheck(name, role.precision, agreement(References.load(role.references), session), session.placement)
 
 
 def _version(package: str) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from instructmining.bundle import PrecisionName
 from instructmining.errors import DeviceError
 from instructmining.inference.devices import Device
+from instructmining.inference.placement import RECORDED, Placement
 
 # Rows of a batch and size of a square weight. Large enough for full speed, small enough to take about a second: a CPU
 # is fastest from a few hundred rows on; on a GPU a product must take longer than its launch.
@@ -102,13 +103,18 @@ def _open(device: Device, precision: PrecisionName, rows: int, size: int) -> ort
     options.add_free_dimension_override_by_name("rows", rows)
     options.add_free_dimension_override_by_name("size", size)
     settings: dict[str, object] = {"device_id": device.index, "use_tf32": 0}
-    if device.kind == "cpu":
+    if device.kind == "cuda":
+        options.add_session_config_entry(RECORDED, "1")
+    else:
         settings = {}
         options.intra_op_num_threads = device.threads
         options.add_session_config_entry("session.x64quantprecision", "1")  # as in the engine's sessions
     graph = resources.files("instructmining_cli.machine") / f"peak_{precision}.onnx"
     providers = [(_PROVIDERS[device.kind], settings)]
-    return ort.InferenceSession(graph.read_bytes(), options, providers=providers, enable_fallback=0)
+    session = ort.InferenceSession(graph.read_bytes(), options, providers=providers, enable_fallback=0)
+    if device.kind == "cuda":
+        Placement.of_session(session).check(f"the product of the peak in {precision}", device)
+    return session
 
 
 def _input(rows: int, size: int, kind: type[np.generic]) -> NDArray[np.generic]:

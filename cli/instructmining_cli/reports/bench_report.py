@@ -33,6 +33,7 @@ class BenchReport:
         return {
             "versions": versions(),
             "devices": {str(device): device_name(device) for device in found.devices},
+            "nodes": {roles: placement.as_json() for roles, placement in self.scorer.placements.items()},
             "bundle": {"path": str(found.bundle.path), "name": found.bundle.name, "digest": found.bundle.digest},
             "settings": {
                 "inputs": list(self.inputs),
@@ -83,6 +84,8 @@ class BenchReport:
     def _heading(self) -> Iterator[tuple[str, str]]:
         for device in self.found.devices:
             yield "device", f"{device}, {device_name(device)}"
+        for roles, placement in self.scorer.placements.items():
+            yield f"graph of {roles}", str(placement)
         yield "bundle", f"{self.found.bundle.name}, digest {self.found.bundle.digest[:12]}"
         yield "columns", ", ".join(self.scorer.columns)
 

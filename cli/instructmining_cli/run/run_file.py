@@ -31,6 +31,7 @@ def run_file(run: Run) -> dict[str, object]:
             **{package: version(package) for package in packages},
         },
         "device": ", ".join(map(str, run.scorer.devices)),
+        "nodes": {roles: placement.as_json() for roles, placement in run.scorer.placements.items()},
         "bundle": {
             "path": str(bundle.path),
             "name": bundle.name,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.bundle import RoleName
+from instructmining.bundle import Role, RoleName
 from instructmining.tokenizing.truncation import Tokens
 
+_MOST_SCORED = 16384  # on CUDA; float16 logits of a vocabulary of 49,152 words are 1.6 GB, of 151,936 words 5 GB
 _ALIKE = 0.9  # share of a batch's width; a text at least this long needs little padding
 
 
@@ -33,6 +34,7 @@ class Batching:
     max_batch_tokens: Mapping[RoleName, int]  # padded tokens per batch of each role
     width_multiple: int = 1  # widths are rounded up to a multiple of this: few shapes suit a GPU's memory and kernels
     enough_tokens: int | None = None  # a batch of at least this takes no text over a tenth shorter than its first
+    max_scored: int | None = None  # scored positions per batch: each takes a row of the vocabulary's logits
 
     @classmethod
     def usual(cls, device_kind: str, roles: Sequence[RoleName], *, max_batch_tokens: int | None = None) -> Batching:
@@ -44,21 +46,30 @@ class Batching:
         7 % padding), not measured.
         """
         if device_kind == "cuda":
-            return cls(4096, dict.fromkeys(roles, max_batch_tokens or 16384), width_multiple=16)
+            budgets = dict.fromkeys(roles, max_batch_tokens or 16384)
+            return cls(4096, budgets, width_multiple=16, max_scored=_MOST_SCORED)
         return cls(512, dict.fromkeys(roles, max_batch_tokens or 512), enough_tokens=None if max_batch_tokens else 128)
 
-    def of(self, role: RoleName, texts: Sequence[Tokens]) -> Iterator[Batch]:
-        """Yield the batches of a role's texts in one window."""
+    def of(self, role: Role, texts: Sequence[Tokens]) -> Iterator[Batch]:
+        """Yield the batches of a role's texts in one window; none is wider than the role's longest text may be."""
         return batches(
             texts,
-            max_batch_tokens=self.max_batch_tokens[role],
+            max_batch_tokens=self.max_batch_tokens[role.name],
             width_multiple=self.width_multiple,
+            max_width=role.max_length,
             enough_tokens=self.enough_tokens,
+            max_scored=self.max_scored,
         )
 
 
 def batches(
-    texts: Sequence[Tokens], *, max_batch_tokens: int, width_multiple: int = 1, enough_tokens: int | None = None
+    texts: Sequence[Tokens],
+    *,
+    max_batch_tokens: int,
+    width_multiple: int = 1,
+    max_width: int | None = None,
+    enough_tokens: int | None = None,
+    max_scored: int | None = None,
 ) -> Iterator[Batch]:
     """Yield every text once, in batches whose rows times width stay within the budget.
 
@@ -69,12 +80,17 @@ def batches(
         texts: texts of one window; more texts need less padding.
         max_batch_tokens: padded tokens per batch.
         width_multiple: widths are rounded up to a multiple of this.
+        max_width: widths are not rounded up beyond this; a graph's tables of positions have no more entries.
         enough_tokens: a batch of at least this many padded tokens takes no text over a tenth shorter than its first.
+        max_scored: scored positions per batch; a text that has more is a batch of its own.
     """
     lengths = np.array([len(text.ids) for text in texts], dtype=np.int64)
     widths = -(-lengths // width_multiple) * width_multiple
+    if max_width is not None:
+        widths = np.maximum(lengths, np.minimum(widths, max_width))
     order = np.argsort(-lengths, kind="stable")
     descending = -lengths[order]
+    scored = np.cumsum([len(texts[member].scored) for member in order.tolist()])
     begin = 0
     while begin < len(order):
         width = int(widths[order[begin]])
@@ -83,6 +99,9 @@ def batches(
             enough = begin - (-enough_tokens // max(width, 1))
             alike = int(np.searchsorted(descending, -_ALIKE * width, side="right"))
             end = min(end, max(enough, alike))
+        if max_scored is not None:
+            before = scored[begin - 1] if begin else 0
+            end = min(end, max(begin + 1, int(np.searchsorted(scored, before + max_scored, side="right"))))
         yield _pad(texts, order[begin:end], width)
         begin = end
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import sys
@@ -15,27 +14,23 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from instructmining.bundle import Role
 from instructmining.errors import DeviceError
 from instructmining.errors.arguments import check_type, shown
+from instructmining.inference.cuda_errors import explained, missing_driver, why_not_opened
+from instructmining.inference.placement import CUDA_PROVIDER, RECORDED, Placement
 
 _PROBE = "neighbours.onnx"
-_CUDA = "CUDAExecutionProvider"
-_DRIVER = "libcuda.so.1"
+# Small integers, whose products are exact in every precision, and all different.
+_QUERIES = np.array([[1, 2, 3, 4], [4, -1, 2, 0]], dtype=np.float32)
+_POINTS = np.array([[3, 0, 1, 2], [0, 5, 2, 1], [4, 1, 0, 0], [1, 1, 1, 1]], dtype=np.float32)
+_NEAREST = 2
 # Files with a container's CPU quota and period, in control groups version 2 and 1.
 _V1 = "/sys/fs/cgroup/cpu/cpu.cfs"
 _QUOTAS = (("/sys/fs/cgroup/cpu.max",), (f"{_V1}_quota_us", f"{_V1}_period_us"))
 _BATCHES_AT_ONCE = 8  # default maximum, since each takes memory of its own; measured on two threads only
-# Libraries that onnxruntime-gpu 1.31 loads on Linux; the major versions are those it is built for.
-_CUDA_LIBRARIES = (
-    "libcudart.so.13",
-    "libcublas.so.13",
-    "libcublasLt.so.13",
-    "libcurand.so.10",
-    "libcufft.so.12",
-    "libcudnn.so.9",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,39 +152,47 @@ def cpu_threads() -> int:
 
 @cache
 def cuda_problem(index: int = 0) -> str | None:
-    """Return what keeps CUDA from running on a device; None if a small graph ran on it."""
-    if _CUDA not in ort.get_available_providers():
+    """Return what keeps CUDA from running on a device; None if a small graph ran on it and gave the right numbers."""
+    if CUDA_PROVIDER not in ort.get_available_providers():
         return (
             f"this onnxruntime ({ort.__version__}) is built without CUDA; "
             "install onnxruntime-gpu in place of onnxruntime"
         )
-    if os.name == "posix" and not _loads(_DRIVER):
-        return f"cannot load {_DRIVER}; install the NVIDIA driver"
+    no_driver = missing_driver()
+    if no_driver is not None:
+        return no_driver
     if hasattr(ort, "preload_dlls"):
         with redirect_stdout(sys.stderr):  # it prints what is missing, and standard output is for results
             ort.preload_dlls()
-    missing = [name for name in _CUDA_LIBRARIES if not _loads(name)] if os.name == "posix" else []
-    if missing:
-        return f"cannot load {', '.join(missing)}; pip install 'instructmining[cuda]'"
+    options = ort.SessionOptions()
+    options.add_session_config_entry(RECORDED, "1")
     try:
-        session = ort.InferenceSession(probe_path(), providers=[(_CUDA, {"device_id": index})], enable_fallback=0)
-        if _CUDA not in session.get_providers():
-            return "onnxruntime opened the session on the CPU instead; see its messages above"
-        points = np.eye(4, dtype=np.float32)
-        session.run(None, {"queries": points, "points": points, "k": np.array([2], dtype=np.int64)})
+        session = ort.InferenceSession(
+            probe_path(), options, providers=[(CUDA_PROVIDER, {"device_id": index})], enable_fallback=0
+        )
+        if CUDA_PROVIDER not in session.get_providers():
+            return why_not_opened()
+        Placement.of_session(session).check("the probe", f"cuda:{index}")
+        feeds = {"queries": _QUERIES, "points": _POINTS, "k": np.array([_NEAREST], dtype=np.int64)}
+        products, indices = session.run(["values", "indices"], feeds)
     except Exception as error:  # onnxruntime's own classes have no other common root
-        return (str(error).strip() or type(error).__name__).splitlines()[-1]
-    return None
+        return explained(error, index)
+    return _wrong(np.asarray(products), np.asarray(indices))
+
+
+def _wrong(products: NDArray[np.float32], indices: NDArray[np.int64]) -> str | None:
+    """Return how the results of the probe differ from those of numpy; None where they are equal."""
+    every = _QUERIES @ _POINTS.T
+    nearest = np.argsort(-every, axis=1)[:, :_NEAREST]
+    wanted = np.take_along_axis(every, nearest, axis=1)
+    if np.array_equal(products, wanted) and np.array_equal(indices, nearest):
+        return None
+    return (
+        f"a small graph ran and gave wrong numbers: products {products.tolist()}, wanted {wanted.tolist()}; "
+        "check the driver, and the GPU with nvidia-smi"
+    )
 
 
 def probe_path() -> str:
     """Return the path of the probe's graph, which also finds nearest neighbours."""
     return str(resources.files("instructmining.knn") / _PROBE)
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True

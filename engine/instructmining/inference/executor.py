@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 from instructmining.errors import DeviceError, DeviceMemoryError, InstructMiningError
 from instructmining.inference.batching import Batch
+from instructmining.inference.cuda_driver import CudaDriver
 from instructmining.inference.devices import Device, cpu_threads
+from instructmining.inference.placement import Placement
 from instructmining.inference.sessions import NO_ACCELERATION, Acceleration, GraphSession
 
 _IN_FLIGHT = 3  # jobs per worker: one computed, one ready, one whose result waits for those before it
+_WIDTHS = 16  # halves' widths are multiples of this
 MOST_HELD = 8 << 20  # bytes of rows in jobs whose results are not used yet; a single job may hold more
 
 
@@ -106,6 +109,18 @@ class Executor:
     def output_size(self, graph: Path, output: str) -> int | None:
         """Return the size of an output's last dimension; None where the graph leaves it open."""
         return self._sessions[self.devices[0], graph].output_size(output)
+
+    def placements(self) -> dict[Path, Placement]:
+        """Return where the nodes of each graph run, as proved when it was opened; empty on a CPU."""
+        first = self.devices[0]
+        placed = {graph: session.placement for (device, graph), session in self._sessions.items() if device == first}
+        return {graph: placement for graph, placement in placed.items() if placement is not None}
+
+    def free_bytes(self) -> int | None:
+        """Return the memory that no program uses on the first device; None on a CPU, or where it is not known."""
+        first = self.devices[0]
+        memory = CudaDriver(first.index).memory() if first.kind == "cuda" else None
+        return memory.free if memory is not None and memory.total else None
 
     def limits(self) -> dict[Path, int]:
         """Padded tokens that were too many for the memory, by graph."""
@@ -238,13 +253,18 @@ def _not_finite(batch: Batch, outputs: Mapping[str, NDArray[np.float32]]) -> lis
 
 
 def halve(batch: Batch) -> tuple[Batch, Batch]:
-    """Split a batch of at least two rows in half, each as wide as its own longest row."""
+    """Split a batch of at least two rows in half; each is as wide as its own longest row or up to 15 tokens wider.
+
+    A GPU's fast kernels take multiples of 8 in half precision and of 16 in float32, so widths stay such multiples, but
+    never beyond the batch's own width.
+    """
     middle = (len(batch.members) + 1) // 2
-    return _rows(batch, 0, middle), _rows(batch, middle, len(batch.members))
+    return _rows(batch, 0, middle, _WIDTHS), _rows(batch, middle, len(batch.members), _WIDTHS)
 
 
-def _rows(batch: Batch, begin: int, end: int) -> Batch:
-    width = int(batch.mask[begin:end].sum(axis=1).max())
+def _rows(batch: Batch, begin: int, end: int, width_multiple: int = 1) -> Batch:
+    longest = int(batch.mask[begin:end].sum(axis=1).max())
+    width = min(batch.ids.shape[1], -(-longest // width_multiple) * width_multiple)
     scored = batch.scored[(batch.scored[:, 0] >= begin) & (batch.scored[:, 0] < end)]
     return Batch(
         members=batch.members[begin:end],

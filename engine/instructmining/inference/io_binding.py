@@ -1,10 +1,12 @@
-"""Keeps inputs and outputs on a CUDA device: buffers reused by shape, graphs captured where shapes repeat."""
+"""Keeps inputs and outputs on a CUDA device: buffers reused by shape, captured graphs, arrays that come again."""
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, TypeAlias
 
@@ -18,7 +20,9 @@ Feeds: TypeAlias = Mapping[str, NDArray[Any]]
 _Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]  # of the inputs, by name
 
 _BUFFERS = 96  # input buffers kept; a batch of 16,384 tokens needs three of 128 KiB
+_KEPT_BYTES = 4 << 30
 _CAPTURED = 64  # graphs kept; each holds its inputs, its outputs and some MiB of the driver's
+_HOST = "Cpu"  # onnxruntime's name of the memory from which nodes on the CPU read an input
 _NO_CAPTURE = "-1"  # onnxruntime's annotation for a run that is neither captured nor replayed
 
 
@@ -50,6 +54,8 @@ class DeviceBinding:
         self._device = device
         self._capture = capture
         self._binding = session.io_binding()
+        places = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
+        self._on_host = {value.name for value, place in places if place.name == _HOST}
         self._buffers: OrderedDict[tuple[str, tuple[int, ...], str], ort.OrtValue] = OrderedDict()
         self._captured: dict[tuple[_Shapes, tuple[str, ...]], _Captured] = {}
         self._seen: dict[tuple[_Shapes, tuple[str, ...]], dict[str, tuple[tuple[int, ...], np.dtype[Any]]]] = {}
@@ -106,6 +112,9 @@ class DeviceBinding:
         if not array.size:
             self._binding.bind_cpu_input(name, array)
             return
+        if name in self._on_host:  # from the device it would be copied back
+            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+            return
         key = (name, array.shape, array.dtype.str)
         if key not in self._buffers:
             self._buffers[key] = self._empty(array.shape, array.dtype)
@@ -114,7 +123,6 @@ class DeviceBinding:
         self._buffers.move_to_end(key)
         value = self._buffers[key]
         value.update_inplace(array)
-        # Bound on every run: an input that the graph reads on the host is copied there at this point.
         self._binding.bind_ortvalue_input(name, value)
 
     def _new_captured(self, feeds: Feeds, outputs: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> _Captured:
@@ -138,3 +146,29 @@ class DeviceBinding:
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ort.OrtValue:
         return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, "cuda", self._device.index)
+
+
+class KeptOnDevice:
+    """Copies of arrays on a CUDA device, made once and kept for as long as the arrays; not for several threads."""
+
+    def __init__(self, device: Device) -> None:
+        """Keep nothing yet."""
+        self._device = device
+        self._kept: dict[int, tuple[weakref.ref[NDArray[Any]], ort.OrtValue]] = {}  # by the array's identity
+        self._bytes = 0
+
+    def value(self, array: NDArray[Any]) -> ort.OrtValue:
+        """Return the copy of an array, whose values must not change while it exists; a new one beyond 4 GiB."""
+        if id(array) in self._kept:
+            return self._kept[id(array)][1]
+        copy = ort.OrtValue.ortvalue_from_numpy(array, "cuda", self._device.index)
+        if self._bytes + array.nbytes <= _KEPT_BYTES:
+            self._bytes += array.nbytes
+            gone = partial(self._let_go, id(array), array.nbytes)
+            self._kept[id(array)] = (weakref.ref(array, gone), copy)
+        return copy
+
+    def _let_go(self, identity: int, size: int, _: object) -> None:
+        """Free the copy of an array that exists no more, before another can have its identity."""
+        del self._kept[identity]
+        self._bytes -= size

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from instructmining.errors import BundleError, DeviceError, DeviceMemoryError
 from instructmining.inference.batching import Batch
+from instructmining.inference.cuda_errors import explained
 from instructmining.inference.devices import Device, probe_path
-from instructmining.inference.io_binding import DeviceBinding
+from instructmining.inference.io_binding import DeviceBinding, KeptOnDevice
+from instructmining.inference.placement import CPU_PROVIDER, CUDA_PROVIDER, RECORDED, Placement
 
-_CUDA = "CUDAExecutionProvider"
-_CPU = "CPUExecutionProvider"
 _PRODUCTS_GRAPH = "products.onnx"
 # The wordings of onnxruntime's arenas (bfc_arena.cc), of CUDA, cuBLAS and cuDNN, and of C++.
 _OUT_OF_MEMORY = re.compile(
@@ -37,7 +37,7 @@ class Acceleration:
     """Options that a user may turn on for CUDA; a CPU ignores them."""
 
     cuda_graphs: bool = False  # replay the kernels of batches whose shapes repeat; one device
-    memory_bytes: int | None = None  # most that a session's arena takes on a device
+    memory_bytes: int | None = None  # most that a graph's weights and batches take on a device
 
 
 NO_ACCELERATION = Acceleration()
@@ -61,7 +61,8 @@ def open_session(
 
     Raises:
         BundleError: the graph cannot be loaded.
-        DeviceError: the session opened on another device, or an acceleration is not available for this graph.
+        DeviceError: the session opened on another device, some of its nodes did, or an acceleration is not available
+            for this graph.
         DeviceMemoryError: the weights do not fit on the device.
     """
     options = ort.SessionOptions()
@@ -69,9 +70,12 @@ def open_session(
     for name, size in free_dimensions.items():
         options.add_free_dimension_override_by_name(name, size)
     if device.kind == "cuda":
-        wanted, settings = _CUDA, _cuda_settings(device, acceleration)
+        wanted, settings = CUDA_PROVIDER, _cuda_settings(str(graph), device, acceleration)
+        options.add_session_config_entry(RECORDED, "1")
+        # Weights beside the arena: in it they would make its next growth as large as they are.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     else:
-        wanted, settings = _CPU, {}
+        wanted, settings = CPU_PROVIDER, {}
         _set_cpu(options, device)
     try:
         # With its fallback on, a provider that fails in the middle of a run is replaced by the CPU, with a print.
@@ -80,6 +84,8 @@ def open_session(
         raise _opening_error(str(graph), device, acceleration, error) from error
     if session.get_providers()[0] != wanted:
         raise DeviceError(f"{graph}: opened on {session.get_providers()[0]}, asked for {wanted}")
+    if device.kind == "cuda":
+        Placement.of_session(session).check(str(graph), device)
     return session
 
 
@@ -92,19 +98,29 @@ def _set_cpu(options: ort.SessionOptions, device: Device) -> None:
     options.add_session_config_entry("session.force_spinning_stop", "1")
 
 
-def _cuda_settings(device: Device, acceleration: Acceleration) -> dict[str, object]:
+def _cuda_settings(graph: str, device: Device, acceleration: Acceleration) -> dict[str, object]:
     settings: dict[str, object] = {
         "device_id": device.index,
-        # Growing by powers of two takes up to twice the memory needed, and several sessions share the device.
-        "arena_extend_strategy": "kSameAsRequested",
+        # In pieces of the sizes asked for, batches of ever new shapes find none that fits: twice the memory and more
+        # (docs/performance.md).
+        "arena_extend_strategy": "kNextPowerOfTwo",
         # TF32 rounds the inputs of float32 products to 10 bits; the export gate checked results without it.
         "use_tf32": 0,
     }
     if acceleration.memory_bytes is not None:
-        settings["gpu_mem_limit"] = acceleration.memory_bytes
+        settings["gpu_mem_limit"] = _for_batches(graph, acceleration.memory_bytes)
     if acceleration.cuda_graphs:
         settings["enable_cuda_graph"] = 1
     return settings
+
+
+def _for_batches(graph: str, limit: int) -> int:
+    """Return the bytes of a graph's limit that its weights leave; they are in a file beside the graph."""
+    weights = Path(f"{graph}.data")
+    bytes_left = limit - (weights.stat().st_size if weights.exists() else 0)
+    if bytes_left > 0:
+        return bytes_left
+    raise DeviceMemoryError(f"{graph}: its weights take the whole limit of {limit / 2**30:.1f} GiB; raise --gpu-memory")
 
 
 def _opening_error(graph: str, device: Device, acceleration: Acceleration, error: Exception) -> Exception:
@@ -135,7 +151,8 @@ class GraphSession:
 
         Raises:
             BundleError: the graph cannot be loaded.
-            DeviceError: the session opened on another device, or an acceleration is not available for this graph.
+            DeviceError: the session opened on another device, some of its nodes did, or an acceleration is not
+                available for this graph.
             DeviceMemoryError: the weights do not fit on the device.
         """
         self._graph = graph
@@ -146,6 +163,7 @@ class GraphSession:
         self._shrink = False  # whether to return memory after the next run
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
         self.outputs = frozenset(value.name for value in self._session.get_outputs())
+        self.placement = Placement.of_session(self._session) if device.kind == "cuda" else None
 
     def output_size(self, output: str) -> int | None:
         """Return the size of an output's last dimension; None where the graph leaves it open."""
@@ -197,7 +215,8 @@ class GraphSession:
             self._shrink = True  # memory of the failed run is fragmented, and the next may not fit
             return DeviceMemoryError(f"{where}: {self._device} has too little memory: {error}")
         how = "; CUDA graphs are on, try without" if self._captures else ""
-        return DeviceError(f"{where}: {error}{how}")
+        said = explained(error, self._device.index) if self._device.kind == "cuda" else str(error)
+        return DeviceError(f"{where}: {said}{how}")
 
 
 def _repeating(scored: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
@@ -240,6 +259,7 @@ class TopKSession:
     def __init__(self, device: Device) -> None:
         """Open the graph on a device."""
         self._session = open_session(probe_path(), device)
+        self._kept = KeptOnDevice(device) if device.kind == "cuda" else None
 
     def __call__(
         self, queries: NDArray[np.float32], points: NDArray[np.float32], k: int
@@ -248,7 +268,8 @@ class TopKSession:
 
         Args:
             queries: float32 (queries, size).
-            points: float32 (points, size).
+            points: float32 (points, size). A GPU keeps queries and points for as long as the caller keeps these very
+                arrays, whose values must not change until then.
             k: how many, at most the number of points.
 
         Returns:
@@ -258,9 +279,17 @@ class TopKSession:
             DeviceMemoryError: the device has too little memory for these vectors.
             DeviceError: the graph fails on these vectors.
         """
-        feeds = {"queries": queries, "points": points, "k": np.array([k], dtype=np.int64)}
+        outputs, wanted = ["values", "indices"], np.array([k], dtype=np.int64)
         try:
-            values, indices = self._session.run(["values", "indices"], feeds)
+            if self._kept is None:
+                values, indices = self._session.run(outputs, {"queries": queries, "points": points, "k": wanted})
+            else:
+                feeds = {
+                    "queries": self._kept.value(queries),
+                    "points": self._kept.value(points),
+                    "k": ort.OrtValue.ortvalue_from_numpy(wanted),
+                }
+                values, indices = (found.numpy() for found in self._session.run_with_ort_values(outputs, feeds))
         except Exception as error:  # onnxruntime's own classes have no other common root
             raise _vectors_error("neighbours", queries, points, error) from error
         return values, indices

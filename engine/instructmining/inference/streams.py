@@ -188,7 +188,7 @@ class _StreamResults:
 
     def jobs(self, batching: Batching) -> Iterator[Job]:
         role = self.stream.role
-        for batch in batching.of(role.name, self.texts):
+        for batch in batching.of(role, self.texts):
             yield Job(role.graph, batch, self.stream.outputs)
 
     def add(self, batch: Batch, outputs: Mapping[str, NDArray[np.float32]]) -> None:

@@ -147,6 +147,8 @@ class _Exact:
     def __init__(self, points: Vectors, ks: Sequence[int], queries: Vectors | None = None) -> None:
         """Prepare distances between the points, or from queries, which are other rows, to them."""
         self.points = np.asarray(points)
+        # The same arrays for every block of queries, so that a device copies each once.
+        self._blocks = [np.ascontiguousarray(self.points[at : at + _POINTS]) for at in range(0, len(points), _POINTS)]
         self._among = queries is None
         self._queries = np.asarray(points if queries is None else queries)
         self.distances = np.empty((len(self._queries), len(ks)), dtype=np.float64)
@@ -159,7 +161,7 @@ class _Exact:
 
     def search(self, rows: NDArray[np.int64], wanted: int, top_k: TopK) -> OpenRows:
         """Find and settle candidates of rows; returns the rows that need more."""
-        products, where = _candidates(self._queries[rows], self.points, wanted, top_k)
+        products, where = _candidates(self._queries[rows], self._blocks, wanted, top_k)
         floor = products.min(axis=1)
         if self._among:
             products[where == rows[:, None]] = -np.inf  # a row is not its own neighbour
@@ -219,16 +221,17 @@ def _top_k(
 
 
 def _candidates(
-    queries: Vectors, points: Vectors, wanted: int, top_k: TopK
+    queries: Vectors, blocks: Sequence[Vectors], wanted: int, top_k: TopK
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the largest inner products and their points' indices, both (queries, wanted)."""
+    """Return the largest inner products with points in blocks and the points' indices, both (queries, wanted)."""
     best = np.empty((len(queries), 0), dtype=np.float32)
     where = np.empty((len(queries), 0), dtype=np.int64)
-    for begin in range(0, len(points), _POINTS):
-        block = np.ascontiguousarray(points[begin : begin + _POINTS])
+    begin = 0
+    for block in blocks:
         values, indices = top_k(queries, block, min(wanted, len(block)))
         best = np.concatenate([best, values], axis=1)
         where = np.concatenate([where, indices + begin], axis=1)
+        begin += len(block)
         if best.shape[1] > wanted:
             kept = np.argpartition(best, -wanted, axis=1)[:, -wanted:]
             best = np.take_along_axis(best, kept, axis=1)

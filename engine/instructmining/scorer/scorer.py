@@ -24,6 +24,7 @@ from instructmining.inference.batching import Batching
 from instructmining.inference.calibration import CANDIDATES, calibrated
 from instructmining.inference.devices import Device, check_device, choose_devices_for, runtime_version
 from instructmining.inference.executor import Executor
+from instructmining.inference.placement import Placement
 from instructmining.inference.sessions import Acceleration
 from instructmining.knn.options import KnnOptions
 from instructmining.knn.search import NeighbourSearch
@@ -184,6 +185,13 @@ class Scorer:
     def precisions(self) -> frozenset[str]:
         """Precisions of the graphs that run."""
         return frozenset(stream.role.precision for stream in self._row_pass.plan.streams)
+
+    @property
+    def placements(self) -> dict[str, Placement]:
+        """Where the nodes of each graph run on a GPU, by its roles joined with "+"; empty on a CPU."""
+        placed = self._row_pass.executor.placements()
+        streams = self._row_pass.plan.streams
+        return {"+".join(each.roles): placed[each.role.graph] for each in streams if each.role.graph in placed}
 
     @property
     def memory_splits(self) -> int:

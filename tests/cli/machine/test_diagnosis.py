@@ -14,7 +14,9 @@ import pytest
 from instructmining import Bundle, __version__
 from instructmining.errors import BundleError
 from instructmining.inference.batching import batches
+from instructmining.inference.cuda_driver import Memory
 from instructmining.inference.devices import Device, cpu_threads
+from instructmining.inference.placement import Placement
 from instructmining.inference.references import Agreement, References
 from instructmining.inference.sessions import GraphSession
 from instructmining.tokenizing.truncation import Tokens
@@ -56,14 +58,20 @@ def test_the_machine_is_described_by_versions_and_devices() -> None:
 @pytest.mark.parametrize(
     ("problem", "line"),
     [
-        (None, "works: a graph ran on it"),
+        (None, "works: a graph ran on it (NVIDIA H200, compute capability 9.0, 30.0 of 141.0 GiB free)"),
         ("cannot load libcuda.so.1; install the NVIDIA driver", "does not work: cannot load libcuda.so.1; install"),
     ],
 )
 def test_cuda_is_said_to_work_only_where_a_graph_ran_on_it(
     monkeypatch: pytest.MonkeyPatch, problem: str | None, line: str
 ) -> None:
+    class Driver:
+        def __init__(self, _: int) -> None:
+            self.name, self.compute_capability = lambda: "NVIDIA H200", lambda: "9.0"
+            self.memory = lambda: Memory(30 << 30, 141 << 30)
+
     monkeypatch.setattr(diagnosis, "cuda_problem", lambda: problem)
+    monkeypatch.setattr(diagnosis, "CudaDriver", Driver)
     assert describe_machine()["cuda"].startswith(line)
 
 
@@ -127,6 +135,14 @@ def test_a_check_passes_within_the_bounds_of_the_gate_and_at_no_value_that_is_no
     check = RoleCheck("reward", "fp32", Agreement(3, row_error, None, batch_difference, 0.0, 0.0, 1.0))
     assert check.passed is passed
     assert str(check).startswith("ok" if passed else "DIFFERS")
+
+
+def test_a_check_on_a_gpu_says_where_the_nodes_of_the_graph_ran() -> None:
+    found = Agreement(3, 0.0, None, 0.0, 0.0, 0.0, 1.0)
+    check = RoleCheck("reward", "fp32", found, Placement(45, {"Cast": 1}))
+    assert str(check).endswith("; 45 nodes on the device, 1 Cast on the CPU")
+    assert check.as_json()["nodes"] == {"on_device": 45, "on_cpu": {"Cast": 1}}
+    assert RoleCheck("reward", "fp32", found).as_json()["nodes"] is None
 
 
 @pytest.mark.parametrize(

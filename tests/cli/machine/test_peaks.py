@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import get_args
 
+import onnxruntime as ort
 import pytest
+from placed_nodes import assigned
 
 from instructmining.bundle import PrecisionName
 from instructmining.errors import DeviceError
@@ -44,6 +47,15 @@ def test_a_device_on_which_the_product_fails_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setitem(peaks._PROVIDERS, "cpu", "NoSuchExecutionProvider")
     with pytest.raises(DeviceError, match=r"cpu \(1 threads\): a product of 8 rows with 16 x 16 fp32 failed: "):
         product_peak(CPU, "fp32", shapes=((8, 16),))
+
+
+def test_a_peak_that_a_gpu_leaves_to_the_cpu_is_no_peak_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    placed = SimpleNamespace(
+        get_provider_graph_assignment_info=lambda: assigned(("CPUExecutionProvider", "MatMulIntegerToFloat"))
+    )
+    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: placed)
+    with pytest.raises(DeviceError, match="opened on cuda:0, but 1 MatMulIntegerToFloat would run on the CPU"):
+        product_peak(Device("cuda"), "int8", shapes=((8, 16),))
 
 
 @pytest.mark.gpu

@@ -40,6 +40,7 @@ def test_the_run_file_says_how_it_was_run(run: Callable[..., int], small_bundle:
     assert said["settings"]["indicators"] == "perplexity,knn_6"
     assert said["batches"] > 2
     assert said["batches_split_for_memory"] == 0
+    assert said["nodes"] == {}  # of graphs on a GPU
     assert 0 <= said["padding_share"] < 1
     (share,) = said["device_busy_share"].values()
     assert 0 < share <= 1
