@@ -13,7 +13,7 @@ from instructmining.tokenizing.truncation import Tokens
 from instructmining_export import calibration
 from instructmining_export.calibration import Calibration, calibrate
 from instructmining_export.graphs import causal
-from instructmining_export.graphs.graph_builder import Precision
+from instructmining_export.graphs.precision import Precision
 from instructmining_export.graphs.tensors import save
 
 OUTLIER = "layernorm.weight"  # one of whose dimensions is far larger than the others

@@ -85,7 +85,7 @@ def check_bundle(bundle: Bundle, device: Device) -> Iterator[RoleCheck]:
         if role.references is None:
             yield RoleCheck(name, role.precision, None)
             continue
-        found = agreement(References.load(role.references), GraphSession(role.graph, device))
+        found = agreement(References.load(role.references), GraphSession(role.graph_on(device.kind), device))
         yield RoleCheck(name, role.precision, found)
 
 

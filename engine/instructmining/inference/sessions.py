@@ -185,7 +185,9 @@ class GraphSession:
 
     def _run(self, outputs: Sequence[str], feeds: dict[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         if self._binding is None:
-            values: list[NDArray[np.float32]] = self._session.run(list(outputs), feeds)
+            options = ort.RunOptions()
+            options.only_execute_path_to_fetches = True
+            values: list[NDArray[np.float32]] = self._session.run(list(outputs), feeds, options)
             return values
         values = self._binding.run(outputs, feeds, shrink=self._shrink)
         self._shrink = False
