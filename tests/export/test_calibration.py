@@ -49,7 +49,12 @@ def nll(precision: Precision, folder: Path) -> NDArray[np.float32]:
     names = {value.name for value in session.get_inputs()}
     values = []
     for batch in batches(texts(), max_batch_tokens=512):
-        feeds = {"input_ids": batch.ids, "position_ids": batch.positions, "scored": batch.scored}
+        feeds = {
+            "input_ids": batch.ids,
+            "position_ids": batch.positions,
+            "scored": batch.scored,
+            "best_of": batch.scored[:0, 0],
+        }
         values.append(session.run(["nll"], {name: feeds[name] for name in feeds if name in names})[0])
     return np.concatenate(values)
 

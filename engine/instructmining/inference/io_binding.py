@@ -87,7 +87,6 @@ class DeviceBinding:
 
     def _plain(self, outputs: Sequence[str], feeds: Feeds, *, shrink: bool) -> list[NDArray[Any]]:
         options = ort.RunOptions()
-        options.only_execute_path_to_fetches = True
         if self._capture:
             options.add_run_config_entry("gpu_graph_id", _NO_CAPTURE)
         elif shrink:
@@ -127,7 +126,6 @@ class DeviceBinding:
         for name, (shape, dtype) in outputs.items():
             binding.bind_ortvalue_output(name, self._empty(shape, dtype))
         options = ort.RunOptions()
-        options.only_execute_path_to_fetches = True
         options.add_run_config_entry("gpu_graph_id", str(len(self._captured) + 1))
         return _Captured(binding, inputs, options)
 

@@ -173,6 +173,8 @@ class GraphSession:
             "position_ids": batch.positions,
             "attention_mask": batch.mask,
             "scored": _repeating(scored, batch.ids.size) if self._captures else scored,
+            # An empty tensor has no address that a CUDA graph could record.
+            "best_of": np.zeros(1 if self._captures and len(scored) else 0, dtype=np.int64),
         }
         try:
             values = self._run(outputs, {name: feeds[name] for name in feeds if name in self._inputs})
@@ -185,9 +187,7 @@ class GraphSession:
 
     def _run(self, outputs: Sequence[str], feeds: dict[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         if self._binding is None:
-            options = ort.RunOptions()
-            options.only_execute_path_to_fetches = True
-            values: list[NDArray[np.float32]] = self._session.run(list(outputs), feeds, options)
+            values: list[NDArray[np.float32]] = self._session.run(list(outputs), feeds)
             return values
         values = self._binding.run(outputs, feeds, shrink=self._shrink)
         self._shrink = False

@@ -75,13 +75,13 @@ def build(
     """Build the graph of a decoder with the heads asked for.
 
     Inputs are right-padded: ``input_ids`` and ``position_ids`` int64 (rows, width), padding at position 0, and for
-    the vocabulary head ``scored`` int64 (n, 2). A causal model needs no mask: no token sees the padding after it.
+    the vocabulary head ``scored`` int64 (n, 2) and ``best_of`` int64 (m,), indices into it. A causal model needs no mask: no token sees the padding after it.
 
     Args:
         backbone: the family with the checkpoint's numbers.
         weights: reads a tensor by its transformers name.
-        vocabulary: adds the outputs ``nll``, float32 (n,), and the likeliest token of each scored position,
-            ``best_token``, int64 (n,), and ``best_log_probability``, float32 (n,).
+        vocabulary: adds the outputs ``nll``, float32 (n,), and of the positions in ``best_of`` the likeliest token,
+            ``best_token``, int64 (m,), and its ``best_log_probability``, float32 (m,).
         reward: adds the output ``reward``, float32 (rows,): this head on the last token's state.
         precision: of the matrix products.
         device: whose operators are used where none is fast on both.
@@ -94,7 +94,8 @@ def build(
         scored = graph.input("scored", "n", 2)
         shape = (backbone.words, backbone.hidden)
         name = backbone.output_embedding
-        found = heads.token_likelihoods(graph, states, input_ids, scored, output_embedding=name, shape=shape)
+        best_of = graph.input("best_of", "m")
+        found = heads.token_likelihoods(graph, states, input_ids, scored, best_of, output_embedding=name, shape=shape)
         graph.output("nll", found.nll)
         graph.output("best_token", found.best_token, ir.DataType.INT64)
         graph.output("best_log_probability", found.best_log_probability)

@@ -63,7 +63,7 @@ class RelativePositions:
         return np.asarray(torch.clamp(distances + self.span, 0, 2 * self.span - 1).numpy(), dtype=np.int64)
 
     def reach(self) -> list[tuple[int, int, int]]:
-        """Return lines (a, b, c): up to distance d there are at most (a · d + b) // c rows on either side of distance 0.
+        """Return lines (a, b, c): up to distance d, at most (a · d + b) // c rows are on either side of distance 0.
 
         Rows grow ever slower with the distance, so the least of a few lines is close to their number. Shapes are made
         from it; on CUDA a number from a table would have to be copied to the host for each batch.

@@ -265,7 +265,12 @@ def opened(path: Path) -> ort.InferenceSession:
 
 def run(made: ort.InferenceSession, inputs: Inputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """NLLs and rewards."""
-    feeds = {"input_ids": inputs.ids, "position_ids": inputs.positions, "scored": inputs.scored}
+    feeds = {
+        "input_ids": inputs.ids,
+        "position_ids": inputs.positions,
+        "scored": inputs.scored,
+        "best_of": np.zeros(0, dtype=np.int64),
+    }
     wanted = {value.name for value in made.get_inputs()}
     nll, reward = made.run(["nll", "reward"], {name: feeds[name] for name in wanted})
     return nll, reward
