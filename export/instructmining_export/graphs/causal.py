@@ -74,8 +74,9 @@ def build(
 ) -> GraphBuilder:
     """Build the graph of a decoder with the heads asked for.
 
-    Inputs are right-padded: ``input_ids`` and ``position_ids`` int64 (rows, width), padding at position 0, and for
-    the vocabulary head ``scored`` int64 (n, 2) and ``best_of`` int64 (m,), indices into it. A causal model needs no mask: no token sees the padding after it.
+    Inputs are right-padded: ``input_ids`` and, where a node reads it, ``position_ids``, int64 (rows, width), padding at
+    position 0; for the vocabulary head also ``scored``, int64 (n, 2), and ``best_of``, int64 (m,), indices into it. A
+    causal model needs no mask: no token sees the padding after it.
 
     Args:
         backbone: the family with the checkpoint's numbers.
