@@ -37,7 +37,8 @@ from instructmining.tokenizing.truncation import Tokens
 from instructmining_export import families, originals
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
-from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder, Precision, Weights
+from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder, Weights
+from instructmining_export.graphs.precision import Precision
 from instructmining_export.graphs.tensors import save
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))

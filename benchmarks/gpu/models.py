@@ -20,7 +20,8 @@ from instructmining_export import families, originals
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
 from instructmining_export.graphs.causal import LinearHead
-from instructmining_export.graphs.graph_builder import GraphBuilder, Precision, Weights
+from instructmining_export.graphs.graph_builder import GraphBuilder, Weights
+from instructmining_export.graphs.precision import Precision
 from instructmining_export.graphs.tensors import save
 
 Output: TypeAlias = Literal["nll", "reward", "embedding", "yes"]

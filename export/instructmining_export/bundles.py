@@ -24,7 +24,7 @@ from instructmining.writing.atomic import beside, claimed, put_folder
 _COUNT_WITH: tuple[RoleName, ...] = ("perplexity", "reward")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RoleEntry:
     """A role's entry in the manifest; paths are relative to the bundle."""
 
@@ -35,6 +35,7 @@ class RoleEntry:
     source: dict[str, str]
     parity: dict[str, object]
     references: str
+    cuda_graph: str | None = None  # where CUDA wants other operators than a CPU
     precision: str = "fp32"
     bos: str | None = None
     multiply_adds: dict[str, int] = field(default_factory=dict)  # of the graph, by GraphBuilder's units

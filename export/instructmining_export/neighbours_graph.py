@@ -7,8 +7,6 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from instructmining_export.graphs.graph_builder import OPSET
-
 
 def build() -> ir.Model:
     """Build the graph of the k largest inner products.
@@ -24,7 +22,7 @@ def build() -> ir.Model:
     values.name, values.type = "values", ir.TensorType(ir.DataType.FLOAT)
     indices.name, indices.type = "indices", ir.TensorType(ir.DataType.INT64)
     graph = ir.Graph(
-        [queries, points, k], [values, indices], nodes=tape.nodes, opset_imports={"": OPSET}, name="neighbours"
+        [queries, points, k], [values, indices], nodes=tape.nodes, opset_imports={"": 18}, name="neighbours"
     )
     return ir.Model(graph, ir_version=10, producer_name="instructmining")
 
@@ -38,7 +36,7 @@ def build_products() -> ir.Model:
     tape = Tape()
     products = tape.op("Gemm", [queries, points], {"transB": 1})
     products.name, products.type = "products", ir.TensorType(ir.DataType.FLOAT)
-    graph = ir.Graph([queries, points], [products], nodes=tape.nodes, opset_imports={"": OPSET}, name="products")
+    graph = ir.Graph([queries, points], [products], nodes=tape.nodes, opset_imports={"": 18}, name="products")
     return ir.Model(graph, ir_version=10, producer_name="instructmining")
 
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from instructmining.bundle import PRECISIONS, PrecisionName
-from instructmining_export.graphs.graph_builder import CONTRIB, OPSET
+from instructmining_export.graphs.graph_builder import CONTRIB
 
 _STEP = 12.9898  # between the angles whose sines are the weights; makes neighbouring weights unrelated
 _INPUTS = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "int8": ir.DataType.UINT8}
@@ -53,7 +53,7 @@ def build(precision: PrecisionName) -> ir.Model:
         [y],
         nodes=tape.nodes,
         initializers=tape.initializers,
-        opset_imports={"": OPSET, CONTRIB: 1},
+        opset_imports={"": 18, CONTRIB: 1},
         name=f"peak_{precision}",
     )
     return ir.Model(graph, ir_version=10, producer_name="instructmining")

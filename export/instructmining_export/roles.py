@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
@@ -25,8 +25,9 @@ from instructmining_export.calibration import Calibration, calibrate
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import bidirectional, causal, t5
 from instructmining_export.graphs.causal import LinearHead
-from instructmining_export.graphs.graph_builder import GraphBuilder, Precision, Weights
-from instructmining_export.graphs.tensors import save
+from instructmining_export.graphs.graph_builder import DeviceKind, GraphBuilder, Weights
+from instructmining_export.graphs.precision import Precision
+from instructmining_export.graphs.tensors import save, save_variant
 from instructmining_export.parity import ParityError, check, parity_examples
 from instructmining_export.sentences import SentenceModel
 from instructmining_export.tokenizing import load_tokenizer, save_tokenizer
@@ -36,7 +37,13 @@ _FIRST_KEPT = 1 / 16  # share of products kept in float32 after an int8 graph fa
 _LEAST_TEXTS = 100  # parity rows that a template must be able to hold
 
 Report: TypeAlias = Callable[[str], None]
-Build: TypeAlias = Callable[[Weights, Precision], GraphBuilder]
+
+
+class Build(Protocol):
+    """Builds a role's graph."""
+
+    def __call__(self, weights: Weights, precision: Precision, device: DeviceKind = "cpu") -> GraphBuilder:
+        """Build it for a kind of device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +124,8 @@ def add_perplexity(
     if reward is not None:
         roles.append(_Role("reward", rewards, reward.source, {"text": kind}))
 
-    def build(weights: Weights, precision: Precision) -> GraphBuilder:
-        return causal.build(backbone, weights, vocabulary=True, reward=head, precision=precision)
+    def build(weights: Weights, precision: Precision, device: DeviceKind = "cpu") -> GraphBuilder:
+        return causal.build(backbone, weights, vocabulary=True, reward=head, precision=precision, device=device)
 
     _export(bundle, checkpoint, settings, text, roles, build)
 
@@ -150,9 +157,9 @@ def add_reward(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings)
     references = originals.rewards(checkpoint, text.tokens, separator=None)
     names = ("out_proj.weight", "out_proj.bias") if is_oasst else ("score.weight", None)
 
-    def build(weights: Weights, precision: Precision) -> GraphBuilder:
+    def build(weights: Weights, precision: Precision, device: DeviceKind = "cpu") -> GraphBuilder:
         head = LinearHead.read(weights, *names)
-        return causal.build(backbone, weights, vocabulary=False, reward=head, precision=precision)
+        return causal.build(backbone, weights, vocabulary=False, reward=head, precision=precision, device=device)
 
     kind = "OpenAssistant's format" if is_oasst else "the model's chat template"
     _export(bundle, checkpoint, settings, text, [_Role("reward", references, checkpoint.source, {"text": kind})], build)
@@ -181,8 +188,8 @@ def _add_pair_reward(
     settings.report(f"reward: computing reference values with transformers on {len(text.tokens)} texts")
     references = originals.rewards(checkpoint, text.tokens, separator=separator)
 
-    def build(weights: Weights, precision: Precision) -> GraphBuilder:
-        return bidirectional.build_reward(backbone, weights, separator=separator, precision=precision)
+    def build(weights: Weights, precision: Precision, device: DeviceKind = "cpu") -> GraphBuilder:
+        return bidirectional.build_reward(backbone, weights, separator=separator, precision=precision, device=device)
 
     role = _Role("reward", references, checkpoint.source, {"text": "the tokenizer's pair of prompt and response"})
     _export(bundle, checkpoint, settings, text, [role], build)
@@ -210,8 +217,10 @@ def add_embedding(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settin
     settings.report(f"embedding: computing reference values with transformers on {len(texts)} texts")
     references = originals.embeddings(inner, text.tokens, pooling=model.pooling)
 
-    def build(weights: Weights, precision: Precision) -> GraphBuilder:
-        return bidirectional.build_embedding(backbone, weights, pooling=model.pooling, precision=precision)
+    def build(weights: Weights, precision: Precision, device: DeviceKind = "cpu") -> GraphBuilder:
+        return bidirectional.build_embedding(
+            backbone, weights, pooling=model.pooling, precision=precision, device=device
+        )
 
     details: dict[str, object] = {
         "pooling": model.pooling,
@@ -247,8 +256,8 @@ def add_unieval(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings
     settings.report(f"unieval: computing reference values with transformers on {len(texts)} texts")
     references = originals.answers(checkpoint, text.tokens, yes=yes, no=no)
 
-    def build(weights: Weights, precision: Precision) -> GraphBuilder:
-        return t5.build(model, weights, yes=yes, no=no, precision=precision)
+    def build(weights: Weights, precision: Precision, device: DeviceKind = "cpu") -> GraphBuilder:
+        return t5.build(model, weights, yes=yes, no=no, precision=precision, device=device)
 
     role = _Role("unieval", references, checkpoint.source, {"yes": yes, "no": no})
     _export(bundle, checkpoint, settings, text, [role], build)
@@ -322,12 +331,33 @@ def _export(
                 tables, first = len(graph.tables), math.ceil(_FIRST_KEPT * len(calibration.worst_first))
                 count = max(tables + first, 2 * len(precision.kept)) if precision.kept else tables
                 precision = replace(precision, kept=frozenset(candidates[:count]))
+        cuda = _add_cuda_graph(graph, path, roles, settings, lambda: build(weights, precision, "cuda"))
     for role in roles:
-        _add_role(bundle, text, role, found[role.name], graph, _graph_facts(path, precision.kept))
+        entry = _add_role(bundle, text, role, found[role.name], graph, _graph_facts(path, precision.kept))
+        entry.cuda_graph = bundle.name_of(cuda) if cuda is not None else None
+
+
+def _add_cuda_graph(
+    graph: GraphBuilder, path: Path, roles: Sequence[_Role], settings: Settings, build: Callable[[], GraphBuilder]
+) -> Path | None:
+    """Write the graph for CUDA, on the same weights; None where one graph is fast on both.
+
+    Its numbers pass the same gate, on the CPU, which has all of its operators.
+    """
+    if settings.precision == "int8":  # runs on the CPU only
+        return None
+    variant = build()
+    if variant.operators == graph.operators:
+        return None
+    settings.report(f"{roles[0].name}: writing the graph for CUDA and running the gate on it")
+    file = path.with_name("model.cuda.onnx")
+    save_variant(variant.model(), file, first=path)
+    check({role.name: role.references for role in roles}, file, precision=settings.precision)
+    return file
 
 
 def _graph_facts(path: Path, kept: frozenset[str]) -> Mapping[str, object]:
-    facts: dict[str, object] = {"graph_bytes": sum(file.stat().st_size for file in path.parent.glob("model.onnx*"))}
+    facts: dict[str, object] = {"graph_bytes": sum(file.stat().st_size for file in path.parent.glob("model*.onnx*"))}
     return facts | ({"kept_fp32": sorted(kept)} if kept else {})
 
 
@@ -338,11 +368,11 @@ def _add_role(
     parity: Agreement,
     graph: GraphBuilder,
     facts: Mapping[str, object],
-) -> None:
+) -> RoleEntry:
     """Save the reference values and describe the role in the manifest."""
     references = bundle.file_of(role.name, "references.json")
     role.references.save(references)
-    bundle.roles[role.name] = RoleEntry(
+    entry = bundle.roles[role.name] = RoleEntry(
         graph=bundle.name_of(text.tokenizer.with_name("model.onnx")),
         tokenizer=bundle.name_of(text.tokenizer),
         template=text.template,
@@ -355,3 +385,4 @@ def _add_role(
         multiply_adds=graph.multiply_adds,
         details={**role.details, **facts},
     )
+    return entry

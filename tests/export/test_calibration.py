@@ -13,7 +13,7 @@ from instructmining.tokenizing.truncation import Tokens
 from instructmining_export import calibration
 from instructmining_export.calibration import Calibration, calibrate
 from instructmining_export.graphs import causal
-from instructmining_export.graphs.graph_builder import Precision
+from instructmining_export.graphs.precision import Precision
 from instructmining_export.graphs.tensors import save
 
 OUTLIER = "layernorm.weight"  # one of whose dimensions is far larger than the others
@@ -49,7 +49,12 @@ def nll(precision: Precision, folder: Path) -> NDArray[np.float32]:
     names = {value.name for value in session.get_inputs()}
     values = []
     for batch in batches(texts(), max_batch_tokens=512):
-        feeds = {"input_ids": batch.ids, "position_ids": batch.positions, "scored": batch.scored}
+        feeds = {
+            "input_ids": batch.ids,
+            "position_ids": batch.positions,
+            "scored": batch.scored,
+            "best_of": batch.scored[:0, 0],
+        }
         values.append(session.run(["nll"], {name: feeds[name] for name in feeds if name in names})[0])
     return np.concatenate(values)
 

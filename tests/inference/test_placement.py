@@ -35,7 +35,7 @@ def test_nodes_are_counted_on_the_device_and_by_operator_on_the_cpu() -> None:
     assert str(placement((CUDA, "MatMul"))) == "1 nodes on the device"
 
 
-@pytest.mark.parametrize("on_cpu", [{}, {"Cast": 1, "Sub": 1, "Squeeze": 1}, {"Add": 6, "Concat": 6}])
+@pytest.mark.parametrize("on_cpu", [{}, {"Cast": 1, "Sub": 1, "Squeeze": 1}, {"Add": 10, "Concat": 10}])
 def test_a_graph_may_compute_a_few_sizes_on_the_cpu(on_cpu: Mapping[str, int]) -> None:
     Placement(40, on_cpu).check("model.onnx", "cuda:0")
 
@@ -50,5 +50,5 @@ def test_any_other_operator_on_the_cpu_is_refused_with_its_nodes_and_what_to_do(
 
 
 def test_arithmetic_of_sizes_in_every_layer_is_refused_since_each_is_a_copy() -> None:
-    with pytest.raises(DeviceError, match="12 Add, 1 Cast would run on the CPU, wanted there at most 12 nodes"):
-        Placement(400, {"Add": 12, "Cast": 1}).check("model.onnx", "cuda:0")
+    with pytest.raises(DeviceError, match="20 Add, 1 Cast would run on the CPU, wanted there at most 20 nodes"):
+        Placement(400, {"Add": 20, "Cast": 1}).check("model.onnx", "cuda:0")

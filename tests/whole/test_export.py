@@ -29,7 +29,8 @@ from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.exporting import export_bundle
 from instructmining_export.graphs import causal
 from instructmining_export.graphs.causal import CausalBackbone, LinearHead
-from instructmining_export.graphs.graph_builder import GraphBuilder, Precision, Weights
+from instructmining_export.graphs.graph_builder import GraphBuilder, Weights
+from instructmining_export.graphs.precision import Precision
 from instructmining_export.parity import ParityError, check, parity_examples
 from instructmining_export.presets import PRESETS
 from instructmining_export.roles import Settings

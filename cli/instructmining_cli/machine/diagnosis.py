@@ -98,7 +98,7 @@ def check_bundle(bundle: Bundle, device: Device) -> Iterator[RoleCheck]:
         if role.references is None:
             yield RoleCheck(name, role.precision, None)
             continue
-        session = GraphSession(role.graph, device)
+        session = GraphSession(role.graph_on(device.kind), device)
         yield RoleCheck(name, role.precision, agreement(References.load(role.references), session), session.placement)
 
 

@@ -39,10 +39,15 @@ class Role:
     source: Mapping[str, object]  # id, revision, licence
     parity: Mapping[str, object]  # figures of the export gate
     references: Path | None  # token ids, and the float32 values that the graph must give for them on any device
+    cuda_graph: Path | None = None  # the same on CUDA, where it wants other operators than a CPU
     bos: str | None = None  # the token that the model's tokenizer puts before a text
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
     """Multiply-adds with weights per padded "token", per "scored" position and per "row"; empty in bundles of earlier
     exporters."""
+
+    def graph_on(self, device_kind: str) -> Path:
+        """Return the graph for a kind of device, "cpu" or "cuda"."""
+        return self.cuda_graph if device_kind == "cuda" and self.cuda_graph is not None else self.graph
 
     @property
     def shares(self) -> tuple[object, ...]:
@@ -213,6 +218,7 @@ def _role(folder: Path, name: RoleName, entry: Mapping[str, object], files: Mapp
         source=_object(entry.get("source", {}), folder),
         parity=_object(entry.get("parity", {}), folder),
         references=listed("references") if "references" in entry else None,
+        cuda_graph=listed("cuda_graph") if entry.get("cuda_graph") is not None else None,
         bos=bos,
         multiply_adds=_multiply_adds(entry.get("multiply_adds", {}), f"{folder}: role {name!r}"),
     )

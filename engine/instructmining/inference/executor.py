@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, local
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import numpy as np
@@ -55,9 +55,20 @@ class Executor:
     """
 
     def __init__(
-        self, graphs: Iterable[Path], devices: Sequence[Device], acceleration: Acceleration = NO_ACCELERATION
+        self,
+        graphs: Iterable[Path],
+        devices: Sequence[Device],
+        acceleration: Acceleration = NO_ACCELERATION,
+        *,
+        cuda_graphs: Mapping[Path, Path] = MappingProxyType({}),
     ) -> None:
         """Open a session for each graph on each device.
+
+        Args:
+            graphs: what jobs may name.
+            devices: to compute on.
+            acceleration: options to turn on there.
+            cuda_graphs: by graph, the file that takes its place on CUDA.
 
         Raises:
             BundleError: a graph cannot be loaded.
@@ -73,7 +84,11 @@ class Executor:
         self.retried = 0  # texts computed again, alone, because an output was not finite
         wanted = list(dict.fromkeys(graphs))
         self._sessions = {
-            (device, graph): GraphSession(graph, device, acceleration) for device in devices for graph in wanted
+            (device, graph): GraphSession(
+                cuda_graphs.get(graph, graph) if device.kind == "cuda" else graph, device, acceleration
+            )
+            for device in devices
+            for graph in wanted
         }
         self._limits: dict[Path, int] = {}
         self._changing = Lock()  # guards the counts and the limits

@@ -191,6 +191,8 @@ class GraphSession:
             "position_ids": batch.positions,
             "attention_mask": batch.mask,
             "scored": _repeating(scored, batch.ids.size) if self._captures else scored,
+            # An empty tensor has no address that a CUDA graph could record.
+            "best_of": np.zeros(1 if self._captures and len(scored) else 0, dtype=np.int64),
         }
         try:
             values = self._run(outputs, {name: feeds[name] for name in feeds if name in self._inputs})

@@ -120,7 +120,12 @@ class Scorer:
             raise DeviceError("CUDA graphs or a limit of GPU memory were asked for, but the graphs run on a CPU")
         with ThreadPoolExecutor(1) as pool:  # tokenizers take half a second to load, graphs more
             loading = pool.submit(WindowBuilder, work, opened.roles[opened.length_tokenizer].tokenizer)
-            executor = Executor({role.graph for role in roles}, devices, acceleration or Acceleration())
+            executor = Executor(
+                {role.graph for role in roles},
+                devices,
+                acceleration or Acceleration(),
+                cuda_graphs={role.graph: role.graph_on("cuda") for role in roles},
+            )
             windows = loading.result()
         usual = Batching.usual(devices[0].kind, [role.name for role in roles])
         corpus = [indicator for indicator in work.indicators if isinstance(indicator, CorpusIndicator)]

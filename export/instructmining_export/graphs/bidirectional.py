@@ -8,7 +8,8 @@ from typing import Any, Literal, Protocol, Self, TypeAlias, get_args
 import onnx_ir as ir
 
 from instructmining_export.graphs import heads
-from instructmining_export.graphs.graph_builder import FP32, GraphBuilder, Precision, Weights
+from instructmining_export.graphs.graph_builder import DeviceKind, GraphBuilder, Weights
+from instructmining_export.graphs.precision import FP32, Precision
 
 Pooling: TypeAlias = Literal["mean", "cls", "last"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
@@ -46,7 +47,12 @@ class BidirectionalBackbone(Protocol):
 
 
 def build_embedding(
-    backbone: BidirectionalBackbone, weights: Weights, *, pooling: Pooling, precision: Precision = FP32
+    backbone: BidirectionalBackbone,
+    weights: Weights,
+    *,
+    pooling: Pooling,
+    precision: Precision = FP32,
+    device: DeviceKind = "cpu",
 ) -> GraphBuilder:
     """Build the graph of a sentence encoder, including pooling and normalization to unit length.
 
@@ -58,8 +64,9 @@ def build_embedding(
         weights: reads a tensor by its transformers name.
         pooling: of the last hidden states.
         precision: of the matrix products.
+        device: whose operators are used where none is fast on both.
     """
-    graph = GraphBuilder("encoder", weights, precision)
+    graph = GraphBuilder("encoder", weights, precision, device=device)
     input_ids, attention_mask = _inputs(graph)
     states = backbone.states(graph, input_ids, attention_mask, None)
     graph.output("embedding", heads.sentence_embedding(graph, states, attention_mask, pooling))
@@ -67,7 +74,12 @@ def build_embedding(
 
 
 def build_reward(
-    backbone: BidirectionalBackbone, weights: Weights, *, separator: int | None, precision: Precision = FP32
+    backbone: BidirectionalBackbone,
+    weights: Weights,
+    *,
+    separator: int | None,
+    precision: Precision = FP32,
+    device: DeviceKind = "cpu",
 ) -> GraphBuilder:
     """Build the graph of a sequence classifier with one label.
 
@@ -78,8 +90,9 @@ def build_reward(
         weights: reads a tensor by its transformers name.
         separator: id of the token after a pair's first text; None where texts are not pairs.
         precision: of the matrix products.
+        device: whose operators are used where none is fast on both.
     """
-    graph = GraphBuilder("classifier", weights, precision)
+    graph = GraphBuilder("classifier", weights, precision, device=device)
     input_ids, attention_mask = _inputs(graph)
     marked = separator is not None and backbone.types > 1
     segments = heads.segments(graph, input_ids, attention_mask, separator or 0) if marked else None

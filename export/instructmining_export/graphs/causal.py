@@ -1,4 +1,4 @@
-"""What all causal decoders share: fused attention over right-padded rows, and the heads on a backbone."""
+"""What all causal decoders share: inputs, and the heads on a backbone."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from instructmining.errors import ExportError
 from instructmining_export.graphs import heads
-from instructmining_export.graphs.graph_builder import FP32, GraphBuilder, Precision, Weights
-from instructmining_export.graphs.rotary import Rotary
+from instructmining_export.graphs.graph_builder import DeviceKind, GraphBuilder, Weights
+from instructmining_export.graphs.precision import FP32, Precision
 
 
 class CausalBackbone(Protocol):
@@ -70,101 +70,37 @@ def build(
     vocabulary: bool,
     reward: LinearHead | None,
     precision: Precision = FP32,
+    device: DeviceKind = "cpu",
 ) -> GraphBuilder:
     """Build the graph of a decoder with the heads asked for.
 
-    Inputs are right-padded: ``input_ids`` and ``position_ids`` int64 (rows, width), padding at position 0, and for
-    the vocabulary head ``scored`` int64 (n, 2). A causal model needs no mask: no token sees the padding after it.
+    Inputs are right-padded: ``input_ids`` and, where a node reads it, ``position_ids``, int64 (rows, width), padding at
+    position 0; for the vocabulary head also ``scored``, int64 (n, 2), and ``best_of``, int64 (m,), indices into it. A
+    causal model needs no mask: no token sees the padding after it.
 
     Args:
         backbone: the family with the checkpoint's numbers.
         weights: reads a tensor by its transformers name.
-        vocabulary: adds the output ``nll``, float32 (n,).
+        vocabulary: adds the outputs ``nll``, float32 (n,), and of the positions in ``best_of`` the likeliest token,
+            ``best_token``, int64 (m,), and its ``best_log_probability``, float32 (m,).
         reward: adds the output ``reward``, float32 (rows,): this head on the last token's state.
         precision: of the matrix products.
+        device: whose operators are used where none is fast on both.
     """
-    graph = GraphBuilder("decoder", weights, precision)
+    graph = GraphBuilder("decoder", weights, precision, device=device)
     input_ids = graph.input("input_ids", "rows", "width")
     position_ids = graph.input("position_ids", "rows", "width")
     states = backbone.states(graph, input_ids, position_ids)
     if vocabulary:
         scored = graph.input("scored", "n", 2)
         shape = (backbone.words, backbone.hidden)
-        nll = heads.token_nll(graph, states, input_ids, scored, output_embedding=backbone.output_embedding, shape=shape)
-        graph.output("nll", nll)
+        name = backbone.output_embedding
+        best_of = graph.input("best_of", "m")
+        found = heads.token_likelihoods(graph, states, input_ids, scored, best_of, output_embedding=name, shape=shape)
+        graph.output("nll", found.nll)
+        graph.output("best_token", found.best_token, ir.DataType.INT64)
+        graph.output("best_log_probability", found.best_log_probability)
     if reward is not None:
         state = heads.last_token(graph, states, position_ids)
         graph.output("reward", heads.linear_reward(graph, state, reward.weight, reward.bias))
     return graph
-
-
-@dataclass(frozen=True, slots=True)
-class CausalAttention:
-    """onnxruntime's GroupQueryAttention, including the rotary embedding where there is one."""
-
-    heads: int
-    key_value_heads: int
-    head_size: int
-    rotary: Rotary | None = None
-    window: int = -1  # tokens that a token sees, itself included; -1 for all before it
-    scale: float | None = None  # factor of query-key products; None for 1/√head_size
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that the operator does not support."""
-        wanted = 16 if self.rotary else 8
-        if self.head_size % wanted:
-            message = f"heads of size {self.head_size}: onnxruntime's fused attention wants a multiple of {wanted}"
-            raise ExportError(message)
-        if self.rotary and len(self.rotary.frequencies) % 8:
-            rotated = 2 * len(self.rotary.frequencies)
-            raise ExportError(f"{rotated} rotated dimensions: onnxruntime's fused attention wants a multiple of 16")
-
-    def __call__(
-        self,
-        graph: GraphBuilder,
-        input_ids: ir.Value,
-        query: ir.Value,
-        key: ir.Value | None = None,
-        value: ir.Value | None = None,
-    ) -> ir.Value:
-        """Add the attention.
-
-        Args:
-            graph: gets the nodes.
-            input_ids: only its shape is used, for rows and width.
-            query: narrow (rows, width, heads · head_size); without key and value, all three side by side.
-            key: narrow (rows, width, key_value_heads · head_size).
-            value: like the key.
-
-        Returns:
-            narrow (rows, width, heads · head_size).
-        """
-        lengths, total = _lengths(graph, input_ids)
-        tables = self.rotary.tables(graph) if self.rotary else ()
-        attributes: dict[str, int | float] = {
-            "num_heads": self.heads,
-            "kv_num_heads": self.key_value_heads,
-            "do_rotary": int(self.rotary is not None),
-        }
-        if self.window > 0:
-            attributes["local_window_size"] = self.window
-        if self.scale is not None:
-            attributes["scale"] = self.scale
-        return graph.call_many(
-            "GroupQueryAttention",
-            *(query, key, value, None, None, lengths, total, *tables),
-            outputs=3,
-            attributes=attributes,
-        )[0]
-
-
-def _lengths(graph: GraphBuilder, input_ids: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Return the position of each row's last token, int32 (rows,), and the width, int32 scalar.
-
-    Padding counts as tokens: it is on the right, where causal attention never looks.
-    """
-    rows = graph.once("Shape", input_ids, attributes={"start": 0, "end": 1})
-    width = graph.once("Shape", input_ids, attributes={"start": 1, "end": 2})
-    width_int32 = graph.once("Cast", width, attributes={"to": int(ir.DataType.INT32)})
-    last = graph.once("Sub", width_int32, graph.constant("one_int32", np.array([1], dtype=np.int32)))
-    return graph.once("Expand", last, rows), graph.once("Squeeze", width_int32, graph.integers(0))

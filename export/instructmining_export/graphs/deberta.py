@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,13 @@ from numpy.typing import NDArray
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs import classifiers, heads
-from instructmining_export.graphs import encoder_attention as full_attention
+from instructmining_export.graphs import attention, classifiers, heads
 from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 from instructmining_export.graphs.layer_norm import LayerNorm
 
 FAMILIES = ("deberta-v2",)
+_LINES = 4  # with which the table's rows are counted
 _KINDS = ("c2p", "p2c")  # query times the key's relative position; key times the query's
-_MASKED = float(np.finfo(np.float32).min)  # this family's scores can reach onnxruntime's default, -10,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,30 @@ class RelativePositions:
             distances = make_log_bucket_position(distances, self.buckets, self.longest).to(torch.int64)
         return np.asarray(torch.clamp(distances + self.span, 0, 2 * self.span - 1).numpy(), dtype=np.int64)
 
+    def reach(self) -> list[tuple[int, int, int]]:
+        """Return lines (a, b, c): up to distance d, at most (a · d + b) // c rows are on either side of distance 0.
+
+        Rows grow ever slower with the distance, so the least of a few lines is close to their number. Shapes are made
+        from it; on CUDA a number from a table would have to be copied to the host for each batch.
+        """
+        offsets = self.rows() - self.span
+        rows = np.maximum(offsets[self.max_length - 1 :], -offsets[self.max_length - 1 :: -1])
+        hull = [0]
+        for distance in range(1, len(rows)):
+            while len(hull) > 1 and _turns_left(rows, hull[-2], hull[-1], distance):
+                hull.pop()
+            hull.append(distance)
+        edges = list(pairwise(hull))
+        kept = {round(place) for place in np.linspace(0, len(edges) - 1, min(_LINES, len(edges)))}
+        lines: list[tuple[int, int, int]] = []
+        for first, last in (edges[place] for place in sorted(kept)):
+            if rows[first] == rows[last]:  # of all rows
+                continue
+            run = last - first
+            rise = int(rows[last] - rows[first])
+            lines.append((rise, int(rows[first]) * run - rise * first, run))
+        return lines
+
 
 @dataclass(frozen=True, slots=True)
 class _BatchPositions:
@@ -70,8 +94,9 @@ class _BatchPositions:
     kinds: tuple[str, ...]
     shared: bool
     embeddings: ir.Value  # full (2 · span, hidden)
-    low: ir.Value  # int64 (1,), first row of the table that occurs in the batch
-    high: ir.Value  # int64 (1,), one after the last row that occurs
+    low: ir.Value  # int64 (1,), a row of the table with none before it in the batch
+    high: ir.Value  # int64 (1,), a row with none from it on
+    row_count: ir.Value  # int64 (1,)
     rows: ir.Value  # int32 (rows, heads, width, width), by query and key; counted from low
 
 
@@ -128,7 +153,7 @@ class Deberta:
     ) -> ir.Value:
         """Return the last hidden states, full (rows, width, hidden); values at padding are meaningless."""
         hidden = self._embed(graph, input_ids, attention_mask, segments)
-        lengths = full_attention.lengths(graph, attention_mask)
+        lengths = attention.lengths(graph, attention_mask)
         positions = self._batch_positions(graph, input_ids, self.relative) if self.relative else None
         for layer in range(self.layers):
             prefix = f"encoder.layer.{layer}"
@@ -162,7 +187,7 @@ class Deberta:
         hidden = graph.embedding("embeddings.word_embeddings.weight", input_ids, shape=(self.words, self.hidden))
         if self.positions:
             table = graph.weight("embeddings.position_embeddings.weight", shape=(self.positions, self.hidden))
-            positions = graph.call("Slice", table, graph.integers(0), full_attention.width(graph, input_ids))
+            positions = graph.call("Slice", table, graph.integers(0), attention.width(graph, input_ids))
             hidden = graph.call("Add", hidden, positions)
         if self.types:
             types = graph.weight("embeddings.token_type_embeddings.weight", shape=(self.types, self.hidden))
@@ -182,15 +207,12 @@ class Deberta:
             shape=(3 * self.hidden, self.hidden),
             bias=_names(prefix, "bias"),
         )
-        query, key, value = full_attention.split(graph, graph.full(packed), 3, self.hidden)
+        query, key, value = attention.split(graph, graph.full(packed), [self.hidden] * 3)
         scores = self._position_scores(graph, prefix, query, key, positions) if positions else None
-        attended = graph.call(
-            "MultiHeadAttention",
-            *(query, key, value, None, lengths, scores),
-            domain=CONTRIB,
-            attributes={"num_heads": self.heads, "scale": self.scale, "mask_filter_value": _MASKED},
+        parts = (query, key, value)
+        return graph.narrow(
+            attention.multi_head(graph, parts, heads=self.heads, lengths=lengths, added=scores, scale=self.scale)
         )
-        return graph.narrow(attended)
 
     def _position_scores(
         self, graph: GraphBuilder, prefix: str, query: ir.Value, key: ir.Value, positions: _BatchPositions
@@ -209,7 +231,7 @@ class Deberta:
         return graph.call("Add", *parts) if len(parts) > 1 else parts[0]
 
     def _table(self, graph: GraphBuilder, prefix: str, part: str, positions: _BatchPositions) -> ir.Value:
-        """Return projected and scaled relative positions of the batch, full (heads, positions, head size).
+        """Return projected and scaled relative positions of the batch, full ([rows,] heads, positions, head size).
 
         All nodes but the last depend on weights alone, so onnxruntime computes them once, when the session opens. That
         saves the file 2 · span · hidden numbers for each layer and kind.
@@ -220,7 +242,12 @@ class Deberta:
         scaled = graph.call("Mul", projected, graph.constant("scale", np.array(self.scale, dtype=np.float32)))
         split = graph.call("Reshape", scaled, graph.integers(0, self.heads, self.hidden // self.heads))
         by_head = graph.call("Transpose", split, attributes={"perm": (1, 0, 2)})
-        return graph.call("Slice", by_head, positions.low, positions.high, graph.integers(1))
+        table = graph.call("Slice", by_head, positions.low, positions.high, graph.integers(1))
+        if graph.device == "cpu":
+            return table
+        # CUDA multiplies a table of all rows by pointers, which it copies from the host for each product.
+        shape = graph.once("Concat", positions.row_count, graph.integers(1, 1, 1), attributes={"axis": 0})
+        return graph.call("Expand", table, shape)
 
     def _position_weight(self, graph: GraphBuilder, prefix: str, part: str, *, shared: bool) -> ir.Value:
         """Return the weight that projects relative positions, full (in, out), both of size hidden.
@@ -248,14 +275,18 @@ class Deberta:
         embeddings = graph.weight("encoder.rel_embeddings.weight", shape=(2 * relative.span, self.hidden))
         if relative.normalized:
             embeddings = self._norm(graph, embeddings, "encoder.LayerNorm")
-        width = full_attention.width(graph, input_ids)
+        width = attention.width(graph, input_ids)
+        zero, span = graph.integers(0), graph.integers(relative.span)
+        reach = self._reach(graph, graph.call("Sub", width, graph.integers(1)), relative)
+        low = graph.call("Max", graph.call("Sub", span, reach), zero)
+        high = graph.call("Add", graph.call("Add", span, reach), graph.integers(1))
         table = graph.constant("position_rows", relative.rows())
-        longest = graph.integers(relative.max_length)
-        low = graph.call("Gather", table, graph.call("Sub", longest, width))
-        last = graph.call("Gather", table, graph.call("Add", graph.integers(relative.max_length - 2), width))
-        distances = graph.call("Neg", full_attention.distances(graph, input_ids))  # query position minus key position
+        distances = graph.call("Neg", attention.distances(graph, input_ids))  # query position minus key position
         places = graph.call("Add", distances, graph.integers(relative.max_length - 1))
-        index = graph.cast(graph.call("Sub", graph.call("Gather", table, places), low), ir.DataType.INT32)
+        # Range takes a value from the host without a copy, which a CUDA graph could not record.
+        ends = (graph.call("Squeeze", end, zero) for end in (low, graph.call("Add", low, graph.integers(1))))
+        first = graph.call("Range", *ends, graph.constant("one", np.array(1, dtype=np.int64)))
+        index = graph.cast(graph.call("Sub", graph.call("Gather", table, places), first), ir.DataType.INT32)
         rows = graph.once("Shape", input_ids, attributes={"start": 0, "end": 1})
         shape = graph.call("Concat", rows, graph.integers(self.heads), width, width, attributes={"axis": 0})
         return _BatchPositions(
@@ -263,9 +294,21 @@ class Deberta:
             shared=relative.shared,
             embeddings=embeddings,
             low=low,
-            high=graph.call("Add", last, graph.integers(1)),
+            high=high,
+            row_count=rows,
             rows=graph.call("Expand", index, shape),
         )
+
+    def _reach(self, graph: GraphBuilder, furthest: ir.Value, relative: RelativePositions) -> ir.Value:
+        """Return the rows on either side of distance 0 that occur up to the furthest distance, int64 (1,), or more."""
+        least = graph.integers(relative.span)
+        for rise, offset, run in relative.reach():
+            line = furthest
+            if (rise, offset) != (run, 0):
+                line = graph.call("Add", graph.call("Mul", line, graph.integers(rise)), graph.integers(offset))
+                line = graph.call("Div", line, graph.integers(run))
+            least = graph.call("Min", least, line)
+        return least
 
     def _by_head(self, graph: GraphBuilder, value: ir.Value) -> ir.Value:
         """Reshape (rows, width, hidden) to (rows, heads, width, head size)."""
@@ -282,6 +325,12 @@ class Deberta:
         projected = graph.full(graph.linear(value, f"{prefix}.dense.weight", shape=(self.hidden, size)))
         norm = LayerNorm(self.hidden, self.epsilon)
         return norm.add_and_norm(graph, residual, projected, f"{prefix}.LayerNorm", bias=f"{prefix}.dense.bias")[0]
+
+
+def _turns_left(heights: NDArray[np.int64], first: int, middle: int, last: int) -> bool:
+    """Return whether the middle of three points is on or below the line between the others."""
+    slope = int(heights[last] - heights[first])
+    return (int(heights[middle] - heights[first])) * (last - first) <= slope * (middle - first)
 
 
 def _check(config: Mapping[str, Any]) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs.causal import CausalAttention
+from instructmining_export.graphs import attention
+from instructmining_export.graphs.causal_attention import CausalAttention
 from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 from instructmining_export.graphs.rotary import Rotary
 from instructmining_export.graphs.tensors import Change
@@ -121,9 +122,7 @@ class GatedDecoder:
             bias=[f"{prefix}.{part}.bias" for part in parts] if self.query_key_value_bias else (),
         )
         if self.query_key_norm:
-            split = graph.call_many(
-                "Split", packed, graph.integers(query, key, key), outputs=3, domain="", attributes={"axis": -1}
-            )
+            split = attention.split(graph, packed, (query, key, key))
             queries = self._norm_heads(graph, split[0], f"{prefix}.q_norm.weight", query)
             keys = self._norm_heads(graph, split[1], f"{prefix}.k_norm.weight", key)
             attended = self.attention(graph, input_ids, queries, keys, split[2])
@@ -145,8 +144,7 @@ class GatedDecoder:
     def _feed_forward(self, graph: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
         if self.packed:
             both = graph.linear(norm, f"{prefix}.gate_up_proj.weight", shape=(2 * self.inner, self.hidden))
-            sizes = graph.integers(self.inner, self.inner)
-            gate, up = graph.call_many("Split", both, sizes, outputs=2, domain="", attributes={"axis": -1})
+            gate, up = attention.split(graph, both, (self.inner, self.inner))
         else:
             gate, up = (
                 graph.linear(norm, f"{prefix}.{part}_proj.weight", shape=(self.inner, self.hidden))

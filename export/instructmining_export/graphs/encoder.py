@@ -12,8 +12,7 @@ import torch
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs import classifiers, heads
-from instructmining_export.graphs import encoder_attention as full_attention
+from instructmining_export.graphs import attention, classifiers, heads
 from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
@@ -97,7 +96,7 @@ class PostNormEncoder:
     ) -> ir.Value:
         """Return the last hidden states, full (rows, width, hidden)."""
         hidden = self._embed(graph, input_ids, segments)
-        lengths = full_attention.lengths(graph, attention_mask)
+        lengths = attention.lengths(graph, attention_mask)
         added = self._relative_bias(graph, input_ids) if self.family == "mpnet" else None
         for layer in range(self.layers):
             prefix = f"encoder.layer.{layer}"
@@ -120,7 +119,7 @@ class PostNormEncoder:
         """Return the normalized sum of word, position and segment embeddings, full (rows, width, hidden)."""
         words = graph.embedding("embeddings.word_embeddings.weight", input_ids, shape=(self.words, self.hidden))
         first = graph.integers(self.first_position)
-        end = graph.once("Add", full_attention.width(graph, input_ids), first)
+        end = graph.once("Add", attention.width(graph, input_ids), first)
         table = graph.weight("embeddings.position_embeddings.weight", shape=(self.positions, self.hidden))
         # Rows are right-padded, so their positions are one slice of the table.
         positions = graph.call("Slice", table, first, end, graph.integers(0))
@@ -140,7 +139,7 @@ class PostNormEncoder:
         name, shape = "encoder.relative_attention_bias.weight", (_MPNET_BUCKETS, self.heads)
         table = graph.weight(name, shape=shape, transpose=True, narrow=True)
         by_distance = graph.call("Gather", table, graph.constant("buckets", buckets.numpy()), attributes={"axis": 1})
-        places = graph.call("Add", full_attention.distances(graph, input_ids), graph.integers(reach))
+        places = graph.call("Add", attention.distances(graph, input_ids), graph.integers(reach))
         bias = graph.call("Gather", by_distance, places, attributes={"axis": 1})
         return graph.call("Unsqueeze", bias, graph.integers(0))
 
@@ -150,15 +149,14 @@ class PostNormEncoder:
         names = _MPNET if self.family == "mpnet" else _BERT
         size = self.hidden
         projections = [f"{prefix}.{name}" for name in names.projections]
-        packed = graph.linear(graph.narrow(hidden), *(f"{name}.weight" for name in projections), shape=(3 * size, size))
-        attended = full_attention.multi_head(
-            graph,
-            full_attention.split(graph, packed, 3, size),
-            heads=self.heads,
-            bias=graph.weight(*(f"{name}.bias" for name in projections), shape=(3 * size,), narrow=True),
-            lengths=lengths,
-            added=added,
+        packed = graph.linear(
+            graph.narrow(hidden),
+            *(f"{name}.weight" for name in projections),
+            shape=(3 * size, size),
+            bias=[f"{name}.bias" for name in projections],
         )
+        parts = attention.split(graph, packed, [size] * 3)
+        attended = attention.multi_head(graph, parts, heads=self.heads, lengths=lengths, added=added)
         projected = graph.linear(attended, f"{prefix}.{names.output}.weight", shape=(size, size))
         bias = graph.weight(f"{prefix}.{names.output}.bias", shape=(size,))
         return self._add_and_norm(graph, f"{prefix}.{names.norm}", graph.full(projected), hidden, bias)

@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs.causal import CausalAttention
+from instructmining_export.graphs.causal_attention import CausalAttention
 from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 from instructmining_export.graphs.layer_norm import LayerNorm
 

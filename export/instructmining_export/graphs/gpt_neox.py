@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs.causal import CausalAttention
+from instructmining_export.graphs.causal_attention import CausalAttention
 from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 from instructmining_export.graphs.layer_norm import LayerNorm
 from instructmining_export.graphs.rotary import Rotary

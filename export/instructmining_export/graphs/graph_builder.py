@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -13,32 +12,18 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
-from instructmining.bundle import PrecisionName
 from instructmining.errors import ExportError
+from instructmining_export.graphs.precision import FP32, Precision
 from instructmining_export.graphs.quantization import quantize_columns, quantize_rows
 from instructmining_export.graphs.tensors import Change, key_of, lazy, to_half
 
-OPSET = 18  # has every operator used here; onnxruntime supports it since 1.14
+OPSET = 24  # the first whose Attention takes the lengths of padded rows
 CONTRIB = "com.microsoft"  # onnxruntime's own operators, such as fused attention
 
-Attribute: TypeAlias = int | float | str | Sequence[int]
+Attribute: TypeAlias = int | float | str | Sequence[int] | ir.TensorProtocol
+DeviceKind: TypeAlias = Literal["cpu", "cuda"]
 Weights: TypeAlias = Callable[[str], NDArray[np.float32]]
 Unit: TypeAlias = Literal["token", "scored", "row"]  # a padded token, a scored position, a row of a batch
-
-
-@dataclass(frozen=True, slots=True)
-class Precision:
-    """Number format of the matrix products; norms, softmax, residuals and losses are always float32."""
-
-    name: PrecisionName = "fp32"
-    kept: frozenset[str] = frozenset()  # keys of products and tables that stay in float32
-    smoothing: Mapping[str, NDArray[np.float32]] = field(
-        default_factory=dict
-    )  # product → divisor of each input dimension
-    inputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # product → sample of its inputs, divided
-
-
-FP32 = Precision()
 
 
 class GraphBuilder:
@@ -48,15 +33,17 @@ class GraphBuilder:
     return narrow values; everything else is full. :meth:`narrow` and :meth:`full` convert between them.
     """
 
-    def __init__(self, name: str, weights: Weights, precision: Precision = FP32) -> None:
+    def __init__(self, name: str, weights: Weights, precision: Precision = FP32, *, device: DeviceKind = "cpu") -> None:
         """Start an empty graph.
 
         Args:
             name: of the graph.
             weights: reads one tensor of the checkpoint by name, as float32.
             precision: of the matrix products.
+            device: whose operators are used where none is fast on both.
         """
         self.precision = precision
+        self.device = device
         self.products: dict[str, ir.Value] = {}  # key of each product → its input, in graph order
         self.tables: list[str] = []  # keys of the embedding tables
         self._name = name
@@ -233,21 +220,29 @@ class GraphBuilder:
             result = self.call("Add", result, self.weight(*bias, shape=(out,), narrow=not keep, change=change))
         return result
 
-    def vocabulary(self, states: ir.Value, name: str, *, shape: tuple[int, int]) -> ir.Value:
-        """Compute logits over the vocabulary, full (n, words); shares its table with :meth:`embedding`.
+    def vocabulary(self, states: ir.Value, name: str, *, shape: tuple[int, int], words: tuple[int, int]) -> ir.Value:
+        """Compute logits over some words, full (n, end - begin); shares its table with :meth:`embedding`.
 
         Args:
             states: full (n, size).
             name: the checkpoint's name of the output embedding.
-            shape: (words, size).
+            shape: of the table, (words, size).
+            words: begin and end of the words.
         """
+        begin, end = words
         with self.each("scored"):
-            self.count(shape[0] * shape[1])
+            self.count((end - begin) * shape[1])
         self._product(name, states, lambda: self._read((name,), shape, None).T)
         if self.precision.name == "int8" and name not in self.precision.kept:
-            return self._integer_product(states, name, shape[::-1], axis=1)
-        table = self.weight(name, shape=shape, narrow=True)
+            return self._integer_product(states, name, shape[::-1], axis=1, columns=words)
+        table = self._part(self.weight(name, shape=shape, narrow=True), shape[0], words, axis=0)
         return self.full(self.call("Gemm", self.narrow(states), table, attributes={"transB": 1}))
+
+    def _part(self, table: ir.Value, size: int, part: tuple[int, int], *, axis: int) -> ir.Value:
+        """Return a part of a weight on one axis; onnxruntime takes it out once, when the session opens."""
+        if part == (0, size):
+            return table
+        return self.call("Slice", table, *(self.integers(end) for end in part), self.integers(axis))
 
     # Cost of the products
 
@@ -276,11 +271,16 @@ class GraphBuilder:
         """Multiply-adds so far of products with weights, by unit; excludes attention's own products."""
         return {unit: self._counted[unit] for unit in get_args(Unit)}
 
-    def output(self, name: str, value: ir.Value) -> None:
-        """Declare a float32 output."""
+    def output(self, name: str, value: ir.Value, kind: ir.DataType = ir.DataType.FLOAT) -> None:
+        """Declare an output."""
         value.name = name
-        value.type = ir.TensorType(ir.DataType.FLOAT)
+        value.type = ir.TensorType(kind)
         self._outputs.append(value)
+
+    @property
+    def operators(self) -> list[str]:
+        """The types of the nodes, in order."""
+        return [node.op_type for node in self._tape.nodes]
 
     def probe(self, value: ir.Value) -> str:
         """Declare a full value as another output, for calibration; returns its name."""
@@ -293,22 +293,31 @@ class GraphBuilder:
         return self._product_weights[key]()
 
     def model(self) -> ir.Model:
-        """Return the graph as a model."""
+        """Return the graph as a model; without inputs that no node reads."""
+        read = {id(value) for node in self._tape.nodes for value in node.inputs}
         graph = ir.Graph(
-            self._inputs,
+            [value for value in self._inputs if id(value) in read],
             self._outputs,
             nodes=self._tape.nodes,
             initializers=list(self._known.values()),
             opset_imports={"": OPSET, CONTRIB: 1},
             name=self._name,
         )
-        return ir.Model(graph, ir_version=10, producer_name="instructmining")
+        return ir.Model(graph, ir_version=12, producer_name="instructmining")
 
     def _product(self, key: str, value: ir.Value, weight: Callable[[], NDArray[np.float32]]) -> None:
         self.products[key] = value
         self._product_weights[key] = weight
 
-    def _integer_product(self, value: ir.Value, key: str, shape: tuple[int, int], *, axis: int = -1) -> ir.Value:
+    def _integer_product(
+        self,
+        value: ir.Value,
+        key: str,
+        shape: tuple[int, int],
+        *,
+        axis: int = -1,
+        columns: tuple[int, int] | None = None,
+    ) -> ir.Value:
         """Multiply in integers; each row is divided by its largest magnitude, so results do not depend on the batch.
 
         Args:
@@ -317,6 +326,7 @@ class GraphBuilder:
             shape: of the weight, (in, out).
             axis: the input's last, counted from the front where the input may have no rows: onnxruntime's reductions
                 over a negative axis of an empty tensor return a wrong shape.
+            columns: begin and end of the outputs to compute; None for all.
         """
         smoothing = self.precision.smoothing.get(key)
         if id(value) not in self._quantized:
@@ -333,6 +343,9 @@ class GraphBuilder:
             lambda: quantize_columns(divided(), self.precision.inputs.get(key))[0],
             lambda: quantize_columns(divided())[1],
         )
+        if columns is not None:
+            weight = self._part(weight, shape[1], columns, axis=1)
+            scales = self._part(scales, shape[1], columns, axis=0)
         scale, zero = self._row_scale()
         product = self.call("MatMulIntegerToFloat", rows, weight, scale, scales, zero, domain=CONTRIB)
         return self.call("Mul", product, largest)

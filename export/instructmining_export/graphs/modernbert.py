@@ -10,8 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs import classifiers, heads
-from instructmining_export.graphs import encoder_attention as full_attention
+from instructmining_export.graphs import attention, classifiers, heads
 from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
 from instructmining_export.graphs.rotary import Rotary
 
@@ -96,10 +95,13 @@ class ModernBert:
         words = graph.embedding("embeddings.tok_embeddings.weight", input_ids, shape=(self.words, self.hidden))
         # The first layer has no attention norm: the normalized embeddings are both its input and its residual.
         norm = residual = self._norm(graph, words, "embeddings.norm")
-        masks = self._masks(graph, input_ids, attention_mask)
+        lengths = attention.lengths(graph, attention_mask)
+        nearby = self._nearby(graph, input_ids) if any(self.windowed) else None
         for layer, windowed in enumerate(self.windowed):
             prefix = f"layers.{layer}"
-            attended = self._attend(graph, f"{prefix}.attn", graph.narrow(norm), masks[windowed], windowed=windowed)
+            rotary = self.local_rotary.tables(graph, "rotary_nearby") if windowed else self.global_rotary.tables(graph)
+            added = nearby if windowed else None
+            attended = self._attend(graph, f"{prefix}.attn", graph.narrow(norm), lengths, added=added, rotary=rotary)
             norm, residual = self._add_and_norm(graph, residual, attended, f"{prefix}.mlp_norm")
             fed = self._feed_forward(graph, f"{prefix}.mlp", graph.narrow(norm))
             final = layer + 1 == len(self.windowed)
@@ -124,55 +126,41 @@ class ModernBert:
         norm = self._norm(graph, graph.call("Gelu", dense, domain=CONTRIB), "head.norm")
         return classifiers.linear_reward(graph, norm, "classifier", self.hidden)
 
-    def _masks(
-        self, graph: GraphBuilder, input_ids: ir.Value, attention_mask: ir.Value
-    ) -> dict[bool, tuple[ir.Value | None, ir.Value | None]]:
-        """Return (lengths, added scores) by whether a layer has a window; one of the two is None."""
-        lengths = full_attention.lengths(graph, attention_mask)
-        if self.reach + 1 >= self.max_length or not any(self.windowed):
-            return {False: (lengths, None), True: (lengths, None)}
+    def _nearby(self, graph: GraphBuilder, input_ids: ir.Value) -> ir.Value | None:
+        """Return what layers with a window add to their scores, narrow (width, width); None where it spans any text."""
+        if self.reach + 1 >= self.max_length:
+            return None
         reach = graph.constant("reach", np.array(self.reach, dtype=np.int64))
-        far = graph.call("Greater", graph.call("Abs", full_attention.distances(graph, input_ids)), reach)
-        no_token = graph.call("Not", graph.cast(attention_mask, ir.DataType.BOOL))
-        # The window's mask also hides padding: CUDA's fused attention takes lengths or added scores, not both.
-        hidden = graph.call("Or", far, graph.call("Unsqueeze", no_token, graph.integers(1, 2)))
-        added = graph.call(
-            "Where",
-            hidden,
-            graph.constant("hidden_score", np.array(full_attention.HIDDEN_SCORE, dtype=np.float32), narrow=True),
-            graph.constant("seen_score", np.array(0.0, dtype=np.float32), narrow=True),
-        )
-        return {False: (lengths, None), True: (None, added)}
+        far = graph.call("Greater", graph.call("Abs", attention.distances(graph, input_ids)), reach)
+        return attention.hidden_where(graph, far)
 
     def _attend(
         self,
         graph: GraphBuilder,
         prefix: str,
         norm: ir.Value,
-        mask: tuple[ir.Value | None, ir.Value | None],
+        lengths: ir.Value,
         *,
-        windowed: bool,
+        added: ir.Value | None,
+        rotary: tuple[ir.Value, ir.Value],
     ) -> ir.Value:
         size = self.hidden
         bias = [f"{prefix}.Wqkv.bias"] if self.attention_bias else ()
         packed = graph.linear(norm, f"{prefix}.Wqkv.weight", shape=(3 * size, size), bias=bias)
-        query, key, value = full_attention.split(graph, packed, 3, size)
-        rotary = self.local_rotary if windowed else self.global_rotary
-        tables = rotary.tables(graph, "rotary_nearby" if windowed else "rotary")
+        query, key, value = attention.split(graph, packed, [size] * 3)
         query, key = (
             # A single position id is the position of every row's first token.
-            graph.call("RotaryEmbedding", part, graph.integers(0), *tables, domain=CONTRIB)
+            graph.call("RotaryEmbedding", part, graph.integers(0), *rotary, domain=CONTRIB)
             for part in (query, key)
         )
-        lengths, added = mask
-        attended = full_attention.multi_head(graph, (query, key, value), heads=self.heads, lengths=lengths, added=added)
+        attended = attention.multi_head(graph, (query, key, value), heads=self.heads, lengths=lengths, added=added)
         bias = [f"{prefix}.Wo.bias"] if self.attention_bias else ()
         return graph.linear(attended, f"{prefix}.Wo.weight", shape=(size, size), bias=bias)
 
     def _feed_forward(self, graph: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
         bias = [f"{prefix}.Wi.bias"] if self.inner_bias else ()
         both = graph.linear(norm, f"{prefix}.Wi.weight", shape=(2 * self.inner, self.hidden), bias=bias)
-        value, gate = full_attention.split(graph, both, 2, self.inner)
+        value, gate = attention.split(graph, both, [self.inner] * 2)
         gated = graph.call("Mul", graph.call("Gelu", value, domain=CONTRIB), gate)
         bias = [f"{prefix}.Wo.bias"] if self.inner_bias else ()
         return graph.linear(gated, f"{prefix}.Wo.weight", shape=(self.hidden, self.inner), bias=bias)

@@ -13,13 +13,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs import heads
-from instructmining_export.graphs.graph_builder import CONTRIB, FP32, GraphBuilder, Precision, Weights
+from instructmining_export.graphs import attention, heads
+from instructmining_export.graphs.graph_builder import CONTRIB, DeviceKind, GraphBuilder, Weights
+from instructmining_export.graphs.precision import FP32, Precision
 
 FAMILIES = ("t5",)
 _ACTIVATIONS = {"gelu_new": (CONTRIB, "FastGelu"), "relu": ("", "Relu")}
-# T5's scores are unscaled and can reach the operator's default, -10,000; transformers masks with the smallest float.
-_MASKED = -1e30
 
 # Part of a layer: the prefix of its names, and a function from the norm's output to the residual's addend, both full.
 Sublayer: TypeAlias = tuple[str, Callable[[ir.Value], ir.Value]]
@@ -94,7 +93,7 @@ class T5:
         Args:
             graph: gets the nodes.
             input_ids: int64 (rows, width), right-padded.
-            lengths: int32 (rows,), tokens of each row.
+            lengths: int64 (rows,), tokens of each row.
         """
         bias = graph.narrow(self._position_bias(graph, input_ids))
         sublayers: list[Sublayer] = []
@@ -113,7 +112,7 @@ class T5:
         Args:
             graph: gets the nodes.
             states: the encoder's, full (rows, width, hidden).
-            lengths: int32 (rows,), tokens of each row.
+            lengths: int64 (rows,), tokens of each row.
         """
         sublayers: list[Sublayer] = []
         for layer in range(self.decoder_layers):
@@ -164,12 +163,8 @@ class T5:
     ) -> ir.Value:
         """Attend among the encoder's tokens. Scores are narrow, as in transformers."""
         query, key, value = (self._to_heads(graph, norm, f"{prefix}.SelfAttention.{part}") for part in "qkv")
-        attended = graph.call(
-            "MultiHeadAttention",
-            *(query, key, value, None, lengths, bias),
-            domain=CONTRIB,
-            attributes={"num_heads": self.heads, "scale": 1.0, "mask_filter_value": _MASKED},
-        )
+        parts = (query, key, value)
+        attended = attention.multi_head(graph, parts, heads=self.heads, lengths=lengths, added=bias, scale=1.0)
         return self._to_hidden(graph, attended, f"{prefix}.SelfAttention.o")
 
     def _attend_itself(self, graph: GraphBuilder, prefix: str, norm: ir.Value, *, one_row: bool) -> ir.Value:
@@ -192,7 +187,7 @@ class T5:
             graph: gets the nodes.
             prefix: of the weights' names.
             states: the encoder's, full (rows, width, hidden).
-            lengths: int32 (rows,).
+            lengths: int64 (rows,).
             norm: full (rows, 1, hidden).
             one_row: ``norm`` is (1, 1, hidden), the same for all rows.
         """
@@ -201,12 +196,7 @@ class T5:
         if one_row:
             shape = graph.call("Concat", graph.once("Shape", lengths), graph.integers(1, 1), attributes={"axis": 0})
             query = graph.call("Expand", query, shape)
-        context = graph.call(
-            "MultiHeadAttention",
-            *(query, states, states, None, lengths),
-            domain=CONTRIB,
-            attributes={"num_heads": 1, "scale": 1.0, "mask_filter_value": _MASKED},
-        )
+        context = attention.multi_head(graph, (query, states, states), heads=1, lengths=lengths, scale=1.0)
         return self._absorbed_output(graph, f"{prefix}.EncDecAttention", context)
 
     def _to_heads(self, graph: GraphBuilder, norm: ir.Value, name: str) -> ir.Value:
@@ -257,16 +247,10 @@ class T5:
 
     def _position_bias(self, graph: GraphBuilder, input_ids: ir.Value) -> ir.Value:
         """Return the bias that every encoder layer adds to its scores, full (1, heads, width, width)."""
-        width = graph.once("Shape", input_ids, attributes={"start": 1, "end": 2})
-        zero, one = (
-            graph.constant(name, np.array(number, dtype=np.int64)) for number, name in enumerate(("zero", "one"))
-        )
-        positions = graph.call("Range", zero, graph.call("Squeeze", width), one)
-        distances = graph.call("Sub", positions, graph.call("Unsqueeze", positions, graph.integers(1)))
         furthest = self.max_length - 1
         offsets = np.arange(-furthest, furthest + 1)
         bucket_by_offset = graph.constant("buckets", relative_buckets(offsets, self.buckets, self.max_distance))
-        places = graph.call("Add", distances, graph.constant("furthest", np.array(furthest, dtype=np.int64)))
+        places = graph.call("Add", attention.distances(graph, input_ids), graph.integers(furthest))
         name = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         by_offset = graph.call("Gather", graph.weight(name, shape=(self.buckets, self.heads)), bucket_by_offset)
         # Gathering all heads at once and then transposing is four times faster than gathering head by head.
@@ -276,7 +260,9 @@ class T5:
         )
 
 
-def build(t5: T5, weights: Weights, *, yes: int, no: int, precision: Precision = FP32) -> GraphBuilder:
+def build(
+    t5: T5, weights: Weights, *, yes: int, no: int, precision: Precision = FP32, device: DeviceKind = "cpu"
+) -> GraphBuilder:
     """Build the graph of p(yes) / (p(yes) + p(no)) at the decoder's first step.
 
     Inputs ``input_ids`` and ``attention_mask``, int64 (rows, width), right-padded, width at most ``max_length``; output
@@ -288,15 +274,15 @@ def build(t5: T5, weights: Weights, *, yes: int, no: int, precision: Precision =
         yes: token id of the positive answer.
         no: token id of the negative answer.
         precision: of the matrix products.
+        device: whose operators are used where none is fast on both.
 
     Raises:
         ExportError: a word is not in the vocabulary, or the output matrix's shape differs from the config.
     """
-    graph = GraphBuilder("yes_or_no", weights, precision)
+    graph = GraphBuilder("yes_or_no", weights, precision, device=device)
     input_ids = graph.input("input_ids", "rows", "width")
     attention_mask = graph.input("attention_mask", "rows", "width")
-    lengths = graph.call("ReduceSum", attention_mask, graph.integers(1), attributes={"keepdims": 0})
-    lengths = graph.cast(lengths, ir.DataType.INT32)
+    lengths = attention.lengths(graph, attention_mask)
     state = t5.decode(graph, t5.encode(graph, input_ids, lengths), lengths)
     logit = heads.linear_reward(graph, state, t5.difference(weights, yes, no), np.zeros(1, dtype=np.float32))
     graph.output("yes", graph.call("Sigmoid", logit))

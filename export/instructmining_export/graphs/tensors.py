@@ -39,6 +39,22 @@ def save(model: ir.Model, path: Path) -> list[Path]:
     return [path, *([data] if data.exists() else [])]
 
 
+def save_variant(model: ir.Model, path: Path, *, first: Path) -> None:
+    """Write another graph on the weights of one that :func:`save` wrote into the same folder.
+
+    Args:
+        model: its initializers that the first has too, by name, stay in the first's file.
+        path: where to write it.
+        first: the graph that was saved.
+    """
+    written = ir.load(first).graph.initializers
+    for name, value in model.graph.initializers.items():
+        known = written.get(name)
+        if known is not None and isinstance(known.const_value, ir.ExternalTensor):
+            value.const_value = known.const_value
+    ir.save(model, path)
+
+
 def key_of(names: Sequence[str], change: Change | None) -> str:
     """Return the name of the stored tensor: the checkpoint's names, then the change."""
     return "+".join(names) + (f".{change.name}" if change is not None else "")

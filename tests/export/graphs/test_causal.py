@@ -45,7 +45,8 @@ from instructmining_export.graphs.causal import CausalBackbone, LinearHead
 from instructmining_export.graphs.decoder import GatedDecoder
 from instructmining_export.graphs.gpt2 import GPT2
 from instructmining_export.graphs.gpt_neox import GPTNeoX
-from instructmining_export.graphs.graph_builder import Precision
+from instructmining_export.graphs.graph_builder import DeviceKind
+from instructmining_export.graphs.precision import Precision
 from instructmining_export.graphs.tensors import save
 
 HIDDEN = 64
@@ -241,14 +242,17 @@ def reference(case: str, folder: Path) -> Reference:
 
 
 @cache
-def session(case: str, folder: Path, precision: PrecisionName = "fp32") -> ort.InferenceSession:
+def session(
+    case: str, folder: Path, precision: PrecisionName = "fp32", device: DeviceKind = "cpu"
+) -> ort.InferenceSession:
     """The graph of a case with both heads."""
     made = reference(case, folder)
     family = CASES[case]
     backbone = family.backbone.from_config(family.filled(), max_length=MAX_LENGTH)
     with made.checkpoint.weights() as weights:
-        tape = causal.build(backbone, weights, vocabulary=True, reward=made.head, precision=Precision(precision))
-        path = save(tape.model(), folder / case / f"{precision}.onnx")[0]
+        parts: Any = {"vocabulary": True, "reward": made.head, "precision": Precision(precision), "device": device}
+        tape = causal.build(backbone, weights, **parts)
+        path = save(tape.model(), folder / case / f"{precision}.{device}.onnx")[0]
     return opened(path)
 
 
@@ -261,7 +265,12 @@ def opened(path: Path) -> ort.InferenceSession:
 
 def run(made: ort.InferenceSession, inputs: Inputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """NLLs and rewards."""
-    feeds = {"input_ids": inputs.ids, "position_ids": inputs.positions, "scored": inputs.scored}
+    feeds = {
+        "input_ids": inputs.ids,
+        "position_ids": inputs.positions,
+        "scored": inputs.scored,
+        "best_of": np.zeros(0, dtype=np.int64),
+    }
     wanted = {value.name for value in made.get_inputs()}
     nll, reward = made.run(["nll", "reward"], {name: feeds[name] for name in wanted})
     return nll, reward
@@ -271,9 +280,10 @@ def run(made: ort.InferenceSession, inputs: Inputs) -> tuple[NDArray[np.float32]
 
 
 @every_case
-def test_losses_and_rewards_are_those_of_transformers(case: str, folder: Path) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_losses_and_rewards_are_those_of_transformers(case: str, device: DeviceKind, folder: Path) -> None:
     expected = reference(case, folder)
-    nll, reward = run(session(case, folder), Inputs.of(texts()))
+    nll, reward = run(session(case, folder, device=device), Inputs.of(texts()))
     assert nll.shape == (sum(LENGTHS) - len(LENGTHS),)
     assert np.std(expected.nll) > 0.5  # else there would be nothing to tell apart
     np.testing.assert_allclose(nll, expected.nll, atol=1e-5, rtol=0)

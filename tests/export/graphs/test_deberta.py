@@ -21,7 +21,8 @@ from instructmining.errors import ExportError
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs.bidirectional import build_embedding, build_reward
 from instructmining_export.graphs.deberta import Deberta, RelativePositions
-from instructmining_export.graphs.graph_builder import Precision
+from instructmining_export.graphs.graph_builder import DeviceKind
+from instructmining_export.graphs.precision import Precision
 from instructmining_export.graphs.tensors import save
 
 WORDS = 300
@@ -102,13 +103,16 @@ def made(folder: Path, case: str) -> tuple[DebertaV2ForSequenceClassification, C
     return model, Checkpoint(into)
 
 
-def opened(folder: Path, case: str, precision: PrecisionName = "fp32", *, reward: bool = True) -> ort.InferenceSession:
+def opened(
+    folder: Path, case: str, precision: PrecisionName = "fp32", *, reward: bool = True, device: DeviceKind = "cpu"
+) -> ort.InferenceSession:
     """A session on the graph of a case; what onnxruntime makes of the graph is written beside it."""
     model, checkpoint = made(folder, case)
     backbone = Deberta.from_config(model.config.to_dict(), max_length=MAX_LENGTH)
     with checkpoint.weights() as weights:
         if reward:
-            tape = build_reward(backbone, weights, separator=SEPARATOR, precision=Precision(precision))
+            parts: Any = {"separator": SEPARATOR, "precision": Precision(precision), "device": device}
+            tape = build_reward(backbone, weights, **parts)
         else:
             tape = build_embedding(backbone, weights, pooling="mean", precision=Precision(precision))
         path = save(tape.model(), checkpoint.folder / f"{precision}.onnx")[0]
@@ -144,9 +148,10 @@ def reference(
     return np.asarray(logits[:, 0].numpy())
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("case", CASES)
-def test_rewards_are_those_of_transformers(folder: Path, case: str) -> None:
-    session = opened(folder, case)
+def test_rewards_are_those_of_transformers(folder: Path, case: str, device: DeviceKind) -> None:
+    session = opened(folder, case, device=device)
     for lengths in (LENGTHS, (17,), (2, 1), (1,)):
         ids, mask = batch(*lengths)
         rewards = run(session, ids, mask)
@@ -204,7 +209,7 @@ def test_positions_are_projected_once_and_attention_is_fused(folder: Path, case:
     opened(folder, case, precision)
     path = made(folder, case)[1].folder / "optimized.onnx"
     ops = Counter(node.op_type for node in onnx.load(path, load_external_data=False).graph.node)
-    per_layer = {"MultiHeadAttention": 1, "BiasGelu": 1, "SkipLayerNormalization": 2, "GatherElements": 2}
+    per_layer = {"Attention": 1, "BiasGelu": 1, "SkipLayerNormalization": 2, "GatherElements": 2}
     per_layer |= {"FusedMatMul": 2, "Split": 1, "Transpose": 2}
     head = {"BiasGelu": 1}  # of the pooler
     assert {op: ops[op] for op in per_layer} == {op: n * LAYERS + head.get(op, 0) for op, n in per_layer.items()}

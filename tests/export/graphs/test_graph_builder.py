@@ -12,7 +12,8 @@ from transformers import T5Config
 from instructmining.bundle import PrecisionName
 from instructmining_export.graphs import bidirectional, causal, t5
 from instructmining_export.graphs.causal import LinearHead
-from instructmining_export.graphs.graph_builder import GraphBuilder, Precision
+from instructmining_export.graphs.graph_builder import GraphBuilder
+from instructmining_export.graphs.precision import Precision
 from instructmining_export.graphs.t5 import T5
 
 HEAD = LinearHead(np.ones((1, 32), dtype=np.float32), np.zeros(1, dtype=np.float32))
