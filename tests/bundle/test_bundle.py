@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import altered_bundle
 import pytest
@@ -89,8 +90,30 @@ def test_another_format_says_which_is_read_and_how_to_mend_it(copy: Path, versio
     altered_bundle.edit(copy, lambda manifest: manifest.update(format=version))
     with pytest.raises(
         BundleError,
-        match=rf"format {version}, this version reads {FORMAT_VERSION}; export the bundle again, or install",
+        match=rf"format {version}, this version reads 2 and {FORMAT_VERSION}; export the bundle again, or install",
     ):
+        Bundle.open(copy)
+
+
+def test_a_bundle_of_the_format_before_is_read(copy: Path) -> None:
+    def as_before(manifest: dict[str, Any]) -> None:
+        manifest["format"] = 2
+        for role in manifest["roles"].values():
+            role.pop("cuda_graph", None)
+
+    altered_bundle.edit(copy, as_before)
+    role = Bundle.open(copy).roles["perplexity"]
+    assert role.graph_on("cuda") == role.graph_on("cpu") == role.graph
+
+
+def test_a_role_may_have_a_graph_for_cuda_among_the_bundles_files(copy: Path) -> None:
+    altered_bundle.edit(
+        copy, lambda manifest: manifest["roles"]["perplexity"].update(cuda_graph="embedding/model.onnx")
+    )
+    role = Bundle.open(copy).roles["perplexity"]
+    assert (role.graph_on("cpu"), role.graph_on("cuda")) == (role.graph, copy / "embedding" / "model.onnx")
+    altered_bundle.edit(copy, lambda manifest: manifest["roles"]["perplexity"].update(cuda_graph="gone.onnx"))
+    with pytest.raises(BundleError, match=r"cuda_graph 'gone.onnx' is not among the manifest's files"):
         Bundle.open(copy)
 
 

@@ -146,7 +146,7 @@ def test_the_manifest_says_where_the_model_came_from(
 ) -> None:
     assert run("export", "-o", tmp_path / "bundle", "--embedding", bert) == 0
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_bytes())
-    assert manifest["format"] == 2
+    assert manifest["format"] == 3
     source = manifest["roles"]["embedding"]["source"]
     assert source["revision"] == "local"
     assert len(source["digest"]) == 64

@@ -16,7 +16,8 @@ from instructmining.errors import BundleError, MissingRoleError
 from instructmining.errors.arguments import check_type
 from instructmining.reading.small_files import read_small
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3  # graphs take ``best_of``; CUDA may have its own
+_FORMATS = (2, FORMAT_VERSION)  # that this version reads
 MANIFEST = "manifest.json"
 RoleName: TypeAlias = Literal["reward", "perplexity", "embedding", "unieval"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
@@ -172,9 +173,9 @@ def _read_manifest(folder: Path) -> bytes:
     except orjson.JSONDecodeError as error:
         raise BundleError(f"{file}: invalid JSON: {error}") from error
     found = _object(manifest, file).get("format")
-    if found != FORMAT_VERSION:
+    if type(found) is not int or found not in _FORMATS:
         raise BundleError(
-            f"{file}: format {found}, this version reads {FORMAT_VERSION}; "
+            f"{file}: format {found}, this version reads {' and '.join(map(str, _FORMATS))}; "
             "export the bundle again, or install the version that wrote it"
         )
     for key in ("files", "roles"):
