@@ -36,6 +36,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers_configs import changed
 
 from instructmining.bundle import PrecisionName
 from instructmining.errors import ExportError
@@ -92,8 +93,7 @@ class Family:
 
     def filled(self, **changes: object) -> dict[str, Any]:
         """The config as transformers fills it in, then changed without its checks."""
-        config: dict[str, Any] = self.config(**self.settings | self.changes).to_dict()
-        return config | changes
+        return changed(self.config(**self.settings | self.changes), **changes)
 
 
 LLAMA = Family(GatedDecoder, LlamaConfig, LlamaForCausalLM, GATED)
