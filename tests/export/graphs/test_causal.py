@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -91,9 +92,13 @@ class Family:
     def but(self, **changes: object) -> Family:
         return Family(self.backbone, self.config, self.model, self.settings, self.changes | changes)
 
+    def made(self) -> PretrainedConfig:
+        """The config; transformers 5 writes into the dictionaries it is given."""
+        return self.config(**deepcopy(self.settings | self.changes))
+
     def filled(self, **changes: object) -> dict[str, Any]:
         """The config as transformers fills it in, then changed without its checks."""
-        return changed(self.config(**self.settings | self.changes), **changes)
+        return changed(self.made(), **changes)
 
 
 LLAMA = Family(GatedDecoder, LlamaConfig, LlamaForCausalLM, GATED)
@@ -222,7 +227,7 @@ def randomize(model: torch.nn.Module) -> None:
 def reference(case: str, folder: Path) -> Reference:
     """The model of a case, made once; eager attention, since the others pass over GPT-2's scale by layer."""
     family = CASES[case]
-    model = family.model._from_config(family.config(**family.settings | family.changes), attn_implementation="eager")
+    model = family.model._from_config(family.made(), attn_implementation="eager")
     randomize(model.eval())
     model.save_pretrained(folder / case)
     size = model.config.hidden_size
