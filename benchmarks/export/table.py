@@ -40,6 +40,7 @@ from instructmining_export.graphs import bidirectional, causal, t5
 from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder, Weights
 from instructmining_export.graphs.precision import Precision
 from instructmining_export.graphs.tensors import save
+from instructmining_export.transformers_versions import graph_settings
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 BUDGET_TOKENS = 512
@@ -181,7 +182,7 @@ def _build(subject: Subject, checkpoint: Checkpoint, weights: Weights, precision
         "yes": families.SEQUENCE_TO_SEQUENCE,
     }.get(subject.output, families.ENCODERS)
     limit = families.limit_tokens(config, asked=None)
-    backbone = table[config.model_type].from_config(config.to_dict(), max_length=limit)
+    backbone = table[config.model_type].from_config(graph_settings(config), max_length=limit)
     if subject.output == "nll":
         return causal.build(backbone, weights, vocabulary=True, reward=None, precision=precision)
     if subject.output == "embedding":

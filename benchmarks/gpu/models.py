@@ -23,6 +23,7 @@ from instructmining_export.graphs.causal import LinearHead
 from instructmining_export.graphs.graph_builder import GraphBuilder, Weights
 from instructmining_export.graphs.precision import Precision
 from instructmining_export.graphs.tensors import save
+from instructmining_export.transformers_versions import graph_settings
 
 Output: TypeAlias = Literal["nll", "reward", "embedding", "yes"]
 # Values of one batch on the host: (n,) NLLs in the order of its scored positions, (rows, size), or (rows,).
@@ -154,7 +155,7 @@ def _tape(subject: Subject, checkpoint: Checkpoint, weights: Weights, precision:
     table: Mapping[str, Any] = families.CAUSAL if decoder else families.ENCODERS
     if subject.output == "yes":
         table = families.SEQUENCE_TO_SEQUENCE
-    backbone = table[config.model_type].from_config(config.to_dict(), max_length=subject.max_length)
+    backbone = table[config.model_type].from_config(graph_settings(config), max_length=subject.max_length)
     if decoder:
         head = _head(subject) if subject.output == "reward" else None
         return causal.build(backbone, weights, vocabulary=head is None, reward=head, precision=precision)

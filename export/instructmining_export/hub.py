@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 
-import requests
 from huggingface_hub import HfApi, ModelInfo, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -39,6 +38,9 @@ TEXT_FILES = re.compile(
     | modules\.json | config_sentence_transformers\.json | sentence_\w+_config\.json | \d+_\w+/config\.json""",
     re.VERBOSE,
 )
+# Base of the errors of the HTTP library below huggingface_hub: requests before version 1; httpx later, whose errors are
+# not OSErrors.
+HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 SHARDS = {
     SAFETENSORS + INDEX: re.compile(r"[\w-]+-\d+-of-\d+\.safetensors"),
     PICKLE + INDEX: re.compile(r"[\w-]+-\d+-of-\d+\.bin"),
@@ -161,7 +163,7 @@ def _from_hub(identifier: str, revision: str, report: Report, licence: str | Non
     """Download a checkpoint, or use one downloaded earlier where the hub cannot be reached."""
     try:
         info = HfApi().model_info(identifier, revision=revision, files_metadata=True, timeout=ASK_TIMEOUT_S)
-    except (HFValidationError, OSError) as error:  # the library's errors, network errors included, are OSErrors
+    except (HFValidationError, OSError, HTTP_ERROR) as error:
         if _unreachable(error) and (folder := _cached(identifier, revision)) is not None:
             report(f"{identifier} at {folder.name}: {_reason(error)}; using what was downloaded before")
             source = {"id": identifier, "revision": folder.name, "licence": licence or _card_licence(folder)}
@@ -174,7 +176,7 @@ def _from_hub(identifier: str, revision: str, report: Report, licence: str | Non
     report(f"{info.id} at {commit}: {_size(size)}, licence {source['licence']}; {action}")
     try:
         return Checkpoint(_download(identifier, revision, commit, files), source)
-    except OSError as error:
+    except (OSError, HTTP_ERROR) as error:
         raise _explained(error, identifier, revision) from error
 
 
@@ -213,21 +215,21 @@ def _cached(identifier: str, revision: str) -> Path | None:
     Raises:
         ExportError: the snapshot is incomplete.
     """
-    try:
-        folder = Path(snapshot_download(identifier, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
+    # Not snapshot_download: since version 2 it refuses a snapshot that lacks any file of the repository, read or not.
+    config = try_to_load_from_cache(identifier, "config.json", revision=revision)
+    if not isinstance(config, str):
         return None
-    checkpoint = Checkpoint(folder)
+    checkpoint = Checkpoint(Path(config).parent)
     checkpoint.config()
     checkpoint.weight_files()
-    return folder
+    return checkpoint.folder
 
 
 def _unreachable(error: Exception) -> bool:
     """Return whether the hub did not answer, or answered with a server error."""
     if isinstance(error, HfHubHTTPError):
         return error.response is None or error.response.status_code >= 500
-    return isinstance(error, OSError)
+    return isinstance(error, (OSError, HTTP_ERROR))
 
 
 def _explained(error: Exception, identifier: str, revision: str) -> ExportError:
@@ -270,7 +272,7 @@ def _reason(error: Exception) -> str:
 
 def _line(error: BaseException) -> str:
     """Return the error's text in one line; nested network errors give the innermost."""
-    if isinstance(error, requests.ConnectionError):
+    if isinstance(error, (OSError, HTTP_ERROR)) and not isinstance(error, HfHubHTTPError):
         while (inner := _inner(error)) is not None:
             error = inner
     return " ".join(str(error).split()) or type(error).__name__

@@ -29,6 +29,7 @@ from instructmining.tokenizing.truncation import Tokens
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs.bidirectional import Pooling
 from instructmining_export.graphs.causal import LinearHead
+from instructmining_export.transformers_versions import config_changes
 
 REWARD_GPT_NEOX = "gpt_neox_reward_model"  # the oasst reward model's own class, which transformers does not have
 _BUDGET_TOKENS = 512
@@ -41,21 +42,19 @@ def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
         ExportError: transformers cannot read it.
     """
     raw = checkpoint.config()
-    # transformers 5 writes theta only here, where version 4 does not look: it would silently use 10000.
-    theta = (raw.get("rope_parameters") or {}).get("rope_theta")
-    override = {"rope_theta": theta} if theta is not None and "rope_theta" not in raw else {}
+    changes = config_changes(raw)
     if raw.get("model_type") == REWARD_GPT_NEOX:
-        config: PretrainedConfig = GPTNeoXConfig.from_dict(raw | override)
+        config: PretrainedConfig = GPTNeoXConfig.from_dict(raw | changes)
         config.model_type = REWARD_GPT_NEOX
         return config
     try:
-        loaded: PretrainedConfig = AutoConfig.from_pretrained(
-            checkpoint.folder, local_files_only=True, trust_remote_code=False, **override
-        )
+        config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        if changes:
+            config = type(config).from_dict(raw | changes)
     except (OSError, ValueError, KeyError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"{checkpoint.folder}: transformers cannot read its config: {first}") from error
-    return loaded
+    return config
 
 
 def likelihoods(

@@ -31,6 +31,7 @@ from instructmining_export.graphs.tensors import save, save_variant
 from instructmining_export.parity import ParityError, check, parity_examples
 from instructmining_export.sentences import SentenceModel
 from instructmining_export.tokenizing import load_tokenizer, save_tokenizer
+from instructmining_export.transformers_versions import graph_settings
 
 UNIEVAL_MAX_TOKENS = 1024  # as in UniEval's own code
 _FIRST_KEPT = 1 / 16  # share of products kept in float32 after an int8 graph fails its gate; doubles at each failure
@@ -108,7 +109,7 @@ def add_perplexity(
     config = originals.read_config(checkpoint)
     backbone_class = families.choose(families.CAUSAL, config, wanted_for="perplexity")
     max_length = families.limit_tokens(config, asked=settings.max_length)
-    backbone = backbone_class.from_config(config.to_dict(), max_length=max_length)
+    backbone = backbone_class.from_config(graph_settings(config), max_length=max_length)
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
     kind = "given"
     if template is None:
@@ -144,7 +145,7 @@ def add_reward(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings)
         _add_pair_reward(bundle, checkpoint, settings, config)
         return
     max_length = families.limit_tokens(config, asked=settings.max_length)
-    backbone = families.REWARD_DECODERS[config.model_type].from_config(config.to_dict(), max_length=max_length)
+    backbone = families.REWARD_DECODERS[config.model_type].from_config(graph_settings(config), max_length=max_length)
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
     if not is_oasst and not tokenizer.chat_template:
         raise ExportError(
@@ -181,7 +182,7 @@ def _add_pair_reward(
 ) -> None:
     backbone_class = families.choose(families.ENCODERS, config, wanted_for="reward")
     max_length = families.limit_tokens(config, asked=settings.max_length)
-    backbone = backbone_class.from_config(config.to_dict(), max_length=max_length)
+    backbone = backbone_class.from_config(graph_settings(config), max_length=max_length)
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
     text = _conversations(bundle, "reward", tokenizer, templates.pair(tokenizer.backend_tokenizer), max_length)
     separator = tokenizer.sep_token_id
@@ -207,7 +208,7 @@ def add_embedding(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settin
     backbone_class = families.choose(families.ENCODERS, config, wanted_for="embedding")
     usual = model.max_length or families.DEFAULT_MAX_LENGTH
     max_length = families.limit_tokens(config, asked=settings.max_length, usual=usual)
-    backbone = backbone_class.from_config(config.to_dict(), max_length=max_length)
+    backbone = backbone_class.from_config(graph_settings(config), max_length=max_length)
     tokenizer = load_tokenizer(inner, words=config.vocab_size)
     template = templates.document(tokenizer.backend_tokenizer, model.prompt)
     path = bundle.file_of("embedding", "tokenizer.json")
@@ -241,7 +242,7 @@ def add_unieval(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settings
     config = originals.read_config(checkpoint)
     model_class = families.choose(families.SEQUENCE_TO_SEQUENCE, config, wanted_for="unieval")
     max_length = families.limit_tokens(config, asked=settings.max_length, usual=UNIEVAL_MAX_TOKENS)
-    model = model_class.from_config(config.to_dict(), max_length=max_length)
+    model = model_class.from_config(graph_settings(config), max_length=max_length)
     tokenizer = load_tokenizer(checkpoint, words=config.vocab_size)
     yes, no = (tokenizer(answer).input_ids[0] for answer in ("Yes", "No"))
     if yes == no:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from instructmining.errors import ExportError
 from instructmining_export.checkpoints import Checkpoint
+from instructmining_export.transformers_versions import load_fast_tokenizer
 
 _FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -29,7 +30,7 @@ def load_tokenizer(checkpoint: Checkpoint, *, words: int) -> PreTrainedTokenizer
         )
     try:
         if (folder / "tokenizer_config.json").is_file():
-            loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            loaded = load_fast_tokenizer(folder)
         else:
             loaded = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     # The Rust side raises bare Exception, transformers many classes.

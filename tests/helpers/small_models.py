@@ -11,6 +11,7 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers_configs import untie
 
 CORPUS = [
     "user\nName a colour.",
@@ -211,7 +212,9 @@ def oasst_reward_model(folder: Path) -> Path:
 
 def unieval_model(folder: Path, **changes: object) -> Path:
     """A T5 v1.1."""
-    return save_model(_make("T5", "Config", "ForConditionalGeneration", T5 | changes), folder, "t5")
+    model = _make("T5", "Config", "ForConditionalGeneration", T5 | changes)
+    untie(model)
+    return save_model(model, folder, "t5")
 
 
 def _make(name: str, config: str, model: str, settings: Mapping[str, object]) -> PreTrainedModel:

@@ -423,19 +423,6 @@ def test_no_model_and_an_unknown_role_are_refused(tmp_path: Path, llama: Path) -
         export_bundle(tmp_path / "bundle", {"judge": llama})  # type: ignore[dict-item]
 
 
-def test_a_config_of_transformers_5_gives_the_values_of_that_of_4(tmp_path: Path) -> None:
-    older = small_models.causal_model("llama", tmp_path / "v4", rope_theta=500.0)
-    newer = small_models.causal_model("llama", tmp_path / "v5", rope_theta=500.0)
-    config = json.loads((newer / "config.json").read_bytes())
-    config["rope_parameters"] = {"rope_theta": config.pop("rope_theta"), "rope_type": "default"}
-    (newer / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    values = []
-    for folder in (older, newer):
-        bundle = export(tmp_path / f"bundle-{folder.name}", "perplexity", folder)
-        values.append(References.load(bundle.roles["perplexity"].references).values)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(np.concatenate(values[0]), np.concatenate(values[1]))
-
-
 # Graphs and the bundle
 
 

@@ -47,11 +47,11 @@ def test_every_test_file_stands_where_its_module_does() -> None:
         assert (folder / f"{name}.py").is_file() or (folder.name == name and (folder / "__init__.py").is_file()), test
 
 
-def test_the_pins_cover_what_the_project_needs() -> None:
+@pytest.mark.parametrize("pins", ["constraints.txt", "constraints-transformers5.txt"])
+def test_the_pins_cover_what_the_project_needs(pins: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pinned = {
-        line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
-    }
+    lines = (ROOT / pins).read_text(encoding="utf-8").splitlines()
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     wanted = [*project["dependencies"], *project["optional-dependencies"]["export"]]
     names = {re.split(r"[\[<>=; ]", requirement)[0].lower() for requirement in wanted if "darwin" not in requirement}
     assert names <= pinned

@@ -78,6 +78,7 @@ def read_gguf(package: Path, folder: Path) -> Checkpoint:
     # transformers 4 and 5 name theta differently, and 4 silently falls back to 10000.
     theta = config.get("rope_theta") or config["rope_parameters"]["rope_theta"]
     config |= {"architectures": ["LlamaForCausalLM"], "rope_theta": theta}
+    config.pop("quantization_config", None)  # transformers 5 keeps the GGUF file's here
     (folder / "config.json").write_text(json.dumps(config, default=str), encoding="utf-8")
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=GGUF, legacy=False)
     # Read from GGUF, it puts <|im_start|> before every text, unlike the published tokenizer.

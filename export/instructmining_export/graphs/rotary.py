@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from transformers import PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from instructmining.errors import ExportError
 from instructmining_export.graphs.graph_builder import GraphBuilder
+from instructmining_export.transformers_versions import scaled_frequencies
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,9 @@ class Rotary:
             size = int(size * parameters.get("partial_rotary_factor", share))
             exponents = torch.arange(0, size, 2, dtype=torch.int64).to(torch.float32) / size
             return cls(tuple((1.0 / theta**exponents).tolist()), 1.0, max_length)
-        filled = PretrainedConfig(**{**config, "rope_theta": theta, "rope_scaling": {**parameters, "rope_type": kind}})
-        frequencies, scale = ROPE_INIT_FUNCTIONS[kind](filled, torch.device("cpu"), seq_len=max_length)
+        frequencies, scale = scaled_frequencies(
+            config, {**parameters, "rope_type": kind, "rope_theta": theta}, max_length=max_length
+        )
         return cls(tuple(frequencies.to(torch.float32).tolist()), float(scale), max_length)
 
     def tables(self, graph: GraphBuilder, name: str = "rotary") -> tuple[ir.Value, ir.Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers_configs import changed
 
 from instructmining.bundle import PrecisionName
 from instructmining.errors import ExportError
@@ -91,10 +93,13 @@ class Family:
     def but(self, **changes: object) -> Family:
         return Family(self.backbone, self.config, self.model, self.settings, self.changes | changes)
 
+    def made(self) -> PretrainedConfig:
+        """The config; transformers 5 writes into the dictionaries it is given."""
+        return self.config(**deepcopy(self.settings | self.changes))
+
     def filled(self, **changes: object) -> dict[str, Any]:
         """The config as transformers fills it in, then changed without its checks."""
-        config: dict[str, Any] = self.config(**self.settings | self.changes).to_dict()
-        return config | changes
+        return changed(self.made(), **changes)
 
 
 LLAMA = Family(GatedDecoder, LlamaConfig, LlamaForCausalLM, GATED)
@@ -223,7 +228,7 @@ def randomize(model: torch.nn.Module) -> None:
 def reference(case: str, folder: Path) -> Reference:
     """The model of a case, made once; eager attention, since the others pass over GPT-2's scale by layer."""
     family = CASES[case]
-    model = family.model._from_config(family.config(**family.settings | family.changes), attn_implementation="eager")
+    model = family.model._from_config(family.made(), attn_implementation="eager")
     randomize(model.eval())
     model.save_pretrained(folder / case)
     size = model.config.hidden_size

@@ -30,6 +30,7 @@ from transformers import (
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
 )
+from transformers_configs import changed
 
 from instructmining.bundle import PrecisionName
 from instructmining.errors import ExportError
@@ -84,8 +85,7 @@ class Family:
 
     def filled(self, **changes: object) -> dict[str, Any]:
         """The config as transformers fills it in, then changed without its checks."""
-        config: dict[str, Any] = self.config(**SHARED | self.settings).to_dict()
-        return config | changes
+        return changed(self.config(**SHARED | self.settings), **changes)
 
 
 BERT = Family(PostNormEncoder, BertConfig, BertForSequenceClassification)

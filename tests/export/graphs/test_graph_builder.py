@@ -15,6 +15,7 @@ from instructmining_export.graphs.causal import LinearHead
 from instructmining_export.graphs.graph_builder import GraphBuilder
 from instructmining_export.graphs.precision import Precision
 from instructmining_export.graphs.t5 import T5
+from instructmining_export.transformers_versions import graph_settings
 
 HEAD = LinearHead(np.ones((1, 32), dtype=np.float32), np.zeros(1, dtype=np.float32))
 
@@ -50,7 +51,7 @@ def test_an_encoders_products_are_counted_by_token_and_its_classifiers_by_row() 
 def test_t5_counts_its_encoder_by_token_and_one_decoder_step_by_row(gated: bool) -> None:
     kind = "gated-gelu" if gated else "relu"
     config = T5Config(**SMALL_T5 | {"feed_forward_proj": kind})
-    tape = t5.build(T5.from_config(config.to_dict(), max_length=64), no_weights, yes=3, no=5)
+    tape = t5.build(T5.from_config(graph_settings(config), max_length=64), no_weights, yes=3, no=5)
     attended = 2 * 16
     square, fed = 32 * attended, (3 if gated else 2) * 32 * 48
     encoder_layer = 4 * square + fed

@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
+from transformers_configs import untie
 
 from instructmining.bundle import PrecisionName
 from instructmining.errors import ExportError
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs import t5, tensors
 from instructmining_export.graphs.precision import Precision
+from instructmining_export.transformers_versions import graph_settings
 
 YES, NO = 7, 9
 WORDS = 300
@@ -57,6 +59,7 @@ def random_model(folder: Path, **changes: object) -> T5ForConditionalGeneration:
     """A saved model whose answers lie far apart and depend on positions; norms are random too."""
     torch.manual_seed(3)
     model = T5ForConditionalGeneration(config(**changes)).eval()
+    untie(model)
     for name, parameter in model.named_parameters():
         if "layer_norm" in name:
             torch.nn.init.normal_(parameter, mean=1, std=0.3)
@@ -67,7 +70,7 @@ def random_model(folder: Path, **changes: object) -> T5ForConditionalGeneration:
             # from the text weighs more than its own constant state.
             factor = 0.15 if name.endswith(".q.weight") else 4.0 if name.endswith("EncDecAttention.o.weight") else 1.0
             torch.nn.init.normal_(parameter, std=factor * parameter.shape[1] ** -0.5)
-    if model.config.tie_word_embeddings:
+    if graph_settings(model.config)["tie_word_embeddings"]:
         torch.nn.init.normal_(model.shared.weight)
     model.save_pretrained(folder)
     return model
@@ -94,7 +97,7 @@ def reference(model: T5ForConditionalGeneration, tokens: Tokens) -> NDArray[np.f
 
 def graph(folder: Path, settings: T5Config, precision: PrecisionName = "fp32") -> ort.InferenceSession:
     """A session on the graph of the model in the folder."""
-    model = t5.T5.from_config(settings.to_dict(), max_length=MAX_LENGTH)
+    model = t5.T5.from_config(graph_settings(settings), max_length=MAX_LENGTH)
     with Checkpoint(folder).weights() as weights:
         built = t5.build(model, weights, yes=YES, no=NO, precision=Precision(precision))
         path = tensors.save(built.model(), folder / f"{precision}.onnx")[0]
@@ -125,7 +128,7 @@ def test_the_graph_says_what_transformers_says(tmp_path: Path, changes: dict[str
     session = graph(tmp_path, model.config)
     found = answer(session, tokens)
     assert found.dtype == np.float32
-    assert np.ptp(wanted) > 0.2
+    assert np.ptp(wanted) > 0.1
     assert np.abs(wanted - 0.5).min() < 0.45, "some answer is not saturated"
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
     np.testing.assert_allclose(each_alone(session, tokens), found, rtol=0, atol=1e-5)
@@ -146,7 +149,7 @@ def test_fewer_bits_stay_close_and_do_not_depend_on_the_batch(
 def test_in_fp16_the_feed_forward_stays_in_float32_where_trained_models_overflow(tmp_path: Path) -> None:
     """By the graph's types: on the CPU onnxruntime takes out casts to float16 and back, and nothing would overflow."""
     settings = random_model(tmp_path).config
-    model = t5.T5.from_config(settings.to_dict(), max_length=MAX_LENGTH)
+    model = t5.T5.from_config(graph_settings(settings), max_length=MAX_LENGTH)
     with Checkpoint(tmp_path).weights() as weights:
         built = t5.build(model, weights, yes=YES, no=NO, precision=Precision("fp16"))
     model_graph = built.model().graph
@@ -177,7 +180,7 @@ def test_padding_is_not_looked_at_however_large_the_scores_are(tmp_path: Path) -
 def test_every_layer_is_of_fused_operators(changes: dict[str, Any]) -> None:
     settings = config(num_layers=5, num_decoder_layers=3, **changes)
     weights = {name: part.detach().numpy() for name, part in T5ForConditionalGeneration(settings).state_dict().items()}
-    model = t5.T5.from_config(settings.to_dict(), max_length=MAX_LENGTH)
+    model = t5.T5.from_config(graph_settings(settings), max_length=MAX_LENGTH)
     built = t5.build(model, weights.__getitem__, yes=YES, no=NO).model()
     counts = Counter(node.op_type for node in built.graph)
     gated = not changes
@@ -210,22 +213,22 @@ def test_buckets_are_those_of_transformers(buckets: int, furthest: int) -> None:
 )
 def test_what_the_graph_does_not_do_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ExportError, match=named):
-        t5.T5.from_config(config(**changes).to_dict(), max_length=MAX_LENGTH)
+        t5.T5.from_config(graph_settings(config(**changes)), max_length=MAX_LENGTH)
 
 
 def test_another_family_is_refused() -> None:
     with pytest.raises(ExportError, match="umt5"):
-        t5.T5.from_config(config().to_dict() | {"model_type": "umt5"}, max_length=MAX_LENGTH)
+        t5.T5.from_config(graph_settings(config()) | {"model_type": "umt5"}, max_length=MAX_LENGTH)
 
 
 def test_an_answer_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
-    model = t5.T5.from_config(random_model(tmp_path).config.to_dict(), max_length=MAX_LENGTH)
+    model = t5.T5.from_config(graph_settings(random_model(tmp_path).config), max_length=MAX_LENGTH)
     with Checkpoint(tmp_path).weights() as weights, pytest.raises(ExportError, match=str(WORDS)):
         t5.build(model, weights, yes=YES, no=WORDS)
 
 
 def test_a_vocabulary_of_another_size_than_the_config_says_is_refused(tmp_path: Path) -> None:
-    settings = random_model(tmp_path).config.to_dict() | {"vocab_size": WORDS + 28}
+    settings = graph_settings(random_model(tmp_path).config) | {"vocab_size": WORDS + 28}
     model = t5.T5.from_config(settings, max_length=MAX_LENGTH)
     with Checkpoint(tmp_path).weights() as weights, pytest.raises(ExportError, match=r"lm_head.weight: found shape"):
         t5.build(model, weights, yes=YES, no=NO)
