@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from instructmining.errors import OutputError
 from instructmining.errors.arguments import check_type
 from instructmining.writing.atomic import STANDARD, Placement
 from instructmining.writing.run_writer import SUFFIXES, compressed
+from instructmining.writing.standard_streams import standard_output
 
 
 def check_row_file(out: str | Path) -> Path:
@@ -39,8 +39,9 @@ def row_file(files: Placement, out: str | Path, *, prefix: str = "") -> Iterator
         OutputError: the disk refuses the lines.
     """
     if out in STANDARD:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        stream = standard_output()
+        yield stream
+        stream.flush()
         return
     with files.open(out) as file:
         stream = compressed(file, Path(out).name, prefix=prefix)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from instructmining.writing import partial_folder
 from instructmining.writing.atomic import check_apart, check_place, claimed, sync_folder, write_whole
 from instructmining.writing.journal import STATE, WRITTEN, Journal, close_quietly, opened_at
 from instructmining.writing.parquet import Kind, ParquetLines, write_parquet
+from instructmining.writing.standard_streams import standard_error, standard_output
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _FINISHED = "finished"
@@ -149,7 +149,7 @@ class RunWriter:
         if self._final is None:
             if resume:
                 raise OutputError("standard output cannot be resumed; give -o a file")
-            self._rows, self._rejects = sys.stdout.buffer, sys.stderr.buffer
+            self._rows, self._rejects = standard_output(), standard_error()
             return
         if resume and not self._resumable:
             raise OutputError("standard input and pipes cannot be read again, so the run cannot be resumed; give files")
@@ -296,6 +296,8 @@ class RunWriter:
             OutputError: the disk refuses it.
         """
         if self._final is None:
+            self._put(self._rejects, b"", flush=True)
+            self._put(self._rows, b"", flush=True)
             return
         assert self.journal is not None
         try:
@@ -349,9 +351,11 @@ class RunWriter:
             raise OutputError(f"{self._final}: {error.strerror}") from error
         self.finished = True
 
-    def _put(self, stream: BinaryIO, line: bytes) -> None:
+    def _put(self, stream: BinaryIO, line: bytes, *, flush: bool = False) -> None:
         try:
             stream.write(line)
+            if flush:
+                stream.flush()
         except BrokenPipeError:  # the reader of standard output went away, which is no error
             raise
         except OSError as error:

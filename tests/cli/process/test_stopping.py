@@ -185,6 +185,41 @@ def test_a_command_whose_reader_went_away_ends_quietly(name: str, scored: Path, 
     assert b"roken" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["score", "rescore"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_rows_for_which_standard_output_has_no_room_are_an_error(
+    name: str, unbuffered: str, scored: Path, small_bundle: Path, tmp_path: Path
+) -> None:
+    command = [*COMMAND, *printing(name, scored, small_bundle)]
+    if name == "score":
+        command += ["--indicators", "output_length,mtld"]  # without the search's temporary files
+    with (tmp_path / "out.jsonl").open("wb") as out:
+        done = subprocess.run(
+            ["sh", "-c", 'ulimit -f 8; trap "" XFSZ; exec "$@"', "sh", *command],
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == b"error: standard output: File too large"
+
+
+@pytest.mark.parametrize("name", ["score", "rescore"])
+def test_a_reader_that_goes_away_is_noticed_without_pythons_buffer(name: str, scored: Path, small_bundle: Path) -> None:
+    reader, writer = os.pipe()
+    command = [*COMMAND, *printing(name, scored, small_bundle)]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    os.read(reader, 100)
+    os.close(reader)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 141
+    assert b"rror" not in said
+
+
 @pytest.mark.parametrize("name", PRINTING)
 def test_closed_streams_are_no_traceback(name: str, scored: Path, small_bundle: Path) -> None:
     def done(redirection: str) -> subprocess.CompletedProcess[bytes]:
