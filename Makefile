@@ -18,7 +18,7 @@ test: $(READY)
 
 # The CUDA path without a GPU: where nodes run, which kernels, how much memory. Needs gcc; a minute.
 cuda-dry: $(READY)
-	$(BIN)/python -m pytest -m cuda_dry
+	$(BIN)/python -m pytest -m cuda_dry tests/whole/test_cuda_dry_run.py
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m "slow" --timeout 3600
