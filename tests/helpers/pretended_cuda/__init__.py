@@ -1,0 +1,1 @@
+"""A dry run of the CUDA path without a GPU: stand-ins of CUDA's libraries, and what onnxruntime does with them."""
