@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
@@ -55,18 +56,17 @@ def token_likelihoods(
     states = graph.call("GatherND", hidden, before)
     targets = graph.call("Unsqueeze", graph.call("GatherND", input_ids, scored), graph.integers(1))
     step = slice_words(shape[0])
-    slices = [
+    columns = [
         _slice(graph, targets, graph.vocabulary(states, output_embedding, shape=shape, words=words), words, best_of)
         for words in ((begin, min(begin + step, shape[0])) for begin in range(0, shape[0], step))
     ]
-    among = _log_softmax(graph, _beside(graph, [part.log_sum for part in slices]))  # (n, slices)
+    log_sum, chosen, best_inside, best_tokens = _parts(graph, columns, scored, best_of)
+    among = _log_softmax(graph, log_sum)
     number = graph.call("Div", targets, graph.integers(step))
-    inside = _at(graph, _beside(graph, [part.chosen for part in slices]), number)
-    nll = graph.call("Neg", graph.call("Add", inside, _at(graph, among, number)))
-    likeliest = _beside(graph, [part.best for part in slices])
-    likeliest = graph.call("Add", likeliest, graph.call("Gather", among, best_of))
+    nll = graph.call("Neg", graph.call("Add", _at(graph, chosen, number), _at(graph, among, number)))
+    likeliest = graph.call("Add", best_inside, graph.call("Gather", among, best_of))
     best = graph.call("ArgMax", likeliest, attributes={"axis": 1, "keepdims": 1})
-    token = _at(graph, _beside(graph, [part.best_token for part in slices]), best)
+    token = graph.cast(_at(graph, best_tokens, best), ir.DataType.INT64)
     squeezed = (graph.call("Squeeze", found, graph.integers(1)) for found in (nll, token, _at(graph, likeliest, best)))
     return TokenLikelihoods(*squeezed)
 
@@ -77,19 +77,16 @@ def slice_words(words: int) -> int:
     return words if slices < 2 else -(-words // slices // 64) * 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Slice:
-    """What is kept of the logits over some words in a row."""
-
-    log_sum: ir.Value  # (n, 1), log of the sum of exp(logit)
-    chosen: ir.Value  # (n, 1), log p in the slice of the target; of another word where the target is in another slice
-    best: ir.Value  # (m, 1), log p in the slice of its likeliest word
-    best_token: ir.Value  # int64 (m, 1)
-
-
 def _slice(
     graph: GraphBuilder, targets: ir.Value, logits: ir.Value, words: tuple[int, int], best_of: ir.Value
-) -> _Slice:
+) -> ir.Value:
+    """Return what is kept of the logits over some words in a row, float32 (2 n + 2 m, 1).
+
+    In this order: for each scored position the log of the sum of exp(logit), and log p in the slice of its target, or
+    of another word where the target is in another slice; for each position in ``best_of`` log p in the slice of its
+    likeliest word, and that word. All in one value, because onnxruntime computes single ones when they are needed and
+    keeps every slice's logits until then; words are exact in float32 up to 2²⁴.
+    """
     begin, end = words
     inside = _log_softmax(graph, logits)
     place = graph.call("Sub", targets, graph.integers(begin))
@@ -97,12 +94,24 @@ def _slice(
     chosen = _at(graph, inside, place)
     some = graph.call("Gather", inside, best_of)
     best = graph.call("ArgMax", some, attributes={"axis": 1, "keepdims": 1})
-    return _Slice(
-        log_sum=graph.call("Sub", _at(graph, logits, place), chosen),
-        chosen=chosen,
-        best=_at(graph, some, best),
-        best_token=graph.call("Add", best, graph.integers(begin)),
+    parts = (
+        graph.call("Sub", _at(graph, logits, place), chosen),
+        chosen,
+        _at(graph, some, best),
+        graph.cast(graph.call("Add", best, graph.integers(begin)), ir.DataType.FLOAT),
     )
+    return graph.call("Concat", *parts, attributes={"axis": 0})
+
+
+def _parts(
+    graph: GraphBuilder, columns: Sequence[ir.Value], scored: ir.Value, best_of: ir.Value
+) -> tuple[ir.Value, ...]:
+    """Return the four parts of the slices' columns, each (n or m, slices)."""
+    joined = graph.call("Concat", *columns, attributes={"axis": 1})
+    n, m = (graph.call("Shape", value, attributes={"start": 0, "end": 1}) for value in (scored, best_of))
+    both = graph.call("Add", n, n)
+    ends = (graph.integers(0), n, both, graph.call("Add", both, m), graph.call("Add", both, graph.call("Add", m, m)))
+    return tuple(graph.call("Slice", joined, begin, end, graph.integers(0)) for begin, end in pairwise(ends))
 
 
 def _log_softmax(graph: GraphBuilder, values: ir.Value) -> ir.Value:
@@ -112,10 +121,6 @@ def _log_softmax(graph: GraphBuilder, values: ir.Value) -> ir.Value:
 def _at(graph: GraphBuilder, values: ir.Value, places: ir.Value) -> ir.Value:
     """Return the value of each row at its place, (n, 1)."""
     return graph.call("GatherElements", values, places, attributes={"axis": 1})
-
-
-def _beside(graph: GraphBuilder, columns: Sequence[ir.Value]) -> ir.Value:
-    return graph.call("Concat", *columns, attributes={"axis": 1})
 
 
 def last_token(graph: GraphBuilder, hidden: ir.Value, position_ids: ir.Value) -> ir.Value:
