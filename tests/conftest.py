@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from instructmining_cli.main import main
 from instructmining_cli.run.demo_bundle import demo_bundle
 from instructmining_export.demo.data import fetch
 
+os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist is given one; results would be wrapped to it
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs; what they start would ignore it too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -154,7 +154,7 @@ def test_a_list_of_scored_rows_is_described_but_not_an_iterator_which_is_read_on
     rows = [{"output": "a", "mtld": 1.0}, {"output": "b", "mtld": 2.0}]
     described = describe(rows)
     assert (described.name, described.columns["mtld"].mean) == ("rows", 1.5)
-    with pytest.raises(SelectionError, match="can be read once"):
+    with pytest.raises(SelectionError, match="can be read only once"):
         describe(iter(rows))
 
 

@@ -337,6 +337,7 @@ def token_losses(bundle: Path, ids: Sequence[int], positions: Sequence[int]) -> 
         "input_ids": np.array([ids], dtype=np.int64),
         "position_ids": np.arange(len(ids), dtype=np.int64)[None],
         "scored": np.array([[0, position] for position in positions], dtype=np.int64),
+        "best_of": np.zeros(0, dtype=np.int64),
     }
     (losses,) = session(bundle, "perplexity").run(["nll"], feeds)
     values: NDArray[np.float64] = np.asarray(losses, dtype=np.float64)
@@ -371,6 +372,7 @@ def test_perplexity_and_ifd_of_several_turns_are_over_all_assistant_tokens(small
         "input_ids": np.array([encoding.ids], dtype=np.int64),
         "position_ids": np.arange(len(encoding.ids), dtype=np.int64)[None],
         "scored": np.zeros((0, 2), dtype=np.int64),
+        "best_of": np.zeros(0, dtype=np.int64),
     }
     (reward,) = session(small_bundle, "perplexity").run(["reward"], feeds)
     assert row.columns["reward"] == pytest.approx(float(reward[0]), abs=1e-5)

@@ -147,11 +147,6 @@ def test_a_mix_of_batches_takes_little_more_memory_than_its_largest_batch(
     assert measured["mixed"] <= ARENA * measured["alone"]
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    strict=True,
-    reason="the likeliest words are computed after the last slice, so the logits of all slices are kept",
-)
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_logits_of_a_large_vocabulary_take_an_eighth_of_their_memory(
     found: Mapping[tuple[str, ...], Found], precision: str

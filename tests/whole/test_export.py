@@ -29,7 +29,7 @@ from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.exporting import export_bundle
 from instructmining_export.graphs import causal
 from instructmining_export.graphs.causal import CausalBackbone, LinearHead
-from instructmining_export.graphs.graph_builder import GraphBuilder, Weights
+from instructmining_export.graphs.graph_builder import DeviceKind, GraphBuilder, Weights
 from instructmining_export.graphs.precision import Precision
 from instructmining_export.parity import ParityError, check, parity_examples
 from instructmining_export.presets import PRESETS
@@ -261,11 +261,12 @@ def alter(monkeypatch: pytest.MonkeyPatch, change: Callable[[str, NDArray[np.flo
         vocabulary: bool,
         reward: LinearHead | None,
         precision: Precision,
+        device: DeviceKind,
     ) -> GraphBuilder:
         def altered(name: str) -> NDArray[np.float32]:
             return change(name, weights(name))
 
-        return original(backbone, altered, vocabulary=vocabulary, reward=reward, precision=precision)
+        return original(backbone, altered, vocabulary=vocabulary, reward=reward, precision=precision, device=device)
 
     monkeypatch.setattr(causal, "build", build)
 
@@ -430,9 +431,13 @@ def test_the_graphs_have_the_inputs_and_outputs_of_the_contract(exported: Bundle
     def names(values: Iterable[ir.Value]) -> list[str | None]:
         return [value.name for value in values]
 
-    graph = ir.load(exported.roles["perplexity"].graph).graph
-    assert names(graph.inputs) == ["input_ids", "position_ids", "scored"]
-    assert names(graph.outputs) == ["nll"]
+    role = exported.roles["perplexity"]
+    assert role.cuda_graph is not None
+    for path in (role.graph, role.cuda_graph):
+        graph = ir.load(path).graph
+        assert names(graph.inputs) == ["input_ids", "scored", "best_of"]
+        assert names(graph.outputs) == ["nll", "best_token", "best_log_probability"]
+    assert role.cuda_graph.stat().st_size < role.graph.stat().st_size + 2**16  # the weights are shared
     model = small_models.encoder_classifier("deberta-v2", tmp_path / "model")
     graph = ir.load(export(tmp_path / "bundle", "reward", model).roles["reward"].graph).graph
     assert names(graph.inputs) == ["input_ids", "attention_mask"]
@@ -469,10 +474,11 @@ def test_the_bundles_tokenizer_neither_cuts_nor_pads(tmp_path: Path) -> None:
 def test_each_step_is_said(tmp_path: Path, llama: Path) -> None:
     said: list[str] = []
     export(tmp_path / "bundle", "perplexity", llama, report=said.append)
-    assert [text.split(":")[0] for text in said[-3:]] == ["perplexity"] * 3
-    assert "transformers on 100 texts" in said[-3]
-    assert "writing the graph in fp32" in said[-2]
-    assert "the gate" in said[-1]
+    assert [text.split(":")[0] for text in said[-4:]] == ["perplexity"] * 4
+    assert "transformers on 100 texts" in said[-4]
+    assert "writing the graph in fp32" in said[-3]
+    assert "the gate" in said[-2]
+    assert "the graph for CUDA" in said[-1]
 
 
 def test_the_presets_name_models_of_the_rules() -> None:
