@@ -132,7 +132,7 @@ def _opened(bundle: str | None, max_length: int | None) -> Bundle | None:
 
 def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[float | None, str]:
     """Return the seconds that scoring all rows should take, and what they are based on or why they are not known."""
-    from instructmining_cli.run.speeds import last_speed
+    from instructmining_cli.run.speeds import LEAST_S, last_speed
 
     if bundle is None:
         return None, "there is no bundle"
@@ -149,7 +149,8 @@ def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[fl
     speed = last_speed(bundle, device)
     expected_s = None if speed is None else speed.expected_s(tokens)
     if speed is None or expected_s is None:
-        return None, f"no run with this bundle on the device {device!r} computed these columns"
+        known = f"no run of {LEAST_S:.0f} s or more with this bundle on the device {device!r} computed these columns"
+        return None, known
     return (
         expected_s,
         f"{sum(tokens.values()):,.0f} tokens at the speed of the run of {speed.at[:10]} on {speed.device}",

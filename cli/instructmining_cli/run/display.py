@@ -115,7 +115,7 @@ class Display:
         for path, counts in self._run.unread.items():
             new = {name: rows for name, rows in counts.items() if (path, name) not in self._said_unread}
             if new:
-                listed = few([f"{short(name) or '(no name)'}, {rows_of(rows)}" for name, rows in new.items()])
+                listed = few([f"{short(name) or '(no name)'} ({rows_of(rows)})" for name, rows in new.items()])
                 self.warn(f"{path}: not read: {listed}{f' {until}' if until else ''}")
                 self._said_unread |= {(path, name) for name in new}
 

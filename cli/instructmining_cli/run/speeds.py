@@ -12,7 +12,7 @@ import orjson
 from instructmining.bundle import Bundle
 from instructmining.writing.cache import keep, kept
 
-_WORTH_KEEPING_S = 5.0  # a shorter run is mostly start-up
+LEAST_S = 5.0  # a shorter run is mostly start-up
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def keep_speed(
         elapsed_s: seconds of the run, without the search for neighbours.
     """
     whole = sum(busy_s.values())
-    if elapsed_s < _WORTH_KEEPING_S or not whole:
+    if elapsed_s < LEAST_S or not whole:
         return
     rates = {label: count / (elapsed_s * busy_s[label] / whole) for label, count in tokens.items() if busy_s.get(label)}
     speed = Speed(device, datetime.now(UTC).isoformat(timespec="seconds"), rates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from shlex import quote
 from typing import Literal
 
 from instructmining.errors import InputError, RowError
@@ -126,7 +127,7 @@ class RowParser:
         if name in self._options.ignore or name in self.unread:
             return
         if self._options.unread == "error":
-            raise InputError(f"{source}: not read: {name}; --ignore '{name}' leaves it out")
+            raise InputError(f"{source}: not read: {name}; --ignore {quote(name)} leaves it out")
         self.unread[name] = 1
 
     def _parsed(self, row: SourceRow) -> Parsed:
@@ -157,7 +158,7 @@ class RowParser:
         if names and self._options.unread == "error":
             raise InputError(
                 f"{row.source}, line {row.line}: text that is not read, in {', '.join(names)} (format "
-                f"{self.shape.name}); --ignore {','.join(names)} leaves it out"
+                f"{self.shape.name}); --ignore {quote(','.join(names))} leaves it out"
             )
         kept = (name if name in self.unread or len(self.unread) < _MOST_UNREAD else OTHERS for name in names)
         self.unread.update(dict.fromkeys(kept, 1))

@@ -25,7 +25,7 @@ from instructmining.reading.rows import Source, open_rows
 from instructmining.reading.small_files import read_small
 from instructmining.reading.values import dumps, loads
 from instructmining.rules import Rule
-from instructmining.types import COLUMNS, MARGIN, PAIR_COLUMNS, SCORE_COLUMNS, SIDES, Side, SourceRow
+from instructmining.types import COLUMNS, MARGIN, PAIR_COLUMNS, PREDICTION, SCORE_COLUMNS, SIDES, Side, SourceRow
 from instructmining.writing.run_writer import added_names
 
 BLOCK_ROWS = 256  # most rows of a block
@@ -288,7 +288,8 @@ def no_column(name: str, there: Collection[str]) -> str:
     of_pairs = [f"{part}.{name}" for part in (*SIDES, MARGIN)]
     if all(other in there for other in of_pairs):
         return f"no column {name!r}: the rows are preference pairs; name {', '.join(of_pairs[:-1])} or {of_pairs[-1]}"
-    return no_such("column", name, there)
+    hint = "; rescore the file with --rule first, or name another column" if name == PREDICTION else ""
+    return no_such("column", name, there) + hint
 
 
 def _number(row: SourceRow, name: str) -> float:

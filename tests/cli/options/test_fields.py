@@ -41,7 +41,7 @@ def test_any_fields_are_read_as_the_map_says(score: Callable[..., tuple[int, str
     (wanted,) = out(tmp_path)
     code, said = score(ROW, options=("--map", "prompt=query,response=reply"))
     assert code == 0
-    assert "rows.jsonl: not read: topic, 1 row, who, 1 row\n" in said
+    assert "rows.jsonl: not read: topic (1 row), who (1 row)\n" in said
     (row,) = out(tmp_path)
     assert (row["input_length"], row["output_length"]) == (wanted["input_length"], wanted["output_length"])
     run_file = orjson.loads((tmp_path / "out.jsonl.run.json").read_bytes())
@@ -115,7 +115,7 @@ def test_an_unknown_shape_says_what_there_is_and_how_to_map_it(score: Callable[.
 
 def test_fields_that_are_ignored_are_not_named(score: Callable[..., tuple[int, str]]) -> None:
     base = ("--map", "prompt=query,response=reply")
-    assert "not read: topic, 1 row\n" in score(ROW, options=(*base, "--ignore", "who"))[1]
+    assert "not read: topic (1 row)\n" in score(ROW, options=(*base, "--ignore", "who"))[1]
     assert "not read" not in score(ROW, options=(*base, "--ignore", "who,topic"))[1]
 
 
@@ -137,6 +137,6 @@ def test_each_file_names_its_own_fields(
     options = ["-o", tmp_path / "out.jsonl", "--bundle", small_bundle, "--indicators", "mtld"]
     assert run("score", first, second, *options) == 0
     said = capsys.readouterr().err
-    assert f"{first}: not read: x, 1 row\n" in said
-    assert f"{second}: not read: y, 2 rows\n" in said
+    assert f"{first}: not read: x (1 row)\n" in said
+    assert f"{second}: not read: y (2 rows)\n" in said
     assert said.count("not read") == 2

@@ -41,7 +41,7 @@ def test_a_field_of_a_row_cannot_clear_the_screen(small_bundle: Path, tmp_path: 
     assert "not read: \\u001b[2Jtopic (1)" in found.output
     scored = ["score", str(path), "-o", str(tmp_path / "out.jsonl"), "--bundle", str(small_bundle)]
     said = CliRunner().invoke(app, [*scored, "--indicators", "output_length"], color=True).output
-    assert "not read: \\u001b[2Jtopic, 1 row" in said
+    assert "not read: \\u001b[2Jtopic (1 row)" in said
     assert CLEAR_SCREEN not in said
 
 

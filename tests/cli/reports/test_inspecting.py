@@ -184,7 +184,7 @@ def test_the_time_is_that_of_the_last_run_by_tokens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(speeds, "_WORTH_KEEPING_S", 0.0)
+    monkeypatch.setattr(speeds, "LEAST_S", 0.0)
     options = ["--bundle", str(small_bundle), "--device", "cpu", "--indicators", "perplexity,mtld"]
     assert run("score", EXAMPLES / "alpaca.json", "-o", tmp_path / "out.jsonl", *options) == 0
     elapsed = orjson.loads((tmp_path / "out.jsonl.run.json").read_bytes())["seconds"]["total"]
