@@ -57,7 +57,6 @@ def variants(heads: Heads) -> Mapping[str, Variant]:
         causal: dict[str, Variant] = {
             "ours: GroupQueryAttention": _grouped,
             "Attention": lambda graph, heads, values: _onnx(graph, heads, values, lengths=False),
-            "Attention, lengths": lambda graph, heads, values: _onnx(graph, heads, values, lengths=True),
         }
         if heads.queries == heads.keys:
             causal["MultiHeadAttention"] = lambda graph, heads, values: _contrib(graph, heads, values, mask=None)
@@ -123,8 +122,7 @@ def _onnx(graph: GraphBuilder, heads: Heads, values: Values, *, lengths: bool) -
         found = values["lengths"] if lengths else None
         return attention.multi_head(graph, parts, heads=heads.queries, lengths=found, added=added, causal=heads.causal)
     attributes = {"q_num_heads": heads.queries, "kv_num_heads": heads.keys, "is_causal": int(heads.causal)}
-    after = (added, None, None, values["lengths"]) if lengths else ()
-    return graph.call("Attention", *parts, *after, attributes=attributes)
+    return graph.call("Attention", *parts, attributes=attributes)
 
 
 def _contrib(graph: GraphBuilder, heads: Heads, values: Values, *, mask: str | None) -> ir.Value:

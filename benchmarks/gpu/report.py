@@ -81,17 +81,22 @@ def _attention(parts: Mapping[str, Any]) -> list[Sequence[object]]:
     rows: list[Sequence[object]] = [("heads", "form", "told", "took", "shape", "first ms", "steady ms", "difference")]
     for part, values in parts.items():
         for kernel, times in values.get("torch", {}).items():
-            for shape, steady in times.items():
-                shown = (None, None, steady) if shape == "failed" else (shape, None, steady)
-                rows.append((part, "torch", kernel, *shown, None))
+            if "failed" in times:
+                rows.append(_failed(part, "torch", kernel, times))
+                continue
+            rows += [(part, "torch", kernel, None, shape, None, steady, None) for shape, steady in times.items()]
         for form, kernels in values.get("onnxruntime", {}).items():
             for told, of_kernel in kernels.items():
                 if "failed" in of_kernel:
-                    rows.append((part, form, told, f"failed: {of_kernel['failed'][:60]}", None, None, None, None))
+                    rows.append(_failed(part, form, told, of_kernel))
                 for shape, times in of_kernel.get("shapes", {}).items():
                     numbers = (times["first_ms"], times["steady_ms"], times["difference"])
                     rows.append((part, form, told, of_kernel["kernel"], shape, *numbers))
     return rows
+
+
+def _failed(part: str, form: str, told: str, found: Mapping[str, Any]) -> Sequence[object]:
+    return (part, form, told, f"failed: {found['failed'][:60]}", None, None, None, None)
 
 
 def _tf32(parts: Mapping[str, Any]) -> list[Sequence[object]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import statistics
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -180,7 +181,7 @@ def _summarize(entry: dict[str, Any], texts: Sequence[Tokens], multiply_adds: Ma
 @contextmanager
 def _watched(entry: dict[str, Any], way: str, device: Device) -> Iterator[None]:
     """What the driver says of the device meanwhile."""
-    if device.kind != "cuda":
+    if device.kind != "cuda" or shutil.which("nvidia-smi") is None:
         yield
         return
     query = ["nvidia-smi", f"--id={device.index}", "--query-gpu=utilization.gpu,memory.used"]
