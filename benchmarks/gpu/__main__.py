@@ -52,6 +52,8 @@ def main() -> None:
     left = parts.run(chosen, out=given.out, models=given.models or given.out / "models", minutes=given.minutes)
     if left:
         print(f"left: {', '.join(f'{part.step}.{part.name}' for part in left)}")
+        if given.strict:
+            raise SystemExit(1)
 
 
 def _arguments() -> argparse.Namespace:
@@ -61,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, help="folder that keeps the models; by default OUT/models")
     parser.add_argument("--minutes", type=float, default=7, help="no part runs longer")
     parser.add_argument("--only", default="", help="only parts whose names have one of these in them, commas between")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 where a part is left or failed")
     parser.add_argument("--to", type=Path, help="of report: the file to write; by default that of the GPU in results/")
     return parser.parse_args()
 

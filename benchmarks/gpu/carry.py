@@ -17,6 +17,7 @@ import io
 import lzma
 import struct
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ _MAGIC, _VERSION = 0xBA55ED50, 1
 _GENERATION_AT = 28  # in an entry's header
 _PART_BYTES = 55_000_000
 _NAME = "onnxruntime.tar.xz"
+_PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 def thinned(library: bytes, generation: int) -> tuple[bytes, int]:
@@ -84,9 +86,11 @@ def pack(wheel: Path, folder: Path, generation: int) -> None:
                 if not freed:
                     raise SystemExit(f"{wheel}: {name} has no code of generation {generation} alone")
                 print(f"{name}: {len(content) / 1e6:.0f} MB, {freed / 1e6:.0f} MB of it zeros now")
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
-            tar.addfile(entry, io.BytesIO(content))
+            _add(tar, name, content)
+        # So that the project's sources on PYTHONPATH know their version.
+        version = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"]
+        metadata = f"Metadata-Version: 2.1\nName: instructmining\nVersion: {version}\n"
+        _add(tar, f"instructmining-{version}.dist-info/METADATA", metadata.encode())
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(f"{_NAME}.*"):
         old.unlink()
@@ -96,6 +100,12 @@ def pack(wheel: Path, folder: Path, generation: int) -> None:
         part = folder / f"{_NAME}.{number:02}"
         part.write_bytes(content[begin : begin + _PART_BYTES])
         print(f"{part}: {part.stat().st_size / 1e6:.1f} MB")
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(content), 0o644
+    tar.addfile(entry, io.BytesIO(content))
 
 
 def join(folder: Path, site: Path) -> None:
