@@ -52,6 +52,8 @@ bench: $(READY) peers
 
 bench-check: $(READY)
 	$(BIN)/python -m benchmarks.peers.compare --check
+	out="$$(mktemp -d)"; BENCH_TINY=1 $(BIN)/python -m benchmarks.gpu all --strict --out "$$out" && \
+		$(BIN)/python -m benchmarks.gpu report --out "$$out" > "$$out/tables"; status=$$?; rm -r "$$out"; exit $$status
 
 # Keeps this machine's figures as the base that bench-compare compares with.
 bench-stages: $(READY)
@@ -104,4 +106,4 @@ $(READY): pyproject.toml constraints.txt Makefile
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(TRANSFORMERS5) $(STOCK) $(PEERS:%=.venv-peers-%) demo-out
+	rm -rf $(VENV) $(TRANSFORMERS5) $(STOCK) $(PEERS:%=.venv-peers-%) demo-out gpu-results

@@ -17,7 +17,7 @@ def lengths(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Tokens of prompt and response, (rows,) each."""
     generator = np.random.default_rng(17)
     steps = np.linspace(0, 1, len(PROMPTS))
-    prompts, responses = (np.interp(generator.random(rows), steps, of) for of in (PROMPTS, RESPONSES))
+    prompts, responses = (np.interp(generator.random(rows), steps, part) for part in (PROMPTS, RESPONSES))
     return prompts.round().astype(np.int64), responses.round().astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""``instructmining score --rule paper-v3`` from file to file, over the graphs that ``speed.py`` made."""
+"""Step ``file``: ``instructmining score`` by a whole rule from file to file, with models of true shape."""
 
 from __future__ import annotations
 
@@ -6,43 +6,73 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from benchmarks.gpu.models import SUBJECTS, TINY
+from benchmarks.gpu.checkpoints import Made, make
+from benchmarks.gpu.parts import Measure, Part, Place
 from benchmarks.gpu.rows import lengths
-from instructmining.bundle import RoleName
-from instructmining.inference.devices import Device
+from benchmarks.gpu.subjects import EMBEDDING, REWARD_V1, REWARD_V3, TINY, UNIEVAL, Subject, named
+from benchmarks.machine import ROOT
+from instructmining.bundle import PrecisionName, RoleName
 from instructmining_export import templates
 from instructmining_export.bundles import BundleWriter, RoleEntry
 
-REWARD, UNIEVAL = "Pythia-1.4B reward", "T5-large UniEval"
+_Template: TypeAlias = Callable[[Tokenizer], dict[str, Any]]
+# By rule: each role's model and template.
+_RULES: Mapping[str, Mapping[RoleName, tuple[str, _Template]]] = {
+    "paper-v1": {
+        "reward": (REWARD_V1, templates.pair),
+        "embedding": (EMBEDDING, lambda _: templates.sentence("</s>", "</s>")),
+    },
+    "paper-v3": {
+        "reward": (REWARD_V3, lambda _: templates.open_assistant()),
+        "unieval": (UNIEVAL, lambda _: templates.unieval()),
+    },
+}
+_OUTPUTS: Mapping[RoleName, str] = {"reward": "reward", "embedding": "embedding", "unieval": "yes"}
 ROWS = int(os.environ.get("BENCH_FILE_ROWS", "40" if TINY else "20000"))
 PAPER_ROWS_S = 11  # of the authors' own code, on hardware that is not known
 _SPECIALS = ["<pad>", "</s>", "<|endoftext|>", "<|prompter|>", "<|assistant|>"]
 _WORDS = 1200
 
 
-def score(graphs: Mapping[str, Path], folder: Path, device: Device, precision: str) -> dict[str, Any]:
+def file_parts() -> list[Part]:
+    return [Part("file", rule, _file(rule), 120) for rule in _RULES]
+
+
+def _file(rule: str) -> Measure:
+    def measure(place: Place) -> Iterator[Mapping[str, Any]]:
+        subjects = {subject.name: subject for subject in named(*(name for name, _ in _RULES[rule].values()))}
+        made = {name: make(subject, place.models, place.device, place.precision) for name, subject in subjects.items()}
+        words = _words()
+        place.models.mkdir(parents=True, exist_ok=True)
+        # On the models' disk, for links to them.
+        with tempfile.TemporaryDirectory(dir=place.models) as name:
+            folder = Path(name)
+            _write_bundle(rule, subjects, made, folder / "bundle", _tokenizer(words), place.precision)
+            _write_rows(folder / "rows.jsonl", words)
+            yield _scored(rule, folder, place)
+
+    return measure
+
+
+def _scored(rule: str, folder: Path, place: Place) -> dict[str, Any]:
     """Rows a second and the run file's figures; the process's start and the loading of the models are in the time."""
-    folder.mkdir()
-    words = _words()
-    tokenizer = _tokenizer(words)
-    _write_bundle(graphs, folder / "bundle", tokenizer, precision)
-    _write_rows(folder / "rows.jsonl", words)
-    code = "from instructmining_cli.main import main; main()"
-    command = [sys.executable, "-c", code, "score", str(folder / "rows.jsonl"), "-o", str(folder / "out.jsonl")]
-    command += ["--bundle", str(folder / "bundle"), "--rule", "paper-v3", "--device", device.kind]
+    command = [sys.executable, "-m", "instructmining", "score", str(folder / "rows.jsonl")]
+    command += ["-o", str(folder / "out.jsonl"), "--bundle", str(folder / "bundle"), "--rule", rule]
+    command += ["--device", place.device.kind]
     begin = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     seconds = time.perf_counter() - begin
     if done.returncode:
-        return {"failed": f"exit code {done.returncode}: {done.stderr.strip()[-500:]}"}
+        raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip()[-300:]}")
     with (folder / "out.jsonl").open("rb") as lines:
         rows = sum(1 for _ in lines)
     run_file = json.loads((folder / "out.jsonl.run.json").read_bytes())
@@ -78,29 +108,34 @@ def _tokenizer(words: list[str]) -> Tokenizer:
     return made
 
 
-def _write_bundle(graphs: Mapping[str, Path], folder: Path, tokenizer: Tokenizer, precision: str) -> None:
-    roles: dict[RoleName, tuple[str, dict[str, Any]]] = {
-        "reward": (REWARD, templates.open_assistant()),
-        "unieval": (UNIEVAL, templates.unieval()),
-    }
-    limits = {subject.name: subject.max_length for subject in SUBJECTS}
+def _write_bundle(
+    rule: str,
+    subjects: Mapping[str, Subject],
+    made: Mapping[str, Made],
+    folder: Path,
+    tokenizer: Tokenizer,
+    precision: PrecisionName,
+) -> None:
+    roles = _RULES[rule]
     with BundleWriter(folder, frozenset(roles)) as bundle:
         for role, (name, template) in roles.items():
-            for file in graphs[name].parent.glob("model.onnx*"):
+            for file in made[name].graph.parent.glob("model.onnx*"):
                 os.link(file, bundle.file(f"{role}/{file.name}"))
             tokenizer.save(str(bundle.file(f"{role}/tokenizer.json")))
-            bundle.file(f"{role}/references.json").write_text('{"output": "reward", "rows": []}', encoding="utf-8")
+            content = json.dumps({"output": _OUTPUTS[role], "rows": []})
+            bundle.file(f"{role}/references.json").write_text(content, encoding="utf-8")
             bundle.roles[role] = RoleEntry(
                 graph=f"{role}/model.onnx",
                 tokenizer=f"{role}/tokenizer.json",
-                template=template,
-                max_length=limits[name],
+                template=template(tokenizer),
+                max_length=subjects[name].max_length,
                 source={"id": f"random weights, shape of {name}", "revision": "0", "licence": "Apache-2.0"},
                 parity={},
                 references=f"{role}/references.json",
                 precision=precision,
+                multiply_adds=dict(made[name].multiply_adds),
             )
-        bundle.finish(name="random weights", default_rule="paper-v3", length_tokenizer="reward")
+        bundle.finish(name="random weights", default_rule=rule, length_tokenizer="reward")
 
 
 def _write_rows(path: Path, words: list[str]) -> None:

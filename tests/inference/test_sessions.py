@@ -348,6 +348,11 @@ def test_a_cuda_session_proves_where_its_nodes_run(opened: Opened) -> None:
     assert GraphSession(GRAPH, CPU).placement is None  # there is nowhere else to run
 
 
+def test_products_of_float32_are_rounded_to_tf32_only_where_asked_for(opened: Opened) -> None:
+    GraphSession(GRAPH, Device("cuda"), Acceleration(tf32=True))
+    assert opened.providers[0][1]["use_tf32"] == 1
+
+
 def test_cuda_graphs_are_off_until_they_are_asked_for(opened: Opened) -> None:
     GraphSession(GRAPH, Device("cuda"))
     assert "enable_cuda_graph" not in opened.providers[0][1]

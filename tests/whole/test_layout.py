@@ -73,7 +73,9 @@ def test_the_makefile_and_the_pages_name_only_benchmarks_that_exist() -> None:
     pages = [ROOT / "Makefile", *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     modules = re.findall(r"-m (benchmarks[\w.]*\w)", text)
-    files = re.findall(r"\bbenchmarks/[\w/-]+\.\w+", text) + [f"{module.replace('.', '/')}.py" for module in modules]
+    folders = [Path(*module.split(".")) for module in modules]
+    scripts = [folder / "__main__.py" if (ROOT / folder).is_dir() else folder.with_suffix(".py") for folder in folders]
+    files = re.findall(r"\bbenchmarks/[\w/-]+\.\w+", text) + scripts
     assert len(files) >= 6
     assert [file for file in files if not (ROOT / file).is_file()] == []
 

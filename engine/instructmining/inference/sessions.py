@@ -38,6 +38,7 @@ class Acceleration:
 
     cuda_graphs: bool = False  # replay the kernels of batches whose shapes repeat; one device
     memory_bytes: int | None = None  # most that a graph's weights and batches take on a device
+    tf32: bool = False  # round the inputs of float32 products to 10 bits; the export gate checks results without it
 
 
 NO_ACCELERATION = Acceleration()
@@ -104,8 +105,7 @@ def _cuda_settings(graph: str, device: Device, acceleration: Acceleration) -> di
         # In pieces of the sizes asked for, batches of ever new shapes find none that fits: twice the memory and more
         # (docs/performance.md).
         "arena_extend_strategy": "kNextPowerOfTwo",
-        # TF32 rounds the inputs of float32 products to 10 bits; the export gate checked results without it.
-        "use_tf32": 0,
+        "use_tf32": int(acceleration.tf32),
     }
     if acceleration.memory_bytes is not None:
         settings["gpu_mem_limit"] = _for_batches(graph, acceleration.memory_bytes)
