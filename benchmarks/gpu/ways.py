@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.export.families import Output
 from benchmarks.gpu.peers import Transformers
-from benchmarks.gpu.subjects import TINY, Output, Subject
+from benchmarks.gpu.subjects import TINY, Subject
 from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import Executor, Job
