@@ -136,7 +136,7 @@ def test_outputs_have_one_value_a_scored_token_one_a_row_and_one_vector_a_row(sm
     batch = one_batch(letters(12, 7, 3))
     bundle = Bundle.open(small_bundle)
     decoder = GraphSession(bundle.roles["perplexity"].graph, CPU)
-    assert decoder.outputs == {"nll", "reward"}
+    assert decoder.outputs == {"nll", "reward", "best_token", "best_log_probability"}
     values = decoder.run(batch, ("nll", "reward"))
     assert list(values) == ["nll", "reward"]
     assert (values["nll"].shape, values["reward"].shape) == ((11 + 6 + 2,), (3,))
@@ -567,8 +567,8 @@ def test_shapes_are_captured_when_they_come_a_second_time_and_replayed_from_the_
         session.run(one_batch(letters(*lengths, seed=seed)), ("nll",))  # 11 + 6 to 29 + 6 positions: all padded to 64
         made.append(played.made)
     assert [options["gpu_graph_id"] for options in played.run_options] == ["-1", "1", "-1", "1", "1", "2", "2"]
-    # Three inputs at first; a captured graph has its own, and its output.
-    assert made == [3, 7, 9, 9, 9, 13, 13]
+    # Four inputs at first; a captured graph has its own, and its output.
+    assert made == [4, 9, 11, 11, 11, 16, 16]
 
 
 def test_no_more_graphs_are_captured_than_there_is_room_for(
