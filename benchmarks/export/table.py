@@ -171,7 +171,7 @@ def _export_ours(subject: Subject, folder: Path, entry: Entry) -> dict[str, Path
             entry.export_s = seconds
             operators = list(_nodes(path))
             entry.nodes = len(operators)
-            entry.fused = dict(Counter(name for domain, name in operators if domain == CONTRIB))
+            entry.fused = dict(Counter(name for domain, name in operators if domain == CONTRIB or name == "Attention"))
     return paths
 
 

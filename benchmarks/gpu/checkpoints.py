@@ -108,6 +108,9 @@ def _write_checkpoint(subject: Subject, folder: Path, device: str) -> None:
     config = getattr(hf, subject.kind + "Config")(**subject.config)
     with torch.device(device), _default_type(torch.float16):
         model: PreTrainedModel = getattr(hf, subject.kind + subject.head)(config)
+    if subject.output == "yes" and not graph_settings(model.config)["tie_word_embeddings"]:
+        # transformers 5 makes no output layer for a new T5 1.1; published ones have their own.
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:

@@ -58,6 +58,7 @@ def feeds(rows: list[dict[str, Any]], session: ort.InferenceSession) -> list[dic
             "position_ids": np.arange(width) * mask,
             "attention_mask": mask,
             "scored": np.array(scored, dtype=np.int64),
+            "best_of": np.zeros(0, dtype=np.int64),
         }
         made.append({name: array for name, array in feed.items() if name in wanted})
     return made
