@@ -23,7 +23,9 @@ INPUTS = {  # as in the bundle's contract
     "position_ids": ["rows", "width"],
     "attention_mask": ["rows", "width"],
     "scored": ["n", 2],
+    "best_of": ["m"],
 }
+OUTPUTS = ("nll", "reward", "embedding", "yes")  # that the engine reads
 
 
 def make(bundle: Path, out: Path) -> Path:
@@ -36,9 +38,12 @@ def make(bundle: Path, out: Path) -> Path:
     if (out / "manifest.json").is_file():
         return out
     manifest = json.loads((bundle / "manifest.json").read_bytes())
+    for_cuda = {role.pop("cuda_graph", None) for role in manifest["roles"].values()}
     graphs = {role["graph"] for role in manifest["roles"].values()}
     files = {}
     for name, entry in manifest["files"].items():
+        if name in for_cuda:
+            continue
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if name in graphs:
@@ -67,7 +72,7 @@ def zeros(path: Path) -> ir.Model:
     tape = Tape()
     of_rows = _nothing(tape, inputs["input_ids"])
     outputs = []
-    for value in graph.outputs:
+    for value in (value for value in graph.outputs if value.name in OUTPUTS):
         if value.name == "nll":
             output = _nothing(tape, inputs["scored"])
             shape = ["n"]
