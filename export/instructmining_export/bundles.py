@@ -170,7 +170,8 @@ class BundleWriter:
 
     def _kept_files(self) -> list[str]:
         """Return the files of the roles that stay, including the weights beside each graph."""
-        named = {entry[key] for entry in self._kept_roles().values() for key in ("graph", "tokenizer", "references")}
+        keys = ("graph", "cuda_graph", "tokenizer", "references")
+        named = {entry.get(key) for entry in self._kept_roles().values() for key in keys}
         return [file for file in self._kept.get("files", {}) if file in named or file.removesuffix(".data") in named]
 
 

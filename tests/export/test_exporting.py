@@ -54,6 +54,7 @@ def test_a_role_is_exported_and_another_added(
     assert roles(bundle) == {"perplexity", "embedding"}
     opened = Bundle.open(bundle)
     assert (opened.roles["perplexity"].precision, opened.roles["embedding"].precision) == ("fp32", "int8")
+    assert opened.roles["perplexity"].cuda_graph == bundle / "perplexity" / "model.cuda.onnx"
     assert run("doctor", "--bundle", bundle, "--device", "cpu") == 0
     shown = capsys.readouterr().out
     assert "perplexity:                 ok: fp32, 200 rows" in shown

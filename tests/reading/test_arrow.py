@@ -158,7 +158,7 @@ def test_scored_rows_are_read_from_tables_as_often_as_wanted_but_from_no_stream(
     for _ in range(2):
         (block,) = rows.blocks(["mtld"])
         assert block.columns["mtld"][0] == 1.5
-    with pytest.raises(SelectionError, match="can be read once"):
+    with pytest.raises(SelectionError, match="can be read only once"):
         ScoredRows(table.to_reader())
 
 
