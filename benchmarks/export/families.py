@@ -13,6 +13,7 @@ import torch
 import transformers as hf
 from transformers import PreTrainedModel
 
+from benchmarks.random_weights import draw
 from instructmining.writing.cache import cache_folder
 
 Output: TypeAlias = Literal["nll", "embedding", "reward", "yes"]  # what the role's graph gives
@@ -21,7 +22,6 @@ WORDS = 8000
 TINY = os.environ.get("BENCH_TINY") == "1"  # two layers: to try the benchmark out, not to measure
 LAYERS, HIDDEN, INNER = (2, 128, 256) if TINY else (6, 512, 1536)
 HEAD = 64
-_TABLES = ("embed_tokens", "embeddings", "embed_in", "wte", "wpe", "shared")  # parts of the names of embeddings
 _COMMON: dict[str, Any] = {"vocab_size": WORDS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _SIZES: dict[str, Any] = _COMMON | {
     "hidden_size": HIDDEN,
@@ -131,24 +131,9 @@ def _real() -> Iterator[tuple[str, tuple[Output, Path]]]:
 
 
 def _make(family: Family, folder: Path) -> None:
-    """Write the model with weights at which every layer matters and nothing saturates.
-
-    A Linear's standard deviation is 1/√in instead of 0.02, that of T5's queries 1/√(in · head), since T5 does not scale
-    its products of queries and keys; biases and norms are not 0 and 1.
-    """
+    """Write the model with random weights."""
     torch.manual_seed(5)
     config = getattr(hf, family.name + "Config")(**family.config)
     model: PreTrainedModel = getattr(hf, family.name + family.head)(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter), alpha=0.1)
-            elif name.endswith("bias.weight"):  # of relative positions
-                parameter.normal_(std=0.5)
-            elif any(table in name for table in _TABLES):
-                parameter.normal_(std=0.05)
-            else:
-                inputs = parameter.shape[0 if family.name == "GPT2" else -1]
-                scale = HEAD if name.endswith(".q.weight") else 1
-                parameter.normal_(std=(inputs * scale) ** -0.5)
+    draw(model, head_width=HEAD)
     model.save_pretrained(folder)

@@ -16,6 +16,7 @@ import transformers as hf
 from transformers import PreTrainedModel
 
 from benchmarks.gpu.subjects import Subject
+from benchmarks.random_weights import draw
 from instructmining.bundle import PrecisionName
 from instructmining.inference.cuda_driver import CudaDriver
 from instructmining.inference.devices import Device
@@ -30,7 +31,6 @@ from instructmining_export.transformers_versions import graph_settings
 
 YES, NO = 5, 9  # ids that stand for the two answers
 _HEAD_WIDTH = 64
-_TABLES = ("embed_tokens", "embeddings", "embed_in", "shared", "wte", "wpe")  # parts of the names of embeddings
 _COPIES_ON_DISK = 2.2  # checkpoint, graph and some room
 _COPIES_ON_DEVICE = 2.4  # the reference in float32, or float16 weights and batches
 
@@ -99,11 +99,7 @@ def _default_type(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _write_checkpoint(subject: Subject, folder: Path, device: str) -> None:
-    """Write the model in half precision, with weights at which every layer matters and nothing saturates.
-
-    A Linear's standard deviation is 1/√in instead of 0.02, that of T5's queries 1/√(in · head), since T5 does not scale
-    its products of queries and keys; biases and norms are not 0 and 1. Both sides read the same rounded weights.
-    """
+    """Write the model in half precision with random weights; both sides read the same rounded ones."""
     torch.manual_seed(5)
     config = getattr(hf, subject.kind + "Config")(**subject.config)
     with torch.device(device), _default_type(torch.float16):
@@ -111,18 +107,7 @@ def _write_checkpoint(subject: Subject, folder: Path, device: str) -> None:
     if subject.output == "yes" and not graph_settings(model.config)["tie_word_embeddings"]:
         # transformers 5 makes no output layer for a new T5 1.1; published ones have their own.
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter), alpha=0.1)
-            elif name.endswith("bias.weight"):  # of relative positions
-                parameter.normal_(std=0.5)
-            elif any(table in name for table in _TABLES):
-                parameter.normal_(std=0.05)
-            else:
-                inputs = parameter.shape[0 if subject.kind == "GPT2" else -1]
-                scale = _HEAD_WIDTH if name.endswith(".q.weight") else 1
-                parameter.normal_(std=(inputs * scale) ** -0.5)
+    draw(model, head_width=_HEAD_WIDTH)
     model.half().save_pretrained(folder)
 
 

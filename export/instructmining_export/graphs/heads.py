@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from instructmining_export.graphs.graph_builder import GraphBuilder
 
-_SLICES = 8  # of a large vocabulary: its logits then take an eighth of the memory
+_SLICES = 8  # of a large vocabulary; with what is kept of each, its logits take about a quarter of the memory
 _SLICE_WORDS = 2048  # fewer words are no slice of their own
 
 
