@@ -132,14 +132,14 @@ class GatedDecoder:
         return graph.linear(attended, f"{prefix}.o_proj.weight", shape=(self.hidden, query), bias=bias)
 
     def _norm_heads(self, graph: GraphBuilder, value: ir.Value, name: str, size: int) -> ir.Value:
-        by_head = graph.call("Reshape", graph.full(value), graph.integers(0, 0, -1, self.attention.head_size))
+        by_head = graph.call("Reshape", value, graph.integers(0, 0, -1, self.attention.head_size))
         norm = graph.call(
-            "SimplifiedLayerNormalization",
+            "SimplifiedLayerNormalization",  # sums in float32 whatever its input is
             by_head,
-            graph.weight(name, shape=(self.attention.head_size,)),
+            graph.weight(name, shape=(self.attention.head_size,), narrow=True),
             attributes={"epsilon": self.epsilon, "axis": -1},
         )
-        return graph.narrow(graph.call("Reshape", norm, graph.integers(0, 0, size)))
+        return graph.call("Reshape", norm, graph.integers(0, 0, size))
 
     def _feed_forward(self, graph: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
         if self.packed:

@@ -15,7 +15,7 @@ from onnx_ir.tape import Tape
 from instructmining.errors import ExportError
 from instructmining_export.graphs.precision import FP32, Precision
 from instructmining_export.graphs.quantization import quantize_columns, quantize_rows
-from instructmining_export.graphs.tensors import Change, key_of, lazy, to_half
+from instructmining_export.graphs.tensors import Change, key_of, lazy, mark_rows, to_half
 
 OPSET = 24  # the first whose Attention takes the lengths of padded rows
 CONTRIB = "com.microsoft"  # onnxruntime's own operators, such as fused attention
@@ -235,14 +235,21 @@ class GraphBuilder:
         self._product(name, states, lambda: self._read((name,), shape, None).T)
         if self.precision.name == "int8" and name not in self.precision.kept:
             return self._integer_product(states, name, shape[::-1], axis=1, columns=words)
-        table = self._part(self.weight(name, shape=shape, narrow=True), shape[0], words, axis=0)
+        table = self._rows(self.weight(name, shape=shape, narrow=True), shape, words)
         return self.full(self.call("Gemm", self.narrow(states), table, attributes={"transB": 1}))
 
-    def _part(self, table: ir.Value, size: int, part: tuple[int, int], *, axis: int) -> ir.Value:
-        """Return a part of a weight on one axis; onnxruntime takes it out once, when the session opens."""
-        if part == (0, size):
-            return table
-        return self.call("Slice", table, *(self.integers(end) for end in part), self.integers(axis))
+    def _rows(self, table: ir.Value, shape: tuple[int, int], rows: tuple[int, int]) -> ir.Value:
+        """Return some rows of a weight; they are read from the weight's own data, which is stored once."""
+        begin, end = rows
+        name = f"{table.name}.rows_{begin}_{end}"
+        if rows == (0, shape[0]) or name in self._known:
+            return self._known.get(name, table)
+        whole = table.const_value
+        assert whole is not None  # every weight has one
+        part = lazy(name, whole.dtype, (end - begin, shape[1]), lambda: whole.numpy()[begin:end])
+        value = self._initializer(name, part)
+        mark_rows(value, table, begin)
+        return value
 
     # Cost of the products
 
@@ -343,12 +350,15 @@ class GraphBuilder:
             lambda: quantize_columns(divided(), self.precision.inputs.get(key))[0],
             lambda: quantize_columns(divided())[1],
         )
-        if columns is not None:
-            weight = self._part(weight, shape[1], columns, axis=1)
-            scales = self._part(scales, shape[1], columns, axis=0)
+        if columns not in {None, (0, shape[1])}:
+            weight, scales = (self._columns(value, columns, axis) for value, axis in ((weight, 1), (scales, 0)))
         scale, zero = self._row_scale()
         product = self.call("MatMulIntegerToFloat", rows, weight, scale, scales, zero, domain=CONTRIB)
         return self.call("Mul", product, largest)
+
+    def _columns(self, values: ir.Value, columns: tuple[int, int], axis: int) -> ir.Value:
+        """Return some columns of a product's integers or scales; onnxruntime copies them when the session opens."""
+        return self.call("Slice", values, *(self.integers(end) for end in columns), self.integers(axis))
 
     def _quantized_rows(
         self, value: ir.Value, key: str, smoothing: NDArray[np.float32] | None, axis: int

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from instructmining.errors import ExportError
 
+_INSIDE = 256  # bytes up to which a weight is stored in the graph's own file
+_ROWS_OF = "rows_of"
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -29,14 +32,45 @@ def save(model: ir.Model, path: Path) -> list[Path]:
         ExportError: a tensor is missing, or its shape differs from the config.
     """
     data = path.with_suffix(".onnx.data")
-    try:
-        ir.save(model, path, external_data=data.name, max_workers=1)
-    except ir.serde.SerdeError as error:  # wraps the error of a weight's reader
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ExportError):
-            cause = cause.__cause__
-        raise cause or error from error
+    initializers = model.graph.initializers
+    parts = [value for value in initializers.values() if _ROWS_OF in value.meta]
+    for part in parts:
+        del initializers[str(part.name)]
+    ir.external_data.unload_from_model(model, path.parent, data.name, size_threshold_bytes=_INSIDE)
+    for part in parts:
+        _store_in_whole(part)
+        initializers.add(part)
+    _drop_unread(model)
+    ir.save(model, path)
     return [path, *([data] if data.exists() else [])]
+
+
+def mark_rows(part: ir.Value, whole: ir.Value, row: int) -> None:
+    """Make :func:`save` store an initializer where its rows lie in another's data, from a row on."""
+    part.meta[_ROWS_OF] = (whole, row)
+
+
+def _store_in_whole(part: ir.Value) -> None:
+    whole, row = part.meta[_ROWS_OF]
+    stored, read = whole.const_value, part.const_value
+    assert read is not None  # every weight has one
+    if isinstance(stored, ir.ExternalTensor):  # else a small one, which the graph's file holds
+        part.const_value = ir.ExternalTensor(
+            stored.location,
+            (stored.offset or 0) + stored.nbytes // stored.shape.numpy()[0] * row,
+            read.nbytes,
+            read.dtype,
+            name=str(part.name),
+            shape=ir.Shape(read.shape.numpy()),
+            base_dir=stored.base_dir,
+        )
+
+
+def _drop_unread(model: ir.Model) -> None:
+    """Leave out the initializers that no node reads, such as a weight of which only parts are."""
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses():
+            del model.graph.initializers[name]
 
 
 def save_variant(model: ir.Model, path: Path, *, first: Path) -> None:
@@ -52,6 +86,7 @@ def save_variant(model: ir.Model, path: Path, *, first: Path) -> None:
         known = written.get(name)
         if known is not None and isinstance(known.const_value, ir.ExternalTensor):
             value.const_value = known.const_value
+    _drop_unread(model)
     ir.save(model, path)
 
 

@@ -432,7 +432,9 @@ def test_a_layer_is_made_of_fused_operators(case: str) -> None:
 
 @pytest.mark.parametrize("case", LAYERS)
 def test_fp16_casts_only_between_norms_and_products(case: str) -> None:
+    # The norm of one head's queries and keys takes and gives fp16.
     norms = sum(count for op, count in LAYERS[case].items() if op.endswith("LayerNormalization"))
+    norms -= 2 if case == "qwen3" else 0
     assert layer_operators(case, "fp16") == LAYERS[case] | {"Cast": 2 * norms}
 
 

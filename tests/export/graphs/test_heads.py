@@ -23,16 +23,20 @@ def weights(words: int) -> dict[str, NDArray[np.float32]]:
     return {"states": states, "words": (rng.standard_normal((words, SIZE)) * 4 / SIZE**0.5).astype(np.float32)}
 
 
-def session(words: int, folder: Path) -> ort.InferenceSession:
+def saved(words: int, folder: Path, *, tied: bool = False) -> Path:
     graph = GraphBuilder("head", weights(words).__getitem__)
     input_ids, scored = graph.input("input_ids", "rows", "width"), graph.input("scored", "n", 2)
     shape, best_of = (words, SIZE), graph.input("best_of", "m")
-    hidden = graph.embedding("states", input_ids, shape=shape)
+    hidden = graph.embedding("words" if tied else "states", input_ids, shape=shape)
     found = heads.token_likelihoods(graph, hidden, input_ids, scored, best_of, output_embedding="words", shape=shape)
     graph.output("nll", found.nll)
     graph.output("best_token", found.best_token, ir.DataType.INT64)
     graph.output("best_log_probability", found.best_log_probability)
-    return ort.InferenceSession(str(save(graph.model(), folder / "head.onnx")[0]), providers=["CPUExecutionProvider"])
+    return save(graph.model(), folder / "head.onnx")[0]
+
+
+def session(words: int, folder: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(str(saved(words, folder)), providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.parametrize(("words", "slices"), [(400, 1), (4096, 2), (6200, 3), (49_152, 8), (50_257, 8)])
@@ -61,3 +65,20 @@ def test_no_scored_position_gives_no_value(tmp_path: Path) -> None:
     none = np.zeros((0, 2), dtype=np.int64)
     for values in session(6200, tmp_path).run(OUTPUTS, {"input_ids": ids, "scored": none, "best_of": none[:, 0]}):
         assert values.shape == (0,)
+
+
+@pytest.mark.parametrize(("tied", "tables"), [(True, 1), (False, 2)])
+def test_slices_lie_in_the_one_stored_table(tied: bool, tables: int, tmp_path: Path) -> None:
+    words = 6200
+    path = saved(words, tmp_path, tied=tied)
+    assert path.with_suffix(".onnx.data").stat().st_size == tables * words * SIZE * 4
+
+    graph = ir.load(path).graph
+    made = weights(words)
+    begins = range(0, words, heads.slice_words(words))
+    slices = [value for name, value in graph.initializers.items() if ".rows_" in name]
+    for begin, value in zip(begins, slices, strict=True):
+        assert isinstance(value.const_value, ir.ExternalTensor)
+        stored = value.const_value.numpy()
+        np.testing.assert_array_equal(stored, made["words"][begin : begin + heads.slice_words(words)])
+    assert ("words" in graph.initializers) == tied
