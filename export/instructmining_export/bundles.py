@@ -48,7 +48,7 @@ class RoleEntry:
 
 @dataclass(slots=True)
 class BundleWriter:
-    """Writes a bundle; a context manager that removes the new files unless :meth:`finish` was called.
+    """Writes a bundle; a context manager that removes the new files unless :meth:`put` was called.
 
     Other roles of an existing bundle stay: their files are linked or copied into the new one.
     """
@@ -138,6 +138,10 @@ class BundleWriter:
             "files": files,
         }
         (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        self.put()
+
+    def put(self) -> None:
+        """Move the bundle, whose manifest is written, to its path."""
         _put(self.folder, self.path)
 
     def check(self) -> None:

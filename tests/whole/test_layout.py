@@ -10,7 +10,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import orjson
 import pytest
 from paths import ROOT
 
@@ -124,23 +123,3 @@ def test_python_dash_m_is_the_command_line() -> None:
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == code
         assert (done.stdout + done.stderr).lstrip().startswith(usage)
-
-
-@pytest.mark.timeout(600)
-def test_the_engine_scores_where_no_export_library_is_installed(small_bundle: Path, tmp_path: Path) -> None:
-    environment = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    install = ["-m", "pip", "install", "--quiet", "--no-compile", "--constraint", str(ROOT / "constraints.txt")]
-    subprocess.run([str(environment / "bin" / "python"), *install, str(ROOT)], check=True, capture_output=True)
-    executable = environment / "bin" / "python"
-    code = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
-    assert python(executable, code, *HEAVY).strip() == "[]"
-    code = "import instructmining as im, pathlib; print((pathlib.Path(im.__file__).parent / 'py.typed').is_file())"
-    assert python(executable, code).strip() == "True"
-    command = [str(executable), "-m", "instructmining", "score", str(ROOT / "examples" / "alpaca.json")]
-    out = tmp_path / "out.jsonl"
-    options = ["-o", str(out), "--bundle", str(small_bundle), "--indicators", "all", "--rule", "paper-v1"]
-    subprocess.run([*command, *options], check=True, capture_output=True)
-    rows = [orjson.loads(line) for line in out.read_bytes().splitlines()]
-    assert len(rows) == 8
-    assert all(isinstance(row["predicted_log_loss"], float) for row in rows)

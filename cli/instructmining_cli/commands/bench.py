@@ -65,6 +65,10 @@ def bench(
 
     Rows are read, tokenized and scored as in score, in batches of the same size; nothing is written. Exit code 3: rows
     were rejected.
+
+    Examples:
+        instructmining bench data.jsonl --rounds 3
+        instructmining bench data.jsonl --indicators reward --device cuda
     """
     from instructmining.reading.compression import is_pipe
     from instructmining.reading.example_reader import ExampleReader

@@ -32,6 +32,10 @@ def compare(
     """Show how far apart the columns of two sets are, and how many rows entered and left.
 
     Rows are the same if all fields except the added columns are equal. A set without scores takes those of the other.
+
+    Examples:
+        instructmining compare scored.jsonl best.jsonl
+        instructmining compare scored.jsonl best.jsonl --left dropped.jsonl
     """
     from instructmining.scored.compare import Differing
     from instructmining.scored.compare import compare as compare_sets

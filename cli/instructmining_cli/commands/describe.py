@@ -37,6 +37,10 @@ def describe(
 
     Means, medians, quantiles, nulls, truncated rows, correlations and variance inflation of the columns, and the
     predicted loss.
+
+    Examples:
+        instructmining describe scored.jsonl
+        instructmining describe scored.jsonl best.jsonl --format csv -o sets.csv
     """
     from instructmining.scored.describe import describe as describe_set
     from instructmining.scored.render import descriptions_csv, descriptions_json, descriptions_text

@@ -26,7 +26,12 @@ def doctor(
     ] = "auto",
     json: Json = False,
 ) -> None:
-    """Print versions, devices that work, and what is missing; with --bundle, check its numbers on a device."""
+    """Print versions, devices that work, and what is missing; with --bundle, check its numbers on a device.
+
+    Examples:
+        instructmining doctor
+        instructmining doctor --bundle my-bundle --device cuda
+    """
     from instructmining.bundle import Bundle
     from instructmining.bundle.demo import cached_demo_bundle
     from instructmining.inference.devices import choose_devices, choose_devices_for

@@ -14,7 +14,7 @@ from instructmining_cli.options.output import Json
 from instructmining_cli.process.terminal import say
 
 if TYPE_CHECKING:
-    from instructmining.bundle import Role, RoleName
+    from instructmining.bundle import PrecisionName, Role, RoleName
 
 _MODEL = "an id on the Hugging Face hub, or a folder with the same files."
 
@@ -49,8 +49,13 @@ def export(
 ) -> None:
     """Write a bundle of ONNX graphs that score runs without PyTorch; each is first checked against its model.
 
-    demo: SmolLM2-135M-Instruct, all-MiniLM-L6-v2 and a small reward head, from weights installed with pip.
+    demo: SmolLM2-135M-Instruct, all-MiniLM-L6-v2 and a small reward head, from weights fetched with pip; needs no
+    PyTorch in fp32.
     paper-v1, paper-v3: the models of the paper's rules, from the hub.
+
+    Examples:
+        instructmining export --preset demo -o demo-bundle
+        instructmining export --reward FOLDER -o my-bundle --precision fp16
     """
     from instructmining.bundle import PRECISIONS, ROLES
     from instructmining.errors.names import no_such
@@ -70,25 +75,10 @@ def export(
     else:
         models, default_rule = _chosen(models, preset, only)
         _check_places(models, revision)
-    os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
-    try:
-        from instructmining_export.bundles import BundleWriter
-
-        if models:
-            BundleWriter(out, frozenset(models), overwrite).check()
-        if preset != "demo":
-            say("loading PyTorch and transformers")
-        from instructmining_export.exporting import export_bundle
-        from instructmining_export.roles import Settings
-    except ModuleNotFoundError as error:
-        raise ExportError(f"{error.name} is not installed; pip install 'instructmining[export]'") from error
-    settings = Settings(precision, max_length, say)
-    if preset == "demo":
-        _export_demo(out, settings, overwrite=overwrite)
+    if preset == "demo" and precision == "fp32" and max_length is None:
+        _copy_demo(out, overwrite=overwrite)
     else:
-        export_bundle(
-            out, models, settings=settings, revision=revision or "main", overwrite=overwrite, default_rule=default_rule
-        )
+        _export(out, models, precision, max_length, revision, default_rule, overwrite=overwrite)
     _say_result(out, frozenset(models) or None)
     if json:
         print_document(_as_json(out, frozenset(models) or None))
@@ -125,18 +115,44 @@ def _is_folder(model: str) -> bool:
     return Path(model).expanduser().is_dir() or Path(model.rpartition("=")[0] or "?").expanduser().is_dir()
 
 
-def _export_demo(out: Path, settings: object, *, overwrite: bool) -> None:
-    """Copy the cached demo bundle, or build one if precision or limits differ from it."""
+def _copy_demo(out: Path, *, overwrite: bool) -> None:
+    """Copy the cached demo bundle, which is written first if it is not there; needs no PyTorch."""
     from instructmining_cli.run.demo_bundle import demo_bundle
     from instructmining_export.bundles import copy_bundle
-    from instructmining_export.demo.preset import export_demo
-    from instructmining_export.roles import Settings
 
-    assert isinstance(settings, Settings)
-    if settings.precision == "fp32" and settings.max_length is None:
-        copy_bundle(demo_bundle(settings.report), out, overwrite=overwrite)
+    copy_bundle(demo_bundle(say), out, overwrite=overwrite)
+
+
+def _export(
+    out: Path,
+    models: dict[RoleName, str],
+    precision: PrecisionName,
+    max_length: int | None,
+    revision: str | None,
+    default_rule: str | None,
+    *,
+    overwrite: bool,
+) -> None:
+    """Export the models, or the demo's where none is given."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
+    try:
+        from instructmining_export.bundles import BundleWriter
+
+        if models:
+            BundleWriter(out, frozenset(models), overwrite).check()
+        say("loading PyTorch and transformers")
+        from instructmining_export.demo.preset import export_demo
+        from instructmining_export.exporting import export_bundle
+        from instructmining_export.roles import Settings
+    except ModuleNotFoundError as error:
+        raise ExportError(f"{error.name} is not installed; pip install 'instructmining[export]'") from error
+    settings = Settings(precision, max_length, say)
+    if models:
+        export_bundle(
+            out, models, settings=settings, revision=revision or "main", overwrite=overwrite, default_rule=default_rule
+        )
     else:
-        export_demo(out, overwrite=overwrite, settings=settings)
+        export_demo(out, settings=settings, overwrite=overwrite)
 
 
 def _say_result(out: Path, written: frozenset[RoleName] | None) -> None:

@@ -54,6 +54,10 @@ def fit(
     """Estimate a rule: ordinary least squares of the log evaluation loss on set means, over fine-tuning runs.
 
     Needs the extra [fit]. The report goes to standard output, warnings go to standard error and into the rule.
+
+    Examples:
+        instructmining fit runs.csv -o my-rule.json
+        instructmining fit runs.csv -o my-rule.json --plot residuals.svg
     """
     from instructmining.rules.fitting import fit as fit_runs
     from instructmining.writing.atomic import Placement

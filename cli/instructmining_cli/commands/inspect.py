@@ -55,6 +55,10 @@ def inspect(
 
     Also shows the first rows as each model would get them, with the scored and the truncated tokens, and how long
     scoring should take here, judging by the last run. No model is loaded.
+
+    Examples:
+        instructmining inspect data.jsonl
+        instructmining inspect data.csv --map prompt=query,response=reply
     """
     look(
         inputs,

