@@ -21,7 +21,7 @@ from instructmining_export.demo.recipe import AS_THEY_WERE, DATA, ENCODER, LANGU
 from instructmining_export.demo.weights import MINILM, SMOLLM2, fetch_weights
 from instructmining_export.parity import check
 
-_EVERY = 4  # of the reference texts is computed: the files are byte for byte those of which all were
+_EVERY = 8  # of the reference texts is computed: the files are byte for byte those of which all were
 
 
 def assemble_demo(path: Path, *, say: Callable[[str], None], overwrite: bool = False) -> None:
