@@ -65,12 +65,11 @@ def score(program: tuple[str | Path, ...], folder: Path, env: Mapping[str, str])
 
 
 def interpreter(version: str) -> str:
+    code = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"
     for name in (f"python{version}", sys.executable):
-        found = shutil.which(name)
-        code = "import sys; print('%d.%d' % sys.version_info[:2])"
-        done = subprocess.run([found or "false", "-c", code], capture_output=True, text=True, check=False)
-        if done.stdout.strip() == version:
-            return str(found)
+        done = subprocess.run([shutil.which(name) or "false", "-c", code], capture_output=True, text=True, check=False)
+        if done.stdout.startswith(f"{version} "):
+            return done.stdout.split(maxsplit=1)[1].strip()
     pytest.skip(f"Python {version} is not here")
 
 
@@ -113,6 +112,8 @@ def test_pipx_and_uvx_run_the_wheel(tool: str, built: Path, bare: dict[str, str]
     tools = tmp_path / "tools"
     run(sys.executable, "-m", "venv", tools, env=bare, cwd=tmp_path)
     run(tools / "bin/python", "-m", "pip", "install", "--quiet", "pipx", "uv", env=bare, cwd=tmp_path)
+    for name in ("realpath", "dirname"):  # which uv's script of a command asks for
+        (tools / "bin" / name).symlink_to(str(shutil.which(name)))
     env = bare | {"PATH": str(tools / "bin")}
     if tool == "pipx":
         run(tools / "bin/pipx", "install", wheel, env=env, cwd=tmp_path)
