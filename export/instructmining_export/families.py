@@ -8,7 +8,7 @@ from typing import TypeVar
 from transformers import PretrainedConfig
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs import decoder, encoder
+from instructmining_export.graphs import decoder, decoder_families, encoder
 from instructmining_export.graphs.bidirectional import BidirectionalBackbone
 from instructmining_export.graphs.causal import CausalBackbone
 from instructmining_export.graphs.deberta import Deberta
@@ -20,7 +20,7 @@ from instructmining_export.graphs.t5 import T5
 from instructmining_export.originals import REWARD_GPT_NEOX
 
 CAUSAL: Mapping[str, type[CausalBackbone]] = {
-    **dict.fromkeys(decoder.FAMILIES, decoder.GatedDecoder),
+    **dict.fromkeys(decoder_families.FAMILIES, decoder.GatedDecoder),
     "gpt2": GPT2,
     "gpt_neox": GPTNeoX,
 }

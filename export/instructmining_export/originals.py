@@ -70,12 +70,10 @@ def likelihoods(
     losses: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
     rewards: list[NDArray[np.float32]] = list(losses) if head is not None else []
     with _model(AutoModelForCausalLM, checkpoint) as model:
-        output_embedding = model.get_output_embeddings()
         for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
-            states = model.base_model(**_inputs(batch)).last_hidden_state
             ids = torch.from_numpy(batch.ids)
             rows, positions = (torch.from_numpy(column) for column in batch.scored.T)
-            logits = output_embedding(states[rows, positions - 1])
+            states, logits = _states_and_logits(model, batch, rows, positions - 1)
             nll = -torch.log_softmax(logits, dim=-1).gather(1, ids[rows, positions][:, None])[:, 0].numpy()
             for row, member in enumerate(batch.members):
                 losses[member] = nll[batch.scored[:, 0] == row]
@@ -83,6 +81,27 @@ def likelihoods(
                     last = states[row, len(texts[member].ids) - 1].numpy().astype(np.float64)
                     rewards[member] = (last @ head.weight.T + head.bias).astype(np.float32)
     return References("nll", list(texts), losses), References("reward", list(texts) if rewards else [], rewards)
+
+
+def _states_and_logits(
+    model: PreTrainedModel, batch: Batch, rows: torch.Tensor, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the last hidden states (rows, width, hidden), and the logits (n, words) at n positions alone.
+
+    The model itself makes its logits, since some families scale or bound them; a hook hands it fewer states for that.
+    """
+    found: list[torch.Tensor] = []
+
+    def keep(_: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        found.append(states[0])
+        return (states[0][rows, positions][None],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        logits = model(**_inputs(batch)).logits[0]
+    finally:
+        hook.remove()
+    return found[0], logits
 
 
 def rewards(checkpoint: Checkpoint, texts: Sequence[Tokens], *, separator: int | None) -> References:

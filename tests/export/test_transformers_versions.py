@@ -19,6 +19,7 @@ from instructmining_export.transformers_versions import graph_settings
 
 Settings = dict[str, Any]
 ROTARY = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rotary_pct", "rotary_emb_base")
+ROTARY += ("rope_local_base_freq",)
 BY_LAYER = ("global_rope_theta", "local_rope_theta", "layer_types")
 LLAMA3 = {
     "rope_type": "llama3",
@@ -63,6 +64,16 @@ POSITIONS: dict[str, tuple[str, Settings, Settings]] = {
         "gpt_neox",
         {"rotary_emb_base": 500, "rotary_pct": 0.5},
         {"rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 500, "rope_type": "default"}},
+    ),
+    "by kind of layer": (
+        "gemma3_text",
+        {"rope_theta": 900.0, "rope_local_base_freq": 50.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_theta": 900.0, "rope_type": "linear", "factor": 8.0},
+                "sliding_attention": {"rope_theta": 50.0, "rope_type": "default"},
+            }
+        },
     ),
     "by layer": (
         "modernbert",

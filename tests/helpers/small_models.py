@@ -45,7 +45,7 @@ _ENCODER: dict[str, Any] = _COMMON | {
     "num_attention_heads": 2,
     "max_position_embeddings": 300,
 }
-_PHI3 = {name: value for name, value in _DECODER.items() if name != "head_dim"}
+_PLAIN_HEADS = {name: value for name, value in _DECODER.items() if name != "head_dim"}
 # Family → its transformers class without the ending, and its config.
 DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", _DECODER),
@@ -53,7 +53,38 @@ DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2", _DECODER),
     "qwen3": ("Qwen3", _DECODER),
     "gemma": ("Gemma", _DECODER | {"tie_word_embeddings": True}),
-    "phi3": ("Phi3", _PHI3 | {"original_max_position_embeddings": 512}),
+    "gemma2": (
+        "Gemma2",
+        _DECODER
+        | {
+            "sliding_window": 40,
+            "query_pre_attn_scalar": 24,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": 4.0,
+        },
+    ),
+    "gemma3_text": (
+        "Gemma3Text",
+        _DECODER
+        | {
+            "sliding_window": 40,
+            "query_pre_attn_scalar": 24,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
+    "granite": (
+        "Granite",
+        _PLAIN_HEADS
+        | {
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.125,
+            "logits_scaling": 4.0,
+        },
+    ),
+    "olmo2": ("Olmo2", _PLAIN_HEADS),
+    "smollm3": ("SmolLM3", _DECODER | {"no_rope_layers": [1, 0]}),
+    "phi3": ("Phi3", _PLAIN_HEADS | {"original_max_position_embeddings": 512}),
     "gpt2": ("GPT2", _COMMON | {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512}),
     "gpt_neox": ("GPTNeoX", _DECODER | {"hidden_size": 64, "intermediate_size": 96}),
 }
@@ -89,6 +120,8 @@ ENCODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+# Families for which transformers 4 has no model with a reward head.
+WITHOUT_CLASSIFIERS = frozenset({"granite", "olmo2"})
 T5 = _COMMON | {
     "d_model": 32,
     "d_kv": 16,
@@ -152,7 +185,8 @@ def save_model(model: PreTrainedModel, folder: Path, kind: str = "plain", *, cha
 def causal_model(family: str, folder: Path, *, chat: bool = True, **changes: object) -> Path:
     """A language model."""
     name, config = DECODERS[family]
-    model = _make(name, "Config", "ForCausalLM" if family != "gpt2" else "LMHeadModel", config | changes)
+    kind = "LMHeadModel" if family == "gpt2" else "ForCausalLM"
+    model = _make(name, "Config", kind, config | changes)
     return save_model(model, folder, chat_template=CHATML if chat else None)
 
 
@@ -220,5 +254,7 @@ def unieval_model(folder: Path, **changes: object) -> Path:
 def _make(name: str, config: str, model: str, settings: Mapping[str, object]) -> PreTrainedModel:
     torch.manual_seed(5)
     configured = getattr(hf, name + config)(**settings)
-    build: Callable[..., PreTrainedModel] = getattr(hf, name + model)
+    # "Text" is in the name of Gemma 3's config, but not in that of its language model.
+    kind = name + model if hasattr(hf, name + model) else name.removesuffix("Text") + model
+    build: Callable[..., PreTrainedModel] = getattr(hf, kind)
     return build(configured)

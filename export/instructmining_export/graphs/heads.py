@@ -17,6 +17,17 @@ _SLICE_WORDS = 2048  # fewer words are no slice of their own
 
 
 @dataclass(frozen=True, slots=True)
+class Logits:
+    """What a family makes of its vocabulary product before the softmax."""
+
+    divisor: float = 1.0
+    cap: float = 0.0  # bound of the logits, c · tanh(logit / c); 0 for none
+
+
+PLAIN = Logits()
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLikelihoods:
     """What the vocabulary product gives for scored positions."""
 
@@ -34,6 +45,7 @@ def token_likelihoods(
     *,
     output_embedding: str,
     shape: tuple[int, int],
+    logits: Logits = PLAIN,
 ) -> TokenLikelihoods:
     """Compute the likelihood of each scored token.
 
@@ -51,15 +63,19 @@ def token_likelihoods(
             computes every output of a graph, whichever it returns; of no position it costs nothing.
         output_embedding: the checkpoint's name of the vocabulary matrix.
         shape: its shape, (words, size).
+        logits: what the family makes of the product.
     """
     before = graph.call("Sub", scored, graph.integers(0, 1))
     states = graph.call("GatherND", hidden, before)
+    if (divisor := logits.divisor * (logits.cap or 1.0)) != 1.0:
+        states = graph.call("Mul", states, graph.constant("logits_scale", np.array(1 / divisor, dtype=np.float32)))
     targets = graph.call("Unsqueeze", graph.call("GatherND", input_ids, scored), graph.integers(1))
     step = slice_words(shape[0])
-    columns = [
-        _slice(graph, targets, graph.vocabulary(states, output_embedding, shape=shape, words=words), words, best_of)
-        for words in ((begin, min(begin + step, shape[0])) for begin in range(0, shape[0], step))
-    ]
+    columns = []
+    for begin in range(0, shape[0], step):
+        words = (begin, min(begin + step, shape[0]))
+        part = graph.vocabulary(states, output_embedding, shape=shape, words=words)
+        columns.append(_slice(graph, targets, _capped(graph, part, logits.cap), words, best_of))
     log_sum, chosen, best_inside, best_tokens = _parts(graph, columns, scored, best_of)
     among = _log_softmax(graph, log_sum)
     number = graph.call("Div", targets, graph.integers(step))
@@ -69,6 +85,13 @@ def token_likelihoods(
     token = graph.cast(_at(graph, best_tokens, best), ir.DataType.INT64)
     squeezed = (graph.call("Squeeze", found, graph.integers(1)) for found in (nll, token, _at(graph, likeliest, best)))
     return TokenLikelihoods(*squeezed)
+
+
+def _capped(graph: GraphBuilder, logits: ir.Value, cap: float) -> ir.Value:
+    """Return c · tanh of logits that are already divided by c; without a cap the logits themselves."""
+    if not cap:
+        return logits
+    return graph.call("Mul", graph.call("Tanh", logits), graph.constant("logits_cap", np.array(cap, dtype=np.float32)))
 
 
 def slice_words(words: int) -> int:
