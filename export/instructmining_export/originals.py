@@ -29,6 +29,7 @@ from instructmining.tokenizing.truncation import Tokens
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs.bidirectional import Pooling
 from instructmining_export.graphs.causal import LinearHead
+from instructmining_export.graphs.heads import Dense
 from instructmining_export.transformers_versions import config_changes
 
 REWARD_GPT_NEOX = "gpt_neox_reward_model"  # the oasst reward model's own class, which transformers does not have
@@ -146,8 +147,10 @@ def _neox_rewards(
     return values
 
 
-def embeddings(checkpoint: Checkpoint, texts: Sequence[Tokens], *, pooling: Pooling) -> References:
-    """Compute unit vectors from the last hidden states, by their mean, the first or the last."""
+def embeddings(
+    checkpoint: Checkpoint, texts: Sequence[Tokens], *, pooling: Pooling, dense: Sequence[Dense] = ()
+) -> References:
+    """Compute unit vectors from the last hidden states, by their mean, the first or the last, then through layers."""
     values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
     pool: dict[Pooling, Callable[[torch.Tensor], torch.Tensor]] = {
         "mean": lambda states: states.mean(dim=0),
@@ -159,6 +162,10 @@ def embeddings(checkpoint: Checkpoint, texts: Sequence[Tokens], *, pooling: Pool
             states = model(**_inputs(batch)).last_hidden_state
             for row, member in enumerate(batch.members):
                 pooled = pool[pooling](states[row, : len(texts[member].ids)])
+                for layer in dense:
+                    weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
+                    pooled = torch.nn.functional.linear(pooled, weight, bias)
+                    pooled = torch.tanh(pooled) if layer.activation == "Tanh" else pooled
                 values[member] = torch.nn.functional.normalize(pooled, dim=0).numpy()
     return References("embedding", list(texts), values)
 

@@ -55,6 +55,8 @@ class GatedDecoder:
             raise ExportError(f"activation {activation!r}: wanted one of {', '.join(_ACTIVATIONS)}")
         if config.get("mlp_bias"):
             raise ExportError("this decoder has biases in its feed-forward layers: not supported")
+        if config.get("is_causal") is False:
+            raise ExportError("this decoder's config says is_causal = false, which transformers' own class ignores")
         biased = bool(config.get("attention_bias"))
         words_scale = config["hidden_size"] ** 0.5 if family.scaled_words else 1.0
         return cls(
@@ -81,8 +83,29 @@ class GatedDecoder:
         """The checkpoint's name of the vocabulary matrix."""
         return "embed_tokens.weight" if self.tied else "lm_head.weight"
 
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only those before it."""
+        return all(layer.causal for layer in self.layers)
+
     def states(self, graph: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:  # noqa: ARG002
-        """Return hidden states after the final norm, full (rows, width, hidden); the attention counts positions."""
+        """Return hidden states after the final norm, full (rows, width, hidden); the attention counts positions.
+
+        Raises:
+            ExportError: a token sees those after it too.
+        """
+        if not self.causal:
+            raise ExportError("this decoder has use_bidirectional_attention: it is one for the role embedding only")
+        return self.encoded(graph, input_ids, None)
+
+    def encoded(self, graph: GraphBuilder, input_ids: ir.Value, lengths: ir.Value | None) -> ir.Value:
+        """Return hidden states after the final norm, full (rows, width, hidden).
+
+        Args:
+            graph: gets the nodes.
+            input_ids: int64 (rows, width), padding on the right.
+            lengths: tokens of each row, int64 (rows,); only a decoder that is not causal needs them.
+        """
         residual = graph.embedding("embed_tokens.weight", input_ids, shape=(self.words, self.hidden))
         if self.embedding_scale != 1.0:
             scale = graph.constant("embedding_scale", np.array(self.embedding_scale, dtype=np.float32))
@@ -90,7 +113,7 @@ class GatedDecoder:
         norms = self.family.norms
         state = self._norm(graph, residual, _of_layer(0, norms.before_attention))
         for layer in range(len(self.layers)):
-            attended = self._attend(graph, input_ids, layer, graph.narrow(state))
+            attended = self._attend(graph, input_ids, lengths, layer, graph.narrow(state))
             attended = self._norm(graph, graph.full(attended), _of_layer(layer, norms.after_attention))
             state, residual = self._add_and_norm(graph, residual, attended, _of_layer(layer, norms.before_feed_forward))
             fed = self._feed_forward(graph, f"layers.{layer}.mlp", graph.narrow(state))
@@ -100,7 +123,9 @@ class GatedDecoder:
             state, residual = self._add_and_norm(graph, residual, fed, following)
         return state
 
-    def _attend(self, graph: GraphBuilder, input_ids: ir.Value, layer: int, state: ir.Value) -> ir.Value:
+    def _attend(
+        self, graph: GraphBuilder, input_ids: ir.Value, lengths: ir.Value | None, layer: int, state: ir.Value
+    ) -> ir.Value:
         prefix, attend = f"layers.{layer}.self_attn", self.layers[layer]
         query, key = attend.heads * attend.head_size, attend.key_value_heads * attend.head_size
         parts = ("qkv_proj",) if self.family.packed else ("q_proj", "k_proj", "v_proj")
@@ -111,12 +136,12 @@ class GatedDecoder:
             bias=[f"{prefix}.{part}.bias" for part in parts] if self.query_key_value_bias else (),
         )
         if self.family.query_key_norm is None:
-            attended = attend(graph, input_ids, packed)
+            attended = attend(graph, input_ids, packed, lengths=lengths)
         else:
             queries, keys, values = attention.split(graph, packed, (query, key, key))
             queries = self._norm_heads(graph, queries, f"{prefix}.q_norm.weight", query, attend.head_size)
             keys = self._norm_heads(graph, keys, f"{prefix}.k_norm.weight", key, attend.head_size)
-            attended = attend(graph, input_ids, queries, keys, values)
+            attended = attend(graph, input_ids, queries, keys, values, lengths=lengths)
         return graph.linear(
             attended,
             f"{prefix}.o_proj.weight",
@@ -188,6 +213,33 @@ class GatedDecoder:
     def _norm_weight(self, graph: GraphBuilder, name: str, size: int, *, narrow: bool = False) -> ir.Value:
         change = _FROM_ONE if self.family.norms.from_one else None
         return graph.weight(name, shape=(size,), change=change, narrow=narrow)
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceDecoder:
+    """A gated decoder whose states are pooled to the vector of a text."""
+
+    decoder: GatedDecoder
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> SentenceDecoder:
+        """Read a transformers config.
+
+        Raises:
+            ExportError: as for :meth:`GatedDecoder.from_config`.
+        """
+        return cls(GatedDecoder.from_config(config, max_length=max_length))
+
+    def states(
+        self,
+        graph: GraphBuilder,
+        input_ids: ir.Value,
+        attention_mask: ir.Value,
+        segments: ir.Value | None,  # noqa: ARG002 - these families have none
+    ) -> ir.Value:
+        """Return hidden states after the final norm, full (rows, width, hidden)."""
+        lengths = None if self.decoder.causal else attention.lengths(graph, attention_mask)
+        return self.decoder.encoded(graph, input_ids, lengths)
 
 
 def _of_layer(layer: int, name: str | None) -> str | None:

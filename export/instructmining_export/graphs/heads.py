@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +26,15 @@ class Logits:
 
 
 PLAIN = Logits()
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A layer between the pooling and the vector, as sentence-transformers has them."""
+
+    weight: NDArray[np.float32]  # (out, in)
+    bias: NDArray[np.float32]  # (out,)
+    activation: Literal["Tanh"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +182,9 @@ def linear_reward(
     return graph.call("Squeeze", reward, graph.integers(1)) if len(weight) == 1 else reward
 
 
-def sentence_embedding(graph: GraphBuilder, hidden: ir.Value, attention_mask: ir.Value, pooling: str) -> ir.Value:
+def sentence_embedding(
+    graph: GraphBuilder, hidden: ir.Value, attention_mask: ir.Value, pooling: str, dense: Sequence[Dense] = ()
+) -> ir.Value:
     """Pool hidden states to one unit vector per row, float32 (rows, size).
 
     Args:
@@ -180,18 +192,32 @@ def sentence_embedding(graph: GraphBuilder, hidden: ir.Value, attention_mask: ir
         hidden: full (rows, width, size).
         attention_mask: int64 (rows, width).
         pooling: "mean" over the tokens, "cls" for the first token, "last" for the last one.
+        dense: layers after the pooling.
     """
+    lengths = graph.call("ReduceSum", attention_mask, graph.integers(1), attributes={"keepdims": 1})
     if pooling == "mean":
         mask = graph.call("Unsqueeze", graph.cast(attention_mask, ir.DataType.FLOAT), graph.integers(1))
-        # The sum serves as the mean: the divisor cancels in the norm, and leaving it out saves a rounding.
         pooled = graph.call("Squeeze", graph.call("MatMul", mask, hidden), graph.integers(1))
+        # Alone the sum serves as the mean: the divisor cancels in the norm, and leaving it out saves a rounding.
+        pooled = graph.call("Div", pooled, graph.cast(lengths, ir.DataType.FLOAT)) if dense else pooled
     elif pooling == "cls":
         pooled = first_token(graph, hidden)
     else:
-        lengths = graph.call("ReduceSum", attention_mask, graph.integers(1), attributes={"keepdims": 1})
-        last = graph.call("Sub", lengths, graph.integers(1))
-        pooled = graph.call("GatherND", hidden, last, attributes={"batch_dims": 1})
+        pooled = graph.call(
+            "GatherND", hidden, graph.call("Sub", lengths, graph.integers(1)), attributes={"batch_dims": 1}
+        )
+    for number, layer in enumerate(dense):
+        pooled = _dense(graph, pooled, layer, f"dense_{number}")
     return graph.call("LpNormalization", pooled, attributes={"axis": -1, "p": 2})
+
+
+def _dense(graph: GraphBuilder, value: ir.Value, layer: Dense, name: str) -> ir.Value:
+    """Apply a layer to full values (rows, in), in float32 in every precision; returns full (rows, out)."""
+    with graph.each("row"):
+        graph.count(layer.weight.size)
+    weight, bias = graph.constant(f"{name}.weight", layer.weight), graph.constant(f"{name}.bias", layer.bias)
+    result = graph.call("Gemm", value, weight, bias, attributes={"transB": 1})
+    return result if layer.activation is None else graph.call(layer.activation, result)
 
 
 def first_token(graph: GraphBuilder, hidden: ir.Value) -> ir.Value:
