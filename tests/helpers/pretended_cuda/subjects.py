@@ -87,6 +87,14 @@ SUBJECTS: Mapping[str, Subject] = {
             "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [4.0] * 48},
         },
     ),
+    "Qwen3 embedding": Subject("embedding", "Qwen3", "Model", _GROUPED | {"num_attention_heads": 8}),
+    "Gemma 3 embedding, windows": Subject(
+        "embedding", "Gemma3", "TextModel",
+        _GROUPED | {
+            "num_key_value_heads": 1, "head_dim": 256, "sliding_window": 256, "sliding_window_pattern": 2,
+            "use_bidirectional_attention": True,
+        },
+    ),
     "GPT-2": Subject(
         "nll", "GPT2", "LMHeadModel",
         _SPECIAL | {"vocab_size": 2000, "n_embd": 256, "n_head": 4, "n_positions": 1024}, ("n_layer",),
@@ -160,6 +168,8 @@ def _graph(
 ) -> GraphBuilder:
     config = originals.read_config(checkpoint)
     table: Mapping[str, Any] = families.CAUSAL if subject.causal else families.ENCODERS
+    if subject.output == "embedding":
+        table = families.SENTENCE_ENCODERS
     if subject.output == "yes":
         table = families.SEQUENCE_TO_SEQUENCE
     backbone = table[config.model_type].from_config(graph_settings(config), max_length=MAX_LENGTH)
