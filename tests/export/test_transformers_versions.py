@@ -122,6 +122,14 @@ def test_positions_are_those_of_the_config_whichever_version_wrote_it(tmp_path: 
     np.testing.assert_array_equal(values[0], values[1])
 
 
+def test_a_window_that_looks_both_ways_is_half_of_the_files_on_either_side(tmp_path: Path) -> None:
+    folder = small_models.encoder_model("gemma3_text", tmp_path / "model")
+    edit(folder, "config.json", sliding_window=512)
+    config = graph_settings(originals.read_config(Checkpoint(folder)))
+    backbone: Any = families.SENTENCE_ENCODERS["gemma3_text"].from_config(config, max_length=1024)
+    assert [layer.window for layer in backbone.decoder.layers] == [257, -1]  # with the token itself
+
+
 def test_a_t5_with_an_output_layer_of_its_own_keeps_it_whichever_version_wrote_it(tmp_path: Path) -> None:
     folder = small_models.unieval_model(tmp_path / "model")
     backbones, values = [], []

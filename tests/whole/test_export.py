@@ -113,14 +113,18 @@ def test_a_decoder_that_gives_sentence_vectors_is_exported(
 ) -> None:
     dense = [(48, "Identity"), (24, "Identity")] if family == "gemma3_text" else []
     model = small_models.encoder_model(family, tmp_path / "model", pooling=pooling, dense=dense)
+    prompts = {"prompts": {"query": "find: ", "document": "text: "}, "default_prompt_name": "document"}
+    (model / "config_sentence_transformers.json").write_text(json.dumps(prompts), encoding="utf-8")
     bundle = export(tmp_path / "bundle", "embedding", model, precision=precision)
     assert_passes(bundle, "embedding", precision)
-    # The model's own end token closes every text: the last token's state is the vector.
-    role = bundle.roles["embedding"]
-    long = [document(Example.of("Count.", "one two three " * 200), role.template)]
-    (text,) = TextEncoder(role.tokenizer).rendered(long, max_length=role.max_length)
-    assert text.truncated
-    assert text.ids[-1] == AutoTokenizer.from_pretrained(model).convert_tokens_to_ids("</s>")
+    # The tokenizer's own end token closes every text, also a truncated one: its state may be the vector.
+    role, tokenizer = bundle.roles["embedding"], AutoTokenizer.from_pretrained(model)
+    examples = (EXAMPLE, Example.of("Count.", "one two three " * 200))
+    parts = [document(example, role.template) for example in examples]
+    short, long = TextEncoder(role.tokenizer).rendered(parts, max_length=role.max_length)
+    assert short.ids.tolist() == tokenizer("text: Name a colour.\nGreen, as leaves are.").input_ids
+    assert long.truncated
+    assert long.ids[-1] == short.ids[-1] == tokenizer.convert_tokens_to_ids("</s>")
 
 
 def vector(

@@ -567,6 +567,12 @@ REFUSED: dict[str, tuple[Family, dict[str, Any], str]] = {
         f"changes beyond {MAX_LENGTH - 1} tokens",
     ),
     "neox scaled but for dimensions at rest": (PYTHIA, {"partial_rotary_factor": 0.375, "rope_scaling": YARN}, "scale"),
+    "qwen2 that sees both ways": (QWEN2, {"is_causal": False}, "is_causal = false"),
+    "gemma3 with layers of another kind": (
+        GEMMA3,
+        {"layer_types": ["full_attention", "chunked_attention", "full_attention"]},
+        "layers of type 'chunked_attention'",
+    ),
     "neox pooled otherwise": (PYTHIA, {"pooling": "mean"}, "pooling 'mean'"),
     "gpt2 after an encoder": (SMALL_GPT2, {"add_cross_attention": True}, "add_cross_attention"),
     "gpt2 beyond its positions": (
