@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from instructmining.bundle import PrecisionName
 from instructmining.inference.devices import Device
 from instructmining_export.graphs import attention
-from instructmining_export.graphs.causal_attention import CausalAttention
+from instructmining_export.graphs.decoder_attention import DecoderAttention
 from instructmining_export.graphs.graph_builder import CONTRIB, DeviceKind, GraphBuilder
 from instructmining_export.graphs.precision import Precision
 
@@ -111,7 +111,7 @@ def _input(graph: GraphBuilder, name: str, kind: ir.DataType, *dimensions: str |
 
 
 def _grouped(graph: GraphBuilder, heads: Heads, values: Values) -> ir.Value:
-    own = CausalAttention(heads.queries, heads.keys, heads.size)
+    own = DecoderAttention(heads.queries, heads.keys, heads.size)
     return own(graph, values["ids"], values["query"], values["key"], values["value"])
 
 

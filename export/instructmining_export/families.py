@@ -8,8 +8,8 @@ from typing import TypeVar
 from transformers import PretrainedConfig
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs import decoder, encoder
-from instructmining_export.graphs.bidirectional import BidirectionalBackbone
+from instructmining_export.graphs import decoder, decoder_families, encoder
+from instructmining_export.graphs.bidirectional import BidirectionalBackbone, SentenceBackbone
 from instructmining_export.graphs.causal import CausalBackbone
 from instructmining_export.graphs.deberta import Deberta
 from instructmining_export.graphs.encoder import PostNormEncoder
@@ -20,7 +20,7 @@ from instructmining_export.graphs.t5 import T5
 from instructmining_export.originals import REWARD_GPT_NEOX
 
 CAUSAL: Mapping[str, type[CausalBackbone]] = {
-    **dict.fromkeys(decoder.FAMILIES, decoder.GatedDecoder),
+    **dict.fromkeys(decoder_families.FAMILIES, decoder.GatedDecoder),
     "gpt2": GPT2,
     "gpt_neox": GPTNeoX,
 }
@@ -29,6 +29,10 @@ ENCODERS: Mapping[str, type[BidirectionalBackbone]] = {
     **dict.fromkeys(encoder.FAMILIES, PostNormEncoder),
     "deberta-v2": Deberta,
     "modernbert": ModernBert,
+}
+SENTENCE_ENCODERS: Mapping[str, type[SentenceBackbone]] = {
+    **ENCODERS,
+    **dict.fromkeys(decoder_families.FAMILIES, decoder.SentenceDecoder),
 }
 SEQUENCE_TO_SEQUENCE = {"t5": T5}
 DEFAULT_MAX_LENGTH = 2048  # attention costs grow with the square of this; --max-length raises it

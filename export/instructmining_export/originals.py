@@ -29,6 +29,7 @@ from instructmining.tokenizing.truncation import Tokens
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs.bidirectional import Pooling
 from instructmining_export.graphs.causal import LinearHead
+from instructmining_export.graphs.heads import Dense
 from instructmining_export.transformers_versions import config_changes
 
 REWARD_GPT_NEOX = "gpt_neox_reward_model"  # the oasst reward model's own class, which transformers does not have
@@ -70,12 +71,10 @@ def likelihoods(
     losses: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
     rewards: list[NDArray[np.float32]] = list(losses) if head is not None else []
     with _model(AutoModelForCausalLM, checkpoint) as model:
-        output_embedding = model.get_output_embeddings()
         for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
-            states = model.base_model(**_inputs(batch)).last_hidden_state
             ids = torch.from_numpy(batch.ids)
             rows, positions = (torch.from_numpy(column) for column in batch.scored.T)
-            logits = output_embedding(states[rows, positions - 1])
+            states, logits = _states_and_logits(model, batch, rows, positions - 1)
             nll = -torch.log_softmax(logits, dim=-1).gather(1, ids[rows, positions][:, None])[:, 0].numpy()
             for row, member in enumerate(batch.members):
                 losses[member] = nll[batch.scored[:, 0] == row]
@@ -83,6 +82,27 @@ def likelihoods(
                     last = states[row, len(texts[member].ids) - 1].numpy().astype(np.float64)
                     rewards[member] = (last @ head.weight.T + head.bias).astype(np.float32)
     return References("nll", list(texts), losses), References("reward", list(texts) if rewards else [], rewards)
+
+
+def _states_and_logits(
+    model: PreTrainedModel, batch: Batch, rows: torch.Tensor, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the last hidden states (rows, width, hidden), and the logits (n, words) at n positions alone.
+
+    The model itself makes its logits, since some families scale or bound them; a hook hands it fewer states for that.
+    """
+    found: list[torch.Tensor] = []
+
+    def keep(_: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        found.append(states[0])
+        return (states[0][rows, positions][None],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        logits = model(**_inputs(batch)).logits[0]
+    finally:
+        hook.remove()
+    return found[0], logits
 
 
 def rewards(checkpoint: Checkpoint, texts: Sequence[Tokens], *, separator: int | None) -> References:
@@ -127,8 +147,10 @@ def _neox_rewards(
     return values
 
 
-def embeddings(checkpoint: Checkpoint, texts: Sequence[Tokens], *, pooling: Pooling) -> References:
-    """Compute unit vectors from the last hidden states, by their mean, the first or the last."""
+def embeddings(
+    checkpoint: Checkpoint, texts: Sequence[Tokens], *, pooling: Pooling, dense: Sequence[Dense] = ()
+) -> References:
+    """Compute unit vectors from the last hidden states, by their mean, the first or the last, then through layers."""
     values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
     pool: dict[Pooling, Callable[[torch.Tensor], torch.Tensor]] = {
         "mean": lambda states: states.mean(dim=0),
@@ -140,6 +162,10 @@ def embeddings(checkpoint: Checkpoint, texts: Sequence[Tokens], *, pooling: Pool
             states = model(**_inputs(batch)).last_hidden_state
             for row, member in enumerate(batch.members):
                 pooled = pool[pooling](states[row, : len(texts[member].ids)])
+                for layer in dense:
+                    weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
+                    pooled = torch.nn.functional.linear(pooled, weight, bias)
+                    pooled = torch.tanh(pooled) if layer.activation == "Tanh" else pooled
                 values[member] = torch.nn.functional.normalize(pooled, dim=0).numpy()
     return References("embedding", list(texts), values)
 

@@ -205,7 +205,12 @@ def add_embedding(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settin
     model = SentenceModel.read(checkpoint.folder)
     inner = Checkpoint(model.folder, checkpoint.source)
     config = originals.read_config(inner)
-    backbone_class = families.choose(families.ENCODERS, config, wanted_for="embedding")
+    backbone_class = families.choose(families.SENTENCE_ENCODERS, config, wanted_for="embedding")
+    if not model.stated and config.model_type not in families.ENCODERS:
+        raise ExportError(
+            f"{checkpoint.folder}: no sentence-transformers files; a decoder in the role embedding needs modules.json "
+            "and the pooling that it names"
+        )
     usual = model.max_length or families.DEFAULT_MAX_LENGTH
     max_length = families.limit_tokens(config, asked=settings.max_length, usual=usual)
     backbone = backbone_class.from_config(graph_settings(config), max_length=max_length)
@@ -216,11 +221,11 @@ def add_embedding(bundle: BundleWriter, checkpoint: Checkpoint, settings: Settin
     texts = [document(example, Template.from_json(template, "template")) for example in parity_examples()]
     text = _Text(path, template, max_length, None, TextEncoder(path).rendered(texts, max_length=max_length))
     settings.report(f"embedding: computing reference values with transformers on {len(texts)} texts")
-    references = originals.embeddings(inner, text.tokens, pooling=model.pooling)
+    references = originals.embeddings(inner, text.tokens, pooling=model.pooling, dense=model.dense)
 
     def build(weights: Weights, precision: Precision, device: DeviceKind = "cpu") -> GraphBuilder:
         return bidirectional.build_embedding(
-            backbone, weights, pooling=model.pooling, precision=precision, device=device
+            backbone, weights, pooling=model.pooling, dense=model.dense, precision=precision, device=device
         )
 
     details: dict[str, object] = {

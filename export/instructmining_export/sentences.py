@@ -1,14 +1,19 @@
-"""Reads an encoder's pooling, normalization, length limit and prompt from its sentence-transformers files."""
+"""Reads an encoder's pooling, layers after it, length limit and prompt from its sentence-transformers files."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from instructmining.errors import ExportError
+from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.graphs.bidirectional import Pooling
+from instructmining_export.graphs.heads import Dense
 
 # mean_sqrt_len divides by √length instead of length; after normalization it equals the mean.
 _MODES: dict[str, Pooling] = {
@@ -19,6 +24,9 @@ _MODES: dict[str, Pooling] = {
     "cls": "cls",
     "mean": "mean",
 }
+_ACTIVATIONS: dict[str, Literal["Tanh"] | None] = {"Identity": None, "Tanh": "Tanh"}  # by the class's last name
+_KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
+_IN_ORDER = re.compile("Transformer( Pooling( Dense)*)?( Normalize)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,7 @@ class SentenceModel:
 
     folder: Path  # of the transformer
     pooling: Pooling = "mean"
+    dense: tuple[Dense, ...] = ()  # layers after the pooling
     normalized: bool = False  # whether the model's own last module normalizes
     max_length: int | None = None  # in tokens
     prompt: str = ""  # precedes every text
@@ -41,14 +50,16 @@ class SentenceModel:
         """
         if not (folder / "modules.json").is_file():
             return cls(folder)
-        kinds = {
-            str(module["type"]).rsplit(".", 1)[-1]: folder / str(module["path"])
+        modules = [
+            (str(module["type"]).rsplit(".", 1)[-1], folder / str(module["path"]))
             for module in json.loads((folder / "modules.json").read_bytes())
-        }
-        if unknown := sorted(kinds.keys() - {"Transformer", "Pooling", "Normalize"}):
-            raise ExportError(
-                f"{folder}: a module of type {unknown[0]}; wanted Transformer, Pooling and Normalize only"
-            )
+        ]
+        kinds = dict(modules)
+        if unknown := sorted(kinds.keys() - set(_KNOWN)):
+            raise ExportError(f"{folder}: a module of type {unknown[0]}; wanted {', '.join(_KNOWN)} only")
+        names = [name for name, _ in modules]
+        if not _IN_ORDER.fullmatch(" ".join(names)):
+            raise ExportError(f"{folder}: the modules {', '.join(names)}; wanted {', '.join(_KNOWN)} in this order")
         limits = _read(kinds["Transformer"] / "sentence_bert_config.json")
         if limits.get("do_lower_case"):
             raise ExportError(f"{folder}: lower-cases texts outside of its tokenizer (do_lower_case): not supported")
@@ -57,6 +68,7 @@ class SentenceModel:
         return cls(
             folder=kinds["Transformer"],
             pooling=_pooling(kinds["Pooling"]) if "Pooling" in kinds else "mean",
+            dense=tuple(_dense(path) for name, path in modules if name == "Dense"),
             normalized="Normalize" in kinds,
             max_length=limits.get("max_seq_length"),
             prompt=prompts.get(name, "") if name else "",
@@ -72,6 +84,21 @@ def _pooling(folder: Path) -> Pooling:
     if len(modes) != 1 or modes[0] not in _MODES:
         raise ExportError(f"{folder}: pooling {' and '.join(modes) or 'of no kind'}; wanted one of {', '.join(_MODES)}")
     return _MODES[modes[0]]
+
+
+def _dense(folder: Path) -> Dense:
+    """Read a dense layer.
+
+    Raises:
+        ExportError: the graph does not support its activation, or its weights cannot be read.
+    """
+    activation = str(_read(folder / "config.json").get("activation_function", "Tanh")).rsplit(".", 1)[-1]
+    if activation not in _ACTIVATIONS:
+        raise ExportError(f"{folder}: activation {activation}; wanted one of {', '.join(_ACTIVATIONS)}")
+    with Checkpoint(folder).weights() as weights:
+        weight = weights("linear.weight")
+        bias = weights("linear.bias") if "linear.bias" in weights else np.zeros(len(weight), dtype=np.float32)
+    return Dense(weight, bias, _ACTIVATIONS[activation])
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 IS_VERSION_4 = int(transformers.__version__.split(".")[0]) < 5
 # ModernBERT's rotary settings: key of version 5's ``rope_parameters`` → version 4's setting.
 _THETA_BY_LAYER = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"}
+_GEMMA3_THETA_BY_LAYER = {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"}
 _ROTARY_SETTINGS = "rope_scaling" if IS_VERSION_4 else "rope_parameters"
 # What the functions of scaled frequencies read from a config besides these.
 _SIZES = (
@@ -59,7 +60,29 @@ def graph_settings(config: PretrainedConfig) -> dict[str, Any]:
     settings: dict[str, Any] = config.to_dict()
     if "scale_decoder_outputs" in settings:
         settings["tie_word_embeddings"] = settings["scale_decoder_outputs"]
+    if settings.get("use_bidirectional_attention"):
+        # Gemma 3 halves the file's window, which spans both sides; version 5 writes the whole, 4 what it made of it.
+        settings["sliding_window"] = config.sliding_window
     return settings
+
+
+def rotary_by_layer(config: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]] | None:
+    """Return the config for each kind of layer, with the kind's rotary settings; None where all have the same.
+
+    Args:
+        config: as :func:`graph_settings` returns it.
+    """
+    parameters = config.get("rope_parameters") or {}
+    by_kind = {kind: parameters[kind] for kind in _THETA_BY_LAYER if isinstance(parameters.get(kind), Mapping)}
+    if by_kind:
+        return {kind: {**config, "rope_parameters": settings} for kind, settings in by_kind.items()}
+    local = config.get("rope_local_base_freq")
+    if local is None:
+        return None
+    return {
+        "full_attention": config,
+        "sliding_attention": {**config, "rope_theta": local, "rope_scaling": None, "rope_parameters": None},
+    }
 
 
 def scaled_frequencies(
@@ -112,13 +135,17 @@ def _rotary(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return version 4's settings of rotary embeddings for version 5's ``rope_parameters``."""
     parameters = dict(raw.get("rope_parameters") or {})
     if set(parameters) & set(_THETA_BY_LAYER):
-        return {
-            _THETA_BY_LAYER[kind]: layer["rope_theta"]
+        names = _THETA_BY_LAYER if raw.get("model_type") == "modernbert" else _GEMMA3_THETA_BY_LAYER
+        changes = {
+            names[kind]: layer["rope_theta"]
             for kind, layer in parameters.items()
-            if kind in _THETA_BY_LAYER and "rope_theta" in layer
+            if kind in names and "rope_theta" in layer
         }
+        scaling = {k: v for k, v in (parameters.get("full_attention") or {}).items() if k != "rope_theta"}
+        scaled = scaling.get("rope_type", "default") != "default"
+        return changes | ({"rope_scaling": scaling} if scaled else {})
     neox = "gpt_neox" in str(raw.get("model_type"))
-    changes: dict[str, Any] = {}
+    changes = {}
     if (theta := parameters.pop("rope_theta", None)) is not None:
         changes |= {"rope_theta": theta} | ({"rotary_emb_base": theta} if neox else {})
     if (share := parameters.pop("partial_rotary_factor", None)) is not None:

@@ -19,6 +19,7 @@ from instructmining_export.transformers_versions import graph_settings
 
 Settings = dict[str, Any]
 ROTARY = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rotary_pct", "rotary_emb_base")
+ROTARY += ("rope_local_base_freq",)
 BY_LAYER = ("global_rope_theta", "local_rope_theta", "layer_types")
 LLAMA3 = {
     "rope_type": "llama3",
@@ -63,6 +64,16 @@ POSITIONS: dict[str, tuple[str, Settings, Settings]] = {
         "gpt_neox",
         {"rotary_emb_base": 500, "rotary_pct": 0.5},
         {"rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 500, "rope_type": "default"}},
+    ),
+    "by kind of layer": (
+        "gemma3_text",
+        {"rope_theta": 900.0, "rope_local_base_freq": 50.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_theta": 900.0, "rope_type": "linear", "factor": 8.0},
+                "sliding_attention": {"rope_theta": 50.0, "rope_type": "default"},
+            }
+        },
     ),
     "by layer": (
         "modernbert",
@@ -109,6 +120,14 @@ def test_positions_are_those_of_the_config_whichever_version_wrote_it(tmp_path: 
         values.append(np.concatenate(found.values))
     assert backbones[0] == backbones[1]
     np.testing.assert_array_equal(values[0], values[1])
+
+
+def test_a_window_that_looks_both_ways_is_half_of_the_files_on_either_side(tmp_path: Path) -> None:
+    folder = small_models.encoder_model("gemma3_text", tmp_path / "model")
+    edit(folder, "config.json", sliding_window=512)
+    config = graph_settings(originals.read_config(Checkpoint(folder)))
+    backbone: Any = families.SENTENCE_ENCODERS["gemma3_text"].from_config(config, max_length=1024)
+    assert [layer.window for layer in backbone.decoder.layers] == [257, -1]  # with the token itself
 
 
 def test_a_t5_with_an_output_layer_of_its_own_keeps_it_whichever_version_wrote_it(tmp_path: Path) -> None:

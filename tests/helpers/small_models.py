@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers_configs import untie
@@ -45,7 +46,7 @@ _ENCODER: dict[str, Any] = _COMMON | {
     "num_attention_heads": 2,
     "max_position_embeddings": 300,
 }
-_PHI3 = {name: value for name, value in _DECODER.items() if name != "head_dim"}
+_PLAIN_HEADS = {name: value for name, value in _DECODER.items() if name != "head_dim"}
 # Family → its transformers class without the ending, and its config.
 DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", _DECODER),
@@ -53,7 +54,38 @@ DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2", _DECODER),
     "qwen3": ("Qwen3", _DECODER),
     "gemma": ("Gemma", _DECODER | {"tie_word_embeddings": True}),
-    "phi3": ("Phi3", _PHI3 | {"original_max_position_embeddings": 512}),
+    "gemma2": (
+        "Gemma2",
+        _DECODER
+        | {
+            "sliding_window": 40,
+            "query_pre_attn_scalar": 24,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": 4.0,
+        },
+    ),
+    "gemma3_text": (
+        "Gemma3Text",
+        _DECODER
+        | {
+            "sliding_window": 40,
+            "query_pre_attn_scalar": 24,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
+    "granite": (
+        "Granite",
+        _PLAIN_HEADS
+        | {
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.125,
+            "logits_scaling": 4.0,
+        },
+    ),
+    "olmo2": ("Olmo2", _PLAIN_HEADS),
+    "smollm3": ("SmolLM3", _DECODER | {"no_rope_layers": [1, 0]}),
+    "phi3": ("Phi3", _PLAIN_HEADS | {"original_max_position_embeddings": 512}),
     "gpt2": ("GPT2", _COMMON | {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512}),
     "gpt_neox": ("GPTNeoX", _DECODER | {"hidden_size": 64, "intermediate_size": 96}),
 }
@@ -89,6 +121,17 @@ ENCODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+# Decoders that give sentence vectors.
+SENTENCE_DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "qwen3": DECODERS["qwen3"],
+    "mistral": DECODERS["mistral"],
+    "gemma3_text": (
+        "Gemma3Text",
+        DECODERS["gemma3_text"][1] | {"use_bidirectional_attention": True, "sliding_window": 32},
+    ),
+}
+# Families for which transformers 4 has no model with a reward head.
+WITHOUT_CLASSIFIERS = frozenset({"granite", "olmo2"})
 T5 = _COMMON | {
     "d_model": 32,
     "d_kv": 16,
@@ -152,7 +195,8 @@ def save_model(model: PreTrainedModel, folder: Path, kind: str = "plain", *, cha
 def causal_model(family: str, folder: Path, *, chat: bool = True, **changes: object) -> Path:
     """A language model."""
     name, config = DECODERS[family]
-    model = _make(name, "Config", "ForCausalLM" if family != "gpt2" else "LMHeadModel", config | changes)
+    kind = "LMHeadModel" if family == "gpt2" else "ForCausalLM"
+    model = _make(name, "Config", kind, config | changes)
     return save_model(model, folder, chat_template=CHATML if chat else None)
 
 
@@ -163,12 +207,28 @@ def decoder_classifier(family: str, folder: Path, **changes: object) -> Path:
     return save_model(model, folder, chat_template=CHATML)
 
 
-def encoder_model(family: str, folder: Path, *, pooling: str = "mean", normalize: bool = True) -> Path:
-    """A sentence encoder with the files of sentence-transformers beside it."""
-    name, config = ENCODERS[family]
+def encoder_model(
+    family: str, folder: Path, *, pooling: str = "mean", normalize: bool = True, dense: Sequence[tuple[int, str]] = ()
+) -> Path:
+    """A sentence encoder with the files of sentence-transformers beside it.
+
+    Args:
+        family: of encoders or decoders.
+        folder: new.
+        pooling: "mean", "cls" or "last".
+        normalize: whether the last module makes unit vectors.
+        dense: output size and activation of each layer after the pooling.
+    """
+    is_decoder = family in SENTENCE_DECODERS
+    name, config = (SENTENCE_DECODERS if is_decoder else ENCODERS)[family]
     model = _make(name, "Config", "Model", config)
-    save_model(model, folder, "encoder")
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalize else [])]
+    save_model(model, folder, "t5" if is_decoder else "encoder")
+    sizes = [model.config.hidden_size, *(size for size, _ in dense)]
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    for number, (_, activation) in enumerate(dense):
+        kinds.append((f"{2 + number}_Dense", "Dense"))
+        _save_dense(folder / kinds[-1][0], sizes[number], sizes[number + 1], activation)
+    kinds += [(f"{2 + len(dense)}_Normalize", "Normalize")] if normalize else []
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for number, (path, kind) in enumerate(kinds)
@@ -184,6 +244,24 @@ def encoder_model(family: str, folder: Path, *, pooling: str = "mean", normalize
         json.dumps({"word_embedding_dimension": model.config.hidden_size, **modes}), "utf-8"
     )
     return folder
+
+
+def _save_dense(folder: Path, inputs: int, outputs: int, activation: str) -> None:
+    """Write a layer of sentence-transformers; without a bias where it has no activation, as published ones are."""
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(inputs + outputs)
+    tensors = {"linear.weight": torch.randn(outputs, inputs, generator=generator) * inputs**-0.5}
+    if activation != "Identity":
+        tensors["linear.bias"] = torch.randn(outputs, generator=generator) * 0.3
+    save_file(tensors, folder / "model.safetensors")
+    name = "linear.Identity" if activation == "Identity" else f"activation.{activation}"
+    config = {
+        "in_features": inputs,
+        "out_features": outputs,
+        "bias": "linear.bias" in tensors,
+        "activation_function": f"torch.nn.modules.{name}",
+    }
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
 
 
 def encoder_classifier(family: str, folder: Path, **changes: object) -> Path:
@@ -220,5 +298,7 @@ def unieval_model(folder: Path, **changes: object) -> Path:
 def _make(name: str, config: str, model: str, settings: Mapping[str, object]) -> PreTrainedModel:
     torch.manual_seed(5)
     configured = getattr(hf, name + config)(**settings)
-    build: Callable[..., PreTrainedModel] = getattr(hf, name + model)
+    # "Text" is in the name of Gemma 3's config, but not in that of its language model.
+    kind = name + model if hasattr(hf, name + model) else name.removesuffix("Text") + model
+    build: Callable[..., PreTrainedModel] = getattr(hf, kind)
     return build(configured)

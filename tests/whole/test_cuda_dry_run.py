@@ -32,6 +32,7 @@ FLASH, EFFICIENT = "FLASH_ATTENTION", "EFFICIENT_ATTENTION"
 # By family: the attention kernels of its two layers in fp16 (flash has none for a bias, nor any in fp32), and the most
 # launches a layer in fp16 and in fp32. T5 has two layers of an encoder and two of a decoder.
 KERNELS = dict.fromkeys(SUBJECTS, [FLASH] * 2) | {
+    "Gemma 3 embedding, windows": [EFFICIENT, FLASH],
     "MPNet": [EFFICIENT] * 2,
     "ModernBERT, windows": [FLASH, EFFICIENT],
     "DeBERTa reward": [EFFICIENT] * 2,
@@ -43,7 +44,15 @@ MOST_LAUNCHES = {
     "Qwen2": (19, 16),
     "Qwen3": (25, 17),
     "Gemma": (18, 15),
+    "Gemma 2, windows, bounds": (20, 18),
+    "Gemma 3, windows": (23, 20),
+    "Granite": (18, 15),
+    "OLMo 2": (23, 17),
+    "SmolLM3": (18, 15),
     "Phi-3": (18, 13),
+    "Phi-4-mini": (18, 15),
+    "Qwen3 embedding": (21, 17),
+    "Gemma 3 embedding, windows": (26, 22),
     "GPT-2": (17, 10),
     "GPT-NeoX reward (Pythia)": (19, 14),
     "BERT (MiniLM)": (15, 12),

@@ -13,14 +13,15 @@ import pytest
 import small_models
 import torch
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, GPTNeoXModel, LlamaForCausalLM, T5ForConditionalGeneration
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer, GPTNeoXModel, LlamaForCausalLM, T5ForConditionalGeneration
 
 from instructmining import Bundle, Example, Rule, Scorer, knn
 from instructmining.bundle import PrecisionName, RoleName
 from instructmining.errors import ExportError
 from instructmining.inference.devices import Device
 from instructmining.inference.references import BOUNDS, References
-from instructmining.tokenizing.templates import conversation, question
+from instructmining.tokenizing.templates import conversation, document, question
 from instructmining.tokenizing.tokenizer import TextEncoder
 from instructmining_cli.machine.diagnosis import check_bundle
 from instructmining_export import neighbours_graph, parity, roles
@@ -85,7 +86,7 @@ def test_a_language_model_of_every_family_is_exported(tmp_path: Path, family: st
     assert row.columns["perplexity"] is not None
 
 
-@pytest.mark.parametrize("family", small_models.DECODERS)
+@pytest.mark.parametrize("family", sorted(small_models.DECODERS.keys() - small_models.WITHOUT_CLASSIFIERS))
 def test_a_decoder_as_a_reward_model_is_exported(tmp_path: Path, family: str) -> None:
     model = small_models.decoder_classifier(family, tmp_path / "model")
     assert_passes(export(tmp_path / "bundle", "reward", model), "reward")
@@ -103,6 +104,53 @@ def test_a_sentence_encoder_of_every_family_is_exported(tmp_path: Path, family: 
     bundle = export(tmp_path / "bundle", "embedding", model)
     assert_passes(bundle, "embedding")
     assert bundle.roles["embedding"].max_length == 256
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("family", "pooling"), [("qwen3", "last"), ("mistral", "last"), ("gemma3_text", "mean")])
+def test_a_decoder_that_gives_sentence_vectors_is_exported(
+    tmp_path: Path, family: str, pooling: str, precision: PrecisionName
+) -> None:
+    dense = [(48, "Identity"), (24, "Identity")] if family == "gemma3_text" else []
+    model = small_models.encoder_model(family, tmp_path / "model", pooling=pooling, dense=dense)
+    prompts = {"prompts": {"query": "find: ", "document": "text: "}, "default_prompt_name": "document"}
+    (model / "config_sentence_transformers.json").write_text(json.dumps(prompts), encoding="utf-8")
+    bundle = export(tmp_path / "bundle", "embedding", model, precision=precision)
+    assert_passes(bundle, "embedding", precision)
+    # The tokenizer's own end token closes every text, also a truncated one: its state may be the vector.
+    role, tokenizer = bundle.roles["embedding"], AutoTokenizer.from_pretrained(model)
+    examples = (EXAMPLE, Example.of("Count.", "one two three " * 200))
+    parts = [document(example, role.template) for example in examples]
+    short, long = TextEncoder(role.tokenizer).rendered(parts, max_length=role.max_length)
+    assert short.ids.tolist() == tokenizer("text: Name a colour.\nGreen, as leaves are.").input_ids
+    assert long.truncated
+    assert long.ids[-1] == short.ids[-1] == tokenizer.convert_tokens_to_ids("</s>")
+
+
+def vector(
+    folder: Path, ids: NDArray[np.int64], dense: Iterable[tuple[str, Callable[[torch.Tensor], torch.Tensor]]]
+) -> torch.Tensor:
+    """The mean of a model's last states, through layers, as transformers and PyTorch compute it."""
+    with torch.inference_mode():
+        model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+        states = model(torch.from_numpy(ids)[None]).last_hidden_state[0]
+        value = states.mean(dim=0)
+        for path, activation in dense:
+            layer = load_file(folder / path / "model.safetensors")
+            value = activation(torch.nn.functional.linear(value, layer["linear.weight"], layer.get("linear.bias")))
+    return torch.nn.functional.normalize(value, dim=0)
+
+
+@pytest.mark.parametrize(("family", "activation"), [("gemma3_text", "Identity"), ("bert", "Tanh")])
+def test_layers_after_the_pooling_are_part_of_the_vector(tmp_path: Path, family: str, activation: str) -> None:
+    folder = small_models.encoder_model(family, tmp_path / "model", dense=[(48, activation), (24, activation)])
+    bundle = export(tmp_path / "bundle", "embedding", folder)
+    assert_passes(bundle, "embedding")
+    function: Callable[[torch.Tensor], torch.Tensor] = torch.tanh if activation == "Tanh" else torch.nn.Identity()
+    references = References.load(bundle.roles["embedding"].references)  # type: ignore[arg-type]
+    assert references.values[0].shape == (24,)
+    wanted = vector(folder, references.texts[0].ids, [("2_Dense", function), ("3_Dense", function)])
+    assert float(references.values[0] @ wanted.numpy()) == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
@@ -359,7 +407,8 @@ def edit(folder: Path, file: str, **changes: object) -> None:
     ("role", "make", "message"),
     [
         ("perplexity", small_models.unieval_model, "family 't5' was given for the role perplex"),
-        ("embedding", lambda folder: small_models.causal_model("llama", folder), "family 'llama' .* role embedding"),
+        ("embedding", lambda folder: small_models.causal_model("gpt2", folder), "family 'gpt2' .* role embedding"),
+        ("embedding", lambda folder: small_models.causal_model("qwen3", folder), "no sentence-transformers files"),
         (
             "unieval",
             lambda folder: small_models.encoder_model("bert", folder),
@@ -392,10 +441,26 @@ def test_a_classifier_without_its_head_is_refused_and_not_filled_with_random_num
 def test_a_sentence_encoder_with_a_module_that_the_graph_lacks_is_refused(tmp_path: Path) -> None:
     folder = small_models.encoder_model("bert", tmp_path / "model")
     modules = json.loads((folder / "modules.json").read_bytes())
-    modules.append({"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"})
-    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
-    with pytest.raises(ExportError, match="a module of type Dense; wanted Transformer, Pooling and Normalize only"):
+    for kind, message in {
+        "CNN": "a module of type CNN; wanted Transformer, Pooling, Dense, Normalize only",
+        "Dense": "the modules Transformer, Pooling, Normalize, Dense; wanted Transformer, .* in this order",
+    }.items():
+        added = {"idx": 3, "name": "3", "path": "3_More", "type": f"sentence_transformers.models.{kind}"}
+        (folder / "modules.json").write_text(json.dumps([*modules, added]), encoding="utf-8")
+        with pytest.raises(ExportError, match=message):
+            export(tmp_path / "bundle", "embedding", folder)
+
+
+def test_a_layer_after_the_pooling_by_another_activation_is_refused(tmp_path: Path) -> None:
+    folder = small_models.encoder_model("bert", tmp_path / "model", dense=[(24, "ReLU")])
+    with pytest.raises(ExportError, match=r"2_Dense: activation ReLU; wanted one of Identity, Tanh"):
         export(tmp_path / "bundle", "embedding", folder)
+
+
+def test_a_decoder_that_sees_both_ways_is_no_language_model(tmp_path: Path) -> None:
+    model = small_models.causal_model("gemma3_text", tmp_path / "model", use_bidirectional_attention=True)
+    with pytest.raises(ExportError, match="use_bidirectional_attention: it is one for the role embedding only"):
+        export(tmp_path / "bundle", "perplexity", model)
 
 
 def test_a_decoder_reward_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:

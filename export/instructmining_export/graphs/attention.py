@@ -22,6 +22,7 @@ def multi_head(
     added: ir.Value | None = None,
     causal: bool = False,
     scale: float | None = None,
+    softcap: float = 0.0,
 ) -> ir.Value:
     """Add the attention; on CUDA no other form of a padding mask is open to all of the fused kernels.
 
@@ -34,6 +35,7 @@ def multi_head(
             size or 1.
         causal: hide the tokens after each query.
         scale: factor of query-key products; None for 1/√head_size.
+        softcap: bound of the scores, c · tanh(score / c); 0 for none.
 
     Returns:
         Of the shape and type of the query.
@@ -41,6 +43,8 @@ def multi_head(
     attributes: dict[str, Attribute] = {"q_num_heads": heads, "kv_num_heads": heads, "is_causal": int(causal)}
     if scale is not None:
         attributes["scale"] = scale
+    if softcap:
+        attributes["softcap"] = softcap
     past = (None, None)
     return graph.call("Attention", *parts, added, *(() if lengths is None else (*past, lengths)), attributes=attributes)
 

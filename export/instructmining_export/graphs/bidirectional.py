@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_args
 
 import onnx_ir as ir
 
 from instructmining_export.graphs import heads
 from instructmining_export.graphs.graph_builder import DeviceKind, GraphBuilder, Weights
+from instructmining_export.graphs.heads import Dense
 from instructmining_export.graphs.precision import FP32, Precision
 
 Pooling: TypeAlias = Literal["mean", "cls", "last"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
-class BidirectionalBackbone(Protocol):
-    """One family of encoders: a frozen dataclass of the config's numbers. Tensor names are the base model's."""
+class SentenceBackbone(Protocol):
+    """One family whose states are pooled to vectors: a frozen dataclass of the config's numbers.
 
-    @property
-    def types(self) -> int:
-        """Number of segment types; more than 1 where a pair's second text is marked."""
+    Tensor names are the base model's.
+    """
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> Self:
@@ -42,34 +42,44 @@ class BidirectionalBackbone(Protocol):
             segments: int64 (rows, width), 0 or 1; None where no text is a pair.
         """
 
+
+class BidirectionalBackbone(SentenceBackbone, Protocol):
+    """One family of encoders."""
+
+    @property
+    def types(self) -> int:
+        """Number of segment types; more than 1 where a pair's second text is marked."""
+
     def reward(self, graph: GraphBuilder, states: ir.Value, attention_mask: ir.Value) -> ir.Value:
         """Return the logit of the family's sequence classifier with one label, full (rows,)."""
 
 
 def build_embedding(
-    backbone: BidirectionalBackbone,
+    backbone: SentenceBackbone,
     weights: Weights,
     *,
     pooling: Pooling,
+    dense: Sequence[Dense] = (),
     precision: Precision = FP32,
     device: DeviceKind = "cpu",
 ) -> GraphBuilder:
     """Build the graph of a sentence encoder, including pooling and normalization to unit length.
 
     Inputs ``input_ids`` and ``attention_mask``, int64 (rows, width), right-padded; output ``embedding``, float32
-    (rows, hidden).
+    (rows, size).
 
     Args:
         backbone: the family with the checkpoint's numbers.
         weights: reads a tensor by its transformers name.
         pooling: of the last hidden states.
+        dense: layers after the pooling.
         precision: of the matrix products.
         device: whose operators are used where none is fast on both.
     """
     graph = GraphBuilder("encoder", weights, precision, device=device)
     input_ids, attention_mask = _inputs(graph)
     states = backbone.states(graph, input_ids, attention_mask, None)
-    graph.output("embedding", heads.sentence_embedding(graph, states, attention_mask, pooling))
+    graph.output("embedding", heads.sentence_embedding(graph, states, attention_mask, pooling, dense))
     return graph
 
 

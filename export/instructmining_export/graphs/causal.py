@@ -31,6 +31,10 @@ class CausalBackbone(Protocol):
     def output_embedding(self) -> str:
         """Name of the vocabulary matrix (words, hidden)."""
 
+    @property
+    def logits(self) -> heads.Logits:
+        """What the family makes of its vocabulary product."""
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> Self:
         """Read a transformers config.
@@ -96,7 +100,16 @@ def build(
         shape = (backbone.words, backbone.hidden)
         name = backbone.output_embedding
         best_of = graph.input("best_of", "m")
-        found = heads.token_likelihoods(graph, states, input_ids, scored, best_of, output_embedding=name, shape=shape)
+        found = heads.token_likelihoods(
+            graph,
+            states,
+            input_ids,
+            scored,
+            best_of,
+            output_embedding=name,
+            shape=shape,
+            logits=backbone.logits,
+        )
         graph.output("nll", found.nll)
         graph.output("best_token", found.best_token, ir.DataType.INT64)
         graph.output("best_log_probability", found.best_log_probability)

@@ -1,4 +1,4 @@
-"""Pre-norm decoders with rotary attention and gated feed-forward: Llama and its descendants."""
+"""Decoders with rotary attention and gated feed-forward: Llama and its descendants."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import onnx_ir as ir
 
 from instructmining.errors import ExportError
 from instructmining_export.graphs import attention
-from instructmining_export.graphs.causal_attention import CausalAttention
+from instructmining_export.graphs.decoder_attention import DecoderAttention
+from instructmining_export.graphs.decoder_families import FAMILIES, Family, attentions
 from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
-from instructmining_export.graphs.rotary import Rotary
+from instructmining_export.graphs.heads import PLAIN, Logits
 from instructmining_export.graphs.tensors import Change
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3")
 _ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-# Gemma stores its norms' weights minus one.
 _FROM_ONE = Change("plus_one", lambda weight: weight + np.float32(1))
 
 
@@ -26,20 +25,19 @@ _FROM_ONE = Change("plus_one", lambda weight: weight + np.float32(1))
 class GatedDecoder:
     """The numbers of a checkpoint's config that decide its graph."""
 
-    layers: int
+    family: Family
+    layers: tuple[DecoderAttention, ...]  # the attention of each
     hidden: int
     inner: int
     words: int
     epsilon: float
-    attention: CausalAttention
     tied: bool
     activation: str = "silu"  # or "gelu_tanh"
     query_key_value_bias: bool = False
     output_bias: bool = False  # on the attention's output projection
-    query_key_norm: bool = False  # RMS norm of each head's query and key
-    packed: bool = False  # query, key and value are one tensor in the checkpoint, and so are gate and up
-    norms_from_one: bool = False
     embedding_scale: float = 1.0
+    residual_scale: float = 1.0  # factor of what a layer's two parts add
+    logits: Logits = PLAIN
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> GatedDecoder:
@@ -48,39 +46,36 @@ class GatedDecoder:
         Raises:
             ExportError: the graph does not support the family, the activation or another setting.
         """
-        family = config.get("model_type")
-        if family not in FAMILIES:
-            raise ExportError(f"a decoder of family {family!r} was given; wanted one of {', '.join(FAMILIES)}")
-        gemma = family == "gemma"
-        activation = (
-            (config.get("hidden_activation") or "gelu_pytorch_tanh") if gemma else config.get("hidden_act", "silu")
-        )
+        name = str(config.get("model_type"))
+        if name not in FAMILIES:
+            raise ExportError(f"a decoder of family {name!r} was given; wanted one of {', '.join(FAMILIES)}")
+        family = FAMILIES[name]
+        activation = config.get(family.activation) or family.usual_activation
         if activation not in _ACTIVATIONS:
             raise ExportError(f"activation {activation!r}: wanted one of {', '.join(_ACTIVATIONS)}")
         if config.get("mlp_bias"):
             raise ExportError("this decoder has biases in its feed-forward layers: not supported")
-        heads = config["num_attention_heads"]
+        if config.get("is_causal") is False:
+            raise ExportError("this decoder's config says is_causal = false, which transformers' own class ignores")
+        biased = bool(config.get("attention_bias"))
+        words_scale = config["hidden_size"] ** 0.5 if family.scaled_words else 1.0
         return cls(
-            layers=config["num_hidden_layers"],
+            family=family,
+            layers=attentions(config, family, max_length=max_length),
             hidden=config["hidden_size"],
             inner=config["intermediate_size"],
             words=config["vocab_size"],
             epsilon=config["rms_norm_eps"],
-            attention=CausalAttention(
-                heads=heads,
-                key_value_heads=config.get("num_key_value_heads") or heads,
-                head_size=config.get("head_dim") or config["hidden_size"] // heads,
-                rotary=Rotary.from_config(config, max_length=max_length),
-                window=_window(config, max_length),
-            ),
-            tied=bool(config.get("tie_word_embeddings", gemma)),
+            tied=bool(config.get("tie_word_embeddings", family.tied)),
             activation=_ACTIVATIONS[activation],
-            query_key_value_bias=family == "qwen2" or bool(config.get("attention_bias")),
-            output_bias=family != "qwen2" and bool(config.get("attention_bias")),
-            query_key_norm=family == "qwen3",
-            packed=family == "phi3",
-            norms_from_one=gemma,
-            embedding_scale=float(config["hidden_size"] ** 0.5) if gemma else 1.0,
+            query_key_value_bias=biased if family.biased is None else family.biased,
+            output_bias=biased and family.biased is None,
+            embedding_scale=float(config.get("embedding_multiplier", words_scale)),
+            residual_scale=float(config.get("residual_multiplier", 1.0)),
+            logits=Logits(
+                divisor=float(config.get("logits_scaling", 1.0)),
+                cap=float(config.get("final_logit_softcapping") or 0.0),
+            ),
         )
 
     @property
@@ -88,66 +83,93 @@ class GatedDecoder:
         """The checkpoint's name of the vocabulary matrix."""
         return "embed_tokens.weight" if self.tied else "lm_head.weight"
 
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only those before it."""
+        return all(layer.causal for layer in self.layers)
+
     def states(self, graph: GraphBuilder, input_ids: ir.Value, position_ids: ir.Value) -> ir.Value:  # noqa: ARG002
-        """Return hidden states after the final norm, full (rows, width, hidden); the attention counts positions."""
+        """Return hidden states after the final norm, full (rows, width, hidden); the attention counts positions.
+
+        Raises:
+            ExportError: a token sees those after it too.
+        """
+        if not self.causal:
+            raise ExportError("this decoder has use_bidirectional_attention: it is one for the role embedding only")
+        return self.encoded(graph, input_ids, None)
+
+    def encoded(self, graph: GraphBuilder, input_ids: ir.Value, lengths: ir.Value | None) -> ir.Value:
+        """Return hidden states after the final norm, full (rows, width, hidden).
+
+        Args:
+            graph: gets the nodes.
+            input_ids: int64 (rows, width), padding on the right.
+            lengths: tokens of each row, int64 (rows,); only a decoder that is not causal needs them.
+        """
         residual = graph.embedding("embed_tokens.weight", input_ids, shape=(self.words, self.hidden))
         if self.embedding_scale != 1.0:
             scale = graph.constant("embedding_scale", np.array(self.embedding_scale, dtype=np.float32))
             residual = graph.call("Mul", residual, scale)
-        norm = graph.call(
-            "SimplifiedLayerNormalization",
-            residual,
-            self._norm_weight(graph, "layers.0.input_layernorm.weight"),
-            attributes={"epsilon": self.epsilon, "axis": -1},
-        )
-        for layer in range(self.layers):
-            prefix = f"layers.{layer}"
-            attended = self._attend(graph, input_ids, f"{prefix}.self_attn", graph.narrow(norm))
-            following = f"{prefix}.post_attention_layernorm.weight"
-            norm, residual = self._add_and_norm(graph, residual, attended, following)
-            fed = self._feed_forward(graph, f"{prefix}.mlp", graph.narrow(norm))
-            final = layer + 1 == self.layers
-            following = "norm.weight" if final else f"layers.{layer + 1}.input_layernorm.weight"
-            norm, residual = self._add_and_norm(graph, residual, fed, following)
-        return norm
+        norms = self.family.norms
+        state = self._norm(graph, residual, _of_layer(0, norms.before_attention))
+        for layer in range(len(self.layers)):
+            attended = self._attend(graph, input_ids, lengths, layer, graph.narrow(state))
+            attended = self._norm(graph, graph.full(attended), _of_layer(layer, norms.after_attention))
+            state, residual = self._add_and_norm(graph, residual, attended, _of_layer(layer, norms.before_feed_forward))
+            fed = self._feed_forward(graph, f"layers.{layer}.mlp", graph.narrow(state))
+            fed = self._norm(graph, graph.full(fed), _of_layer(layer, norms.after_feed_forward))
+            final = layer + 1 == len(self.layers)
+            following = "norm" if final else _of_layer(layer + 1, norms.before_attention)
+            state, residual = self._add_and_norm(graph, residual, fed, following)
+        return state
 
-    def _attend(self, graph: GraphBuilder, input_ids: ir.Value, prefix: str, norm: ir.Value) -> ir.Value:
-        query = self.attention.heads * self.attention.head_size
-        key = self.attention.key_value_heads * self.attention.head_size
-        parts = ("qkv_proj",) if self.packed else ("q_proj", "k_proj", "v_proj")
+    def _attend(
+        self, graph: GraphBuilder, input_ids: ir.Value, lengths: ir.Value | None, layer: int, state: ir.Value
+    ) -> ir.Value:
+        prefix, attend = f"layers.{layer}.self_attn", self.layers[layer]
+        query, key = attend.heads * attend.head_size, attend.key_value_heads * attend.head_size
+        parts = ("qkv_proj",) if self.family.packed else ("q_proj", "k_proj", "v_proj")
         packed = graph.linear(
-            norm,
+            state,
             *(f"{prefix}.{part}.weight" for part in parts),
             shape=(query + 2 * key, self.hidden),
             bias=[f"{prefix}.{part}.bias" for part in parts] if self.query_key_value_bias else (),
         )
-        if self.query_key_norm:
-            split = attention.split(graph, packed, (query, key, key))
-            queries = self._norm_heads(graph, split[0], f"{prefix}.q_norm.weight", query)
-            keys = self._norm_heads(graph, split[1], f"{prefix}.k_norm.weight", key)
-            attended = self.attention(graph, input_ids, queries, keys, split[2])
+        if self.family.query_key_norm is None:
+            attended = attend(graph, input_ids, packed, lengths=lengths)
         else:
-            attended = self.attention(graph, input_ids, packed)
-        bias = [f"{prefix}.o_proj.bias"] if self.output_bias else ()
-        return graph.linear(attended, f"{prefix}.o_proj.weight", shape=(self.hidden, query), bias=bias)
+            queries, keys, values = attention.split(graph, packed, (query, key, key))
+            queries = self._norm_heads(graph, queries, f"{prefix}.q_norm.weight", query, attend.head_size)
+            keys = self._norm_heads(graph, keys, f"{prefix}.k_norm.weight", key, attend.head_size)
+            attended = attend(graph, input_ids, queries, keys, values, lengths=lengths)
+        return graph.linear(
+            attended,
+            f"{prefix}.o_proj.weight",
+            shape=(self.hidden, query),
+            bias=[f"{prefix}.o_proj.bias"] if self.output_bias else (),
+            change=self._residual_change,
+        )
 
-    def _norm_heads(self, graph: GraphBuilder, value: ir.Value, name: str, size: int) -> ir.Value:
-        by_head = graph.call("Reshape", value, graph.integers(0, 0, -1, self.attention.head_size))
+    def _norm_heads(self, graph: GraphBuilder, value: ir.Value, name: str, size: int, head_size: int) -> ir.Value:
+        """Return the norm of queries or keys, narrow (rows, width, size)."""
+        by_head = self.family.query_key_norm == "head"
+        if by_head:
+            value = graph.call("Reshape", value, graph.integers(0, 0, -1, head_size))
         norm = graph.call(
             "SimplifiedLayerNormalization",  # sums in float32 whatever its input is
-            by_head,
-            graph.weight(name, shape=(self.attention.head_size,), narrow=True),
+            value,
+            self._norm_weight(graph, name, head_size if by_head else size, narrow=True),
             attributes={"epsilon": self.epsilon, "axis": -1},
         )
-        return graph.call("Reshape", norm, graph.integers(0, 0, size))
+        return graph.call("Reshape", norm, graph.integers(0, 0, size)) if by_head else norm
 
-    def _feed_forward(self, graph: GraphBuilder, prefix: str, norm: ir.Value) -> ir.Value:
-        if self.packed:
-            both = graph.linear(norm, f"{prefix}.gate_up_proj.weight", shape=(2 * self.inner, self.hidden))
+    def _feed_forward(self, graph: GraphBuilder, prefix: str, state: ir.Value) -> ir.Value:
+        if self.family.packed:
+            both = graph.linear(state, f"{prefix}.gate_up_proj.weight", shape=(2 * self.inner, self.hidden))
             gate, up = attention.split(graph, both, (self.inner, self.inner))
         else:
             gate, up = (
-                graph.linear(norm, f"{prefix}.{part}_proj.weight", shape=(self.inner, self.hidden))
+                graph.linear(state, f"{prefix}.{part}_proj.weight", shape=(self.inner, self.hidden))
                 for part in ("gate", "up")
             )
         if self.activation == "silu":
@@ -155,33 +177,70 @@ class GatedDecoder:
         else:
             active = graph.call("FastGelu", gate, domain=CONTRIB)
         gated = graph.call("Mul", active, up)
-        return graph.linear(gated, f"{prefix}.down_proj.weight", shape=(self.hidden, self.inner))
+        name = f"{prefix}.down_proj.weight"
+        return graph.linear(gated, name, shape=(self.hidden, self.inner), change=self._residual_change)
+
+    @property
+    def _residual_change(self) -> Change | None:
+        """What multiplies a projection into the residual."""
+        scale = np.float32(self.residual_scale)
+        return None if scale == 1.0 else Change("scaled", lambda weight: weight * scale)
+
+    def _norm(self, graph: GraphBuilder, value: ir.Value, name: str | None) -> ir.Value:
+        """Return the RMS norm, full; the value itself where there is none."""
+        if name is None:
+            return value
+        weight = self._norm_weight(graph, f"{name}.weight", self.hidden)
+        return graph.call(
+            "SimplifiedLayerNormalization", value, weight, attributes={"epsilon": self.epsilon, "axis": -1}
+        )
 
     def _add_and_norm(
-        self, graph: GraphBuilder, residual: ir.Value, value: ir.Value, name: str
+        self, graph: GraphBuilder, residual: ir.Value, value: ir.Value, name: str | None
     ) -> tuple[ir.Value, ir.Value]:
-        """Return the RMS norm of residual + value, and that sum, both full."""
+        """Return the RMS norm of residual + value, and that sum, both full; where there is no norm the sum twice."""
+        if name is None:
+            total = graph.call("Add", residual, value)
+            return total, total
         outputs = graph.call_many(
             "SkipSimplifiedLayerNormalization",
-            *(residual, graph.full(value), self._norm_weight(graph, name)),
+            *(residual, value, self._norm_weight(graph, f"{name}.weight", self.hidden)),
             outputs=4,
             attributes={"epsilon": self.epsilon},
         )
         return outputs[0], outputs[3]
 
-    def _norm_weight(self, graph: GraphBuilder, name: str) -> ir.Value:
-        return graph.weight(name, shape=(self.hidden,), change=_FROM_ONE if self.norms_from_one else None)
+    def _norm_weight(self, graph: GraphBuilder, name: str, size: int, *, narrow: bool = False) -> ir.Value:
+        change = _FROM_ONE if self.family.norms.from_one else None
+        return graph.weight(name, shape=(size,), change=change, narrow=narrow)
 
 
-def _window(config: Mapping[str, Any], max_length: int) -> int:
-    """Return the tokens of a sliding window that is narrower than the longest text; -1 for none.
+@dataclass(frozen=True, slots=True)
+class SentenceDecoder:
+    """A gated decoder whose states are pooled to the vector of a text."""
 
-    Raises:
-        ExportError: only some layers have a window.
-    """
-    window = config.get("sliding_window")
-    if not window or window >= max_length or config.get("use_sliding_window") is False:
-        return -1
-    if config.get("model_type") in {"qwen2", "qwen3"}:
-        raise ExportError(f"a sliding window of {window} in some layers only; give --max-length {window} or less")
-    return int(window)
+    decoder: GatedDecoder
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> SentenceDecoder:
+        """Read a transformers config.
+
+        Raises:
+            ExportError: as for :meth:`GatedDecoder.from_config`.
+        """
+        return cls(GatedDecoder.from_config(config, max_length=max_length))
+
+    def states(
+        self,
+        graph: GraphBuilder,
+        input_ids: ir.Value,
+        attention_mask: ir.Value,
+        segments: ir.Value | None,  # noqa: ARG002 - these families have none
+    ) -> ir.Value:
+        """Return hidden states after the final norm, full (rows, width, hidden)."""
+        lengths = None if self.decoder.causal else attention.lengths(graph, attention_mask)
+        return self.decoder.encoded(graph, input_ids, lengths)
+
+
+def _of_layer(layer: int, name: str | None) -> str | None:
+    return None if name is None else f"layers.{layer}.{name}"

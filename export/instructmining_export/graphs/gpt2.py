@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs.causal_attention import CausalAttention
+from instructmining_export.graphs.decoder_attention import DecoderAttention
 from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
+from instructmining_export.graphs.heads import PLAIN, Logits
 from instructmining_export.graphs.layer_norm import LayerNorm
 
 FAMILIES = ("gpt2",)
@@ -21,13 +22,15 @@ _ACTIVATIONS = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")  # three names for
 class GPT2:
     """The numbers of a checkpoint's config that decide its graph."""
 
+    logits: ClassVar[Logits] = PLAIN
+
     layers: int
     hidden: int
     inner: int
     words: int
     positions: int
     norm: LayerNorm
-    attention: CausalAttention
+    attention: DecoderAttention
     tied: bool
     scaled_by_layer: bool = False  # query-key products are divided by the layer's number, counted from 1
 
@@ -59,7 +62,7 @@ class GPT2:
             words=config["vocab_size"],
             positions=config["n_positions"],
             norm=LayerNorm(hidden, config["layer_norm_epsilon"]),
-            attention=CausalAttention(
+            attention=DecoderAttention(
                 heads=heads,
                 key_value_heads=heads,
                 head_size=hidden // heads,

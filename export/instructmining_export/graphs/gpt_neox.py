@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from instructmining.errors import ExportError
-from instructmining_export.graphs.causal_attention import CausalAttention
+from instructmining_export.graphs.decoder_attention import DecoderAttention
 from instructmining_export.graphs.graph_builder import CONTRIB, GraphBuilder
+from instructmining_export.graphs.heads import PLAIN, Logits
 from instructmining_export.graphs.layer_norm import LayerNorm
 from instructmining_export.graphs.rotary import Rotary
 from instructmining_export.graphs.tensors import Change
@@ -28,12 +29,14 @@ _ROTARY_STEP = 8  # the fused attention requires tables with a multiple of this 
 class GPTNeoX:
     """The numbers of a checkpoint's config that decide its graph."""
 
+    logits: ClassVar[Logits] = PLAIN
+
     layers: int
     hidden: int
     inner: int
     words: int
     norm: LayerNorm
-    attention: CausalAttention
+    attention: DecoderAttention
     rotated: int  # dimensions of each head that rotate; the attention's tables may hold more, of frequency 0
     tied: bool
     activation: str = "BiasGelu"  # or "FastGelu"
@@ -63,7 +66,7 @@ class GPTNeoX:
             inner=config["intermediate_size"],
             words=config["vocab_size"],
             norm=LayerNorm(hidden, config["layer_norm_eps"]),
-            attention=CausalAttention(
+            attention=DecoderAttention(
                 heads=heads, key_value_heads=heads, head_size=hidden // heads, rotary=_widened(rotary)
             ),
             rotated=2 * len(rotary.frequencies),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +15,26 @@ from instructmining_export.graphs.graph_builder import GraphBuilder
 
 _SLICES = 8  # of a large vocabulary; with what is kept of each, its logits take about a quarter of the memory
 _SLICE_WORDS = 2048  # fewer words are no slice of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """What a family makes of its vocabulary product before the softmax."""
+
+    divisor: float = 1.0
+    cap: float = 0.0  # bound of the logits, c · tanh(logit / c); 0 for none
+
+
+PLAIN = Logits()
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A layer between the pooling and the vector, as sentence-transformers has them."""
+
+    weight: NDArray[np.float32]  # (out, in)
+    bias: NDArray[np.float32]  # (out,)
+    activation: Literal["Tanh"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +55,7 @@ def token_likelihoods(
     *,
     output_embedding: str,
     shape: tuple[int, int],
+    logits: Logits = PLAIN,
 ) -> TokenLikelihoods:
     """Compute the likelihood of each scored token.
 
@@ -51,15 +73,19 @@ def token_likelihoods(
             computes every output of a graph, whichever it returns; of no position it costs nothing.
         output_embedding: the checkpoint's name of the vocabulary matrix.
         shape: its shape, (words, size).
+        logits: what the family makes of the product.
     """
     before = graph.call("Sub", scored, graph.integers(0, 1))
     states = graph.call("GatherND", hidden, before)
+    if (divisor := logits.divisor * (logits.cap or 1.0)) != 1.0:
+        states = graph.call("Mul", states, graph.constant("logits_scale", np.array(1 / divisor, dtype=np.float32)))
     targets = graph.call("Unsqueeze", graph.call("GatherND", input_ids, scored), graph.integers(1))
     step = slice_words(shape[0])
-    columns = [
-        _slice(graph, targets, graph.vocabulary(states, output_embedding, shape=shape, words=words), words, best_of)
-        for words in ((begin, min(begin + step, shape[0])) for begin in range(0, shape[0], step))
-    ]
+    columns = []
+    for begin in range(0, shape[0], step):
+        words = (begin, min(begin + step, shape[0]))
+        part = graph.vocabulary(states, output_embedding, shape=shape, words=words)
+        columns.append(_slice(graph, targets, _capped(graph, part, logits.cap), words, best_of))
     log_sum, chosen, best_inside, best_tokens = _parts(graph, columns, scored, best_of)
     among = _log_softmax(graph, log_sum)
     number = graph.call("Div", targets, graph.integers(step))
@@ -69,6 +95,13 @@ def token_likelihoods(
     token = graph.cast(_at(graph, best_tokens, best), ir.DataType.INT64)
     squeezed = (graph.call("Squeeze", found, graph.integers(1)) for found in (nll, token, _at(graph, likeliest, best)))
     return TokenLikelihoods(*squeezed)
+
+
+def _capped(graph: GraphBuilder, logits: ir.Value, cap: float) -> ir.Value:
+    """Return c · tanh of logits that are already divided by c; without a cap the logits themselves."""
+    if not cap:
+        return logits
+    return graph.call("Mul", graph.call("Tanh", logits), graph.constant("logits_cap", np.array(cap, dtype=np.float32)))
 
 
 def slice_words(words: int) -> int:
@@ -149,7 +182,9 @@ def linear_reward(
     return graph.call("Squeeze", reward, graph.integers(1)) if len(weight) == 1 else reward
 
 
-def sentence_embedding(graph: GraphBuilder, hidden: ir.Value, attention_mask: ir.Value, pooling: str) -> ir.Value:
+def sentence_embedding(
+    graph: GraphBuilder, hidden: ir.Value, attention_mask: ir.Value, pooling: str, dense: Sequence[Dense] = ()
+) -> ir.Value:
     """Pool hidden states to one unit vector per row, float32 (rows, size).
 
     Args:
@@ -157,18 +192,32 @@ def sentence_embedding(graph: GraphBuilder, hidden: ir.Value, attention_mask: ir
         hidden: full (rows, width, size).
         attention_mask: int64 (rows, width).
         pooling: "mean" over the tokens, "cls" for the first token, "last" for the last one.
+        dense: layers after the pooling.
     """
+    lengths = graph.call("ReduceSum", attention_mask, graph.integers(1), attributes={"keepdims": 1})
     if pooling == "mean":
         mask = graph.call("Unsqueeze", graph.cast(attention_mask, ir.DataType.FLOAT), graph.integers(1))
-        # The sum serves as the mean: the divisor cancels in the norm, and leaving it out saves a rounding.
         pooled = graph.call("Squeeze", graph.call("MatMul", mask, hidden), graph.integers(1))
+        # Alone the sum serves as the mean: the divisor cancels in the norm, and leaving it out saves a rounding.
+        pooled = graph.call("Div", pooled, graph.cast(lengths, ir.DataType.FLOAT)) if dense else pooled
     elif pooling == "cls":
         pooled = first_token(graph, hidden)
     else:
-        lengths = graph.call("ReduceSum", attention_mask, graph.integers(1), attributes={"keepdims": 1})
-        last = graph.call("Sub", lengths, graph.integers(1))
-        pooled = graph.call("GatherND", hidden, last, attributes={"batch_dims": 1})
+        pooled = graph.call(
+            "GatherND", hidden, graph.call("Sub", lengths, graph.integers(1)), attributes={"batch_dims": 1}
+        )
+    for number, layer in enumerate(dense):
+        pooled = _dense(graph, pooled, layer, f"dense_{number}")
     return graph.call("LpNormalization", pooled, attributes={"axis": -1, "p": 2})
+
+
+def _dense(graph: GraphBuilder, value: ir.Value, layer: Dense, name: str) -> ir.Value:
+    """Apply a layer to full values (rows, in), in float32 in every precision; returns full (rows, out)."""
+    with graph.each("row"):
+        graph.count(layer.weight.size)
+    weight, bias = graph.constant(f"{name}.weight", layer.weight), graph.constant(f"{name}.bias", layer.bias)
+    result = graph.call("Gemm", value, weight, bias, attributes={"transB": 1})
+    return result if layer.activation is None else graph.call(layer.activation, result)
 
 
 def first_token(graph: GraphBuilder, hidden: ir.Value) -> ir.Value:

@@ -99,7 +99,7 @@ class ModernBert:
         nearby = self._nearby(graph, input_ids) if any(self.windowed) else None
         for layer, windowed in enumerate(self.windowed):
             prefix = f"layers.{layer}"
-            rotary = self.local_rotary.tables(graph, "rotary_nearby") if windowed else self.global_rotary.tables(graph)
+            rotary = (self.local_rotary if windowed else self.global_rotary).tables(graph)
             added = nearby if windowed else None
             attended = self._attend(graph, f"{prefix}.attn", graph.narrow(norm), lengths, added=added, rotary=rotary)
             norm, residual = self._add_and_norm(graph, residual, attended, f"{prefix}.mlp_norm")
@@ -200,5 +200,7 @@ def _rotary(config: Mapping[str, Any], theta: str, kind: str, max_length: int) -
     parameters = by_kind.get(kind) or {}
     base = parameters.get("rope_theta") or config.get(theta) or config["global_rope_theta"]
     return Rotary.from_config(
-        {**config, "rope_theta": base, "rope_parameters": parameters or None}, max_length=max_length
+        {**config, "rope_theta": base, "rope_parameters": parameters or None},
+        max_length=max_length,
+        name=f"rotary_{kind}",
     )

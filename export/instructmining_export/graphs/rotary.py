@@ -23,14 +23,16 @@ class Rotary:
     frequencies: tuple[float, ...]  # (rotated dimensions / 2,), float32 values
     scale: float  # factor of cosine and sine; 1 except for YaRN and LongRoPE
     positions: int  # tokens of the longest text
+    name: str = "rotary"  # of its tables; differs where a graph has several
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, max_length: int) -> Rotary:
+    def from_config(cls, config: Mapping[str, Any], *, max_length: int, name: str = "rotary") -> Rotary:
         """Read a transformers config; frequencies come from transformers' own functions.
 
         Args:
             config: a transformers config, of version 4 (``rope_theta``, ``rope_scaling``) or 5 (``rope_parameters``).
             max_length: tokens of the longest text.
+            name: of the tables.
 
         Raises:
             ExportError: the kind is unknown, or its frequencies change for texts within ``max_length``.
@@ -52,13 +54,13 @@ class Rotary:
             share = config.get("partial_rotary_factor", config.get("rotary_pct", 1.0))
             size = int(size * parameters.get("partial_rotary_factor", share))
             exponents = torch.arange(0, size, 2, dtype=torch.int64).to(torch.float32) / size
-            return cls(tuple((1.0 / theta**exponents).tolist()), 1.0, max_length)
+            return cls(tuple((1.0 / theta**exponents).tolist()), 1.0, max_length, name)
         frequencies, scale = scaled_frequencies(
             config, {**parameters, "rope_type": kind, "rope_theta": theta}, max_length=max_length
         )
-        return cls(tuple(frequencies.to(torch.float32).tolist()), float(scale), max_length)
+        return cls(tuple(frequencies.to(torch.float32).tolist()), float(scale), max_length, name)
 
-    def tables(self, graph: GraphBuilder, name: str = "rotary") -> tuple[ir.Value, ir.Value]:
+    def tables(self, graph: GraphBuilder) -> tuple[ir.Value, ir.Value]:
         """Return cosines and sines, each narrow (positions, rotated dimensions / 2).
 
         Angles are computed in float32, as transformers does.
@@ -67,6 +69,6 @@ class Rotary:
         angles = np.outer(np.arange(self.positions, dtype=np.float32), frequencies)
         cos, sin = (np.float32(self.scale) * part.astype(np.float32) for part in (np.cos(angles), np.sin(angles)))
         return (
-            graph.constant(f"{name}_cos", cos, narrow=True),
-            graph.constant(f"{name}_sin", sin, narrow=True),
+            graph.constant(f"{self.name}_cos", cos, narrow=True),
+            graph.constant(f"{self.name}_sin", sin, narrow=True),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -18,6 +19,7 @@ from instructmining_export.graphs.causal import LinearHead
 from instructmining_export.graphs.graph_builder import DeviceKind, GraphBuilder, Weights
 from instructmining_export.graphs.precision import Precision
 from instructmining_export.graphs.tensors import save
+from instructmining_export.transformers_versions import graph_settings
 
 PrecisionName: TypeAlias = Literal["fp16", "fp32"]
 Output: TypeAlias = Literal["nll", "reward", "embedding", "yes"]
@@ -60,7 +62,39 @@ SUBJECTS: Mapping[str, Subject] = {
     "Qwen2": Subject("nll", "Qwen2", "ForCausalLM", _MODEL | {"hidden_size": 512, "num_key_value_heads": 2}),
     "Qwen3": Subject("nll", "Qwen3", "ForCausalLM", _GROUPED | {"num_attention_heads": 8}),
     "Gemma": Subject("nll", "Gemma", "ForCausalLM", _GROUPED | {"num_key_value_heads": 1, "head_dim": 256}),
+    "Gemma 2, windows, bounds": Subject(
+        "nll", "Gemma2", "ForCausalLM", _GROUPED | {"head_dim": 256, "sliding_window": 256},
+    ),
+    "Gemma 3, windows": Subject(
+        "nll", "Gemma3", "ForCausalLM",
+        _GROUPED | {"num_key_value_heads": 1, "head_dim": 256, "sliding_window": 256, "sliding_window_pattern": 2},
+    ),
+    "Granite": Subject(
+        "nll", "Granite", "ForCausalLM",
+        _MODEL | {
+            "hidden_size": 512, "num_key_value_heads": 2, "embedding_multiplier": 12.0, "residual_multiplier": 0.22,
+            "attention_multiplier": 0.015625, "logits_scaling": 8.0,
+        },
+    ),
+    "OLMo 2": Subject("nll", "Olmo2", "ForCausalLM", _MODEL | {"hidden_size": 512}),
+    "SmolLM3": Subject("nll", "SmolLM3", "ForCausalLM", _GROUPED | {"no_rope_layer_interval": 2}),
     "Phi-3": Subject("nll", "Phi3", "ForCausalLM", _MODEL | {"hidden_size": 768, "num_attention_heads": 8}),
+    "Phi-4-mini": Subject(
+        "nll", "Phi3", "ForCausalLM",
+        _MODEL | {
+            "hidden_size": 768, "num_attention_heads": 6, "num_key_value_heads": 2, "partial_rotary_factor": 0.75,
+            "tie_word_embeddings": True, "original_max_position_embeddings": 1024,
+            "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [4.0] * 48},
+        },
+    ),
+    "Qwen3 embedding": Subject("embedding", "Qwen3", "Model", _GROUPED | {"num_attention_heads": 8}),
+    "Gemma 3 embedding, windows": Subject(
+        "embedding", "Gemma3", "TextModel",
+        _GROUPED | {
+            "num_key_value_heads": 1, "head_dim": 256, "sliding_window": 256, "sliding_window_pattern": 2,
+            "use_bidirectional_attention": True,
+        },
+    ),
     "GPT-2": Subject(
         "nll", "GPT2", "LMHeadModel",
         _SPECIAL | {"vocab_size": 2000, "n_embd": 256, "n_head": 4, "n_positions": 1024}, ("n_layer",),
@@ -119,7 +153,8 @@ def write_graph(
     if not (folder / "config.json").exists():
         torch.manual_seed(5)
         changed = dict.fromkeys(subject.layers, layers) | ({} if words is None else {"vocab_size": words})
-        config = getattr(hf, subject.kind + "Config")(**(dict(subject.config) | changed))
+        made = getattr(hf, subject.kind + ("TextConfig" if subject.kind == "Gemma3" else "Config"))
+        config = made(**(deepcopy(dict(subject.config)) | changed))
         getattr(hf, subject.kind + subject.head)(config).save_pretrained(folder)
     path = folder / precision / "model.onnx"
     path.parent.mkdir()
@@ -133,9 +168,11 @@ def _graph(
 ) -> GraphBuilder:
     config = originals.read_config(checkpoint)
     table: Mapping[str, Any] = families.CAUSAL if subject.causal else families.ENCODERS
+    if subject.output == "embedding":
+        table = families.SENTENCE_ENCODERS
     if subject.output == "yes":
         table = families.SEQUENCE_TO_SEQUENCE
-    backbone = table[config.model_type].from_config(config.to_dict(), max_length=MAX_LENGTH)
+    backbone = table[config.model_type].from_config(graph_settings(config), max_length=MAX_LENGTH)
     if subject.causal:
         head = None if subject.output == "nll" else _reward_head(subject.config["hidden_size"])
         return causal.build(backbone, weights, vocabulary=head is None, reward=head, precision=precision, device=device)
