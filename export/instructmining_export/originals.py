@@ -58,7 +58,7 @@ def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
 
 
 def likelihoods(
-    checkpoint: Checkpoint, texts: Sequence[Tokens], head: LinearHead | None = None
+    checkpoint: Checkpoint, texts: Sequence[Tokens], head: LinearHead | None = None, *, own_logits: bool = False
 ) -> tuple[References, References]:
     """Compute NLLs of the scored tokens and, in the same pass, a linear head's rewards.
 
@@ -66,16 +66,21 @@ def likelihoods(
         checkpoint: of a causal language model.
         texts: of the role perplexity.
         head: a linear head on the last token's last hidden state; None for no rewards.
+        own_logits: take the model's own logits, of all positions, whatever it does to them; else the product of the
+            scored positions' states with the vocabulary matrix. Not with a head.
     """
     losses: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
     rewards: list[NDArray[np.float32]] = list(losses) if head is not None else []
-    with _model(AutoModelForCausalLM, checkpoint) as model:
+    with original_model(AutoModelForCausalLM, checkpoint) as model:
         output_embedding = model.get_output_embeddings()
         for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
-            states = model.base_model(**_inputs(batch)).last_hidden_state
             ids = torch.from_numpy(batch.ids)
             rows, positions = (torch.from_numpy(column) for column in batch.scored.T)
-            logits = output_embedding(states[rows, positions - 1])
+            if own_logits:
+                logits = model(**_inputs(batch), use_cache=False).logits[rows, positions - 1]
+            else:
+                states = model.base_model(**_inputs(batch)).last_hidden_state
+                logits = output_embedding(states[rows, positions - 1])
             nll = -torch.log_softmax(logits, dim=-1).gather(1, ids[rows, positions][:, None])[:, 0].numpy()
             for row, member in enumerate(batch.members):
                 losses[member] = nll[batch.scored[:, 0] == row]
@@ -97,7 +102,7 @@ def rewards(checkpoint: Checkpoint, texts: Sequence[Tokens], *, separator: int |
     if config.model_type == REWARD_GPT_NEOX:
         return References("reward", list(texts), _neox_rewards(checkpoint, config, texts))
     values = []
-    with _model(AutoModelForSequenceClassification, checkpoint) as model:
+    with original_model(AutoModelForSequenceClassification, checkpoint) as model:
         has_segments = getattr(config, "type_vocab_size", 0) > 1 and separator is not None
         for text in texts:
             arguments = {"input_ids": torch.from_numpy(text.ids)[None]}
@@ -135,7 +140,7 @@ def embeddings(checkpoint: Checkpoint, texts: Sequence[Tokens], *, pooling: Pool
         "cls": lambda states: states[0],
         "last": lambda states: states[-1],
     }
-    with _model(AutoModel, checkpoint) as model:
+    with original_model(AutoModel, checkpoint) as model:
         for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
             states = model(**_inputs(batch)).last_hidden_state
             for row, member in enumerate(batch.members):
@@ -154,7 +159,7 @@ def answers(checkpoint: Checkpoint, texts: Sequence[Tokens], *, yes: int, no: in
         no: id of the first token of "No".
     """
     values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
-    with _model(AutoModelForSeq2SeqLM, checkpoint) as model:
+    with original_model(AutoModelForSeq2SeqLM, checkpoint) as model:
         start = model.config.decoder_start_token_id or 0
         for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
             first = torch.full((len(batch.ids), 1), start)
@@ -170,7 +175,7 @@ def _inputs(batch: Batch) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[PreTrainedModel]:
+def original_model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[PreTrainedModel]:
     """Load the model in float32; frees its memory at the end.
 
     Raises:

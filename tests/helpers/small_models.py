@@ -47,7 +47,7 @@ _ENCODER: dict[str, Any] = _COMMON | {
 }
 _PHI3 = {name: value for name, value in _DECODER.items() if name != "head_dim"}
 # Family → its transformers class without the ending, and its config.
-DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", _DECODER),
     "mistral": ("Mistral", _DECODER | {"sliding_window": 40}),
     "qwen2": ("Qwen2", _DECODER),
@@ -57,7 +57,7 @@ DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", _COMMON | {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512}),
     "gpt_neox": ("GPTNeoX", _DECODER | {"hidden_size": 64, "intermediate_size": 96}),
 }
-ENCODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", _ENCODER),
     "roberta": ("Roberta", _ENCODER | {"type_vocab_size": 1}),
     "xlm-roberta": ("XLMRoberta", _ENCODER | {"type_vocab_size": 1}),
@@ -88,6 +88,22 @@ ENCODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
             "type_vocab_size": 0,
         },
     ),
+}
+# Families that no builder of ours knows: they go through another exporter.
+_OTHER_DECODER: dict[str, Any] = _COMMON | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+OTHER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "opt": ("OPT", _OTHER_DECODER | {"ffn_dim": 48, "max_position_embeddings": 512, "word_embed_proj_dim": 32}),
+    "bloom": ("Bloom", _COMMON | {"hidden_size": 32, "n_layer": 2, "n_head": 2}),
+    "falcon": ("Falcon", _OTHER_DECODER | {"max_position_embeddings": 512}),
+}
+_SMALL_EMBEDDINGS = _ENCODER | {"embedding_size": 16}
+OTHER_ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "albert": ("Albert", _SMALL_EMBEDDINGS),
+    "distilbert": (
+        "DistilBert",
+        _COMMON | {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 300},
+    ),
+    "electra": ("Electra", _SMALL_EMBEDDINGS),
 }
 T5 = _COMMON | {
     "d_model": 32,
@@ -151,21 +167,21 @@ def save_model(model: PreTrainedModel, folder: Path, kind: str = "plain", *, cha
 
 def causal_model(family: str, folder: Path, *, chat: bool = True, **changes: object) -> Path:
     """A language model."""
-    name, config = DECODERS[family]
+    name, config = (DECODERS | OTHER_DECODERS)[family]
     model = _make(name, "Config", "ForCausalLM" if family != "gpt2" else "LMHeadModel", config | changes)
     return save_model(model, folder, chat_template=CHATML if chat else None)
 
 
 def decoder_classifier(family: str, folder: Path, **changes: object) -> Path:
     """A decoder with a reward head, as transformers' ForSequenceClassification."""
-    name, config = DECODERS[family]
+    name, config = (DECODERS | OTHER_DECODERS)[family]
     model = _make(name, "Config", "ForSequenceClassification", config | {"num_labels": 1} | changes)
     return save_model(model, folder, chat_template=CHATML)
 
 
 def encoder_model(family: str, folder: Path, *, pooling: str = "mean", normalize: bool = True) -> Path:
     """A sentence encoder with the files of sentence-transformers beside it."""
-    name, config = ENCODERS[family]
+    name, config = (ENCODERS | OTHER_ENCODERS)[family]
     model = _make(name, "Config", "Model", config)
     save_model(model, folder, "encoder")
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalize else [])]
@@ -188,7 +204,7 @@ def encoder_model(family: str, folder: Path, *, pooling: str = "mean", normalize
 
 def encoder_classifier(family: str, folder: Path, **changes: object) -> Path:
     """An encoder with a classifier of one label over pairs."""
-    name, config = ENCODERS[family]
+    name, config = (ENCODERS | OTHER_ENCODERS)[family]
     model = _make(name, "Config", "ForSequenceClassification", config | {"num_labels": 1} | changes)
     return save_model(model, folder, "encoder")
 

@@ -23,7 +23,7 @@ from instructmining.inference.references import BOUNDS, References
 from instructmining.tokenizing.templates import conversation, question
 from instructmining.tokenizing.tokenizer import TextEncoder
 from instructmining_cli.machine.diagnosis import check_bundle
-from instructmining_export import neighbours_graph, parity, roles
+from instructmining_export import neighbours_graph, parity, role_texts, roles
 from instructmining_export.bundles import BundleWriter
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.exporting import export_bundle
@@ -46,7 +46,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "cpu_threads", lambda: 1)
-        patch.setattr(roles, "parity_examples", lambda: parity_examples()[::2])
+        patch.setattr(role_texts, "parity_examples", lambda: parity_examples()[::2])
         yield
     torch.set_num_threads(before)
 

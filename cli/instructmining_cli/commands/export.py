@@ -32,6 +32,13 @@ def export(
     precision: Annotated[
         str, typer.Option(help="fp32; fp16 for CUDA; int8 for the CPU. Each is checked within its own bounds.")
     ] = "fp32",
+    via: Annotated[
+        str,
+        typer.Option(
+            help="What makes the graphs: own (our builders); optimum or transformers (their exporters, for any family, "
+            "in fp32); auto: own, and for families it lacks the exporter that is installed."
+        ),
+    ] = "auto",
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit; for a single model from the hub.")
     ] = None,
@@ -55,17 +62,22 @@ def export(
     from instructmining.bundle import PRECISIONS, ROLES
     from instructmining.errors.names import no_such
     from instructmining_cli.reports.json_out import print_document
+    from instructmining_export.via.choices import VIAS
 
     # Options are checked before PyTorch is loaded, which takes seconds.
     given = {"reward": reward, "perplexity": perplexity, "embedding": embedding, "unieval": unieval}
     models: dict[RoleName, str] = {role: model for role in ROLES if (model := given[role]) is not None}
     if precision not in PRECISIONS:
         raise typer.BadParameter(f"--precision: {no_such('precision', precision, PRECISIONS)}")
+    if via not in VIAS:
+        raise typer.BadParameter(f"--via: {no_such('way', via, VIAS)}")
+    if via in {"optimum", "transformers"} and precision != "fp32":
+        raise typer.BadParameter(f"--precision {precision}: graphs made with --via {via} are in fp32")
     default_rule = None
     if preset == "demo":
-        if models or only or revision:
+        if models or only or revision or via not in {"auto", "own"}:
             raise typer.BadParameter(
-                "the preset demo is exported as a whole; give it without models, --only and --revision"
+                "the preset demo is exported as a whole; give it without models, --only, --revision and --via"
             )
     else:
         models, default_rule = _chosen(models, preset, only)
@@ -82,7 +94,7 @@ def export(
         from instructmining_export.roles import Settings
     except ModuleNotFoundError as error:
         raise ExportError(f"{error.name} is not installed; pip install 'instructmining[export]'") from error
-    settings = Settings(precision, max_length, say)
+    settings = Settings(precision, max_length, say, via)
     if preset == "demo":
         _export_demo(out, settings, overwrite=overwrite)
     else:

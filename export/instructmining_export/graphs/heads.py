@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -52,13 +52,63 @@ def token_likelihoods(
         output_embedding: the checkpoint's name of the vocabulary matrix.
         shape: its shape, (words, size).
     """
-    before = graph.call("Sub", scored, graph.integers(0, 1))
-    states = graph.call("GatherND", hidden, before)
+    states = before_scored(graph, hidden, scored)
+    return _likelihoods(
+        graph,
+        lambda words: graph.vocabulary(states, output_embedding, shape=shape, words=words),
+        input_ids,
+        scored,
+        best_of,
+        shape[0],
+    )
+
+
+def likelihoods_of_logits(
+    graph: GraphBuilder,
+    logits: ir.Value,
+    input_ids: ir.Value,
+    scored: ir.Value,
+    best_of: ir.Value,
+    *,
+    words: int,
+) -> TokenLikelihoods:
+    """Compute the likelihood of each scored token from logits over the whole vocabulary.
+
+    Args:
+        graph: gets the nodes.
+        logits: full (n, words), at the positions before the scored ones.
+        input_ids: as for :func:`token_likelihoods`.
+        scored: as there.
+        best_of: as there.
+        words: of the vocabulary.
+    """
+
+    def some(columns: tuple[int, int]) -> ir.Value:
+        begin, end = map(graph.integers, columns)
+        return logits if columns == (0, words) else graph.call("Slice", logits, begin, end, graph.integers(1))
+
+    return _likelihoods(graph, some, input_ids, scored, best_of, words)
+
+
+def before_scored(graph: GraphBuilder, values: ir.Value, scored: ir.Value) -> ir.Value:
+    """Return what stands at the positions before the scored ones, (n, size), of (rows, width, size)."""
+    return graph.call("GatherND", values, graph.call("Sub", scored, graph.integers(0, 1)))
+
+
+def _likelihoods(
+    graph: GraphBuilder,
+    logits: Callable[[tuple[int, int]], ir.Value],
+    input_ids: ir.Value,
+    scored: ir.Value,
+    best_of: ir.Value,
+    words: int,
+) -> TokenLikelihoods:
+    """Compute likelihoods from the logits over slices of the vocabulary, each given by its begin and end."""
     targets = graph.call("Unsqueeze", graph.call("GatherND", input_ids, scored), graph.integers(1))
-    step = slice_words(shape[0])
+    step = slice_words(words)
     columns = [
-        _slice(graph, targets, graph.vocabulary(states, output_embedding, shape=shape, words=words), words, best_of)
-        for words in ((begin, min(begin + step, shape[0])) for begin in range(0, shape[0], step))
+        _slice(graph, targets, logits(part), part, best_of)
+        for part in ((begin, min(begin + step, words)) for begin in range(0, words, step))
     ]
     log_sum, chosen, best_inside, best_tokens = _parts(graph, columns, scored, best_of)
     among = _log_softmax(graph, log_sum)
