@@ -62,6 +62,8 @@ def positions(config: PretrainedConfig) -> int | None:
     if config.model_type in SEQUENCE_TO_SEQUENCE or getattr(config, "position_biased_input", True) is False:
         return None
     limit: int | None = getattr(config, "max_position_embeddings", None)
+    if limit is not None and limit < 1:  # XLNet's
+        return None
     if limit is not None and config.model_type in _AFTER_PADDING:
         return limit - 1 - int(config.pad_token_id or 0)  # their positions begin after the padding's
     if limit is not None and config.model_type == "mpnet":
