@@ -52,8 +52,7 @@ def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
         if changes:
             config = type(config).from_dict(raw | changes)
     except (OSError, ValueError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{checkpoint.folder}: transformers cannot read its config: {first}") from error
+        raise ExportError(f"{checkpoint.folder}: transformers cannot read its config: {_first_line(error)}") from error
     return config
 
 
@@ -179,7 +178,8 @@ def original_model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> I
     """Load the model in float32; frees its memory at the end.
 
     Raises:
-        ExportError: transformers cannot load the checkpoint, or its weights do not fit the config.
+        ExportError: transformers cannot load the checkpoint, its weights do not fit the config, or its code fails in
+            the block.
     """
     with checkpoint.weights():
         pass  # raises an error that names the file where one is damaged
@@ -192,8 +192,7 @@ def original_model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> I
             **checkpoint.loading_arguments(),
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{checkpoint.folder}: transformers cannot load it: {first}") from error
+        raise ExportError(f"{checkpoint.folder}: transformers cannot load it: {_first_line(error)}") from error
     # transformers fills missing weights with random numbers and only warns.
     missing = [name for name in loaded["missing_keys"] if "pooler" not in name or kind is not AutoModel]
     if missing:
@@ -203,6 +202,12 @@ def original_model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> I
     try:
         with torch.inference_mode():
             yield model.eval()
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ExportError(f"{checkpoint.folder}: transformers cannot run it: {_first_line(error)}") from error
     finally:
         del model
         gc.collect()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -96,6 +96,12 @@ OTHER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bloom": ("Bloom", _COMMON | {"hidden_size": 32, "n_layer": 2, "n_head": 2}),
     "falcon": ("Falcon", _OTHER_DECODER | {"max_position_embeddings": 512}),
 }
+# Their logits are not the product alone: a bias, a soft cap, a scale.
+CHANGED_LOGITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "phi": ("Phi", _OTHER_DECODER | {"intermediate_size": 48, "max_position_embeddings": 512}),
+    "gemma2": ("Gemma2", _DECODER | {"sliding_window": 40}),
+    "cohere": ("Cohere", {name: value for name, value in _DECODER.items() if name not in {"head_dim", "rms_norm_eps"}}),
+}
 _SMALL_EMBEDDINGS = _ENCODER | {"embedding_size": 16}
 OTHER_ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "albert": ("Albert", _SMALL_EMBEDDINGS),
@@ -167,14 +173,14 @@ def save_model(model: PreTrainedModel, folder: Path, kind: str = "plain", *, cha
 
 def causal_model(family: str, folder: Path, *, chat: bool = True, **changes: object) -> Path:
     """A language model."""
-    name, config = (DECODERS | OTHER_DECODERS)[family]
+    name, config = (DECODERS | OTHER_DECODERS | CHANGED_LOGITS)[family]
     model = _make(name, "Config", "ForCausalLM" if family != "gpt2" else "LMHeadModel", config | changes)
     return save_model(model, folder, chat_template=CHATML if chat else None)
 
 
 def decoder_classifier(family: str, folder: Path, **changes: object) -> Path:
     """A decoder with a reward head, as transformers' ForSequenceClassification."""
-    name, config = (DECODERS | OTHER_DECODERS)[family]
+    name, config = (DECODERS | OTHER_DECODERS | CHANGED_LOGITS)[family]
     model = _make(name, "Config", "ForSequenceClassification", config | {"num_labels": 1} | changes)
     return save_model(model, folder, chat_template=CHATML)
 
