@@ -156,8 +156,8 @@ def table(runs: list[Mapping[str, Any]]) -> Iterator[str]:
         yield ""
     yield (
         f"**The weights are random** (6 layers, width 512). {runs[0]['rows']} rows of 32 to 256 random tokens, "
-        f"{runs[0]['tokens']} in all, in batches; medians of {runs[0]['rounds']} rounds. For transformers the faster of "
-        "eager and sdpa attention."
+        f"{runs[0]['tokens']} in all, in batches; medians of {runs[0]['rounds']} rounds. For transformers the faster "
+        "of eager and sdpa attention."
     )
     yield ""
     yield (

@@ -384,7 +384,10 @@ def test_a_model_that_the_role_does_not_take_is_refused(
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
 
-def test_another_way_is_refused_for_a_role_or_model_that_it_does_not_make(tmp_path: Path) -> None:
+def test_another_way_is_refused_for_a_role_or_model_that_it_does_not_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporters, "version", lambda _: "1.0")
     for role, model in (
         ("unieval", small_models.unieval_model(tmp_path / "t5")),
         ("reward", small_models.oasst_reward_model(tmp_path / "oasst")),
