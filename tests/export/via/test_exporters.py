@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,6 @@ from instructmining_export.via.choices import Via
 EXAMPLE = Example.of("Name a colour.", "Green, as leaves are.")
 WAYS: tuple[Via, ...] = ("optimum", "transformers")
 
-pytestmark = pytest.mark.via
-
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
@@ -44,7 +43,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=[pytest.param(way, marks=pytest.mark.via) for way in WAYS])
 def via(request: pytest.FixtureRequest) -> Via:
     """The exporters, of which the environment has one."""
     way: Via = request.param
@@ -53,6 +52,56 @@ def via(request: pytest.FixtureRequest) -> Via:
     except ExportError:
         pytest.skip(f"{way} is not installed")
     return way
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretends that these packages are installed, at these versions, and no others."""
+
+    def pretend(*, exporter_of_transformers: bool = True, **versions: str) -> None:
+        def version(name: str) -> str:
+            if name not in versions:
+                raise PackageNotFoundError(name)
+            return versions[name]
+
+        monkeypatch.setattr(exporters, "version", version)
+        monkeypatch.setattr(exporters, "find_spec", lambda _: object() if exporter_of_transformers else None)
+
+    return pretend
+
+
+OPTIMUM = {"optimum": "2.1.0", "optimum-onnx": "0.1.0"}
+TRANSFORMERS = {"transformers": "5.24.0", "onnxscript": "0.7.2"}
+
+
+def test_auto_takes_optimum_before_the_exporter_of_transformers(installed: Callable[..., None]) -> None:
+    installed(**OPTIMUM, **TRANSFORMERS)
+    assert exporters.find("auto").label == "optimum 2.1.0 (optimum-onnx 0.1.0)"
+    assert exporters.find("transformers").label == "transformers 5.24.0 (onnxscript 0.7.2)"
+    installed(**TRANSFORMERS)
+    assert exporters.find("auto").label == "transformers 5.24.0 (onnxscript 0.7.2)"
+
+
+@pytest.mark.parametrize(
+    ("via", "versions"),
+    [
+        ("auto", {}),
+        ("optimum", {"optimum": "2.1.0"} | TRANSFORMERS),
+        ("transformers", {"transformers": "5.24.0"} | OPTIMUM),
+    ],
+)
+def test_the_extras_are_named_where_an_exporter_is_not_installed(
+    installed: Callable[..., None], via: Via, versions: dict[str, str]
+) -> None:
+    installed(**versions)
+    with pytest.raises(ExportError, match=r"installed: pip install 'instructmining\[optimum\]' .* or 'instruct"):
+        exporters.find(via)
+
+
+def test_a_transformers_without_an_exporter_is_none(installed: Callable[..., None]) -> None:
+    installed(exporter_of_transformers=False, transformers="4.57.6", onnxscript="0.7.2")
+    with pytest.raises(ExportError, match="--via transformers: it is not installed"):
+        exporters.find("transformers")
 
 
 def export(folder: Path, role: RoleName, model: Path, via: Via) -> dict[str, Any]:
