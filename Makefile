@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 READY := $(VENV)/.ready
 TRANSFORMERS5 := .venv-transformers5
-STOCK := .venv-stock
+OPTIMUM := .venv-optimum
 PEERS := ctranslate2 python wana datasets
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 
-.PHONY: demo setup test cuda-dry slow test-transformers5 faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export peers clean
+.PHONY: demo setup test cuda-dry slow test-transformers5 test-via faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via peers clean
 
 demo: $(BASE)
 	$(BIN)/python examples/demo.py
@@ -31,6 +31,11 @@ slow: $(READY)
 # The exporter with transformers 5; all other targets have version 4.57.
 test-transformers5: $(TRANSFORMERS5)/.ready
 	$(TRANSFORMERS5)/bin/python -m pytest tests/export tests/whole/test_export.py --timeout 3600
+
+# Families that other exporters make the graphs of, with each exporter in its own environment.
+test-via: $(OPTIMUM)/.ready $(TRANSFORMERS5)/.ready
+	$(OPTIMUM)/bin/python -m pytest -m via tests/export/via --timeout 3600
+	$(TRANSFORMERS5)/bin/python -m pytest -m via tests/export/via --timeout 3600
 
 # Hundreds of runs killed at random moments; FAULT_KILLS and FAULT_SEED change how many and when.
 faults: $(READY)
@@ -70,16 +75,20 @@ bench-compare: $(READY)
 			--group-by=group,name --columns=min,median,iqr,rounds --sort=fullname; \
 		status=$$?; rm -r "$$runs"; exit $$status
 
-bench-export: $(READY) $(STOCK)/.ready
-	BENCH_STOCK=$(STOCK)/bin/python $(BIN)/python -m benchmarks.export.table
+bench-export: $(READY) $(OPTIMUM)/.ready
+	BENCH_STOCK=$(OPTIMUM)/bin/python $(BIN)/python -m benchmarks.export.table
 
-# Optimum pins its own transformers and brings its own onnxruntime: it stays apart. The folder ignores itself in git.
-$(STOCK)/.ready: constraints.txt
-	$(PYTHON) -m venv $(STOCK)
-	echo '*' > $(STOCK)/.gitignore
-	$(STOCK)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt \
-		"optimum-onnx==0.1.0" "optimum==2.1.0" onnxruntime==1.31.1 transformers torch onnx
-	touch $(STOCK)/.ready
+# The same for families that other exporters make the graphs of, each exporter in its own environment.
+bench-via: $(OPTIMUM)/.ready $(TRANSFORMERS5)/.ready
+	$(OPTIMUM)/bin/python -m benchmarks.export.via optimum
+	$(TRANSFORMERS5)/bin/python -m benchmarks.export.via transformers
+
+# Optimum wants another transformers than transformers' own exporter: it stays apart. The folder ignores itself in git.
+$(OPTIMUM)/.ready: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(OPTIMUM)
+	echo '*' > $(OPTIMUM)/.gitignore
+	$(OPTIMUM)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt torch -e ".[optimum,dev]"
+	touch $(OPTIMUM)/.ready
 
 # Each peer has its dependencies in an environment of its own. One that cannot be installed is named by the comparison
 # with its reason, from the log, and stops nobody. wana's runtime is compiled here, which takes ten minutes.
@@ -97,7 +106,7 @@ $(TRANSFORMERS5)/.ready: pyproject.toml constraints-transformers5.txt Makefile
 	$(PYTHON) -m venv $(TRANSFORMERS5)
 	echo '*' > $(TRANSFORMERS5)/.gitignore
 	$(TRANSFORMERS5)/bin/python -m pip install --quiet --no-compile --constraint constraints-transformers5.txt \
-		torch "transformers>=5" -e ".[export,dev]"
+		torch -e ".[transformers-exporter,dev]"
 	touch $(TRANSFORMERS5)/.ready
 
 $(BASE): pyproject.toml constraints.txt Makefile
@@ -110,4 +119,4 @@ $(READY): $(BASE)
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(TRANSFORMERS5) $(STOCK) $(PEERS:%=.venv-peers-%) demo-out gpu-results
+	rm -rf $(VENV) $(TRANSFORMERS5) $(OPTIMUM) $(PEERS:%=.venv-peers-%) demo-out gpu-results

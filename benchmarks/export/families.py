@@ -87,6 +87,25 @@ FAMILIES: Mapping[str, Family] = {
     "deberta-v2": Family("reward", "DebertaV2", "ForSequenceClassification", _SIZES | _DEBERTA),
     "t5": Family("yes", "T5", "ForConditionalGeneration", _T5),
 }
+# Those whose graphs other exporters make; two that we have builders for beside them.
+OTHER_FAMILIES: Mapping[str, Family] = {
+    "opt": Family("nll", "OPT", "ForCausalLM", _SIZES | {"ffn_dim": INNER, "word_embed_proj_dim": HIDDEN}),
+    "bloom": Family("nll", "Bloom", "ForCausalLM", _COMMON | {"hidden_size": HIDDEN, "n_layer": LAYERS, "n_head": 8}),
+    "falcon": Family("nll", "Falcon", "ForCausalLM", _SIZES | {"ffn_hidden_size": INNER}),
+    "albert": Family("embedding", "Albert", "Model", _SIZES | {"embedding_size": HEAD}),
+    "distilbert": Family(
+        "embedding",
+        "DistilBert",
+        "Model",
+        _COMMON
+        | {"dim": HIDDEN, "hidden_dim": INNER, "n_layers": LAYERS, "n_heads": 8, "max_position_embeddings": 1024},
+    ),
+    "electra": Family(
+        "reward", "Electra", "ForSequenceClassification", _SIZES | {"embedding_size": HEAD, "num_labels": 1}
+    ),
+    "llama": FAMILIES["llama"],
+    "bert": FAMILIES["bert"],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +117,21 @@ class Subject:
     folder: Path
 
 
-def subjects(asked: list[str], folder: Path) -> Iterator[Subject]:
+def subjects(asked: list[str], folder: Path, table: Mapping[str, Family] = FAMILIES) -> Iterator[Subject]:
     """The checkpoints asked for, in the table's order: one of each family, then the real ones that are here.
 
     Args:
         asked: families, and ``all-MiniLM-L6-v2`` and ``SmolLM2-135M``; empty for all.
         folder: where those of random weights are made, one at a time.
+        table: the families; those of :data:`OTHER_FAMILIES` have no real checkpoint here.
 
     Raises:
         SystemExit: a name is unknown, or its checkpoint is not here.
     """
-    real = dict(_real())
-    if unknown := [name for name in asked if name not in FAMILIES and name not in real]:
-        raise SystemExit(f"BENCH_FAMILIES: {unknown[0]} is not here; known: {', '.join([*FAMILIES, *real])}")
-    for name, family in FAMILIES.items():
+    real = dict(_real()) if table is FAMILIES else {}
+    if unknown := [name for name in asked if name not in table and name not in real]:
+        raise SystemExit(f"BENCH_FAMILIES: {unknown[0]} is not here; known: {', '.join([*table, *real])}")
+    for name, family in table.items():
         if not asked or name in asked:
             _make(family, folder / name)
             yield Subject(name, family.output, folder / name)

@@ -33,21 +33,21 @@ def write(run: Mapping[str, Any]) -> None:
     if run["tiny"]:
         print("BENCH_TINY: nothing is written", file=sys.stderr)
     else:
-        _replace(PAGE, text)
+        replace(PAGE, text)
 
 
-def _replace(page: Path, text: str) -> None:
-    """Put a text between the markers; what stands around them stays.
+def replace(page: Path, text: str, begin_line: str = BEGIN, end_line: str = END) -> None:
+    """Put a text between two lines; what stands around them stays.
 
     Raises:
-        SystemExit: the page has no markers.
+        SystemExit: the page lacks them.
     """
-    content = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
-    before, begin, rest = content.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    content = page.read_text(encoding="utf-8") if page.exists() else f"{begin_line}\n{end_line}\n"
+    before, begin, rest = content.partition(begin_line)
+    _, end, after = rest.partition(end_line)
     if not begin or not end:
-        raise SystemExit(f"{page}: wanted the lines {BEGIN} and {END}, the tables go between them")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"{page}: wanted the lines {begin_line} and {end_line}, the tables go between them")
+    page.write_text(f"{before}{begin_line}\n{text}\n{end_line}{after}", encoding="utf-8")
     print(f"written to {page}", file=sys.stderr)
 
 

@@ -1,6 +1,6 @@
 """The stock exports of one checkpoint, in an environment of its own: ``python stock.py FOLDER OUT TASK LEVELS``.
 
-Optimum pins another transformers than the project allows, so this runs apart. It writes one folder a level into OUT and
+Optimum takes earlier versions of transformers only, so this runs apart. It writes one folder a level into OUT and
 says in one line of JSON what came of it: ``{"versions": {…}, "levels": {level: {"seconds": …, "files": […]}}}``, with
 ``{"error": "…"}`` for a level where the export fails. Levels, with commas between, are those of onnxruntime's optimizer
 for transformers, O1 to O4, and ``O0`` for none.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from optimum.exporters.onnx import main_export
 
-PACKAGES = ("optimum-onnx", "optimum", "transformers", "torch", "onnx", "onnxruntime")
+PACKAGES = ("optimum-onnx", "optimum", "transformers", "torch", "onnx", "onnxruntime-gpu")
 
 
 def export(folder: str, out: Path, task: str, level: str) -> dict[str, object]:

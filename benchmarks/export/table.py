@@ -124,7 +124,7 @@ def measure(subject: Subject, folder: Path) -> tuple[Entry, dict[str, str]]:
     folder.mkdir(parents=True)
     ours = _export_ours(subject, folder, entry)
     stock, versions = _export_stock(subject, folder, entry)
-    texts = list(_texts())
+    texts = list(random_texts())
     works = {
         "batches": list(batches(texts, max_batch_tokens=BUDGET_TOKENS)),
         "one by one": list(batches(texts, max_batch_tokens=1)),
@@ -254,7 +254,7 @@ def _row_difference(output: Output, one: NDArray[np.float32], other: NDArray[np.
     return float(abs(first.mean() - second.mean()))
 
 
-def _texts() -> Iterator[Tokens]:
+def random_texts() -> Iterator[Tokens]:
     """Seeded rows of mixed length; every token but a row's first is scored."""
     generator = np.random.default_rng(11)
     for length in LENGTHS:

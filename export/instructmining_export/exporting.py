@@ -12,6 +12,7 @@ from instructmining_export.bundles import BundleWriter
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.hub import resolve
 from instructmining_export.roles import Settings, add_embedding, add_perplexity, add_reward, add_unieval
+from instructmining_export.via.exporters import find
 
 _ADD: Mapping[RoleName, Callable[[BundleWriter, Checkpoint, Settings], None]] = {
     "reward": add_reward,
@@ -36,20 +37,22 @@ def export_bundle(
         path: the bundle's folder.
         models: by role, an id on the Hugging Face hub, a local folder in the hub's layout, or ``FOLDER=ID`` to state
             which model the folder holds.
-        settings: precision, length limit and progress messages.
+        settings: precision, length limit, what makes the graphs, and progress messages.
         revision: branch, tag or commit of models on the hub; the manifest records the commit.
         overwrite: replace roles that the bundle already has.
         default_rule: rule that ``score`` applies when it is given neither rule nor indicators.
 
     Raises:
-        ExportError: a model cannot be found, its family is not supported, or its graph is not equal to it. Nothing is
-            written then, and an existing bundle stays as it was.
+        ExportError: a model cannot be found, nothing that is installed makes a graph of its family, or its graph is not
+            equal to it. Nothing is written then, and an existing bundle stays as it was.
     """
     if unknown := [role for role in models if role not in ROLES]:
         raise ExportError(f"unknown role {unknown[0]!r}; known: {', '.join(ROLES)}")
     if not models:
         raise ExportError(f"no model was named; give at least one of the roles {', '.join(ROLES)}")
     chosen = settings or Settings()
+    if chosen.via in {"optimum", "transformers"}:
+        find(chosen.via)  # before anything is downloaded
     with BundleWriter(Path(path), frozenset(models), overwrite) as bundle:
         checkpoints = {role: _find(str(models[role]), revision, chosen) for role in ROLES if role in models}
         for role, checkpoint in checkpoints.items():

@@ -30,11 +30,12 @@ ENCODERS: Mapping[str, type[BidirectionalBackbone]] = {
     "deberta-v2": Deberta,
     "modernbert": ModernBert,
 }
-SENTENCE_ENCODERS: Mapping[str, type[SentenceBackbone]] = {
-    **ENCODERS,
-    **dict.fromkeys(decoder_families.FAMILIES, decoder.SentenceDecoder),
-}
+SENTENCE_DECODERS = dict.fromkeys(decoder_families.FAMILIES, decoder.SentenceDecoder)
+SENTENCE_ENCODERS: Mapping[str, type[SentenceBackbone]] = {**ENCODERS, **SENTENCE_DECODERS}
 SEQUENCE_TO_SEQUENCE = {"t5": T5}
+_AFTER_PADDING = frozenset(
+    {"camembert", "data2vec-text", "ibert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"}
+)
 DEFAULT_MAX_LENGTH = 2048  # attention costs grow with the square of this; --max-length raises it
 _Graph = TypeVar("_Graph")
 
@@ -46,11 +47,16 @@ def choose(table: Mapping[str, _Graph], config: PretrainedConfig, *, wanted_for:
         ExportError: the role does not support the family.
     """
     if config.model_type not in table:
-        raise ExportError(
-            f"a model of family {config.model_type!r} was given for the role {wanted_for}; "
-            f"wanted one of {', '.join(sorted(table))}"
-        )
+        raise ExportError(unknown(table, config, wanted_for=wanted_for))
     return table[config.model_type]
+
+
+def unknown(table: Mapping[str, _Graph], config: PretrainedConfig, *, wanted_for: str) -> str:
+    """Return the message that a role has no graph of the config's family."""
+    return (
+        f"a model of family {config.model_type!r} was given for the role {wanted_for}; "
+        f"wanted one of {', '.join(sorted(table))}"
+    )
 
 
 def positions(config: PretrainedConfig) -> int | None:
@@ -58,7 +64,9 @@ def positions(config: PretrainedConfig) -> int | None:
     if config.model_type in SEQUENCE_TO_SEQUENCE or getattr(config, "position_biased_input", True) is False:
         return None
     limit: int | None = getattr(config, "max_position_embeddings", None)
-    if limit is not None and config.model_type in {"camembert", "roberta", "xlm-roberta"}:
+    if limit is not None and limit < 1:  # XLNet's
+        return None
+    if limit is not None and config.model_type in _AFTER_PADDING:
         return limit - 1 - int(config.pad_token_id or 0)  # their positions begin after the padding's
     if limit is not None and config.model_type == "mpnet":
         return limit - 2  # the same, but transformers always takes 1 as padding id

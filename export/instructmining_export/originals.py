@@ -53,8 +53,7 @@ def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
         if changes:
             config = type(config).from_dict(raw | changes)
     except (OSError, ValueError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{checkpoint.folder}: transformers cannot read its config: {first}") from error
+        raise ExportError(f"{checkpoint.folder}: transformers cannot read its config: {_first_line(error)}") from error
     return config
 
 
@@ -70,7 +69,7 @@ def likelihoods(
     """
     losses: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
     rewards: list[NDArray[np.float32]] = list(losses) if head is not None else []
-    with _model(AutoModelForCausalLM, checkpoint) as model:
+    with original_model(AutoModelForCausalLM, checkpoint) as model:
         for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
             ids = torch.from_numpy(batch.ids)
             rows, positions = (torch.from_numpy(column) for column in batch.scored.T)
@@ -99,7 +98,7 @@ def _states_and_logits(
 
     hook = model.get_output_embeddings().register_forward_pre_hook(keep)
     try:
-        logits = model(**_inputs(batch)).logits[0]
+        logits = model(**_inputs(batch), use_cache=False).logits[0]
     finally:
         hook.remove()
     return found[0], logits
@@ -117,7 +116,7 @@ def rewards(checkpoint: Checkpoint, texts: Sequence[Tokens], *, separator: int |
     if config.model_type == REWARD_GPT_NEOX:
         return References("reward", list(texts), _neox_rewards(checkpoint, config, texts))
     values = []
-    with _model(AutoModelForSequenceClassification, checkpoint) as model:
+    with original_model(AutoModelForSequenceClassification, checkpoint) as model:
         has_segments = getattr(config, "type_vocab_size", 0) > 1 and separator is not None
         for text in texts:
             arguments = {"input_ids": torch.from_numpy(text.ids)[None]}
@@ -157,7 +156,7 @@ def embeddings(
         "cls": lambda states: states[0],
         "last": lambda states: states[-1],
     }
-    with _model(AutoModel, checkpoint) as model:
+    with original_model(AutoModel, checkpoint) as model:
         for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
             states = model(**_inputs(batch)).last_hidden_state
             for row, member in enumerate(batch.members):
@@ -180,7 +179,7 @@ def answers(checkpoint: Checkpoint, texts: Sequence[Tokens], *, yes: int, no: in
         no: id of the first token of "No".
     """
     values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
-    with _model(AutoModelForSeq2SeqLM, checkpoint) as model:
+    with original_model(AutoModelForSeq2SeqLM, checkpoint) as model:
         start = model.config.decoder_start_token_id or 0
         for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
             first = torch.full((len(batch.ids), 1), start)
@@ -196,11 +195,12 @@ def _inputs(batch: Batch) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[PreTrainedModel]:
+def original_model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[PreTrainedModel]:
     """Load the model in float32; frees its memory at the end.
 
     Raises:
-        ExportError: transformers cannot load the checkpoint, or its weights do not fit the config.
+        ExportError: transformers cannot load the checkpoint, its weights do not fit the config, or its code fails in
+            the block.
     """
     with checkpoint.weights():
         pass  # raises an error that names the file where one is damaged
@@ -213,8 +213,7 @@ def _model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[
             **checkpoint.loading_arguments(),
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{checkpoint.folder}: transformers cannot load it: {first}") from error
+        raise ExportError(f"{checkpoint.folder}: transformers cannot load it: {_first_line(error)}") from error
     # transformers fills missing weights with random numbers and only warns.
     missing = [name for name in loaded["missing_keys"] if "pooler" not in name or kind is not AutoModel]
     if missing:
@@ -224,6 +223,12 @@ def _model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[
     try:
         with torch.inference_mode():
             yield model.eval()
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ExportError(f"{checkpoint.folder}: transformers cannot run it: {_first_line(error)}") from error
     finally:
         del model
         gc.collect()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -98,6 +98,12 @@ def test_a_preset_takes_local_folders_in_place_of_its_ids_and_one_role_of_it(
         ((), "nothing to export; give --preset, or a model for a role"),
         (("--preset", "paper-v9"), "--preset: no preset 'paper-v9'; did you mean 'paper-v3'?"),
         (("--embedding", "x", "--precision", "fp8"), "--precision: no precision 'fp8'"),
+        (("--embedding", "x", "--via", "onnx"), "--via: no way 'onnx'. There are: auto, own, optimum, transformers"),
+        (
+            ("--embedding", "x", "--via", "optimum", "--precision", "int8"),
+            "--precision int8: graphs made with --via optimum are in fp32",
+        ),
+        (("--preset", "demo", "--via", "transformers"), "the preset demo is exported as a whole"),
         (("--embedding", "x", "--only", "reward"), "--only: no model given for the role 'reward'"),
         (("--preset", "demo", "--reward", "x"), "the preset demo is exported as a whole"),
         (("--preset", "paper-v1", "--revision", "abc"), "--revision names a commit of one model"),

@@ -48,7 +48,7 @@ _ENCODER: dict[str, Any] = _COMMON | {
 }
 _PLAIN_HEADS = {name: value for name, value in _DECODER.items() if name != "head_dim"}
 # Family → its transformers class without the ending, and its config.
-DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", _DECODER),
     "mistral": ("Mistral", _DECODER | {"sliding_window": 40}),
     "qwen2": ("Qwen2", _DECODER),
@@ -89,7 +89,7 @@ DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", _COMMON | {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512}),
     "gpt_neox": ("GPTNeoX", _DECODER | {"hidden_size": 64, "intermediate_size": 96}),
 }
-ENCODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", _ENCODER),
     "roberta": ("Roberta", _ENCODER | {"type_vocab_size": 1}),
     "xlm-roberta": ("XLMRoberta", _ENCODER | {"type_vocab_size": 1}),
@@ -132,6 +132,28 @@ SENTENCE_DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 }
 # Families for which transformers 4 has no model with a reward head.
 WITHOUT_CLASSIFIERS = frozenset({"granite", "olmo2"})
+# Families that no builder of ours knows: they go through another exporter.
+_OTHER_DECODER: dict[str, Any] = _COMMON | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+OTHER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "opt": ("OPT", _OTHER_DECODER | {"ffn_dim": 48, "max_position_embeddings": 512, "word_embed_proj_dim": 32}),
+    "bloom": ("Bloom", _COMMON | {"hidden_size": 32, "n_layer": 2, "n_head": 2}),
+    "falcon": ("Falcon", _OTHER_DECODER | {"max_position_embeddings": 512}),
+}
+# Their logits are not the product alone: a bias, a soft cap, a scale.
+CHANGED_LOGITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "phi": ("Phi", _OTHER_DECODER | {"intermediate_size": 48, "max_position_embeddings": 512}),
+    "gemma2": ("Gemma2", _DECODER | {"sliding_window": 40}),
+    "cohere": ("Cohere", {name: value for name, value in _DECODER.items() if name not in {"head_dim", "rms_norm_eps"}}),
+}
+_SMALL_EMBEDDINGS = _ENCODER | {"embedding_size": 16}
+OTHER_ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "albert": ("Albert", _SMALL_EMBEDDINGS),
+    "distilbert": (
+        "DistilBert",
+        _COMMON | {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 300},
+    ),
+    "electra": ("Electra", _SMALL_EMBEDDINGS),
+}
 T5 = _COMMON | {
     "d_model": 32,
     "d_kv": 16,
@@ -194,7 +216,7 @@ def save_model(model: PreTrainedModel, folder: Path, kind: str = "plain", *, cha
 
 def causal_model(family: str, folder: Path, *, chat: bool = True, **changes: object) -> Path:
     """A language model."""
-    name, config = DECODERS[family]
+    name, config = (DECODERS | OTHER_DECODERS | CHANGED_LOGITS)[family]
     kind = "LMHeadModel" if family == "gpt2" else "ForCausalLM"
     model = _make(name, "Config", kind, config | changes)
     return save_model(model, folder, chat_template=CHATML if chat else None)
@@ -202,7 +224,7 @@ def causal_model(family: str, folder: Path, *, chat: bool = True, **changes: obj
 
 def decoder_classifier(family: str, folder: Path, **changes: object) -> Path:
     """A decoder with a reward head, as transformers' ForSequenceClassification."""
-    name, config = DECODERS[family]
+    name, config = (DECODERS | OTHER_DECODERS | CHANGED_LOGITS)[family]
     model = _make(name, "Config", "ForSequenceClassification", config | {"num_labels": 1} | changes)
     return save_model(model, folder, chat_template=CHATML)
 
@@ -220,7 +242,7 @@ def encoder_model(
         dense: output size and activation of each layer after the pooling.
     """
     is_decoder = family in SENTENCE_DECODERS
-    name, config = (SENTENCE_DECODERS if is_decoder else ENCODERS)[family]
+    name, config = (SENTENCE_DECODERS if is_decoder else (ENCODERS | OTHER_ENCODERS))[family]
     model = _make(name, "Config", "Model", config)
     save_model(model, folder, "t5" if is_decoder else "encoder")
     sizes = [model.config.hidden_size, *(size for size, _ in dense)]
@@ -266,7 +288,7 @@ def _save_dense(folder: Path, inputs: int, outputs: int, activation: str) -> Non
 
 def encoder_classifier(family: str, folder: Path, **changes: object) -> Path:
     """An encoder with a classifier of one label over pairs."""
-    name, config = ENCODERS[family]
+    name, config = (ENCODERS | OTHER_ENCODERS)[family]
     model = _make(name, "Config", "ForSequenceClassification", config | {"num_labels": 1} | changes)
     return save_model(model, folder, "encoder")
 

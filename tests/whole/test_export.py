@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from instructmining.inference.references import BOUNDS, References
 from instructmining.tokenizing.templates import conversation, document, question
 from instructmining.tokenizing.tokenizer import TextEncoder
 from instructmining_cli.machine.diagnosis import check_bundle
-from instructmining_export import neighbours_graph, parity, roles
+from instructmining_export import neighbours_graph, parity, role_texts, roles
 from instructmining_export.bundles import BundleWriter
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.exporting import export_bundle
@@ -35,6 +36,7 @@ from instructmining_export.graphs.precision import Precision
 from instructmining_export.parity import ParityError, check, parity_examples
 from instructmining_export.presets import PRESETS
 from instructmining_export.roles import Settings
+from instructmining_export.via import exporters
 
 PRECISIONS: list[PrecisionName] = ["fp32", "fp16", "int8"]
 EXAMPLE = Example.of("Name a colour.", "Green, as leaves are.")
@@ -47,7 +49,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "cpu_threads", lambda: 1)
-        patch.setattr(roles, "parity_examples", lambda: parity_examples()[::2])
+        patch.setattr(role_texts, "parity_examples", lambda: parity_examples()[::2])
         yield
     torch.set_num_threads(before)
 
@@ -427,7 +429,36 @@ def test_a_model_that_the_role_does_not_take_is_refused(
     tmp_path: Path, role: RoleName, make: Callable[[Path], Path], message: str
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        export(tmp_path / "bundle", role, make(tmp_path / "model"))
+        export(tmp_path / "bundle", role, make(tmp_path / "model"), via="own")
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_another_way_is_refused_for_a_role_or_model_that_it_does_not_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporters, "version", lambda _: "1.0")
+    for role, model in (
+        ("unieval", small_models.unieval_model(tmp_path / "t5")),
+        ("reward", small_models.oasst_reward_model(tmp_path / "oasst")),
+    ):
+        with pytest.raises(ExportError, match=r"--via optimum: .*; use --via own"):
+            export(tmp_path / "bundle", role, model, via="optimum")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("via", ["auto", "own"])
+def test_a_family_without_a_builder_is_refused_where_no_other_exporter_may_make_its_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, via: str
+) -> None:
+    def not_installed(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(exporters, "version", not_installed)
+    model = small_models.causal_model("opt", tmp_path / "model")
+    with pytest.raises(ExportError, match="family 'opt' was given for the role perplexity; wanted one of") as found:
+        export(tmp_path / "bundle", "perplexity", model, via=via)
+    assert ("pip install 'instructmining[optimum]'" in str(found.value)) is (via == "auto")
+    with pytest.raises(ExportError, match="--via optimum: it is not installed: pip install 'instructmining"):
+        export(tmp_path / "bundle", "perplexity", model, via="optimum")
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from instructmining_cli.process.terminal import say
 
 if TYPE_CHECKING:
     from instructmining.bundle import PrecisionName, Role, RoleName
+    from instructmining_export.via.choices import Via
 
 _MODEL = "an id on the Hugging Face hub, or a folder with the same files."
 
@@ -32,6 +34,13 @@ def export(
     precision: Annotated[
         str, typer.Option(help="fp32; fp16 for CUDA; int8 for the CPU. Each is checked within its own bounds.")
     ] = "fp32",
+    via: Annotated[
+        str,
+        typer.Option(
+            help="What makes the graphs: own (our builders); optimum or transformers (their exporters, for any family, "
+            "in fp32); auto: own, and for families it lacks the exporter that is installed."
+        ),
+    ] = "auto",
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit; for a single model from the hub.")
     ] = None,
@@ -60,17 +69,22 @@ def export(
     from instructmining.bundle import PRECISIONS, ROLES
     from instructmining.errors.names import no_such
     from instructmining_cli.reports.json_out import print_document
+    from instructmining_export.via.choices import VIAS
 
     # Options are checked before PyTorch is loaded, which takes seconds.
     given = {"reward": reward, "perplexity": perplexity, "embedding": embedding, "unieval": unieval}
     models: dict[RoleName, str] = {role: model for role in ROLES if (model := given[role]) is not None}
     if precision not in PRECISIONS:
         raise typer.BadParameter(f"--precision: {no_such('precision', precision, PRECISIONS)}")
+    if via not in VIAS:
+        raise typer.BadParameter(f"--via: {no_such('way', via, VIAS)}")
+    if via in {"optimum", "transformers"} and precision != "fp32":
+        raise typer.BadParameter(f"--precision {precision}: graphs made with --via {via} are in fp32")
     default_rule = None
     if preset == "demo":
-        if models or only or revision:
+        if models or only or revision or via not in {"auto", "own"}:
             raise typer.BadParameter(
-                "the preset demo is exported as a whole; give it without models, --only and --revision"
+                "the preset demo is exported as a whole; give it without models, --only, --revision and --via"
             )
     else:
         models, default_rule = _chosen(models, preset, only)
@@ -78,7 +92,8 @@ def export(
     if preset == "demo" and precision == "fp32" and max_length is None:
         _copy_demo(out, overwrite=overwrite)
     else:
-        _export(out, models, precision, max_length, revision, default_rule, overwrite=overwrite)
+        wanted = _Wanted(precision, max_length, via, revision or "main", default_rule)
+        _export(out, models, wanted, overwrite=overwrite)
     _say_result(out, frozenset(models) or None)
     if json:
         print_document(_as_json(out, frozenset(models) or None))
@@ -123,16 +138,18 @@ def _copy_demo(out: Path, *, overwrite: bool) -> None:
     copy_bundle(demo_bundle(say), out, overwrite=overwrite)
 
 
-def _export(
-    out: Path,
-    models: dict[RoleName, str],
-    precision: PrecisionName,
-    max_length: int | None,
-    revision: str | None,
-    default_rule: str | None,
-    *,
-    overwrite: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How models are exported."""
+
+    precision: PrecisionName
+    max_length: int | None
+    via: Via
+    revision: str
+    default_rule: str | None
+
+
+def _export(out: Path, models: dict[RoleName, str], wanted: _Wanted, *, overwrite: bool) -> None:
     """Export the models, or the demo's where none is given."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
     try:
@@ -146,10 +163,15 @@ def _export(
         from instructmining_export.roles import Settings
     except ModuleNotFoundError as error:
         raise ExportError(f"{error.name} is not installed; pip install 'instructmining[export]'") from error
-    settings = Settings(precision, max_length, say)
+    settings = Settings(wanted.precision, wanted.max_length, say, wanted.via)
     if models:
         export_bundle(
-            out, models, settings=settings, revision=revision or "main", overwrite=overwrite, default_rule=default_rule
+            out,
+            models,
+            settings=settings,
+            revision=wanted.revision,
+            overwrite=overwrite,
+            default_rule=wanted.default_rule,
         )
     else:
         export_demo(out, settings=settings, overwrite=overwrite)

@@ -15,7 +15,7 @@ from onnx_ir.tape import Tape
 from instructmining.errors import ExportError
 from instructmining_export.graphs.precision import FP32, Precision
 from instructmining_export.graphs.quantization import quantize_columns, quantize_rows
-from instructmining_export.graphs.tensors import Change, key_of, lazy, mark_rows, to_half
+from instructmining_export.graphs.tensors import Change, key_of, lazy, mark_rows, rows_of, to_half
 
 OPSET = 24  # the first whose Attention takes the lengths of padded rows
 CONTRIB = "com.microsoft"  # onnxruntime's own operators, such as fused attention
@@ -240,15 +240,11 @@ class GraphBuilder:
 
     def _rows(self, table: ir.Value, shape: tuple[int, int], rows: tuple[int, int]) -> ir.Value:
         """Return some rows of a weight; they are read from the weight's own data, which is stored once."""
-        begin, end = rows
-        name = f"{table.name}.rows_{begin}_{end}"
-        if rows == (0, shape[0]) or name in self._known:
-            return self._known.get(name, table)
-        whole = table.const_value
-        assert whole is not None  # every weight has one
-        part = lazy(name, whole.dtype, (end - begin, shape[1]), lambda: whole.numpy()[begin:end])
-        value = self._initializer(name, part)
-        mark_rows(value, table, begin)
+        if rows == (0, shape[0]):
+            return table
+        part = rows_of(table, rows)
+        value = self._initializer(str(part.name), part)
+        mark_rows(value, table, rows[0])
         return value
 
     # Cost of the products

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -75,17 +75,64 @@ def token_likelihoods(
         shape: its shape, (words, size).
         logits: what the family makes of the product.
     """
-    before = graph.call("Sub", scored, graph.integers(0, 1))
-    states = graph.call("GatherND", hidden, before)
+    states = before_scored(graph, hidden, scored)
     if (divisor := logits.divisor * (logits.cap or 1.0)) != 1.0:
         states = graph.call("Mul", states, graph.constant("logits_scale", np.array(1 / divisor, dtype=np.float32)))
+
+    def some(words: tuple[int, int]) -> ir.Value:
+        product = graph.vocabulary(states, output_embedding, shape=shape, words=words)
+        return _capped(graph, product, logits.cap)
+
+    return _likelihoods(graph, some, input_ids, scored, best_of, shape[0])
+
+
+def likelihoods_of_logits(
+    graph: GraphBuilder,
+    logits: ir.Value,
+    input_ids: ir.Value,
+    scored: ir.Value,
+    best_of: ir.Value,
+    *,
+    words: int,
+) -> TokenLikelihoods:
+    """Compute the likelihood of each scored token from logits over the whole vocabulary.
+
+    Args:
+        graph: gets the nodes.
+        logits: full (n, words), at the positions before the scored ones.
+        input_ids: as for :func:`token_likelihoods`.
+        scored: as there.
+        best_of: as there.
+        words: of the vocabulary.
+    """
+
+    def some(columns: tuple[int, int]) -> ir.Value:
+        begin, end = map(graph.integers, columns)
+        return logits if columns == (0, words) else graph.call("Slice", logits, begin, end, graph.integers(1))
+
+    return _likelihoods(graph, some, input_ids, scored, best_of, words)
+
+
+def before_scored(graph: GraphBuilder, values: ir.Value, scored: ir.Value) -> ir.Value:
+    """Return what stands at the positions before the scored ones, (n, size), of (rows, width, size)."""
+    return graph.call("GatherND", values, graph.call("Sub", scored, graph.integers(0, 1)))
+
+
+def _likelihoods(
+    graph: GraphBuilder,
+    logits: Callable[[tuple[int, int]], ir.Value],
+    input_ids: ir.Value,
+    scored: ir.Value,
+    best_of: ir.Value,
+    words: int,
+) -> TokenLikelihoods:
+    """Compute likelihoods from the logits over slices of the vocabulary, each given by its begin and end."""
     targets = graph.call("Unsqueeze", graph.call("GatherND", input_ids, scored), graph.integers(1))
-    step = slice_words(shape[0])
-    columns = []
-    for begin in range(0, shape[0], step):
-        words = (begin, min(begin + step, shape[0]))
-        part = graph.vocabulary(states, output_embedding, shape=shape, words=words)
-        columns.append(_slice(graph, targets, _capped(graph, part, logits.cap), words, best_of))
+    step = slice_words(words)
+    columns = [
+        _slice(graph, targets, logits(part), part, best_of)
+        for part in ((begin, min(begin + step, words)) for begin in range(0, words, step))
+    ]
     log_sum, chosen, best_inside, best_tokens = _parts(graph, columns, scored, best_of)
     among = _log_softmax(graph, log_sum)
     number = graph.call("Div", targets, graph.integers(step))
@@ -194,21 +241,24 @@ def sentence_embedding(
         pooling: "mean" over the tokens, "cls" for the first token, "last" for the last one.
         dense: layers after the pooling.
     """
-    lengths = graph.call("ReduceSum", attention_mask, graph.integers(1), attributes={"keepdims": 1})
     if pooling == "mean":
         mask = graph.call("Unsqueeze", graph.cast(attention_mask, ir.DataType.FLOAT), graph.integers(1))
         pooled = graph.call("Squeeze", graph.call("MatMul", mask, hidden), graph.integers(1))
-        # Alone the sum serves as the mean: the divisor cancels in the norm, and leaving it out saves a rounding.
-        pooled = graph.call("Div", pooled, graph.cast(lengths, ir.DataType.FLOAT)) if dense else pooled
+        if dense:  # else the sum serves: the divisor cancels in the norm, and leaving it out saves a rounding
+            pooled = graph.call("Div", pooled, graph.cast(_lengths(graph, attention_mask), ir.DataType.FLOAT))
     elif pooling == "cls":
         pooled = first_token(graph, hidden)
     else:
-        pooled = graph.call(
-            "GatherND", hidden, graph.call("Sub", lengths, graph.integers(1)), attributes={"batch_dims": 1}
-        )
+        last = graph.call("Sub", _lengths(graph, attention_mask), graph.integers(1))
+        pooled = graph.call("GatherND", hidden, last, attributes={"batch_dims": 1})
     for number, layer in enumerate(dense):
         pooled = _dense(graph, pooled, layer, f"dense_{number}")
     return graph.call("LpNormalization", pooled, attributes={"axis": -1, "p": 2})
+
+
+def _lengths(graph: GraphBuilder, attention_mask: ir.Value) -> ir.Value:
+    """Return the tokens of each row, int64 (rows, 1)."""
+    return graph.call("ReduceSum", attention_mask, graph.integers(1), attributes={"keepdims": 1})
 
 
 def _dense(graph: GraphBuilder, value: ir.Value, layer: Dense, name: str) -> ir.Value:

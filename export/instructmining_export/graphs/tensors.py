@@ -45,6 +45,14 @@ def save(model: ir.Model, path: Path) -> list[Path]:
     return [path, *([data] if data.exists() else [])]
 
 
+def rows_of(table: ir.Value, rows: tuple[int, int]) -> ir.TensorProtocol:
+    """Return some rows of an initializer, from a row to before another."""
+    whole, (begin, end) = table.const_value, rows
+    assert whole is not None  # every weight has one
+    shape = (end - begin, *whole.shape.numpy()[1:])
+    return lazy(f"{table.name}.rows_{begin}_{end}", whole.dtype, shape, lambda: whole.numpy()[begin:end])
+
+
 def mark_rows(part: ir.Value, whole: ir.Value, row: int) -> None:
     """Make :func:`save` store an initializer where its rows lie in another's data, from a row on."""
     part.meta[_ROWS_OF] = (whole, row)
