@@ -30,6 +30,7 @@ BASE_PREFIXES = (
     "distilbert.",
     "electra.",
     "gpt_neox.",
+    "language_model.model.",  # of a model that sees images too
     "model.",
     "mpnet.",
     "roberta.",

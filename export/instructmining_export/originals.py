@@ -37,11 +37,17 @@ _BUDGET_TOKENS = 512
 
 
 def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
-    """Read the checkpoint's config, with transformers' defaults filled in.
+    """Read the checkpoint's config, with transformers' defaults filled in; of a Gemma 3 that sees images its text part.
 
     Raises:
         ExportError: transformers cannot read it.
     """
+    config = _whole_config(checkpoint)
+    text: PretrainedConfig = config.text_config if config.model_type == "gemma3" else config
+    return text
+
+
+def _whole_config(checkpoint: Checkpoint) -> PretrainedConfig:
     raw = checkpoint.config()
     changes = config_changes(raw)
     if raw.get("model_type") == REWARD_GPT_NEOX:
@@ -207,7 +213,7 @@ def original_model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> I
     try:
         model, loaded = kind.from_pretrained(
             checkpoint.folder,
-            config=read_config(checkpoint),
+            config=_whole_config(checkpoint),
             attn_implementation="eager",
             output_loading_info=True,
             **checkpoint.loading_arguments(),

@@ -44,6 +44,8 @@ def config_changes(raw: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not IS_VERSION_4:
         return {}
+    if text := raw.get("text_config"):
+        return {"text_config": {**text, **config_changes(text)}}
     changes = _rotary(raw)
     # Version 5 writes tie_word_embeddings = true for every T5, and here whether it was so.
     if "scale_decoder_outputs" in raw:

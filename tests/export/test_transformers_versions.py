@@ -122,6 +122,20 @@ def test_positions_are_those_of_the_config_whichever_version_wrote_it(tmp_path: 
     np.testing.assert_array_equal(values[0], values[1])
 
 
+def test_positions_of_a_text_part_are_those_of_the_config_whichever_version_wrote_it(tmp_path: Path) -> None:
+    folder = small_models.image_model(tmp_path / "model")
+    text = json.loads((folder / "config.json").read_bytes())["text_config"]
+    kept = {name: value for name, value in text.items() if name not in ROTARY}
+    backbones, values = [], []
+    for written in POSITIONS["by kind of layer"][1:]:
+        edit(folder, "config.json", text_config=kept | written)
+        settings = graph_settings(originals.read_config(Checkpoint(folder)))
+        backbones.append(families.CAUSAL["gemma3_text"].from_config(settings, max_length=256))
+        values.append(np.concatenate(originals.likelihoods(Checkpoint(folder), texts())[0].values))
+    assert backbones[0] == backbones[1]
+    np.testing.assert_array_equal(values[0], values[1])
+
+
 def test_a_window_that_looks_both_ways_is_half_of_the_files_on_either_side(tmp_path: Path) -> None:
     folder = small_models.encoder_model("gemma3_text", tmp_path / "model")
     edit(folder, "config.json", sliding_window=512)

@@ -222,6 +222,15 @@ def causal_model(family: str, folder: Path, *, chat: bool = True, **changes: obj
     return save_model(model, folder, chat_template=CHATML if chat else None)
 
 
+def image_model(folder: Path) -> Path:
+    """A Gemma 3 that sees images too."""
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    vision |= {"image_size": 28, "patch_size": 14}
+    config = {"text_config": dict(DECODERS["gemma3_text"][1]), "vision_config": vision, "mm_tokens_per_image": 4}
+    model = _make("Gemma3", "Config", "ForConditionalGeneration", config)
+    return save_model(model, folder, chat_template=CHATML)
+
+
 def decoder_classifier(family: str, folder: Path, **changes: object) -> Path:
     """A decoder with a reward head, as transformers' ForSequenceClassification."""
     name, config = (DECODERS | OTHER_DECODERS | CHANGED_LOGITS)[family]

@@ -88,6 +88,13 @@ def test_a_language_model_of_every_family_is_exported(tmp_path: Path, family: st
     assert row.columns["perplexity"] is not None
 
 
+def test_the_language_model_of_one_that_sees_images_is_exported(tmp_path: Path) -> None:
+    bundle = export(tmp_path / "bundle", "perplexity", small_models.image_model(tmp_path / "model"))
+    assert_passes(bundle, "perplexity")
+    names = ir.load(bundle.roles["perplexity"].graph).graph.initializers
+    assert not [name for name in names if "vision" in name]
+
+
 @pytest.mark.parametrize("family", sorted(small_models.DECODERS.keys() - small_models.WITHOUT_CLASSIFIERS))
 def test_a_decoder_as_a_reward_model_is_exported(tmp_path: Path, family: str) -> None:
     model = small_models.decoder_classifier(family, tmp_path / "model")
