@@ -76,7 +76,7 @@ def show(rows: list[dict[str, object]]) -> None:
     width = shutil.get_terminal_size().columns
     for title, chosen in (("best", order[:SHOWN]), ("worst", order[-SHOWN:])):
         print(f"\n{title} {SHOWN} of {len(rows)}: predicted log loss = {rule.intercept} + what each term adds\n")
-        lines = [["", "predicted", *terms, "perplexity"]]
+        lines = [["", "predicted", *(f"+ {name}" for name in terms), "(perplexity)"]]
         for number, row in ((number, rows[number]) for number in chosen):
             added = [f"{values[number]:+.4f}" for values in terms.values()]
             lines.append([str(len(lines)), f"{row['predicted_log_loss']:.4f}", *added, f"{row['perplexity']:.1f}"])

@@ -40,7 +40,7 @@ def describe(
 
     Examples:
         instructmining describe scored.jsonl
-        instructmining describe scored.jsonl best.jsonl --format csv -o sets.csv
+        instructmining describe a-scored.jsonl b-scored.jsonl --format csv -o sets.csv
     """
     from instructmining.scored.describe import describe as describe_set
     from instructmining.scored.render import descriptions_csv, descriptions_json, descriptions_text

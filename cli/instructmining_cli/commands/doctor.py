@@ -10,7 +10,7 @@ import typer
 
 from instructmining_cli.options.checks import known_device
 from instructmining_cli.options.output import Json
-from instructmining_cli.process.terminal import echo
+from instructmining_cli.process.terminal import echo, say
 
 
 def doctor(
@@ -26,7 +26,7 @@ def doctor(
     ] = "auto",
     json: Json = False,
 ) -> None:
-    """Print versions, devices that work, and what is missing; with --bundle, check its numbers on a device.
+    """Print versions, devices that work, and what is missing; with --bundle, check its numbers on a device (minutes).
 
     Examples:
         instructmining doctor
@@ -40,7 +40,10 @@ def doctor(
 
     machine, cached = describe_machine(), cached_demo_bundle()
     found: dict[str, object] = {"machine": machine, "demo_bundle": str(cached) if cached else None}
-    lines = [*machine.items(), ("demo bundle", cached or "not built yet; score builds it when it first needs it")]
+    lines = [
+        *machine.items(),
+        ("demo bundle", cached or "not in the cache yet; score fetches and writes it when it first needs it"),
+    ]
     if not json:
         _print(lines)
     if bundle is None:
@@ -53,6 +56,7 @@ def doctor(
         if not json:
             _print([("bundle", f"{bundle}: all {len(opened.files)} files are as exported")])
         checks: list[dict[str, object]] = []
+        say("running the reference texts of each role, in batches and each alone; on a CPU this can take minutes")
         for chosen in devices:
             for check in check_bundle(opened, chosen):
                 checks.append({"device": str(chosen), **check.as_json()})

@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 
 SAMPLE, SHOWN = 1000, 2  # rows read, and rows whose texts are shown
 
+_NO_BUNDLE = (
+    "the demo bundle is not in the cache yet; score writes it, or 'export --preset demo -o DIR'; or give --bundle"
+)
+
 
 def inspect(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files as score takes them.")],
     bundle: Annotated[
         str | None,
-        typer.Option(help="Bundle with the tokenizers and templates to use; by default the demo bundle, if built."),
+        typer.Option(
+            help="Bundle with the tokenizers and templates to use; by default the demo bundle, if it is in the cache."
+        ),
     ] = None,
     rule: RuleName = None,
     indicators: Indicators = None,
@@ -129,7 +135,7 @@ def _opened(bundle: str | None, max_length: int | None) -> Bundle | None:
 
     folder = Path(bundle) if bundle is not None else cached_demo_bundle()
     if folder is None:
-        say("no bundle: tokens are not counted; give --bundle")
+        say(f"tokens are not counted: {_NO_BUNDLE}")
         return None
     return Bundle.open(folder).limited(max_length)
 
@@ -139,7 +145,7 @@ def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[fl
     from instructmining_cli.run.speeds import LEAST_S, last_speed
 
     if bundle is None:
-        return None, "there is no bundle"
+        return None, _NO_BUNDLE
     if not found.lengths:
         return None, "no row could be read"
     looked_at = sum(file.looked_at for file in found.files)
@@ -149,7 +155,7 @@ def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[fl
             label = name.partition(":")[0]
             tokens[label] = tokens.get(label, 0.0) + float(lengths.tokens.sum()) / looked_at * found.rows
     if not tokens:
-        return None, "no model is needed"
+        return 0.0, "no model is needed"
     speed = last_speed(bundle, device)
     expected_s = None if speed is None else speed.expected_s(tokens)
     if speed is None or expected_s is None:

@@ -136,7 +136,7 @@ def select(
 
     Examples:
         instructmining select scored.jsonl -o best.jsonl --fraction 0.25
-        instructmining select scored.jsonl -o best.jsonl --tokens 2000000 --explain
+        instructmining select scored.jsonl -o best.jsonl --top 1000 --keep-scores
     """
     from instructmining.errors import SelectionError
     from instructmining.scored.selection import select as select_rows

@@ -6,16 +6,17 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-from instructmining.bundle import Bundle
+from instructmining.bundle import Bundle, RoleName
 from instructmining.inference.cuda_driver import CudaDriver
 from instructmining.inference.devices import Device, cpu_threads, cuda_problem, runtime_version
 from instructmining.inference.placement import Placement
-from instructmining.inference.references import BOUNDS, Agreement, References, agreement
+from instructmining.inference.references import BOUNDS, Agreement, References, agreements
 from instructmining.inference.sessions import GraphSession
 
-ENGINE_PACKAGES = ("numpy", "orjson", "tokenizers", "zstandard")
-EXPORT_PACKAGES = ("torch", "transformers", "onnx-ir", "safetensors", "gguf", "accelerate")
+ENGINE_PACKAGES = ("numpy", "orjson", "tokenizers", "zstandard", "safetensors", "gguf")
+EXPORT_PACKAGES = ("torch", "transformers", "onnx-ir", "accelerate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +95,18 @@ def check_bundle(bundle: Bundle, device: Device) -> Iterator[RoleCheck]:
         BundleError: a graph or its reference values cannot be loaded.
         DeviceError: a session does not open on this device, or not as a whole.
     """
+    # Roles that share a graph were exported together, with the same texts.
+    graphs: dict[Path, dict[RoleName, References]] = {}
     for name, role in bundle.roles.items():
         if role.references is None:
             yield RoleCheck(name, role.precision, None)
-            continue
-        session = GraphSession(role.graph_on(device.kind), device)
-        yield RoleCheck(name, role.precision, agreement(References.load(role.references), session), session.placement)
+        else:
+            graphs.setdefault(role.graph_on(device.kind), {})[name] = References.load(role.references)
+    for graph, references in graphs.items():
+        session = GraphSession(graph, device)
+        precision = bundle.roles[next(iter(references))].precision
+        for name, found in zip(references, agreements(list(references.values()), session), strict=True):
+            yield RoleCheck(name, precision, found, session.placement)
 
 
 def _version(package: str) -> str:

@@ -9,7 +9,7 @@ import typer
 from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_rule
 
 BundleFolder: TypeAlias = Annotated[
-    str | None, typer.Option(help="Bundle folder; by default the demo bundle, built if its parts are installed.")
+    str | None, typer.Option(help="Bundle folder; by default the demo's, fetched (180 MB) the first time.")
 ]
 RuleName: TypeAlias = Annotated[
     str | None,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from instructmining.bundle import bundle_with
+from instructmining.bundle import bundle_with, export_command
 from instructmining.bundle.demo import cached_demo_bundle, demo_place, demo_places
 from instructmining.errors import BundleError, MissingRoleError
 from instructmining.writing.atomic import claimed
@@ -49,7 +49,9 @@ def naming_another() -> Iterator[None]:
     except MissingRoleError as error:
         found = bundle_with([error.role], _built())
         if found is None:
-            raise BundleError(f"{error.lacks}; no other bundle here has it; {error.how}") from error
+            is_demo = any(error.lacks.startswith(f"{folder}:") for folder in _built())
+            how = f"write one: {export_command([error.role], 'DIR')}" if is_demo else error.how
+            raise BundleError(f"{error.lacks}; no other bundle here has it; {how}") from error
         raise BundleError(f"{error.lacks}; the demo bundle has it: --bundle {found}") from error
 
 

@@ -122,7 +122,7 @@ class Display:
     def say_result(self) -> None:
         """Write the summary."""
         run = self._run
-        if self._on_terminal:
+        if self._on_terminal and not voice().quiet:
             for line in closing_table(run):
                 self.say(wrapped(line, self._console.width, indent=12))
         else:
@@ -148,7 +148,7 @@ class Display:
             f"({rows:,.1f} rows/s, {tokens:,.0f} tokens/s): {run.out}"
         )
         if run.rejected:
-            self.say(f"rejected {rows_of(run.rejected)}: {run.rejects_place}; the first because {run.reject_reason}")
+            self.warn(f"rejected {rows_of(run.rejected)}: {run.rejects_place}; the first because {run.reject_reason}")
         if run.unpredicted:
             self.say(f"no prediction for {rows_of(run.unpredicted)}; the first because {run.null_reason}")
 

@@ -21,10 +21,8 @@ from instructmining.scored.column_store import ColumnStore, moments
 from instructmining.scored.distances import distances
 from instructmining.scored.line_files import check_row_file, row_file
 from instructmining.scored.matching import match
-from instructmining.scored.scored_file import LARGEST, ScoredRows
+from instructmining.scored.scored_file import LARGEST, LENGTHS, ScoredRows
 from instructmining.writing.atomic import Placement
-
-_TOKENS = ("input_length", "output_length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +172,7 @@ class _Side:
             rows=self.rows,
             tokens={
                 name: int(np.nansum(values))
-                for name in _TOKENS
+                for name in LENGTHS
                 if name in self.columns and not np.isnan(values := self.values(name)).all()
             },
             values_from_other=self.borrows,

@@ -283,13 +283,21 @@ class ScoredRows:
         return np.array([_number(row, name) for row in rows], dtype=np.float64)
 
 
+LENGTHS = ("input_length", "output_length")
+_HOW_TO_ADD = {
+    PREDICTION: "; score the file with --rule first, or name another column",
+    **dict.fromkeys(
+        LENGTHS, f", of which --tokens takes the sum; score the file with --indicators {','.join(LENGTHS)}"
+    ),
+}
+
+
 def no_column(name: str, there: Collection[str]) -> str:
     """Return the message for a missing column; for preference pairs it names the columns of their sides."""
     of_pairs = [f"{part}.{name}" for part in (*SIDES, MARGIN)]
     if all(other in there for other in of_pairs):
         return f"no column {name!r}: the rows are preference pairs; name {', '.join(of_pairs[:-1])} or {of_pairs[-1]}"
-    hint = "; rescore the file with --rule first, or name another column" if name == PREDICTION else ""
-    return no_such("column", name, there) + hint
+    return no_such("column", name, there) + _HOW_TO_ADD.get(name, "")
 
 
 def _number(row: SourceRow, name: str) -> float:

@@ -166,7 +166,8 @@ def _run(package: Package, command: Sequence[str]) -> None:
     )
     if done.returncode:
         lines = (done.stderr or "").strip().splitlines()
-        reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "see above")
+        errors = [line for line in lines if line.lower().startswith("error")]
+        reason = (errors or lines[-1:] or ["see above"])[0]
         raise ExportError(f"{package.requirement} cannot be fetched: {reason.strip()}. {_by_hand()}")
 
 

@@ -41,6 +41,7 @@ WRONG = {
     "--only": "rewrd",
     "--plot": "plot.png",
     "--precision": "fp33",
+    "--via": "optimun",
     "--preset": "dmo",
     "--quota": "science",
     "--random-baseline": "random.txt",
@@ -82,6 +83,7 @@ NEAR = {
     "--format": "'alpaca'",
     "--preset": "'demo'",
     "--precision": "'fp32'",
+    "--via": "'optimum'",
 }
 
 

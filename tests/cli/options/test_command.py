@@ -49,7 +49,7 @@ def scored(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> Path:
     return path
 
 
-IS_CAUTION = re.compile("caution: |warning: |.*: not read: ")
+IS_CAUTION = re.compile("caution: |warning: |rejected |.*: not read: ")
 
 
 def document(

@@ -14,10 +14,10 @@ from instructmining.errors import RuleError, SelectionError
 from instructmining.reading.small_files import read_small
 from instructmining.reading.values import dumps
 from instructmining.rules import Rule
-from instructmining.scored.scored_file import ScoredBlock, ScoredRows
+from instructmining.scored.scored_file import LENGTHS, ScoredBlock, ScoredRows
 from instructmining.scored.selection.conditions import Condition
 from instructmining.scored.selection.options import SelectionOptions
-from instructmining.scored.selection.qualifying import LENGTHS, Verdict
+from instructmining.scored.selection.qualifying import Verdict
 from instructmining.scored.selection.ranking import Ranking
 from instructmining.types import PREDICTION, SourceRow
 

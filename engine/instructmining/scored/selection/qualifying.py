@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from instructmining.errors import SelectionError
 from instructmining.errors.names import no_such
 from instructmining.reading.values import dumps
-from instructmining.scored.scored_file import ScoredRows, no_column
+from instructmining.scored.scored_file import LENGTHS, ScoredRows, no_column
 from instructmining.scored.selection.options import SelectionOptions
 from instructmining.types import SourceRow
 
-LENGTHS = ("input_length", "output_length")
 _MOST_GROUPS = 100_000  # names held in memory
 _LONGEST_GROUP = 1000  # longest name, in characters
 

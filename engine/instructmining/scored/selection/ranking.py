@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from instructmining.errors import InputError, RowError, SelectionError
 from instructmining.reading.parsing import RowParser
 from instructmining.reading.values import loads
-from instructmining.scored.scored_file import BLOCK_ROWS, ScoredRows
+from instructmining.scored.scored_file import BLOCK_ROWS, LENGTHS, ScoredRows
 from instructmining.scored.selection.near_duplicates import BLOCK, Distinct, KeptVectors
 from instructmining.scored.selection.options import SelectionOptions
-from instructmining.scored.selection.qualifying import LENGTHS, Columns, Groups, Verdict
+from instructmining.scored.selection.qualifying import Columns, Groups, Verdict
 from instructmining.scored.selection.subsets import in_order
 from instructmining.types import Example, SourceRow
 
