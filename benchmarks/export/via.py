@@ -172,8 +172,8 @@ def table(runs: list[Mapping[str, Any]]) -> Iterator[str]:
             other = min(medians, key=lambda way: medians[way])
             parity = entry["parity"]
             yield (
-                f"| {entry['name']} | {entry['output']} | {run['via'].split()[0]} | {parity['row_error']:.0e} "
-                f"| {parity['batch_difference']:.0e} | {entry['nodes']} | {entry['bytes'] / 1e6:.0f} "
+                f"| {entry['name']} | {entry['output']} | {run['via'].split()[0]} | {parity['row_error']:.1g} "
+                f"| {parity['batch_difference']:.1g} | {entry['nodes']} | {entry['bytes'] / 1e6:.0f} "
                 f"| {entry['export_s']:.1f} | {ours:.3g} | {medians[other]:.3g} ({other.split()[1]}) "
                 f"| {medians[other] / ours:.2f} |"
             )

@@ -129,8 +129,9 @@ def _write_with_transformers(model: PreTrainedModel, folder: Path, task: Task, s
         inputs["token_type_ids"] = torch.zeros_like(ids)
     if task == "text-generation":
         inputs["use_cache"] = False
-    exported_model = OnnxExporter().export(model, inputs, config=OnnxConfig(dynamic=True, opset_version=OPSET))
-    ir.save(exported_model.program, folder / _FILE, external_data=f"{_FILE}.data")
+    made = OnnxExporter().export(model, inputs, config=OnnxConfig(dynamic=True, opset_version=OPSET))
+    program = made.model if isinstance(made, torch.onnx.ONNXProgram) else made.program  # of 5.13, and since
+    ir.save(program, folder / _FILE, external_data=f"{_FILE}.data")
 
 
 @contextmanager

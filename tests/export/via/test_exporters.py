@@ -143,7 +143,7 @@ def test_a_decoder_of_another_family_is_exported_as_a_reward_model(tmp_path: Pat
     ("role", "make"),
     [("embedding", small_models.encoder_model), ("reward", small_models.encoder_classifier)],
 )
-@pytest.mark.parametrize("family", small_models.OTHER_ENCODERS)
+@pytest.mark.parametrize("family", [*small_models.OTHER_ENCODERS, "bert"])
 def test_an_encoder_of_another_family_is_exported(
     tmp_path: Path, via: Via, family: str, role: RoleName, make: Callable[[str, Path], Path]
 ) -> None:
