@@ -139,10 +139,9 @@ OTHER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bloom": ("Bloom", _COMMON | {"hidden_size": 32, "n_layer": 2, "n_head": 2}),
     "falcon": ("Falcon", _OTHER_DECODER | {"max_position_embeddings": 512}),
 }
-# Their logits are not the product alone: a bias, a soft cap, a scale.
+# Their logits are not the product alone, as Gemma 2's are not: a bias, a scale.
 CHANGED_LOGITS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi": ("Phi", _OTHER_DECODER | {"intermediate_size": 48, "max_position_embeddings": 512}),
-    "gemma2": ("Gemma2", _DECODER | {"sliding_window": 40}),
     "cohere": ("Cohere", {name: value for name, value in _DECODER.items() if name not in {"head_dim", "rms_norm_eps"}}),
 }
 _SMALL_EMBEDDINGS = _ENCODER | {"embedding_size": 16}
