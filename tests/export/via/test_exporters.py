@@ -159,7 +159,8 @@ def test_a_bias_a_soft_cap_and_a_scale_of_the_logits_stay(tmp_path: Path, via: V
 
 
 def test_a_decoder_is_exported_as_a_sentence_encoder(tmp_path: Path, via: Via) -> None:
-    export(tmp_path / "bundle", "embedding", small_models.causal_model("llama", tmp_path / "model"), via)
+    model = small_models.encoder_model("mistral", tmp_path / "model", pooling="last")
+    export(tmp_path / "bundle", "embedding", model, via)
 
 
 def test_auto_takes_our_builder_and_where_there_is_none_the_exporter(tmp_path: Path, via: Via) -> None:
