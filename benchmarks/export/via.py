@@ -131,7 +131,7 @@ def measure(subject: Subject, folder: Path, via: Via) -> Entry:
 
 def _references(subject: Subject, checkpoint: Checkpoint, texts: list[Tokens]) -> References:
     if subject.output == "nll":
-        return originals.likelihoods(checkpoint, texts, own_logits=True)[0]
+        return originals.likelihoods(checkpoint, texts)[0]
     if subject.output == "embedding":
         return originals.embeddings(checkpoint, texts, pooling="mean")
     return originals.rewards(checkpoint, texts, separator=None)
@@ -142,7 +142,7 @@ def _plan(subject: Subject, checkpoint: Checkpoint, via: Via) -> GraphPlan:
     planner = Planner(checkpoint, config, via, "fp32", families.limit_tokens(config, asked=None))
     if subject.output == "nll":
         return planner.likelihoods(None)
-    return planner.embedding("mean") if subject.output == "embedding" else planner.pair_reward(None)
+    return planner.embedding("mean", ()) if subject.output == "embedding" else planner.pair_reward(None)
 
 
 def table(runs: list[Mapping[str, Any]]) -> Iterator[str]:
