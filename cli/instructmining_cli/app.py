@@ -60,8 +60,8 @@ _experiment = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-for _command in EXPERIMENT:
-    _experiment.command(cls=Command)(sharing(_command))
+for _step in EXPERIMENT:
+    _experiment.command(cls=Command)(sharing(_step))
 app.add_typer(_experiment)
 
 

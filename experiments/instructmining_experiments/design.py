@@ -23,6 +23,7 @@ from instructmining.writing.atomic import claimed, write_whole
 from instructmining_experiments.cost import Cost, Spread, cost_of, spreads
 from instructmining_experiments.drawing import TOLERANCE, Drawable, Draws, draw_runs
 from instructmining_experiments.held_out import (
+    MOST_HELD_OUT,
     Embed,
     PoolPart,
     drawn_sets,
@@ -268,7 +269,13 @@ def _plan(
         else drawn_sets(own.parts, set(own.without()), options.evaluation_rows, seed=options.seed)
     )
     held_out = [row for one in sets for row in one.rows]
-    near = near_rows(pool.examples, own.without(held_out), sets, options.near, embed)
+    candidates = own.without(held_out)
+    near = near_rows(pool.examples, candidates, sets, options.near, embed)
+    if len(near) > MOST_HELD_OUT * len(candidates):
+        raise InputError(
+            f"{len(near):,} of {len(candidates):,} rows are nearer than {options.near} to an evaluation row, which "
+            "leaves too few to train on; give a smaller --near, or other evaluation rows"
+        )
     left_out = [one.row for one in near]
     reserved = reserved_rows(own.without(held_out, left_out), options.reserve, seed=options.seed)
     rows = np.array(own.without(held_out, left_out, reserved), dtype=np.int64)

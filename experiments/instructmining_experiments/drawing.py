@@ -114,6 +114,8 @@ def _seed(seed: int, number: int) -> int:
 def matched(tokens: NDArray[np.float64], wanted: int) -> NDArray[np.int64]:
     """Return places of the first rows, in order, that add up to the tokens wanted; skips rows that would exceed them.
 
+    Where no further row fits, one of those taken, the last that can be, is exchanged for a row that does.
+
     Args:
         tokens: (rows,) of rows in the order of their draw.
         wanted: tokens; the sum is within :data:`TOLERANCE` of them.
@@ -121,15 +123,22 @@ def matched(tokens: NDArray[np.float64], wanted: int) -> NDArray[np.int64]:
     Raises:
         InputError: no rows add up to that.
     """
+    least, most = wanted * (1 - TOLERANCE), wanted * (1 + TOLERANCE)
     taken: list[int] = []
     held = 0.0
     for place, more in enumerate(tokens.tolist()):
-        if held + more > wanted * (1 + TOLERANCE):
+        if held + more > most:
             continue
         taken.append(place)
         held += more
-        if held >= wanted * (1 - TOLERANCE):
+        if held >= least:
             return np.array(taken, dtype=np.int64)
+    free = np.setdiff1d(np.arange(len(tokens)), taken)
+    for place in reversed(taken):
+        without = held - tokens[place]
+        fits = free[(without + tokens[free] >= least) & (without + tokens[free] <= most)]
+        if len(fits):
+            return np.array([*(one for one in taken if one != place), fits[0]], dtype=np.int64)
     raise InputError(
         f"rows of {tokens.min():,.0f} to {tokens.max():,.0f} tokens do not add up to {wanted:,} within "
         f"{TOLERANCE:.0%}; give --subset-tokens {int(held)}, or another pool"
@@ -175,12 +184,12 @@ def tilted_weights(
 
 def _weights(logs: NDArray[np.float64], power: float) -> NDArray[np.float64]:
     weights: NDArray[np.float64] = np.exp(power * (logs - logs.max()))
-    return np.maximum(weights / weights.sum(), np.finfo(np.float64).tiny)
+    return np.asarray(np.maximum(weights / weights.sum(), np.finfo(np.float64).tiny))
 
 
 def _shares(strata: Mapping[str, NDArray[np.int64]], weights: NDArray[np.float64]) -> dict[str, float]:
     """Return the share of the draws that each stratum gets, by names such as ``mtld 1/5``."""
-    shares = {}
+    shares: dict[str, float] = {}
     for name, of_rows in strata.items():
         found = np.bincount(of_rows, weights=weights)
         shares |= {f"{name} {number + 1}/{len(found)}": round(float(one), 6) for number, one in enumerate(found)}

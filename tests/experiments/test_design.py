@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import orjson
 import pytest
+from altered_bundle import copy, edit
 from cut_runs import CUT, Command
 
 from instructmining.errors import InputError, OutputError
@@ -38,7 +37,7 @@ def seen(plan: Plan) -> set[int]:
 
 
 def test_no_run_sees_a_row_that_is_held_out(pool: tuple[str, str], small_bundle: Path, tmp_path: Path) -> None:
-    options = replace(SMALL, near=0.02)
+    options = replace(SMALL, near=0.075)  # some of the nearest rows
     plan = design(pool, tmp_path / "e", options, bundle=small_bundle, device="cpu").plan
     held_out = {row for one in plan.evaluation for row in one.rows}
     assert len(held_out) == 16
@@ -142,25 +141,19 @@ def test_a_folder_with_somebody_elses_file_of_the_same_name_is_refused(
 def test_without_an_embedding_role_only_rows_of_the_same_text_leave(
     pool: tuple[str, str], small_bundle: Path, tmp_path: Path
 ) -> None:
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    for path in small_bundle.iterdir():
-        if path.name != "manifest.json":
-            (bundle / path.name).symlink_to(path)
-    manifest = json.loads((small_bundle / "manifest.json").read_bytes())
-    del manifest["roles"]["embedding"]
-    manifest["files"] = {name: one for name, one in manifest.get("files", {}).items() if "embedding" not in name}
-    (bundle / "manifest.json").write_bytes(orjson.dumps(manifest))
+    bundle = edit(copy(small_bundle, tmp_path), lambda manifest: manifest["roles"].pop("embedding"))
     found = design(pool, tmp_path / "e", replace(SMALL, near=2.0), bundle=bundle, device="cpu")
     assert not found.embedded
     assert found.plan.left_out == ()
 
 
+@pytest.mark.parametrize("indicators", ["perplexity,mtld", "mtld,knn_6"])
 def test_a_design_killed_while_it_scores_continues_to_the_same_plan(
-    pool: tuple[str, str], small_bundle: Path, tmp_path: Path
+    pool: tuple[str, str], small_bundle: Path, tmp_path: Path, indicators: str
 ) -> None:
-    command = ("experiment", "design", *pool, "--bundle", str(small_bundle), "--device", "cpu", "--runs", "4")
-    command = (*command, "--subset-tokens", "700", "--evaluation-rows", "8", "--indicators", "perplexity,mtld", "-o")
+    command = ("experiment", "design", *pool, "--bundle", str(small_bundle), "--device", "cpu", "--near", "0.001")
+    command = (*command, "--runs", "4", "--subset-tokens", "700", "--evaluation-rows", "8")
+    command = (*command, "--indicators", indicators, "-o")
     assert Command((*command, str(tmp_path / "whole"))).run() == 0
     cut = str(tmp_path / "cut")
     assert Command((*command, cut), pause_after=3).run(120) == CUT
@@ -176,13 +169,16 @@ def test_a_design_killed_while_it_scores_continues_to_the_same_plan(
 def test_bad_input_is_one_clear_error(pool: tuple[str, str], small_bundle: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.touch()
-    for options, message in (
+    cases = (
         (replace(SMALL, evaluation=(str(empty),)), r"empty.jsonl.*"),
         (replace(SMALL, evaluation=("not-there.jsonl",)), "not-there.jsonl: No such file"),
         (replace(SMALL, evaluation=(pool[0],)), "is a file of the pool and an evaluation file; name it once"),
+        (replace(SMALL, near=2.0), "rows are nearer than 2.0 to an evaluation row.*; give a smaller --near"),
         (replace(SMALL, evaluation_rows=50), "too few for --evaluation-rows 50; give 30 or less"),
         (replace(SMALL, subset_tokens=12_000), "give --subset-tokens [0-9]+ or less, or a larger pool"),
-    ):
+    )
+    for number, (options, message) in enumerate(cases):
+        folder = tmp_path / str(number)
         with pytest.raises(InputError, match=message):
-            design(pool, tmp_path / "e", options, bundle=small_bundle, device="cpu")
-    assert not (tmp_path / "e" / PLAN).exists()
+            design(pool, folder, options, bundle=small_bundle, device="cpu")
+        assert not (folder / PLAN).exists()

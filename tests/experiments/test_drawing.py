@@ -99,6 +99,7 @@ def test_strata_have_equal_rows_and_equal_values_share_one() -> None:
 
 def test_rows_that_would_exceed_the_tokens_are_skipped() -> None:
     assert matched(np.array([60.0, 50.0, 30.0, 10.0, 10.0]), 100).tolist() == [0, 2, 3]
+    assert matched(np.array([60.0, 35.0, 65.0, 40.0]), 100).tolist() == [0, 3]
     with pytest.raises(
         InputError, match=r"rows of 30 to 30 tokens do not add up to 100 within 1%; give --subset-tokens 90"
     ):

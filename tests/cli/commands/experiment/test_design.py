@@ -18,7 +18,18 @@ def command(write_rows: Callable[..., Path], small_bundle: Path, tmp_path: Path)
         {"instruction": f"{number} is", "output": " ".join(rng.choices(WORDS, k=number))} for number in range(5, 90)
     ]
     options = ("--bundle", small_bundle, "--indicators", "perplexity,mtld", "--runs", "6", "--subset-tokens", "900")
-    given = ("experiment", "design", write_rows(*rows), "-o", tmp_path / "e", *options, "--evaluation-rows", "6")
+    given = (
+        "experiment",
+        "design",
+        write_rows(*rows),
+        "-o",
+        tmp_path / "e",
+        *options,
+        "--evaluation-rows",
+        "6",
+        "--near",
+        "0.001",
+    )
     return tuple(map(str, given))
 
 
