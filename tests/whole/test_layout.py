@@ -35,7 +35,11 @@ def test_help_does_not_wait_for_onnxruntime() -> None:
 
 
 def test_every_test_file_stands_where_its_module_does() -> None:
-    packages = {"cli": "cli/instructmining_cli", "export": "export/instructmining_export"}
+    packages = {
+        "cli": "cli/instructmining_cli",
+        "experiments": "experiments/instructmining_experiments",
+        "export": "export/instructmining_export",
+    }
     for test in (ROOT / "tests").rglob("test_*.py"):
         first, *inner = test.relative_to(ROOT / "tests").parent.parts
         if first == "whole":
@@ -106,8 +110,12 @@ def test_a_users_script_passes_mypy_in_strict_mode(tmp_path: Path) -> None:
 
 
 def test_each_package_says_that_it_is_typed() -> None:
-    packages = [path.parent for root in ("engine", "export", "cli") for path in (ROOT / root).glob("*/__init__.py")]
-    assert len(packages) == 3
+    packages = [
+        path.parent
+        for root in ("engine", "export", "experiments", "cli")
+        for path in (ROOT / root).glob("*/__init__.py")
+    ]
+    assert len(packages) == 4
     assert all((package / "py.typed").is_file() for package in packages)
 
 

@@ -139,6 +139,28 @@ def a_share(value: float | None) -> float | None:
     return value
 
 
+def a_part(value: float) -> float:
+    """Return a share that leaves something.
+
+    Raises:
+        BadParameter: it is not at least 0 and below 1.
+    """
+    if not 0 <= value < 1:
+        raise typer.BadParameter(f"{value}: wanted at least 0 and less than 1")
+    return value
+
+
+def a_speed(value: float | None) -> float | None:
+    """Return a finite speed, or None.
+
+    Raises:
+        BadParameter: it is not above 0, or infinite.
+    """
+    if value is not None and not (0 < value < math.inf):
+        raise typer.BadParameter(f"{value}: wanted a number above 0")
+    return value
+
+
 def a_distance(value: float | None) -> float | None:
     """Return a distance between unit vectors, or None.
 

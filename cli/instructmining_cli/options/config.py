@@ -23,25 +23,26 @@ def values_of(file: str, context: typer.Context) -> dict[str, object]:
     """Return the values in the command's table of a file, by the names of the command's parameters.
 
     Args:
-        file: TOML with a table for each command.
+        file: TOML with a table for each command; ``[experiment.design]`` for ``experiment design``.
         context: context of the command.
 
     Raises:
         InputError: the file cannot be read.
         BadParameter: it is not TOML, or a table, key or type of value is wrong.
     """
-    tables = _tables(file)
-    command, parent = str(context.info_name), context.parent
-    commands = getattr(parent.command, "commands", {command: None}) if parent is not None else {command: None}
-    for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise typer.BadParameter(f"{file}: {name!r} is outside a table; put it under [{command}]")
-        if name not in commands:
-            raise typer.BadParameter(f"{file}: [{name}]: {no_such('command', name, list(commands))}")
+    table, command = _tables(file), table_of(context)
+    for group, name in zip(_groups(context), command.split("."), strict=True):
+        commands = getattr(group.command, "commands", {name: None}) if group is not None else {name: None}
+        for found, inner in table.items():
+            if not isinstance(inner, dict):
+                raise typer.BadParameter(f"{file}: {found!r} is outside a table; put it under [{command}]")
+            if found not in commands:
+                raise typer.BadParameter(f"{file}: [{found}]: {no_such('command', found, list(commands))}")
+        table = table.get(name, {})
     options = {long_name(option): option for option in _options(context)}
     types = get_type_hints(context.command.callback)
     values: dict[str, object] = {}
-    for key, value in tables.get(command, {}).items():
+    for key, value in table.items():
         place = f"{file}: [{command}] {key}"
         option = options.get(key.replace("_", "-"))
         if option is None:
@@ -58,7 +59,7 @@ def from_file(context: typer.Context, parameter: Any) -> str | None:  # noqa: AN
     source = context.get_parameter_source(parameter.name) if parameter is not None and parameter.name else None
     if source is None or source.name != "DEFAULT_MAP":
         return None
-    return f"{context.meta[_FILE]}: [{context.info_name}] {long_name(parameter)}"
+    return f"{context.meta[_FILE]}: [{table_of(context)}] {long_name(parameter)}"
 
 
 def as_toml(context: typer.Context) -> str:
@@ -67,7 +68,7 @@ def as_toml(context: typer.Context) -> str:
     Raises:
         BadParameter: a value has bytes that are not UTF-8, which TOML does not allow.
     """
-    lines = [f"[{context.info_name}]"]
+    lines = [f"[{table_of(context)}]"]
     for option in _options(context):
         value = context.params[option.name]
         if value is not None and value not in ([], ()):
@@ -76,6 +77,22 @@ def as_toml(context: typer.Context) -> str:
             except orjson.JSONEncodeError as error:
                 raise typer.BadParameter(f"--{long_name(option)}: has bytes that are not UTF-8") from error
     return "\n".join(lines) + "\n"
+
+
+def table_of(context: typer.Context) -> str:
+    """Return the name of a command's table: its groups and its name, joined with dots."""
+    groups = [str(group.info_name) for group in _groups(context)[1:] if group is not None]
+    return ".".join([*groups, str(context.info_name)])
+
+
+def _groups(context: typer.Context) -> list[Any]:
+    """Return the contexts of the groups that a command is in, the outermost first; None stands for no group."""
+    groups: list[Any] = []
+    group = context.parent
+    while group is not None:
+        groups.insert(0, group)
+        group = group.parent
+    return groups or [None]
 
 
 def long_name(option: Any) -> str:  # noqa: ANN401 - click's, of which typer has a copy

@@ -23,6 +23,14 @@ Indicators: TypeAlias = Annotated[
         "computed too; without it nothing is predicted.",
     ),
 ]
+IndicatorsAlone: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--indicators",
+        callback=known_indicators,
+        help="Columns to compute, comma-separated, or 'all' that the bundle supports.",
+    ),
+]
 MaxLength: TypeAlias = Annotated[
     int | None,
     typer.Option(

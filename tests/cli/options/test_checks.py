@@ -6,16 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import commands_of
 from paths import EXAMPLES
-from typer.main import get_command
-
-from instructmining_cli.app import app
 
 ALPACA = EXAMPLES / "alpaca.json"
 
 # Of each option that has wrong values one of them, by its name alone or with the command's.
 WRONG = {
     "--batches-at-once": "0",
+    "--evaluation-rows": "0",
+    "--near": "2.5",
+    "--replicates": "-1",
+    "--reserve": "1",
+    "--runs": "1",
+    "--subset-tokens": "0",
+    "--tokens-per-second": "0",
     "--bootstrap": "-1",
     "--max-batch-tokens": "0",
     "--choose": "al",
@@ -59,8 +64,8 @@ WRONG = {
 }
 # Text of any kind, or a name of something in a file or on the disk: that it is not there is an error, not wrong usage.
 FREE = {
-    *("--bundle", "--knn-against", "--figures", "--config"),  # files and folders
-    *("describe --out", "compare --out", "fit --out", "export --out", "bench --out"),
+    *("--bundle", "--knn-against", "--figures", "--config", "--evaluation"),  # files and folders
+    *("describe --out", "compare --out", "fit --out", "export --out", "bench --out", "experiment design --out"),
     *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
     *("--prefix", "--id", "--reward-model"),
@@ -76,6 +81,7 @@ NEEDED = {
     "export": ["-o", "bundle"],
     "bench": [str(ALPACA)],
     "doctor": [],
+    "experiment design": [str(ALPACA), "-o", "experiment"],
 }
 NEAR = {
     "--rule": "'paper-v1'",
@@ -89,10 +95,9 @@ NEAR = {
 
 def options() -> list[tuple[str, str]]:
     """Every option of every command that takes a value."""
-    commands = get_command(app).commands  # type: ignore[attr-defined]
     return [
         (command, option.opts[-1])
-        for command, made in commands.items()
+        for command, made in commands_of().items()
         for option in made.params
         if option.opts[-1].startswith("--") and not option.is_flag
     ]
@@ -118,7 +123,7 @@ def test_a_wrong_value_is_wrong_usage_and_names_the_option(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     value = WRONG.get(option) or WRONG[f"{command} {option}"]
-    assert run(command, *NEEDED[command], option, value) == 2
+    assert run(*command.split(), *NEEDED[command], option, value) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert option in said
     if option in NEAR and (command, option) not in {("describe", "--format"), ("compare", "--format")}:
@@ -137,6 +142,7 @@ COUNTS = {
         "--rounds",
     ),
     *("--gpu-memory", "--rows", "--sample", "--seed", "--tokens", "--top"),
+    *("--evaluation-rows", "--replicates", "--runs", "--subset-tokens"),
 }
 
 
@@ -150,7 +156,7 @@ def test_a_number_that_nothing_could_be_is_wrong_usage(
     option: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(command, *NEEDED[command], option, "1" + 30 * "0") == 2
+    assert run(*command.split(), *NEEDED[command], option, "1" + 30 * "0") == 2
     assert f"'{option}': " in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -171,9 +177,10 @@ def test_an_input_that_is_missing_is_an_error_of_one_line(
     command: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    more = {"select": ["--top", 3], "inspect": ["--bundle", small_bundle]}.get(command, [])
+    with_bundle: list[object] = ["--bundle", small_bundle]
+    more = {"select": ["--top", 3], "inspect": with_bundle, "experiment design": with_bundle}.get(command, [])
     arguments = [argument.replace(str(ALPACA), "not-there.jsonl") for argument in NEEDED[command]]
-    assert run(command, *arguments, *more) == 1
+    assert run(*command.split(), *arguments, *more) == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("error: ")
     assert "No such file" in said

@@ -6,21 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import commands_of
 from paths import EXAMPLES
-from typer.main import get_command
 
-from instructmining_cli.app import app
 from instructmining_cli.machine import diagnosis, throughput
 
 ALPACA = EXAMPLES / "alpaca.json"
-COMMANDS = list(get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS = list(commands_of())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_the_shared_options(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    assert run(command, "--help") == 0
+    assert run(*command.split(), "--help") == 0
     shown = capsys.readouterr().out
     assert all(option in shown for option in ("--json", "-q, --quiet", "--config FILE", "--print-config"))
     assert "--no-" not in shown
@@ -31,7 +30,7 @@ def test_the_help_of_every_command_ends_with_two_examples_of_options_that_exist(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert run(command, "--help") == 0
+    assert run(*command.split(), "--help") == 0
     shown = capsys.readouterr().out
     options, examples = shown.split("\nExamples:\n")
     lines = examples.splitlines()

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import commands_of
 from paths import EXAMPLES, ROOT
-from typer.main import get_command
-
-from instructmining_cli.app import app
 
 ALPACA = EXAMPLES / "alpaca.json"
-COMMANDS = list(get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS = list(commands_of())
 RUN = ("score", ALPACA, "--indicators", "mtld")
 
 
@@ -60,11 +58,30 @@ def test_the_command_line_comes_before_the_file(
 def test_what_is_printed_is_taken_back_and_printed_again(
     run: Callable[..., int], config: Callable[[str], str], capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    assert run(command, "--print-config") == 0
+    words = command.split()
+    assert run(*words, "--print-config") == 0
     first = capsys.readouterr().out
-    assert first.startswith(f"[{command}]\n")
-    assert run(command, "--config", config(first), "--print-config") == 0
+    assert first.startswith(f"[{'.'.join(words)}]\n")
+    assert run(*words, "--config", config(first), "--print-config") == 0
     assert capsys.readouterr().out == first
+
+
+def test_a_command_of_a_group_has_its_table_in_the_groups(
+    run: Callable[..., int], config: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    design = ("experiment", "design")
+    file = config("[score]\nlimit = 2\n[experiment.design]\nruns = 12\n")
+    assert run(*design, "--config", file, "--print-config") == 0
+    assert "[experiment.design]\n" in (shown := capsys.readouterr().out)
+    assert "runs = 12\n" in shown
+    for text, message in (
+        ("[experiment.design]\nrun = 3\n", "options.toml: [experiment.design]: no option 'run'; did you mean 'runs'?"),
+        ("[experiment.desing]\nruns = 3\n", "options.toml: [desing]: no command 'desing'; did you mean 'design'?"),
+        ("[experiment]\nruns = 3\n", "options.toml: 'runs' is outside a table; put it under [experiment.design]"),
+        ("[experiment.design]\nruns = 1\n", "options.toml: [experiment.design] runs: "),
+    ):
+        assert run(*design, "pool.jsonl", "-o", "out", "--config", config(text)) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_texts_of_any_characters_are_printed_as_toml(
