@@ -14,6 +14,7 @@ from instructmining_cli.commands.bench import bench
 from instructmining_cli.commands.compare import compare
 from instructmining_cli.commands.describe import describe
 from instructmining_cli.commands.doctor import doctor
+from instructmining_cli.commands.experiment import COMMANDS as EXPERIMENT
 from instructmining_cli.commands.export import export
 from instructmining_cli.commands.fit import fit
 from instructmining_cli.commands.inspect import inspect
@@ -52,6 +53,16 @@ def _options(
 
 for _command in (score, inspect, select, describe, compare, rescore, fit, export, bench, doctor):
     app.command(cls=Command)(sharing(_command))
+
+_experiment = typer.Typer(
+    name="experiment",
+    help="Fine-tune on many subsets, fit a rule to their losses, and test a selection by it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+for _command in EXPERIMENT:
+    _experiment.command(cls=Command)(sharing(_command))
+app.add_typer(_experiment)
 
 
 _MAX_ERROR_CHARS = 4000

@@ -39,7 +39,7 @@ class Pool:
             InputError: it cannot be read, or lacks a column.
         """
         examples = list(read_examples(file))
-        fields = [example.row.fields if example.row is not None else {} for example in examples]
+        fields = [example.scores.columns if example.scores is not None else {} for example in examples]
         names = list(dict.fromkeys([*LENGTHS, *columns]))
         if missing := [name for name in names if fields and name not in fields[0]]:
             raise InputError(f"{file}: has no column {missing[0]!r}")

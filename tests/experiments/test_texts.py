@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from small_experiment import write_experiment
 from small_models import causal_model
+from tokenizers import Tokenizer
 
 from instructmining.bundle import Role
 from instructmining.errors import ExportError, InputError
@@ -42,13 +43,10 @@ def test_the_model_sees_its_own_chat_template(role: Role, tmp_path: Path) -> Non
     pool = Pool.of_plan(small.folder, small.plan)
     found = tokens_of(pool.examples, [3, 3, 1], role)
     assert list(found) == [1, 3]
-    from tokenizers import Tokenizer
-
     text = Tokenizer.from_file(str(role.tokenizer)).decode(found[3].ids.tolist(), skip_special_tokens=False)
     row = json.loads((small.folder / "scored.jsonl").read_text(encoding="utf-8").splitlines()[3])
-    # The bare tokenizer has no decoder for joins of words here: compare without spaces.
     wanted = f"<|im_start|>user\n{row['instruction']}<|im_end|>\n<|im_start|>assistant\n{row['output']}<|im_end|>"
-    assert text.strip() == wanted
+    assert text == wanted
 
 
 @pytest.mark.parametrize(
@@ -67,5 +65,5 @@ def test_a_model_without_a_tokenizer_is_one_clear_error(tmp_path: Path) -> None:
     model = causal_model("llama", tmp_path / "llama")
     for file in model.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(ExportError, match="has no tokenizer; wanted tokenizer.json"):
+    with pytest.raises(ExportError, match=r"has no tokenizer; wanted tokenizer\.json"):
         base_role(tmp_path, Checkpoint(model), template="auto", max_length=None, report=lambda _: None)

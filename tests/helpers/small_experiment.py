@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def write_experiment(folder: Path) -> Small:
     return Small(folder, plan)
 
 
-def run(name: str, rows: range, seed: int, replicates: str | None = None) -> Run:
+def run(name: str, rows: Sequence[int], seed: int, replicates: str | None = None) -> Run:
     """A run on some rows."""
     return Run(name, "random" if replicates is None else "replicate", tuple(rows), seed, 300, replicates)
 
@@ -72,4 +73,6 @@ def _row(number: int) -> dict[str, object]:
         "input_length": 12,
         "output_length": len(words),
         "perplexity": 1.0 + number,
+        "truncated": [],
+        "score_notes": {},
     }

@@ -1,0 +1,8 @@
+"""The commands of an experiment: ``instructmining experiment ...``."""
+
+from __future__ import annotations
+
+from instructmining_cli.commands.experiment.evaluate import evaluate
+from instructmining_cli.commands.experiment.train import train
+
+COMMANDS = (train, evaluate)  # in the order of an experiment
