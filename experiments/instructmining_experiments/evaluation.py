@@ -16,7 +16,7 @@ from instructmining.inference.batching import Batching
 from instructmining.inference.devices import Device
 from instructmining.inference.sessions import GraphSession
 from instructmining.tokenizing.truncation import Tokens
-from instructmining.writing.atomic import beside
+from instructmining.writing.atomic import beside, claimed
 from instructmining_experiments.settings import TemplateName
 from instructmining_export import templates
 from instructmining_export.bundles import BundleWriter
@@ -40,7 +40,7 @@ class SetLoss:
     rows: tuple[tuple[float, int], ...]  # of each row: the sum over its response tokens in nats, and their number
 
 
-def base_role(
+def export_base(
     folder: Path,
     base: Checkpoint,
     *,
@@ -48,10 +48,10 @@ def base_role(
     max_length: int | None,
     report: Callable[[str], None],
 ) -> Role:
-    """Return the base model's role perplexity; exports it to the experiment's folder and gates it the first time.
+    """Export the base model to the experiment's folder, pass the gate, and return its role perplexity.
 
     Args:
-        folder: of the experiment.
+        folder: of the experiment; a bundle that a killed call left there is replaced.
         base: the model.
         template: "auto" for the model's own chat template, or plain text where it has none.
         max_length: tokens of the longest text; None for the model's own limit, at most 2,048.
@@ -60,13 +60,20 @@ def base_role(
     Raises:
         ExportError: the family is not supported, the model has no tokenizer, or the graph is not equal to the model.
     """
-    place = folder / MODEL
-    if not place.is_dir():
-        settings = Settings(max_length=max_length, report=report, via="own")
-        with BundleWriter(place, frozenset({"perplexity"})) as bundle:
-            add_perplexity(bundle, base, settings, template=_template(base, template))
-            bundle.finish()
-    return Bundle.open(place).role("perplexity", wanted_by="an experiment")
+    settings = Settings(max_length=max_length, report=report, via="own")
+    with BundleWriter(folder / MODEL, frozenset({"perplexity"}), overwrite=True) as bundle:
+        add_perplexity(bundle, base, settings, template=_template(base, template))
+        bundle.finish()
+    return base_role(folder)
+
+
+def base_role(folder: Path) -> Role:
+    """Return the role that was exported to the experiment's folder.
+
+    Raises:
+        BundleError: it is missing or damaged.
+    """
+    return Bundle.open(folder / MODEL).role("perplexity", wanted_by="an experiment")
 
 
 def _template(base: Checkpoint, name: TemplateName) -> dict[str, Any] | None:
@@ -92,17 +99,19 @@ def graph_of(model: Checkpoint, gated: Role, folder: Path, *, device: Device) ->
         ExportError: the model has other tensors.
     """
     plan = Planner(model, read_config(model), "own", "fp32", gated.max_length).likelihoods(None)
-    made = beside(folder / "graph")
-    made.mkdir()
-    try:
-        first = made / gated.graph.name
-        with plan.graphs(made) as build, model.weights() as weights:
-            save(build(weights, Precision()).model(), first)
-            if device.kind == "cuda" and gated.cuda_graph is not None:
-                save_variant(build(weights, Precision(), "cuda").model(), made / gated.cuda_graph.name, first=first)
-        yield made / gated.graph_on(device.kind).name
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    with claimed(folder / "graph"):  # removes what a killed process left
+        made = beside(folder / "graph")
+        made.mkdir()
+        try:
+            first = made / gated.graph.name
+            with plan.graphs(made) as build, model.weights() as weights:
+                save(build(weights, Precision()).model(), first)
+                if device.kind == "cuda" and gated.cuda_graph is not None:
+                    variant = build(weights, Precision(), "cuda").model()
+                    save_variant(variant, made / gated.cuda_graph.name, first=first)
+            yield made / gated.graph_on(device.kind).name
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def losses(graph: Path, role: Role, sets: Mapping[str, Sequence[Tokens]], device: Device) -> dict[str, SetLoss]:

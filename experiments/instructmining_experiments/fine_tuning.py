@@ -15,7 +15,7 @@ from instructmining.errors import DeviceError, InputError, TrainingError
 from instructmining.inference.devices import Device, choose_devices, cpu_threads
 from instructmining.tokenizing.truncation import Tokens
 from instructmining.writing.atomic import claimed, write_whole
-from instructmining_experiments.evaluation import as_json, base_role, from_json, graph_of, losses
+from instructmining_experiments.evaluation import as_json, base_role, export_base, from_json, graph_of, losses
 from instructmining_experiments.plan import Plan, Run
 from instructmining_experiments.pool import Pool
 from instructmining_experiments.progress import Progress, Report
@@ -76,11 +76,16 @@ def train(folder: Path, model: str, *, settings: Settings, work: Work) -> Outcom
         pool = Pool.of_plan(folder, plan)
         device = choose_devices(work.device, 1)[0]
         checkpoint = resolve(model, report=work.report)
-        Begun(checkpoint.source, settings, device.kind, plan_digest(folder)).keep(folder)
-        role = base_role(
-            folder, checkpoint, template=settings.template, max_length=settings.max_length, report=work.report
-        )
+        begun = Begun(checkpoint.source, settings, device.kind, plan_digest(folder))
+        if is_first := not begun.is_kept(folder):
+            role = export_base(
+                folder, checkpoint, template=settings.template, max_length=settings.max_length, report=work.report
+            )
+        else:
+            role = base_role(folder)
         laboratory = Laboratory.of(folder, plan, pool, role, settings, device)
+        if is_first:
+            begun.keep(folder)
         return _Session(laboratory, plan, pool, work).train(checkpoint)
 
 
@@ -98,14 +103,9 @@ def evaluate(folder: Path, *, work: Work) -> Outcome:
         if begun.plan_sha256 != plan_digest(folder):
             raise InputError(f"{folder}: its runs were trained by another plan; design another folder")
         pool = Pool.of_plan(folder, plan)
-        role = base_role_kept(folder)
+        role = base_role(folder)
         laboratory = Laboratory.of(folder, plan, pool, role, begun.settings, choose_devices(work.device, 1)[0])
         return _Session(laboratory, plan, pool, work).evaluate()
-
-
-def base_role_kept(folder: Path) -> Role:
-    """Return the role that an earlier ``train`` exported."""
-    return base_role(folder, Checkpoint(folder), template="auto", max_length=None, report=lambda _: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,7 @@ class Laboratory:
     role: Role
     settings: Settings
     device: Device
+    torch_device: torch.device  # the same
     texts: Mapping[int, Tokens]  # by number of the row in the pool
     sets: Mapping[str, Sequence[Tokens]]  # of evaluation, by name
     steps: int  # of an epoch
@@ -126,6 +127,7 @@ class Laboratory:
 
         Raises:
             InputError: a row has no place in the model's template, or no response token.
+            DeviceError: PyTorch cannot use the device.
         """
         rows = [row for part in [run.rows for run in plan.runs] + [one.rows for one in plan.evaluation] for row in part]
         texts = tokens_of(pool.examples, rows, role)
@@ -134,7 +136,7 @@ class Laboratory:
         steps = steps_per_epoch(runs, step_tokens=settings.step_tokens)
         if device.kind == "cpu":
             torch.set_num_threads(cpu_threads())
-        return cls(folder, role, settings, device, texts, sets, steps)
+        return cls(folder, role, settings, device, _torch_device(device), texts, sets, steps)
 
     def train(self, base: Checkpoint, run: Run, name: str, rate: float, *, checkpoint_steps: int) -> Trained:
         """Train on a run's rows, and leave the model in the run's folder.
@@ -151,7 +153,7 @@ class Laboratory:
         recipe = Recipe(rate, self.settings.warmup, self.settings.weight_decay, self.settings.clip, run.seed)
         places = Places(state.model, state.checkpoint, checkpoint_steps)
         steps = [[texts[row] for row in rows] for rows in dealt]
-        return fine_tune(base, steps, recipe, device=_torch_device(self.device), places=places)
+        return fine_tune(base, steps, recipe, device=self.torch_device, places=places)
 
     def evaluate(self, run: Run, name: str, rate: float, trained: Trained) -> Result:
         """Evaluate the model in a run's folder.

@@ -43,25 +43,31 @@ class Begun:
     device: str  # "cpu" or "cuda"
     plan_sha256: str
 
-    def keep(self, folder: Path) -> None:
-        """Write it with the first run, and compare it with every later one.
+    def is_kept(self, folder: Path) -> bool:
+        """Return whether runs were trained with this before; False where none was trained.
 
         Raises:
             InputError: an earlier run of this experiment was trained with something else.
-            OutputError: it cannot be written.
         """
-        content = orjson.loads(orjson.dumps(asdict(self)))
         file = folder / SETTINGS
         if not file.exists():
-            write_whole(file, orjson.dumps(content, option=orjson.OPT_INDENT_2))
-            return
-        before, now = _flat(_read(file)), _flat(content)
+            return False
+        before, now = _flat(_read(file)), _flat(orjson.loads(orjson.dumps(asdict(self))))
         for name in [*now, *before]:
             if before.get(name) != now.get(name):
                 raise InputError(
                     f"{file}: earlier runs of this experiment have {name} {_shown(before.get(name))}, this one "
                     f"{_shown(now.get(name))}; give the same, or design another folder"
                 )
+        return True
+
+    def keep(self, folder: Path) -> None:
+        """Record it, before the first run.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_whole(folder / SETTINGS, orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
 
     @classmethod
     def load(cls, folder: Path) -> Begun:

@@ -14,7 +14,7 @@ import pytest
 from small_experiment import SPOILT_FROM, Small, run, write_experiment
 from small_models import causal_model
 
-from instructmining.errors import InputError, OutputError, TrainingError
+from instructmining.errors import ExportError, InputError, OutputError, TrainingError
 from instructmining.rules.fitting.training_runs import read_runs
 from instructmining.writing.atomic import claimed
 from instructmining_experiments import fine_tuning
@@ -122,7 +122,9 @@ def test_runs_killed_at_random_end_with_the_same_files(small: Small, model: str,
         kills += 1
     assert kills
     assert files_of(cut) == files_of(small.folder)
-    assert {file.name for file in cut.rglob("*")} - {file.name for file in small.folder.rglob("*")} == set()
+    left = [file for file in cut.rglob("*") if not (small.folder / file.relative_to(cut)).exists()]
+    assert all(file.name.endswith(".instructmining") and file.stat().st_size < 10_000 for file in left), left
+    assert not any(file.is_dir() for file in left), left
 
 
 def test_a_failed_run_is_recorded_and_trained_again_only_if_asked(
@@ -219,6 +221,15 @@ def test_runs_of_one_experiment_have_the_same_settings(
 def test_two_processes_do_not_work_in_one_folder(small: Small, model: str) -> None:
     with claimed(small.folder), pytest.raises(OutputError, match="another run writes there"):
         train(small.folder, model, settings=SETTINGS, work=WORK)
+
+
+def test_a_call_that_ends_before_its_first_run_settles_nothing(small: Small, model: str, tmp_path: Path) -> None:
+    other = causal_model("llama", tmp_path / "other", hidden_size=48)
+    for file in other.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ExportError, match="has no tokenizer"):
+        train(small.folder, str(other), settings=replace(SETTINGS, epochs=2), work=WORK)
+    assert train(small.folder, model, settings=SETTINGS, work=WORK).finished == 3
 
 
 def test_evaluating_before_training_is_one_clear_error(small: Small) -> None:

@@ -12,7 +12,7 @@ from instructmining.bundle import Role
 from instructmining.errors import ExportError, InputError
 from instructmining.inference.references import References
 from instructmining.types import Example, Turn
-from instructmining_experiments.evaluation import base_role
+from instructmining_experiments.evaluation import export_base
 from instructmining_experiments.pool import Pool
 from instructmining_experiments.texts import tokens_of
 from instructmining_export.checkpoints import Checkpoint
@@ -23,7 +23,7 @@ from instructmining_export.parity import parity_examples
 def role(tmp_path_factory: pytest.TempPathFactory) -> Role:
     folder = tmp_path_factory.mktemp("experiment")
     model = Checkpoint(causal_model("llama", folder / "llama"), {"id": "a/b"})
-    return base_role(folder, model, template="auto", max_length=128, report=lambda _: None)
+    return export_base(folder, model, template="auto", max_length=128, report=lambda _: None)
 
 
 def test_the_tokens_to_learn_are_those_that_the_role_perplexity_scores(role: Role) -> None:
@@ -66,4 +66,4 @@ def test_a_model_without_a_tokenizer_is_one_clear_error(tmp_path: Path) -> None:
     for file in model.glob("tokenizer*"):
         file.unlink()
     with pytest.raises(ExportError, match=r"has no tokenizer; wanted tokenizer\.json"):
-        base_role(tmp_path, Checkpoint(model), template="auto", max_length=None, report=lambda _: None)
+        export_base(tmp_path, Checkpoint(model), template="auto", max_length=None, report=lambda _: None)
