@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -101,18 +102,34 @@ def test_what_is_done_is_not_done_again(swept: tuple[Path, list[str]], model: st
     assert {file: file.stat().st_mtime_ns for file in folder.glob("runs/*/*")} == before
 
 
+@pytest.fixture
+def without(swept: tuple[Path, list[str]], tmp_path: Path) -> Callable[..., Path]:
+    """Copies the experiment without some of its runs."""
+
+    def copy(*names: str) -> Path:
+        copied = Path(shutil.copytree(swept[0], tmp_path / "experiment"))
+        for name in names:
+            shutil.rmtree(copied / "runs" / name)
+        return copied
+
+    return copy
+
+
 def _train_in_child(folder: Path, model: str) -> None:
-    train(folder, model, settings=SETTINGS, work=WORK)
+    train(folder, model, settings=SWEEP, work=WORK)
 
 
-def test_runs_killed_at_random_end_with_the_same_files(small: Small, model: str, tmp_path: Path) -> None:
-    train(small.folder, model, settings=SETTINGS, work=WORK)
-    cut = write_experiment(tmp_path / "cut").folder
+def test_runs_killed_at_random_end_with_the_same_files(
+    swept: tuple[Path, list[str]], without: Callable[..., Path], model: str
+) -> None:
+    whole, cut = swept[0], without("r001", "r002", "r003", "sweep-0.003")
+    for name in ("base.json", "sweep.json", "runs.csv", "results.csv"):
+        (cut / name).unlink()
     rng, kills = random.Random(1), 0
     for _ in range(12):
         child = _FORKING.Process(target=_train_in_child, args=(cut, model))
         child.start()
-        child.join(rng.uniform(0.3, 2.5) if kills < 4 else 60)
+        child.join(rng.uniform(0.3, 2.5) if kills < 3 else 60)
         if not child.is_alive():
             assert child.exitcode == 0
             break
@@ -121,49 +138,51 @@ def test_runs_killed_at_random_end_with_the_same_files(small: Small, model: str,
         child.join()
         kills += 1
     assert kills
-    assert files_of(cut) == files_of(small.folder)
-    left = [file for file in cut.rglob("*") if not (small.folder / file.relative_to(cut)).exists()]
+    assert files_of(cut) == files_of(whole)
+    left = [file for file in cut.rglob("*") if not (whole / file.relative_to(cut)).exists()]
     assert all(file.name.endswith(".instructmining") and file.stat().st_size < 10_000 for file in left), left
     assert not any(file.is_dir() for file in left), left
 
 
 def test_a_failed_run_is_recorded_and_trained_again_only_if_asked(
-    small: Small, model: str, monkeypatch: pytest.MonkeyPatch
+    without: Callable[..., Path], model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = fine_tuning.fine_tune
+    folder = without("r002")
 
-    def fails(base: object, steps: object, recipe: object, **options: object) -> object:
-        if getattr(recipe, "seed", None) == 6:
-            raise TrainingError("step 1 of 3: loss nan")
-        return made(base, steps, recipe, **options)  # type: ignore[arg-type]
+    def fails(*_: object, **__: object) -> object:
+        raise TrainingError("step 1 of 3: loss nan")
 
     with monkeypatch.context() as patched:
         patched.setattr(fine_tuning, "fine_tune", fails)
-        outcome = train(small.folder, model, settings=SETTINGS, work=WORK)
+        outcome = train(folder, model, settings=SWEEP, work=WORK)
     assert (outcome.finished, outcome.failed) == (2, {"r002": "step 1 of 3: loss nan"})
-    assert read_runs(small.folder / "runs.csv").labels == ("r001", "r003")
-    assert "r002,random,,6,failed," in (small.folder / "results.csv").read_text()
-    assert json.loads((small.folder / "runs/r002/failure.json").read_bytes())["learning_rate"] == 1e-3
-    assert train(small.folder, model, settings=SETTINGS, work=WORK).failed == outcome.failed
-    again = train(small.folder, model, settings=SETTINGS, work=Work(device="cpu", retry_failed=True))
+    assert [line[:5] for line in (folder / "runs.csv").read_text().splitlines()] == ["name,", "r001,", "r003,"]
+    assert "\nr002,random,,6,failed," in (folder / "results.csv").read_text()
+    assert json.loads((folder / "runs/r002/failure.json").read_bytes())["learning_rate"] == 3e-3
+    assert train(folder, model, settings=SWEEP, work=WORK).failed == outcome.failed
+    again = train(folder, model, settings=SWEEP, work=replace(WORK, retry_failed=True))
     assert (again.finished, again.failed) == (3, {})
+    assert not (folder / "runs/r002/failure.json").exists()
 
 
-def test_models_that_were_kept_are_evaluated_again_with_the_same_losses(small: Small, model: str) -> None:
-    work = Work(device="cpu", keep_models=True)
-    train(small.with_runs(run("r001", range(16, 28), 5)).folder, model, settings=SETTINGS, work=work)
-    state = RunFolder.of(small.folder, "r001")
+def test_models_that_were_kept_are_evaluated_again_with_the_same_losses(
+    without: Callable[..., Path], model: str
+) -> None:
+    folder = without("r001")
+    train(folder, model, settings=SWEEP, work=replace(WORK, keep_models=True))
+    state = RunFolder.of(folder, "r001")
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= {file.name for file in state.model.iterdir()}
     before = state.result()
-    (small.folder / "runs.csv").unlink()
+    table = (folder / "runs.csv").read_bytes()
+    (folder / "runs.csv").unlink()
     (state.path / "result.json").unlink()
-    outcome = evaluate(small.folder, work=Work(device="cpu"))
+    outcome = evaluate(folder, work=WORK)
     after = state.result()
     assert before is not None
     assert after is not None
-    assert (outcome.finished, after.losses) == (1, before.losses)
+    assert (outcome.finished, outcome.learning_rate, after.losses) == (3, 3e-3, before.losses)
     assert after.train_losses == before.train_losses
-    assert (small.folder / "runs.csv").exists()
+    assert (folder / "runs.csv").read_bytes() == table
 
 
 def test_more_spoilt_rows_end_in_a_higher_loss(small: Small, model: str) -> None:
@@ -229,7 +248,8 @@ def test_a_call_that_ends_before_its_first_run_settles_nothing(small: Small, mod
         file.unlink()
     with pytest.raises(ExportError, match="has no tokenizer"):
         train(small.folder, str(other), settings=replace(SETTINGS, epochs=2), work=WORK)
-    assert train(small.folder, model, settings=SETTINGS, work=WORK).finished == 3
+    one = small.with_runs(run("r001", range(16, 20), 5))
+    assert train(one.folder, model, settings=SETTINGS, work=WORK).finished == 1
 
 
 def test_evaluating_before_training_is_one_clear_error(small: Small) -> None:

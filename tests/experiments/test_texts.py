@@ -45,7 +45,7 @@ def test_the_model_sees_its_own_chat_template(role: Role, tmp_path: Path) -> Non
     assert list(found) == [1, 3]
     text = Tokenizer.from_file(str(role.tokenizer)).decode(found[3].ids.tolist(), skip_special_tokens=False)
     row = json.loads((small.folder / "scored.jsonl").read_text(encoding="utf-8").splitlines()[3])
-    wanted = f"<|im_start|>user\n{row['instruction']}<|im_end|>\n<|im_start|>assistant\n{row['output']}<|im_end|>"
+    wanted = f"<|im_start|>user\n{row['instruction']}<|im_end|>\n<|im_start|>assistant\n{row['output']}<|im_end|>\n"
     assert text == wanted
 
 

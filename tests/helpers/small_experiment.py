@@ -13,7 +13,7 @@ from instructmining_experiments.plan import EvaluationSet, Plan, PoolFile, Run
 from instructmining_experiments.pool import SCORED
 
 _THINGS = ("colour", "train", "ferry", "bread", "dough", "yeast", "dialogue", "response")
-SPOILT_FROM = 64  # rows of the pool from here on have their words shuffled
+SPOILT_FROM = 64  # rows of the pool from here on have their letters shuffled
 ROWS = 96
 
 
@@ -64,14 +64,15 @@ def _row(number: int) -> dict[str, object]:
     rng = random.Random(number)
     one, other = rng.sample(_THINGS, 2)
     words = f"The {one} is a {one} and so are the {one} and the {other} .".split() * rng.randint(1, 2)
+    text = " ".join(words)
     if number >= SPOILT_FROM:
-        rng.shuffle(words)
+        text = "".join(rng.sample(text, len(text)))
     return {
         "instruction": f"Name a {one} and a {other}.",
         "input": "",
-        "output": " ".join(words),
+        "output": text,
         "input_length": 12,
-        "output_length": len(words),
+        "output_length": len(words) + number % 3,
         "perplexity": 1.0 + number,
         "truncated": [],
         "score_notes": {},

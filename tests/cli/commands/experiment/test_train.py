@@ -40,7 +40,8 @@ def test_the_runs_are_trained_and_counted_and_evaluate_counts_them_too(
 def test_a_run_that_fails_is_said_and_ends_with_3(
     run: Callable[..., int], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_experiment(tmp_path / "experiment").folder
+    small = write_experiment(tmp_path / "experiment")
+    folder = small.with_runs(small.plan.run("r002")).folder
     (folder / "runs" / "r002").mkdir(parents=True)
     (folder / "runs" / "r002" / "failure.json").write_text('{"reason": "step 2 of 3: loss nan"}')
     options = ("--model", model, "--learning-rate", "1e-3", "--max-length", "128", "--device", "cpu", "--quiet")
