@@ -50,7 +50,7 @@ class Outcome:
     finished: int
     failed: Mapping[str, str]  # run → reason
     to_come: int
-    learning_rate: float | None
+    learning_rate: float | None  # of the finished runs
     base: Mapping[str, float]  # loss before training, by evaluation set
 
 
@@ -218,10 +218,9 @@ class _Session:
         for run in plan.runs:
             self._run(checkpoint, run, run.name, rate, progress)
             self._write_tables()
-        return self._outcome(rate)
+        return self._outcome()
 
     def evaluate(self) -> Outcome:
-        begun, rate = self.laboratory.settings, None
         for run in self.plan.runs:
             state = RunFolder.of(self.laboratory.folder, run.name)
             if not state.model.exists():
@@ -229,10 +228,9 @@ class _Session:
             trained = Trained.read(state.model)
             result = self.laboratory.evaluate(run, run.name, trained.learning_rate, trained)
             state.keep_result(result)
-            rate = result.learning_rate
             self.work.report(f"{run.name}: loss {_both(result)}")
         self._write_tables()
-        return self._outcome(rate if begun.learning_rate is None else begun.learning_rate)
+        return self._outcome()
 
     def _run(self, checkpoint: Checkpoint, run: Run, name: str, rate: float, progress: Progress) -> Result | None:
         """Train, evaluate and record a run that is not recorded yet; None where it fails."""
@@ -261,15 +259,18 @@ class _Session:
     def _write_tables(self) -> None:
         write_tables(self.laboratory.folder, self.plan, self.pool, self.base)
 
-    def _outcome(self, rate: float | None) -> Outcome:
-        states = {run.name: RunFolder.of(self.laboratory.folder, run.name) for run in self.plan.runs}
-        finished = [name for name, state in states.items() if state.result() is not None]
-        failed = {
-            name: reason
-            for name, state in states.items()
-            if name not in finished and (reason := state.failure()) is not None
-        }
-        return Outcome(len(finished), failed, len(states) - len(finished) - len(failed), rate, self.base)
+    def _outcome(self) -> Outcome:
+        finished: list[Result] = []
+        failed: dict[str, str] = {}
+        for run in self.plan.runs:
+            state = RunFolder.of(self.laboratory.folder, run.name)
+            if (found := state.result()) is not None:
+                finished.append(found)
+            elif (reason := state.failure()) is not None:
+                failed[run.name] = reason
+        to_come = len(self.plan.runs) - len(finished) - len(failed)
+        rate = finished[0].learning_rate if finished else None
+        return Outcome(len(finished), failed, to_come, rate, self.base)
 
 
 def _both(result: Result) -> str:

@@ -53,6 +53,12 @@ WRONG = {
     "--tokens": "0",
     "--top": "0",
     "--where": "perplexity",
+    "--template": "chatlm",
+    "--epochs": "0",
+    "--step-tokens": "0",
+    "--learning-rate": "0",
+    "--rates": "1e-5,0",
+    "--checkpoint-steps": "0",
     "score --out": "out.txt",
     "select --out": "out.txt",
     "rescore --out": "out.txt",
@@ -63,7 +69,7 @@ FREE = {
     *("describe --out", "compare --out", "fit --out", "export --out", "bench --out"),
     *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
-    *("--prefix", "--id", "--reward-model"),
+    *("--prefix", "--id", "--reward-model", "--model"),
 }
 NEEDED = {
     "score": [str(ALPACA), "-o", "out.jsonl"],
@@ -75,6 +81,8 @@ NEEDED = {
     "fit": ["runs.csv", "-o", "rule.json"],
     "export": ["-o", "bundle"],
     "bench": [str(ALPACA)],
+    "experiment train": ["experiment", "--model", "model"],
+    "experiment evaluate": ["experiment"],
     "doctor": [],
 }
 NEAR = {
@@ -137,6 +145,7 @@ COUNTS = {
         "--rounds",
     ),
     *("--gpu-memory", "--rows", "--sample", "--seed", "--tokens", "--top"),
+    *("--epochs", "--step-tokens", "--checkpoint-steps"),
 }
 
 
