@@ -72,6 +72,8 @@ FREE = {
     *("--prefix", "--id", "--reward-model", "--model"),
 }
 NEEDED = {
+    "experiment train": ["experiment", "--model", "model"],
+    "experiment evaluate": ["experiment"],
     "score": [str(ALPACA), "-o", "out.jsonl"],
     "inspect": [str(ALPACA)],
     "select": ["scored.jsonl", "-o", "out.jsonl"],
@@ -81,8 +83,6 @@ NEEDED = {
     "fit": ["runs.csv", "-o", "rule.json"],
     "export": ["-o", "bundle"],
     "bench": [str(ALPACA)],
-    "experiment train": ["experiment", "--model", "model"],
-    "experiment evaluate": ["experiment"],
     "doctor": [],
 }
 NEAR = {
@@ -135,6 +135,7 @@ def test_a_wrong_value_is_wrong_usage_and_names_the_option(
 
 
 COUNTS = {
+    *("--epochs", "--step-tokens", "--checkpoint-steps"),
     *(
         "--batches-at-once",
         "--bootstrap",
@@ -145,7 +146,6 @@ COUNTS = {
         "--rounds",
     ),
     *("--gpu-memory", "--rows", "--sample", "--seed", "--tokens", "--top"),
-    *("--epochs", "--step-tokens", "--checkpoint-steps"),
 }
 
 
