@@ -85,6 +85,7 @@ NEEDED = {
     "bench": [str(ALPACA)],
     "doctor": [],
 }
+WITHOUT_FILES = {"export", "doctor", "experiment train", "experiment evaluate"}
 NEAR = {
     "--rule": "'paper-v1'",
     "--indicators": "'perplexity'",
@@ -170,7 +171,7 @@ def test_a_prefix_that_is_not_utf8_is_wrong_usage(
     assert "'--prefix': has bytes that are not UTF-8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [command for command in NEEDED if command not in {"export", "doctor"}])
+@pytest.mark.parametrize("command", [command for command in NEEDED if command not in WITHOUT_FILES])
 def test_an_input_that_is_missing_is_an_error_of_one_line(
     run: Callable[..., int],
     capsys: pytest.CaptureFixture[str],

@@ -65,3 +65,12 @@ def test_wrong_rates_are_wrong_usage(
 ) -> None:
     assert run("experiment", "train", tmp_path, "--model", "m", "--rates", rates) == 2
     assert "--rates" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("train", "--model", "m"), ("evaluate",)])
+def test_a_folder_without_a_plan_is_one_line(
+    run: Callable[..., int], command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("experiment", *command, tmp_path, "--quiet") == 1
+    said = f"error: {tmp_path}: has no plan.json; 'instructmining experiment design' writes one\n"
+    assert capsys.readouterr().err == said
