@@ -23,7 +23,7 @@ from instructmining.writing.atomic import Placement, beside, claimed, put_folder
 from instructmining_experiments.schedule import rate_at
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.hub import TEXT_FILES
-from instructmining_export.originals import load_original
+from instructmining_export.originals import load_original, read_config
 
 TRAINED = "training.json"  # in the folder of a trained model
 # Padded tokens of a batch by device, and how many are enough for one whose next row is over a tenth shorter.
@@ -87,7 +87,7 @@ def fine_tune(
         OutputError: the disk refuses a file.
     """
     try:
-        model = load_original(AutoModelForCausalLM, base, attention="sdpa")
+        model = load_original(AutoModelForCausalLM, base, attention=_attention(base))
         torch.nn.Module.to(model, device).train()
         loop = _Loop(model, recipe, len(steps))
         done = _resume(loop, places.checkpoint, device)
@@ -109,6 +109,11 @@ def fine_tune(
             torch.cuda.empty_cache()  # the session that evaluates has its own memory
     places.checkpoint.unlink(missing_ok=True)
     return done
+
+
+def _attention(base: Checkpoint) -> str:
+    """Return transformers' implementation: its fused one leaves out the bound on scores that Gemma 2 has."""
+    return "eager" if getattr(read_config(base), "attn_logit_softcapping", None) is not None else "sdpa"
 
 
 class _Loop:
