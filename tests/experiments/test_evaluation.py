@@ -25,7 +25,7 @@ CPU = Device("cpu", threads=1)
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Role]:
     folder = tmp_path_factory.mktemp(request.param)
-    model = Checkpoint(causal_model(request.param, folder / "model"), {"id": "a/b"})
+    model = Checkpoint(causal_model(request.param, folder / "source"), {"id": "a/b"})
     return model, export_base(folder, model, template="auto", max_length=200, report=lambda _: None)
 
 

@@ -129,7 +129,7 @@ def test_runs_killed_at_random_end_with_the_same_files(
     for _ in range(12):
         child = _FORKING.Process(target=_train_in_child, args=(cut, model))
         child.start()
-        child.join(rng.uniform(0.3, 2.5) if kills < 3 else 60)
+        child.join(rng.uniform(0.3, 2.5) if kills < 2 else 60)
         if not child.is_alive():
             assert child.exitcode == 0
             break
