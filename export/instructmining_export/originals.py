@@ -200,13 +200,18 @@ def _inputs(batch: Batch) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.from_numpy(batch.ids), "attention_mask": torch.from_numpy(batch.mask)}
 
 
-@contextmanager
-def original_model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[PreTrainedModel]:
-    """Load the model in float32; frees its memory at the end.
+def load_original(
+    kind: type[_BaseAutoModelClass], checkpoint: Checkpoint, *, attention: str = "eager"
+) -> PreTrainedModel:
+    """Load the model in float32.
+
+    Args:
+        kind: transformers' class for the task.
+        checkpoint: in the Hugging Face layout.
+        attention: one of transformers' implementations.
 
     Raises:
-        ExportError: transformers cannot load the checkpoint, its weights do not fit the config, or its code fails in
-            the block.
+        ExportError: transformers cannot load the checkpoint, or its weights do not fit the config.
     """
     with checkpoint.weights():
         pass  # raises an error that names the file where one is damaged
@@ -214,7 +219,7 @@ def original_model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> I
         model, loaded = kind.from_pretrained(
             checkpoint.folder,
             config=_whole_config(checkpoint),
-            attn_implementation="eager",
+            attn_implementation=attention,
             output_loading_info=True,
             **checkpoint.loading_arguments(),
         )
@@ -226,6 +231,19 @@ def original_model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> I
         raise ExportError(
             f"{checkpoint.folder}: its weights lack {', '.join(sorted(missing)[:3])}; wanted {kind.__name__}"
         )
+    found: PreTrainedModel = model
+    return found
+
+
+@contextmanager
+def original_model(kind: type[_BaseAutoModelClass], checkpoint: Checkpoint) -> Iterator[PreTrainedModel]:
+    """Load the model in float32; frees its memory at the end.
+
+    Raises:
+        ExportError: transformers cannot load the checkpoint, its weights do not fit the config, or its code fails in
+            the block.
+    """
+    model = load_original(kind, checkpoint)
     try:
         with torch.inference_mode():
             yield model.eval()

@@ -172,6 +172,34 @@ def a_distance(value: float | None) -> float | None:
     return value
 
 
+def a_rate(value: float | None) -> float | None:
+    """Return a learning rate, or None.
+
+    Raises:
+        BadParameter: it is not above 0 and at most 1.
+    """
+    if value is not None and not 0 < value <= 1:
+        raise typer.BadParameter(f"{value}: wanted a learning rate above 0 and at most 1, such as 3e-5")
+    return value
+
+
+def some_rates(text: str) -> str:
+    """Return comma-separated learning rates.
+
+    Raises:
+        BadParameter: one is no rate, or is given twice.
+    """
+    try:
+        rates = [float(rate) for rate in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: wanted learning rates such as 1e-5,3e-5") from error
+    for rate in rates:
+        a_rate(rate)
+        if rates.count(rate) > 1:
+            raise typer.BadParameter(f"{rate:g} is given twice")
+    return text
+
+
 def a_number(value: float | None) -> float | None:
     """Return a number, or None.
 

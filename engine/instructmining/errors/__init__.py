@@ -12,6 +12,7 @@ InstructMiningError
 ├── RuleError        a rule cannot be read or applied
 ├── SelectionError   the scored rows do not support a selection
 ├── FittingError     no rule can be estimated from the fine-tuning runs
+├── TrainingError    a fine-tuning run fails; the others go on
 └── ExportError      a checkpoint cannot be exported
 """
 
@@ -75,6 +76,10 @@ class SelectionError(InstructMiningError):
 
 class FittingError(InstructMiningError):
     """The table of fine-tuning runs is wrong or too small to estimate a rule from; or statsmodels is missing."""
+
+
+class TrainingError(InstructMiningError):
+    """A fine-tuning run fails: its loss is no number, or it does not fit into memory."""
 
 
 class ExportError(InstructMiningError):

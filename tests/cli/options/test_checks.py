@@ -58,6 +58,12 @@ WRONG = {
     "--tokens": "0",
     "--top": "0",
     "--where": "perplexity",
+    "--template": "chatlm",
+    "--epochs": "0",
+    "--step-tokens": "0",
+    "--learning-rate": "0",
+    "--rates": "1e-5,0",
+    "--checkpoint-steps": "0",
     "score --out": "out.txt",
     "select --out": "out.txt",
     "rescore --out": "out.txt",
@@ -68,9 +74,11 @@ FREE = {
     *("describe --out", "compare --out", "fit --out", "export --out", "bench --out", "experiment design --out"),
     *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
-    *("--prefix", "--id", "--reward-model"),
+    *("--prefix", "--id", "--reward-model", "--model"),
 }
 NEEDED = {
+    "experiment train": ["experiment", "--model", "model"],
+    "experiment evaluate": ["experiment"],
     "score": [str(ALPACA), "-o", "out.jsonl"],
     "inspect": [str(ALPACA)],
     "select": ["scored.jsonl", "-o", "out.jsonl"],
@@ -83,6 +91,7 @@ NEEDED = {
     "doctor": [],
     "experiment design": [str(ALPACA), "-o", "experiment"],
 }
+WITHOUT_FILES = {"export", "doctor", "experiment train", "experiment evaluate"}
 NEAR = {
     "--rule": "'paper-v1'",
     "--indicators": "'perplexity'",
@@ -132,6 +141,7 @@ def test_a_wrong_value_is_wrong_usage_and_names_the_option(
 
 
 COUNTS = {
+    *("--epochs", "--step-tokens", "--checkpoint-steps"),
     *(
         "--batches-at-once",
         "--bootstrap",
@@ -167,7 +177,7 @@ def test_a_prefix_that_is_not_utf8_is_wrong_usage(
     assert "'--prefix': has bytes that are not UTF-8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [command for command in NEEDED if command not in {"export", "doctor"}])
+@pytest.mark.parametrize("command", [command for command in NEEDED if command not in WITHOUT_FILES])
 def test_an_input_that_is_missing_is_an_error_of_one_line(
     run: Callable[..., int],
     capsys: pytest.CaptureFixture[str],

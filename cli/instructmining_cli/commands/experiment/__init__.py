@@ -1,7 +1,11 @@
-"""The commands of an experiment: ``instructmining experiment ...``."""
+"""``instructmining experiment``: from a pool to a tested rule, a step a command."""
 
 from __future__ import annotations
 
-from instructmining_cli.commands.experiment.design import design
+from collections.abc import Callable
 
-COMMANDS = (design,)  # in the order of an experiment
+from instructmining_cli.commands.experiment.design import design
+from instructmining_cli.commands.experiment.evaluate import evaluate
+from instructmining_cli.commands.experiment.train import train
+
+COMMANDS: tuple[Callable[..., None], ...] = (design, train, evaluate)

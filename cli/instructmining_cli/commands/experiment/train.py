@@ -1,0 +1,127 @@
+"""``instructmining experiment train``: fine-tunes on every subset of a plan."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from instructmining.errors import TrainingError
+from instructmining_cli.options.checks import a_count, a_rate, some_rates
+from instructmining_cli.options.devices import DeviceName
+from instructmining_cli.options.output import Json
+from instructmining_cli.process.stopping import stopping
+from instructmining_cli.process.terminal import say, warn
+
+if TYPE_CHECKING:
+    from instructmining_experiments.fine_tuning import Outcome
+
+
+def train(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of the experiment, with its plan.")],
+    model: Annotated[
+        str, typer.Option(help="Causal language model: an id on the Hugging Face hub, or a folder with the same files.")
+    ],
+    template: Annotated[
+        Literal["auto", "chatml", "plain"],
+        typer.Option(help="How rows become text; auto is the model's chat template, or plain where it has none."),
+    ] = "auto",
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            min=16, callback=a_count, help="Most tokens of a row; by default the model's own limit, at most 2048."
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, callback=a_count, help="How often a run sees each of its rows.")] = 1,
+    step_tokens: Annotated[
+        int, typer.Option(min=1, callback=a_count, help="Tokens of a step, about; every run has as many steps.")
+    ] = 512,
+    learning_rate: Annotated[
+        float | None, typer.Option(callback=a_rate, help="Highest learning rate; without it the best of --rates.")
+    ] = None,
+    rates: Annotated[
+        str,
+        typer.Option(
+            metavar="R,R,...",
+            callback=some_rates,
+            help="Learning rates to try first, on the rows of the replicates; the one with the least loss on the first "
+            "evaluation set is used.",
+        ),
+    ] = "1e-5,3e-5,1e-4",
+    checkpoint_steps: Annotated[
+        int, typer.Option(min=1, callback=a_count, help="Steps between two checkpoints, at which a killed run resumes.")
+    ] = 20,
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Keep each trained model; by default only its losses are kept.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Train the runs again that failed in earlier calls.")
+    ] = False,
+    device: DeviceName = "auto",
+    json: Json = False,
+) -> None:
+    """Fine-tune the model on each subset, and measure each result on the evaluation sets.
+
+    All weights, AdamW, loss on responses only; equal steps for all runs. Writes DIR/runs.csv for fit and
+    DIR/results.csv with everything else. An interrupted call continues when it is repeated. Exits with 3 where a run
+    failed; the others are there. Needs the extra [experiment].
+
+    Examples:
+        instructmining experiment train experiment --model model
+        instructmining experiment train experiment --model model --rates 1e-5,1e-4
+    """
+    kept, runs = f"the same command continues; what was done is kept in {folder}", Path(folder, "runs")
+    with stopping().noting(lambda: kept if runs.is_dir() else None, say=warn):
+        os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
+        try:
+            say("loading PyTorch and transformers")
+            from instructmining_experiments.fine_tuning import Work
+            from instructmining_experiments.fine_tuning import train as train_runs
+            from instructmining_experiments.settings import Settings
+        except ModuleNotFoundError as error:
+            raise not_installed(error) from error
+        settings = Settings(
+            template=template,
+            max_length=max_length,
+            epochs=epochs,
+            step_tokens=step_tokens,
+            learning_rate=learning_rate,
+            rates=() if learning_rate is not None else tuple(float(rate) for rate in rates.split(",")),
+        )
+        work = Work(device, keep_models, retry_failed, checkpoint_steps, say)
+        outcome = train_runs(Path(folder), model, settings=settings, work=work)
+    report_outcome(folder, outcome, json=json)
+
+
+def not_installed(error: ModuleNotFoundError) -> TrainingError:
+    """Return the error of a missing library, with how to install it."""
+    return TrainingError(f"{error.name} is not installed; pip install 'instructmining[experiment]'")
+
+
+def report_outcome(folder: str, outcome: Outcome, *, json: bool) -> None:
+    """Say what came of the runs.
+
+    Raises:
+        Exit: a run failed.
+    """
+    from instructmining_cli.reports.json_out import print_document
+
+    if json:
+        print_document(
+            {
+                "out": folder,
+                "finished": outcome.finished,
+                "failed": dict(outcome.failed),
+                "to_come": outcome.to_come,
+                "learning_rate": outcome.learning_rate,
+                "base_losses": dict(outcome.base),
+            }
+        )
+    to_come = f", {outcome.to_come} to come" if outcome.to_come else ""
+    say(f"{outcome.finished} runs finished, {len(outcome.failed)} failed{to_come}: {folder}/runs.csv")
+    if outcome.failed:
+        name, reason = next(iter(outcome.failed.items()))
+        warn(f"{name} failed: {reason}; --retry-failed trains it again")
+        raise typer.Exit(3)

@@ -1,0 +1,63 @@
+"""Chooses the learning rate: the replicates' rows, trained at a few rates, compared by evaluation loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import orjson
+
+from instructmining.errors import TrainingError
+from instructmining.writing.atomic import write_whole
+from instructmining_experiments.plan import Plan, Run
+
+SWEEP = "sweep.json"
+
+
+def swept_run(plan: Plan) -> Run:
+    """Return the run whose rows are trained at each rate: the one that most replicates repeat, or the first."""
+    repeated = [run.replicates for run in plan.runs if run.replicates is not None]
+    return plan.run(max(repeated, key=repeated.count)) if repeated else plan.runs[0]
+
+
+def name_of(rate: float) -> str:
+    """Return the name of a run of the sweep."""
+    return f"sweep-{rate:g}"
+
+
+def chosen_rate(
+    folder: Path, plan: Plan, rates: Sequence[float], loss_at: Callable[[Run, str, float], float | None]
+) -> float:
+    """Return the rate with the least loss on the first evaluation set, and record the sweep.
+
+    Args:
+        folder: of the experiment.
+        plan: of the experiment.
+        rates: to compare.
+        loss_at: trains a run under a name at a rate and returns its loss; None where it fails.
+
+    Raises:
+        TrainingError: every rate fails.
+    """
+    run = swept_run(plan)
+    found = {rate: loss_at(run, name_of(rate), rate) for rate in rates}
+    finished = {rate: loss for rate, loss in found.items() if loss is not None}
+    if not finished:
+        raise TrainingError(
+            f"{folder}: the run failed at every rate of {', '.join(f'{rate:g}' for rate in rates)}; "
+            f"see {folder / 'runs' / name_of(rates[0])}; give other --rates with another folder, or --retry-failed"
+        )
+    chosen = min(finished, key=lambda rate: (finished[rate], rate))
+    _record(folder, plan, run, found, chosen)
+    return chosen
+
+
+def _record(folder: Path, plan: Plan, run: Run, found: Mapping[float, float | None], chosen: float) -> None:
+    content = {
+        "rows_of": run.name,
+        "evaluation_set": plan.evaluation[0].name,
+        "losses": [{"rate": rate, "loss": loss} for rate, loss in found.items()],
+        "chosen": chosen,
+        "at_the_edge": len(found) > 1 and chosen in {min(found), max(found)},
+    }
+    write_whole(folder / SWEEP, orjson.dumps(content, option=orjson.OPT_INDENT_2))
