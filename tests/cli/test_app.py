@@ -49,6 +49,7 @@ def test_help_lists_the_commands_that_work(run: Callable[..., int], capsys: pyte
         "export",
         "bench",
         "doctor",
+        "experiment",
     ]
 
 
