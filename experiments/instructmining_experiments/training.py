@@ -101,7 +101,8 @@ def fine_tune(
                 _save_checkpoint(loop, done, places.checkpoint)
         _save_model(model, base, done, places.model)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingError(f"memory runs out: {str(error).splitlines()[0]}; use a smaller --max-length") from error
+        said = (str(error) or type(error).__name__).splitlines()[0]  # Python's own says nothing
+        raise TrainingError(f"memory runs out: {said}; use a smaller --max-length") from error
     finally:
         model = loop = None  # type: ignore[assignment]
         gc.collect()

