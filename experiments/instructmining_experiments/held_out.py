@@ -113,18 +113,18 @@ def near_rows(
     distance: float,
     embed: Embed | None,
 ) -> tuple[LeftOut, ...]:
-    """Return the candidates that are too near to an evaluation row: those of the same turns, and of a near embedding.
+    """Return the candidates that are too near to an evaluation row: those of the same prompt, and of a near embedding.
 
     Args:
         examples: of the scored pool.
         candidates: rows that are to be trained on.
         sets: evaluation sets.
         distance: Euclidean, between unit vectors; a row closer than this is too near.
-        embed: embeds examples; without it only rows of the same turns are found.
+        embed: embeds examples; without it only rows of the same prompt are found.
     """
     held_out = sorted({row for one in sets for row in one.rows})
-    same: Mapping[object, int] = {examples[row].turns: row for row in reversed(held_out)}
-    found = {row: LeftOut(row, same[examples[row].turns], 0.0) for row in candidates if examples[row].turns in same}
+    same: Mapping[object, int] = {_prompt(examples[row]): row for row in reversed(held_out)}
+    found = {row: LeftOut(row, same[prompt], 0.0) for row in candidates if (prompt := _prompt(examples[row])) in same}
     others = [row for row in candidates if row not in found]
     if embed is not None and others:
         vectors = embed([examples[row] for row in (*held_out, *others)])
@@ -135,6 +135,11 @@ def near_rows(
             apart = np.linalg.norm(points.astype(np.float64) - queries[place].astype(np.float64), axis=1)
             found[others[place]] = LeftOut(others[place], held_out[int(apart.argmin())], float(distances[place]))
     return tuple(found[row] for row in sorted(found))
+
+
+def _prompt(example: Example) -> object:
+    """Return all turns before the response."""
+    return example.turns[:-1]
 
 
 def reserved_rows(candidates: Sequence[int], fraction: float, *, seed: int) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ class LeftOut:
 
     row: int
     near: int
-    distance: float  # of their embeddings
+    distance: float  # of their embeddings; 0 for the same prompt
 
 
 @dataclass(frozen=True, slots=True)

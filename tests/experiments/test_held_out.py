@@ -54,7 +54,7 @@ def test_each_evaluation_file_is_a_set_of_all_its_rows() -> None:
         given_sets(parts_of([PoolFile("empty.jsonl", "", 0)]))
 
 
-def test_rows_near_an_evaluation_row_are_found_by_their_text_or_by_their_embedding() -> None:
+def test_rows_near_an_evaluation_row_are_found_by_their_prompt_or_by_their_embedding() -> None:
     examples = [Example.of(text, "Yes.") for text in ("a", "b", "a", "near b", "far")]
     angles = dict(zip("abnf", (0.0, 1.0, 1.05, 2.5), strict=True))
 
@@ -67,6 +67,11 @@ def test_rows_near_an_evaluation_row_are_found_by_their_text_or_by_their_embeddi
     assert found == (LeftOut(2, 0, 0.0), LeftOut(3, 1, pytest.approx(0.05, abs=1e-4)))
     assert near_rows(examples, [2, 3, 4], sets, 0.1, None) == (LeftOut(2, 0, 0.0),)
     assert near_rows(examples, [], sets, 0.1, embed) == ()
+
+
+def test_a_row_with_the_prompt_of_an_evaluation_row_is_near_whatever_its_response() -> None:
+    examples = [Example.of("Ask.", "Yes."), Example.of("Ask.", "Never!"), Example.of("Other.", "Yes.")]
+    assert near_rows(examples, [1, 2], [EvaluationSet("one", "", (0,))], 0.1, None) == (LeftOut(1, 0, 0.0),)
 
 
 def test_a_row_that_repeats_an_earlier_one_is_found() -> None:

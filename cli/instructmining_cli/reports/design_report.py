@@ -29,7 +29,7 @@ def as_text(design: Design, tokens_per_second: float | None) -> str:
         f"{design.drawable_tokens:,} tokens",
         *([f"  not drawn from: {'; '.join(left)}"] if left else []),
         *([f"  null: {', '.join(f'{name} {rows:,}' for name, rows in design.null.items())}"] if design.null else []),
-        *([] if design.embedded else ["  the bundle has no embedding role: near rows are those of the same text"]),
+        *([] if design.embedded else ["  the bundle has no embedding role: near rows are those of the same prompt"]),
         "evaluation: " + ", ".join(f"{one.name} ({rows_of(len(one.rows))} of {one.source})" for one in plan.evaluation),
         f"runs: {kinds.count('random')} random, {kinds.count('tilted')} tilted, {kinds.count('replicate')} replicates; "
         f"{plan.subset_tokens:,} tokens each within {TOLERANCE:.0%} ({cost.least_tokens:,} to {cost.most_tokens:,})",
