@@ -150,10 +150,20 @@ def design(
         pool = Pool.read(folder / SCORED, columns)
         own = _Own.of(pool, scored, len(files), columns)
         plan = _plan(pool, own, scored, options, columns, _embedder(opened, device))
-        plan = replace(plan, bundle=opened.digest, scored_sha256=sha256_of(folder / SCORED))
+        plan = replace(
+            plan,
+            bundle=opened.digest,
+            scored_sha256=sha256_of(folder / SCORED),
+            reward_model=_reward_model(opened) if "reward" in columns else None,
+        )
         write_whole(folder / RECORD, orjson.dumps({"asked": asked}, option=orjson.OPT_INDENT_2))
         plan.save(folder)
         return _design(plan, pool, own, new=True, embedded=embedded)
+
+
+def _reward_model(bundle: Bundle) -> str | None:
+    found = bundle.roles["reward"].source.get("id")
+    return found if isinstance(found, str) else None
 
 
 def _make(folder: Path) -> None:

@@ -73,6 +73,7 @@ class Plan:
     left_out: tuple[LeftOut, ...]
     runs: tuple[Run, ...]
     written_with: Mapping[str, str] = field(default_factory=dict)  # package → version
+    reward_model: str | None = None  # id of the model that gave the column ``reward``
 
     def run(self, name: str) -> Run:
         """Return a run by its name."""
