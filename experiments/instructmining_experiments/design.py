@@ -17,14 +17,12 @@ from instructmining.bundle.digests import sha256_of
 from instructmining.errors import InputError, OutputError
 from instructmining.indicators.plan import indicator_names
 from instructmining.indicators.plan import plan as check_roles
-from instructmining.scorer.scorer import Scorer
-from instructmining.types import Example
 from instructmining.writing.atomic import claimed, write_whole
 from instructmining_experiments.cost import Cost, Spread, cost_of, spreads
 from instructmining_experiments.drawing import TOLERANCE, Drawable, Draws, draw_runs
+from instructmining_experiments.embedding import Embed, embedder
 from instructmining_experiments.held_out import (
     MOST_HELD_OUT,
-    Embed,
     PoolPart,
     drawn_sets,
     given_sets,
@@ -40,7 +38,6 @@ from instructmining_experiments.scoring import Progress, digest_of, score_pool, 
 
 RECORD = "design.json"
 _RUNS = "runs"  # folder of what was trained by the plan
-_EMBEDDED = "knn_6"  # a column for which the scorer opens the embedding role
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +135,7 @@ def design(
         if known == asked and (folder / PLAN).exists():
             plan = Plan.load(folder)
             pool = Pool.of_plan(folder, plan)
-            own = _Own.of(pool, plan.files, len(files), columns)
+            own = _Own.of(pool, plan.files, len(files))
             return _design(plan, pool, own, new=False, embedded=embedded)
         if (folder / PLAN).exists():
             _check_replaceable(folder, known, asked, overwrite=overwrite)
@@ -148,8 +145,8 @@ def design(
             folder, every, bundle=opened, indicators=columns, device=device, overwrite=overwrite, progress=progress
         )
         pool = Pool.read(folder / SCORED, columns)
-        own = _Own.of(pool, scored, len(files), columns)
-        plan = _plan(pool, own, scored, options, columns, _embedder(opened, device))
+        own = _Own.of(pool, scored, len(files))
+        plan = _plan(pool, own, scored, options, columns, embedder(opened, device))
         plan = replace(
             plan,
             bundle=opened.digest,
@@ -225,17 +222,6 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def _embedder(bundle: Bundle, device: str) -> Embed | None:
-    if "embedding" not in bundle.roles:
-        return None
-
-    def embed(examples: Sequence[Example]) -> NDArray[np.float32]:
-        with Scorer.open(bundle, indicators=[_EMBEDDED], device=device) as scorer:
-            return np.concatenate(list(scorer.embeddings(examples)))
-
-    return embed
-
-
 @dataclass(frozen=True, slots=True)
 class _Own:
     """The rows of the pool's own files, without those of evaluation files."""
@@ -246,12 +232,10 @@ class _Own:
     repeated: Collection[int]  # rows of the same turns as an earlier one
 
     @classmethod
-    def of(cls, pool: Pool, files: Sequence[PoolFile], pool_files: int, columns: Sequence[str]) -> Self:
+    def of(cls, pool: Pool, files: Sequence[PoolFile], pool_files: int) -> Self:
         """Look at all rows."""
         parts = parts_of(files)
-        values = np.stack([pool.tokens, *(pool.columns[name] for name in columns)])
-        valued = np.asarray(np.isfinite(values).all(axis=0))
-        return cls(parts, pool_files, valued, repeats(pool.examples, range(parts[pool_files - 1].rows.stop)))
+        return cls(parts, pool_files, pool.valued(), repeats(pool.examples, range(parts[pool_files - 1].rows.stop)))
 
     @property
     def rows(self) -> range:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ MIN_ROWS = 8  # of a subset: the last row can then bring its tokens within the t
 POOL_PER_SUBSET = 3  # least tokens to draw from, in subsets
 _EFFECTIVE = 3  # least effective number of rows that tilted weights leave, in subsets
 _HALVINGS = 40
+_GIVEN_UP = 5  # most rows that are exchanged for others, so that the tokens add up
 _LEAST = 1e-9  # share of a stratum
 _DRAW, _ORDER = 11, 12  # streams of random numbers, apart from those of what is held out
 
@@ -114,7 +115,7 @@ def _seed(seed: int, number: int) -> int:
 def matched(tokens: NDArray[np.float64], wanted: int) -> NDArray[np.int64]:
     """Return places of the first rows, in order, that add up to the tokens wanted; skips rows that would exceed them.
 
-    Where no further row fits, one of those taken, the last that can be, is exchanged for a row that does.
+    Where no further row fits, a few of those taken last are exchanged for rows that do, the first ones if possible.
 
     Args:
         tokens: (rows,) of rows in the order of their draw.
@@ -133,16 +134,29 @@ def matched(tokens: NDArray[np.float64], wanted: int) -> NDArray[np.int64]:
         held += more
         if held >= least:
             return np.array(taken, dtype=np.int64)
-    free = np.setdiff1d(np.arange(len(tokens)), taken)
-    for place in reversed(taken):
-        without = held - tokens[place]
-        fits = free[(without + tokens[free] >= least) & (without + tokens[free] <= most)]
-        if len(fits):
-            return np.array([*(one for one in taken if one != place), fits[0]], dtype=np.int64)
+    for kept in range(len(taken) - 1, max(len(taken) - 1 - _GIVEN_UP, -1), -1):
+        stay = taken[:kept]
+        own = float(tokens[stay].sum())
+        free = np.setdiff1d(np.arange(len(tokens)), stay).tolist()
+        if (more := _adding_up(tokens, free, least - own, most - own)) is not None:
+            return np.array([*stay, *more], dtype=np.int64)
     raise InputError(
         f"rows of {tokens.min():,.0f} to {tokens.max():,.0f} tokens do not add up to {wanted:,} within "
         f"{TOLERANCE:.0%}; give --subset-tokens {int(held)}, or another pool"
     )
+
+
+def _adding_up(tokens: NDArray[np.float64], places: Sequence[int], least: float, most: float) -> Sequence[int] | None:
+    """Return the first places found whose tokens add up to a number in a range; None where none do."""
+    reached: dict[float, tuple[int, ...]] = {0.0: ()}
+    for place in places:
+        for held, earlier in list(reached.items()):
+            total = held + float(tokens[place])
+            if total <= most and total not in reached:
+                reached[total] = (*earlier, place)
+                if total >= least:
+                    return reached[total]
+    return None
 
 
 def strata_of(values: NDArray[np.float64]) -> NDArray[np.int64]:

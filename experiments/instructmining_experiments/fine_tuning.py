@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import orjson
-import torch
-
-from instructmining.bundle import Role
-from instructmining.errors import DeviceError, InputError, TrainingError
-from instructmining.inference.devices import Device, choose_devices, cpu_threads
-from instructmining.tokenizing.truncation import Tokens
-from instructmining.writing.atomic import claimed, write_whole
-from instructmining_experiments.evaluation import as_json, base_role, export_base, from_json, graph_of, losses
+from instructmining.errors import InputError
+from instructmining.inference.devices import choose_devices
+from instructmining.writing.atomic import claimed
+from instructmining_experiments.evaluation import base_role, export_base
+from instructmining_experiments.laboratory import Laboratory, Work
 from instructmining_experiments.plan import Plan, Run
 from instructmining_experiments.pool import Pool
-from instructmining_experiments.progress import Progress, Report
+from instructmining_experiments.progress import Progress
 from instructmining_experiments.runs import Result, RunFolder
-from instructmining_experiments.schedule import schedule, steps_per_epoch
 from instructmining_experiments.settings import Begun, Settings, plan_digest
 from instructmining_experiments.sweep import chosen_rate, swept_run
 from instructmining_experiments.tables import write_tables
-from instructmining_experiments.texts import tokens_of
-from instructmining_experiments.training import Places, Recipe, Trained, fine_tune, lengths
+from instructmining_experiments.training import Trained
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.hub import resolve
-
-BASE = "base.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """How the work is done; the results do not depend on it."""
-
-    device: str = "auto"
-    keep_models: bool = False
-    retry_failed: bool = False
-    checkpoint_steps: int = 20
-    report: Report = field(default=lambda _: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,86 +88,6 @@ def evaluate(folder: Path, *, work: Work) -> Outcome:
         return _Session(laboratory, plan, pool, work).evaluate()
 
 
-@dataclass(frozen=True, slots=True)
-class Laboratory:
-    """What trains and evaluates runs of one experiment: tokens, settings and device."""
-
-    folder: Path
-    role: Role
-    settings: Settings
-    device: Device
-    torch_device: torch.device  # the same
-    texts: Mapping[int, Tokens]  # by number of the row in the pool
-    sets: Mapping[str, Sequence[Tokens]]  # of evaluation, by name
-    steps: int  # of an epoch
-
-    @classmethod
-    def of(cls, folder: Path, plan: Plan, pool: Pool, role: Role, settings: Settings, device: Device) -> Laboratory:
-        """Tokenize the rows of a plan.
-
-        Raises:
-            InputError: a row has no place in the model's template, or no response token.
-            DeviceError: PyTorch cannot use the device.
-        """
-        rows = [row for part in [run.rows for run in plan.runs] + [one.rows for one in plan.evaluation] for row in part]
-        texts = tokens_of(pool.examples, rows, role)
-        sets = {one.name: [texts[row] for row in one.rows] for one in plan.evaluation}
-        runs = [lengths([texts[row] for row in run.rows]) for run in plan.runs]
-        steps = steps_per_epoch(runs, step_tokens=settings.step_tokens)
-        if device.kind == "cpu":
-            torch.set_num_threads(cpu_threads())
-        return cls(folder, role, settings, device, _torch_device(device), texts, sets, steps)
-
-    def train(self, base: Checkpoint, run: Run, name: str, rate: float, *, checkpoint_steps: int) -> Trained:
-        """Train on a run's rows, and leave the model in the run's folder.
-
-        Raises:
-            TrainingError: the run fails.
-        """
-        state = RunFolder.of(self.folder, name)
-        state.path.mkdir(parents=True, exist_ok=True)
-        if state.model.exists():
-            return Trained.read(state.model)
-        texts = [self.texts[row] for row in run.rows]
-        dealt = schedule(lengths(texts), steps=self.steps, epochs=self.settings.epochs, seed=run.seed)
-        recipe = Recipe(rate, self.settings.warmup, self.settings.weight_decay, self.settings.clip, run.seed)
-        places = Places(state.model, state.checkpoint, checkpoint_steps)
-        steps = [[texts[row] for row in rows] for rows in dealt]
-        return fine_tune(base, steps, recipe, device=self.torch_device, places=places)
-
-    def evaluate(self, run: Run, name: str, rate: float, trained: Trained) -> Result:
-        """Evaluate the model in a run's folder.
-
-        Raises:
-            DeviceError: the device fails.
-        """
-        state = RunFolder.of(self.folder, name)
-        begin = time.perf_counter()
-        with graph_of(Checkpoint(state.model), self.role, state.path, device=self.device) as graph:
-            found = losses(graph, self.role, self.sets, self.device)
-        return Result(
-            name=name,
-            seed=run.seed,
-            learning_rate=rate,
-            steps=len(trained.losses),
-            tokens=trained.tokens,
-            scored=trained.scored,
-            train_losses=tuple(trained.losses),
-            evaluation=as_json(found),
-            device=self.device.kind,
-            train_seconds=trained.seconds,
-            evaluation_seconds=time.perf_counter() - begin,
-        )
-
-    def base_losses(self) -> dict[str, float]:
-        """Return the loss of the base model, by evaluation set; computed once."""
-        file = self.folder / BASE
-        if not file.exists():
-            found = losses(self.role.graph_on(self.device.kind), self.role, self.sets, self.device)
-            write_whole(file, orjson.dumps(as_json(found)))
-        return {name: one.loss for name, one in from_json(orjson.loads(file.read_bytes())).items()}
-
-
 @dataclass(slots=True)
 class _Session:
     """One call of ``train`` or ``evaluate``."""
@@ -207,8 +107,8 @@ class _Session:
         swept = 0 if settings.learning_rate is not None else len(settings.rates)
         progress = Progress(len(plan.runs) + swept, self.base[plan.evaluation[0].name], self.work.report)
 
-        def loss_at(run: Run, name: str, rate: float) -> float | None:
-            found = self._run(checkpoint, run, name, rate, progress)
+        def loss_at(run: Run, rate: float) -> float | None:
+            found = self.laboratory.run(checkpoint, run, rate, work=self.work, progress=progress)
             return None if found is None else found.losses[plan.evaluation[0].name]
 
         rate = settings.learning_rate
@@ -216,7 +116,7 @@ class _Session:
             rate = chosen_rate(self.laboratory.folder, plan, settings.rates, loss_at)
             self.work.report(f"learning rate {rate:g}: the best of {len(settings.rates)} on {swept_run(plan).name}")
         for run in plan.runs:
-            self._run(checkpoint, run, run.name, rate, progress)
+            self.laboratory.run(checkpoint, run, rate, work=self.work, progress=progress)
             self._write_tables()
         return self._outcome()
 
@@ -226,35 +126,11 @@ class _Session:
             if not state.model.exists():
                 continue
             trained = Trained.read(state.model)
-            result = self.laboratory.evaluate(run, run.name, trained.learning_rate, trained)
+            result = self.laboratory.evaluate(run, trained.learning_rate, trained)
             state.keep_result(result)
             self.work.report(f"{run.name}: loss {_both(result)}")
         self._write_tables()
         return self._outcome()
-
-    def _run(self, checkpoint: Checkpoint, run: Run, name: str, rate: float, progress: Progress) -> Result | None:
-        """Train, evaluate and record a run that is not recorded yet; None where it fails."""
-        state = RunFolder.of(self.laboratory.folder, name)
-        if (found := state.result()) is not None:
-            state.clear(keep_model=self.work.keep_models)
-            progress.known(found.train_seconds + found.evaluation_seconds)
-            return found
-        if self.work.retry_failed:
-            state.retry()
-        if (reason := state.failure()) is not None:
-            progress.failed(name, f"failed before: {reason}")
-            return None
-        try:
-            trained = self.laboratory.train(checkpoint, run, name, rate, checkpoint_steps=self.work.checkpoint_steps)
-            found = self.laboratory.evaluate(run, name, rate, trained)
-        except (TrainingError, DeviceError) as error:
-            state.keep_failure(str(error), seed=run.seed, learning_rate=rate)
-            progress.failed(name, f"failed: {error}")
-            return None
-        state.keep_result(found)
-        state.clear(keep_model=self.work.keep_models)
-        progress.finished(found, found.losses[self.plan.evaluation[0].name])
-        return found
 
     def _write_tables(self) -> None:
         write_tables(self.laboratory.folder, self.plan, self.pool, self.base)
@@ -275,16 +151,3 @@ class _Session:
 
 def _both(result: Result) -> str:
     return ", ".join(f"{loss:.4f} on {name}" for name, loss in result.losses.items())
-
-
-def _torch_device(device: Device) -> torch.device:
-    """Return PyTorch's name of a device.
-
-    Raises:
-        DeviceError: PyTorch cannot use it.
-    """
-    if device.kind != "cuda":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise DeviceError(f"{device}: this PyTorch ({torch.__version__}) does not see it; install one with CUDA")
-    return torch.device("cuda", device.index)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from instructmining.errors import InputError
-from instructmining.inference.devices import cpu_threads
-from instructmining.inference.sessions import ProductSession
-from instructmining.knn.exact import neighbour_distances
-from instructmining.knn.tiles import Products
 from instructmining.types import Example
+from instructmining_experiments.embedding import Embed, distances_to_nearest
 from instructmining_experiments.plan import EvaluationSet, LeftOut, PoolFile
 
-Embed: TypeAlias = Callable[[Sequence[Example]], NDArray[np.float32]]  # examples → unit vectors, (rows, size)
 MOST_HELD_OUT = 0.5  # of a file's rows
 _EVALUATION, _RESERVE = 1, 2  # streams of random numbers
 
@@ -129,8 +123,7 @@ def near_rows(
     if embed is not None and others:
         vectors = embed([examples[row] for row in (*held_out, *others)])
         points, queries = vectors[: len(held_out)], vectors[len(held_out) :]
-        products = Products(ProductSession(), cpu_threads())
-        distances = neighbour_distances(points, (1,), products, queries=queries)[:, 0]
+        distances = distances_to_nearest(points, queries)
         for place in np.flatnonzero(distances < distance).tolist():
             apart = np.linalg.norm(points.astype(np.float64) - queries[place].astype(np.float64), axis=1)
             found[others[place]] = LeftOut(others[place], held_out[int(apart.argmin())], float(distances[place]))

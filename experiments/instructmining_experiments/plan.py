@@ -86,7 +86,9 @@ class Plan:
             OutputError: it cannot be written.
         """
         content = {"format": FORMAT, **asdict(self)}
-        write_whole(folder / PLAN, orjson.dumps({"digest": _digest(content), **content}, option=orjson.OPT_INDENT_2))
+        write_whole(
+            folder / PLAN, orjson.dumps({"digest": content_digest(content), **content}, option=orjson.OPT_INDENT_2)
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Plan:
@@ -105,7 +107,7 @@ class Plan:
             raise InputError(f"{file}: is not a plan: {error}") from error
         if found != FORMAT:
             raise InputError(f"{file}: is a plan of format {found}; this version reads {FORMAT}")
-        if _digest({"format": found, **content}) != digest:
+        if content_digest({"format": found, **content}) != digest:
             raise InputError(f"{file}: was edited after it was written; draw a new plan into another folder")
         return cls(
             **{
@@ -122,5 +124,6 @@ class Plan:
         )
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def content_digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON values, whatever the order of their keys."""
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -59,6 +59,10 @@ class Pool:
             raise InputError(f"{file}: is not the scored pool that the plan was drawn from")
         return cls.read(file, plan.indicators)
 
+    def valued(self) -> NDArray[np.bool_]:
+        """Return whether each row has a value in every column, (rows,)."""
+        return np.asarray(np.isfinite(np.stack(list(self.columns.values()))).all(axis=0))
+
     @property
     def tokens(self) -> NDArray[np.float64]:
         """Tokens of prompt and response of each row, (rows,)."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 
-from instructmining.errors import TrainingError
+from instructmining.errors import InputError, TrainingError
 from instructmining.writing.atomic import write_whole
 from instructmining_experiments.plan import Plan, Run
 
@@ -26,7 +27,7 @@ def name_of(rate: float) -> str:
 
 
 def chosen_rate(
-    folder: Path, plan: Plan, rates: Sequence[float], loss_at: Callable[[Run, str, float], float | None]
+    folder: Path, plan: Plan, rates: Sequence[float], loss_at: Callable[[Run, float], float | None]
 ) -> float:
     """Return the rate with the least loss on the first evaluation set, and record the sweep.
 
@@ -34,13 +35,13 @@ def chosen_rate(
         folder: of the experiment.
         plan: of the experiment.
         rates: to compare.
-        loss_at: trains a run under a name at a rate and returns its loss; None where it fails.
+        loss_at: trains a run at a rate and returns its loss; None where it fails.
 
     Raises:
         TrainingError: every rate fails.
     """
     run = swept_run(plan)
-    found = {rate: loss_at(run, name_of(rate), rate) for rate in rates}
+    found = {rate: loss_at(replace(run, name=name_of(rate)), rate) for rate in rates}
     finished = {rate: loss for rate, loss in found.items() if loss is not None}
     if not finished:
         raise TrainingError(
@@ -50,6 +51,21 @@ def chosen_rate(
     chosen = min(finished, key=lambda rate: (finished[rate], rate))
     _record(folder, plan, run, found, chosen)
     return chosen
+
+
+def recorded_rate(folder: Path) -> float:
+    """Return the rate that was chosen for the runs of an experiment.
+
+    Raises:
+        InputError: none was chosen yet, or the file is damaged.
+    """
+    file = folder / SWEEP
+    try:
+        return float(orjson.loads(file.read_bytes())["chosen"])
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: has no {SWEEP}; 'instructmining experiment train' chooses the rate") from error
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: is not what train wrote: {error}") from error
 
 
 def _record(folder: Path, plan: Plan, run: Run, found: Mapping[float, float | None], chosen: float) -> None:

@@ -18,8 +18,9 @@ from small_models import causal_model
 from instructmining.errors import ExportError, InputError, OutputError, TrainingError
 from instructmining.rules.fitting.training_runs import read_runs
 from instructmining.writing.atomic import claimed
-from instructmining_experiments import fine_tuning
-from instructmining_experiments.fine_tuning import Work, evaluate, train
+from instructmining_experiments import laboratory
+from instructmining_experiments.fine_tuning import evaluate, train
+from instructmining_experiments.laboratory import Work
 from instructmining_experiments.plan import PLAN
 from instructmining_experiments.runs import RunFolder
 from instructmining_experiments.settings import Settings
@@ -153,7 +154,7 @@ def test_a_failed_run_is_recorded_and_trained_again_only_if_asked(
         raise TrainingError("step 1 of 3: loss nan")
 
     with monkeypatch.context() as patched:
-        patched.setattr(fine_tuning, "fine_tune", fails)
+        patched.setattr(laboratory, "fine_tune", fails)
         outcome = train(folder, model, settings=SWEEP, work=WORK)
     assert (outcome.finished, outcome.failed) == (2, {"r002": "step 1 of 3: loss nan"})
     assert [line[:5] for line in (folder / "runs.csv").read_text().splitlines()] == ["name,", "r001,", "r003,"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from instructmining_cli.commands.experiment.compare import compare
 from instructmining_cli.commands.experiment.design import design
 from instructmining_cli.commands.experiment.evaluate import evaluate
 from instructmining_cli.commands.experiment.train import train
 
-COMMANDS: tuple[Callable[..., None], ...] = (design, train, evaluate)
+COMMANDS: tuple[Callable[..., None], ...] = (design, train, evaluate, compare)

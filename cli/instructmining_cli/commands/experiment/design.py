@@ -104,7 +104,7 @@ def design(
         seed=seed,
     )
     kept = f"what was scored is kept in {out}; the same command continues"
-    begun = _Progress()
+    begun = ScoringProgress()
     with stopping().noting(lambda: kept if begun.done else None, say=warn), naming_another():
         found = design_experiment(
             files,
@@ -122,7 +122,7 @@ def design(
     say(f"{'planned' if found.new else 'already planned so'}: {out}")
 
 
-class _Progress:
+class ScoringProgress:
     """Says how far the scoring is, now and then."""
 
     def __init__(self) -> None:

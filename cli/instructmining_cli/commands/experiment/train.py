@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -17,6 +18,16 @@ from instructmining_cli.process.terminal import say, warn
 
 if TYPE_CHECKING:
     from instructmining_experiments.fine_tuning import Outcome
+
+CheckpointSteps: TypeAlias = Annotated[
+    int, typer.Option(min=1, callback=a_count, help="Steps between two checkpoints, at which a killed run resumes.")
+]
+KeepModels: TypeAlias = Annotated[
+    bool, typer.Option("--keep-models", help="Keep each trained model; by default only its losses are kept.")
+]
+RetryFailed: TypeAlias = Annotated[
+    bool, typer.Option("--retry-failed", help="Train the runs again that failed in earlier calls.")
+]
 
 
 def train(
@@ -50,15 +61,9 @@ def train(
             "evaluation set is used.",
         ),
     ] = "1e-5,3e-5,1e-4",
-    checkpoint_steps: Annotated[
-        int, typer.Option(min=1, callback=a_count, help="Steps between two checkpoints, at which a killed run resumes.")
-    ] = 20,
-    keep_models: Annotated[
-        bool, typer.Option("--keep-models", help="Keep each trained model; by default only its losses are kept.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Train the runs again that failed in earlier calls.")
-    ] = False,
+    checkpoint_steps: CheckpointSteps = 20,
+    keep_models: KeepModels = False,
+    retry_failed: RetryFailed = False,
     device: DeviceName = "auto",
     json: Json = False,
 ) -> None:
@@ -77,8 +82,8 @@ def train(
         os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
         try:
             say("loading PyTorch and transformers")
-            from instructmining_experiments.fine_tuning import Work
             from instructmining_experiments.fine_tuning import train as train_runs
+            from instructmining_experiments.laboratory import Work
             from instructmining_experiments.settings import Settings
         except ModuleNotFoundError as error:
             raise not_installed(error) from error
@@ -121,7 +126,16 @@ def report_outcome(folder: str, outcome: Outcome, *, json: bool) -> None:
         )
     to_come = f", {outcome.to_come} to come" if outcome.to_come else ""
     say(f"{outcome.finished} runs finished, {len(outcome.failed)} failed{to_come}: {folder}/runs.csv")
-    if outcome.failed:
-        name, reason = next(iter(outcome.failed.items()))
+    report_failed(outcome.failed)
+
+
+def report_failed(failed: Mapping[str, str]) -> None:
+    """Say which run failed, if one did.
+
+    Raises:
+        Exit: a run failed.
+    """
+    if failed:
+        name, reason = next(iter(failed.items()))
         warn(f"{name} failed: {reason}; --retry-failed trains it again")
         raise typer.Exit(3)
