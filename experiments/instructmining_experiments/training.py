@@ -23,7 +23,7 @@ from instructmining.writing.atomic import Placement, beside, claimed, put_folder
 from instructmining_experiments.schedule import rate_at
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.hub import TEXT_FILES
-from instructmining_export.originals import load_original, read_config
+from instructmining_export.originals import load_original, logits_at, read_config
 
 TRAINED = "training.json"  # in the folder of a trained model
 # Padded tokens of a batch by device, and how many are enough for one whose next row is over a tenth shorter.
@@ -176,20 +176,12 @@ def add_gradients(model: PreTrainedModel, texts: Sequence[Tokens], *, max_batch_
 def _token_nll(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Return the NLL of each scored token, float32 (n,).
 
-    Logits are computed at the scored positions alone: a hook hands the output layer only these states. A causal model
-    needs no mask: no token sees the padding after it.
+    A causal model needs no mask: no token sees the padding after it.
     """
     ids = torch.from_numpy(batch.ids).to(model.device)
     rows, positions = (torch.from_numpy(column).to(model.device) for column in batch.scored.T)
-
-    def keep(_: torch.nn.Module, states: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        return (states[0][rows, positions - 1][None],)
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
-    try:
+    with logits_at(model, rows, positions - 1):
         logits = model(input_ids=ids, use_cache=False).logits[0]
-    finally:
-        hook.remove()
     return torch.nn.functional.cross_entropy(logits.float(), ids[rows, positions], reduction="none")
 
 

@@ -79,22 +79,30 @@ def likelihoods(
         for batch in batches(texts, max_batch_tokens=_BUDGET_TOKENS):
             ids = torch.from_numpy(batch.ids)
             rows, positions = (torch.from_numpy(column) for column in batch.scored.T)
-            states, logits = _states_and_logits(model, batch, rows, positions - 1)
+            with logits_at(model, rows, positions - 1) as states:
+                logits = model(**_inputs(batch), use_cache=False).logits[0]
             nll = -torch.log_softmax(logits, dim=-1).gather(1, ids[rows, positions][:, None])[:, 0].numpy()
             for row, member in enumerate(batch.members):
                 losses[member] = nll[batch.scored[:, 0] == row]
                 if head is not None:
-                    last = states[row, len(texts[member].ids) - 1].numpy().astype(np.float64)
+                    last = states[0][row, len(texts[member].ids) - 1].numpy().astype(np.float64)
                     rewards[member] = (last @ head.weight.T + head.bias).astype(np.float32)
     return References("nll", list(texts), losses), References("reward", list(texts) if rewards else [], rewards)
 
 
-def _states_and_logits(
-    model: PreTrainedModel, batch: Batch, rows: torch.Tensor, positions: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the last hidden states (rows, width, hidden), and the logits (n, words) at n positions alone.
+@contextmanager
+def logits_at(model: PreTrainedModel, rows: torch.Tensor, positions: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Let a model compute logits at some positions alone: (1, n, words) of each forward pass inside.
 
     The model itself makes its logits, since some families scale or bound them; a hook hands it fewer states for that.
+
+    Args:
+        model: a causal language model.
+        rows: int64 (n,) of the batch.
+        positions: int64 (n,).
+
+    Yields:
+        A list that gets the last hidden states of each forward pass, (rows, width, hidden).
     """
     found: list[torch.Tensor] = []
 
@@ -104,10 +112,9 @@ def _states_and_logits(
 
     hook = model.get_output_embeddings().register_forward_pre_hook(keep)
     try:
-        logits = model(**_inputs(batch), use_cache=False).logits[0]
+        yield found
     finally:
         hook.remove()
-    return found[0], logits
 
 
 def rewards(checkpoint: Checkpoint, texts: Sequence[Tokens], *, separator: int | None) -> References:
