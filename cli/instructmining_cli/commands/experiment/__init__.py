@@ -8,6 +8,7 @@ from instructmining_cli.commands.experiment.design import design
 from instructmining_cli.commands.experiment.evaluate import evaluate
 from instructmining_cli.commands.experiment.export_oda import export_oda
 from instructmining_cli.commands.experiment.import_oda import import_oda
+from instructmining_cli.commands.experiment.run import run
 from instructmining_cli.commands.experiment.train import train
 
-COMMANDS: tuple[Callable[..., None], ...] = (design, train, evaluate, import_oda, export_oda)
+COMMANDS: tuple[Callable[..., None], ...] = (design, train, evaluate, run, import_oda, export_oda)

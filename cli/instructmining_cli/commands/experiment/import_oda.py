@@ -21,7 +21,7 @@ def import_oda(
         str, typer.Option("-o", "--out", help=f"{OUT_HELP} With --trials, the table of runs for fit, a .csv file.")
     ],
     scores: Annotated[
-        list[str] | None, typer.Argument(metavar="SCORES...", help='Files of {"id": ..., "scores": {...}} lines.')
+        list[str] | None, typer.Argument(metavar="SCORES", help='Files of {"id": ..., "scores": {...}} lines.')
     ] = None,
     trials: Annotated[
         str | None,
@@ -36,12 +36,12 @@ def import_oda(
 ) -> None:
     """Take over scores of OpenDataArena as fields oda.NAME, matched by id; or trials of R-Select as a table for fit.
 
-    select, rescore and describe read the fields by their names; score and design compute their own columns only.
+    select and rescore read the fields by their names; score and design compute their own columns only.
     With --trials, each trial's selection is made again from the pool, and OUT has its loss and its means.
 
     Examples:
-        instructmining experiment import-oda scored.jsonl pointwise_scores.jsonl -o joined.jsonl
-        instructmining experiment import-oda pool.jsonl --trials trials.json --top-k 1500 -o runs.csv
+        instructmining experiment import-oda a.jsonl oda_scores.jsonl -o b.jsonl
+        instructmining experiment import-oda p.jsonl -o r.csv --trials t.csv --top-k 9
     """
     if bool(scores) == (trials is not None):
         raise typer.BadParameter("wanted SCORES or --trials, and not both")
