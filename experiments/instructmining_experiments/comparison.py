@@ -29,7 +29,7 @@ from instructmining_experiments.runs import Result, RunFolder
 from instructmining_experiments.selections import ALL, Selection
 from instructmining_experiments.settings import Begun, plan_digest
 from instructmining_experiments.sweep import recorded_rate
-from instructmining_experiments.tables import write_csv
+from instructmining_experiments.tables import as_csv
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.hub import resolve
 
@@ -165,11 +165,13 @@ class _Comparing:
         return results, failed
 
     def _write(self, found: Comparison) -> None:
-        write_csv(self.folder / COMPARISON_CSV, _HEADER, [_line(one, found) for one in found.figures])
+        table = as_csv(_HEADER, [_line(one, found) for one in found.figures])
+        write_whole(self.folder / COMPARISON_CSV, table)
         results, failed = self._results()
         sets = [one.name for one in self.plan.evaluation]
         lines = [_run_line(one, results.get(one.name), failed.get(one.name), sets) for one in self.drawn.selections]
-        write_csv(self.folder / COMPARISON_RUNS_CSV, [*_RUN_HEADER, *(f"loss.{name}" for name in sets)], lines)
+        header = [*_RUN_HEADER, *(f"loss.{name}" for name in sets)]
+        write_whole(self.folder / COMPARISON_RUNS_CSV, as_csv(header, lines))
         if found.figures:
             write_whole(self.folder / COMPARISON_PLOT, drawing(found.figures, self.base))
 

@@ -31,8 +31,9 @@ def write_tables(folder: Path, plan: Plan, pool: Pool, base: Mapping[str, float]
     first = plan.evaluation[0].name
     finished = [(run, found) for run in plan.runs if (found := RunFolder.of(folder, run.name).result()) is not None]
     means = [[run.name, found.losses[first], *_means(plan, pool, run)] for run, found in finished]
-    write_csv(folder / RUNS_CSV, ["name", LOSS, *plan.indicators], means)
-    write_csv(folder / RESULTS_CSV, _HEADER + _set_columns(plan), [_line(folder, plan, run, base) for run in plan.runs])
+    write_whole(folder / RUNS_CSV, as_csv(["name", LOSS, *plan.indicators], means))
+    lines = [_line(folder, plan, run, base) for run in plan.runs]
+    write_whole(folder / RESULTS_CSV, as_csv(_HEADER + _set_columns(plan), lines))
 
 
 _HEADER = [
@@ -67,10 +68,10 @@ def _means(plan: Plan, pool: Pool, run: Run) -> list[float | None]:
     return [float(np.nanmean(values)) if np.isfinite(values).any() else None for values in columns]
 
 
-def write_csv(file: Path, header: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
-    """Write a table; a number reads back as the same number, None is an empty cell."""
+def as_csv(header: Sequence[str], lines: Sequence[Sequence[object]]) -> bytes:
+    """Return a table whose numbers read back as the same ones; None is an empty cell."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows([[repr(cell) if isinstance(cell, float) else cell for cell in line] for line in lines])
-    write_whole(file, text.getvalue().encode())
+    return text.getvalue().encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -30,7 +30,7 @@ def values_of(file: str, context: typer.Context) -> dict[str, object]:
         InputError: the file cannot be read.
         BadParameter: it is not TOML, or a table, key or type of value is wrong.
     """
-    table, command = _tables(file), table_of(context)
+    table, command = tables_of(file), table_of(context)
     for group, name in zip(_groups(context), command.split("."), strict=True):
         commands = getattr(group.command, "commands", {name: None}) if group is not None else {name: None}
         for found, inner in table.items():
@@ -39,7 +39,25 @@ def values_of(file: str, context: typer.Context) -> dict[str, object]:
             if found not in commands:
                 raise typer.BadParameter(f"{file}: [{found}]: {no_such('command', found, list(commands))}")
         table = table.get(name, {})
-    options = {long_name(option): option for option in _options(context)}
+    return values_in(table, context, file)
+
+
+def values_in(
+    table: Mapping[str, object], context: typer.Context, file: str, *, without: Collection[str] = ()
+) -> dict[str, object]:
+    """Return the values in a command's table, by the names of its parameters; the context keeps the file's name.
+
+    Args:
+        table: of the command.
+        context: context of the command.
+        file: that has the table.
+        without: long names of options that are not taken from it.
+
+    Raises:
+        BadParameter: a key or type of value is wrong.
+    """
+    command = table_of(context)
+    options = {name: option for option in _options(context) if (name := long_name(option)) not in without}
     types = get_type_hints(context.command.callback)
     values: dict[str, object] = {}
     for key, value in table.items():
@@ -49,7 +67,7 @@ def values_of(file: str, context: typer.Context) -> dict[str, object]:
             raise typer.BadParameter(f"{file}: [{command}]: {no_such('option', key, list(options))}")
         if option.name in values:
             raise typer.BadParameter(f"{place}: is given twice, with - and with _")
-        values[option.name] = _checked(value, types[option.name], place)
+        values[option.name] = checked(value, types[option.name], place)
     context.meta[_FILE] = file
     return values
 
@@ -106,7 +124,13 @@ def _options(context: typer.Context) -> Iterator[Any]:
             yield parameter
 
 
-def _tables(file: str) -> Mapping[str, Any]:
+def tables_of(file: str) -> Mapping[str, Any]:
+    """Return the tables and keys of a TOML file.
+
+    Raises:
+        InputError: the file cannot be read.
+        BadParameter: it is not TOML.
+    """
     try:
         return tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
@@ -115,7 +139,7 @@ def _tables(file: str) -> Mapping[str, Any]:
         raise typer.BadParameter(f"{file}: is not TOML: {error}") from error
 
 
-def _checked(value: object, hint: Any, place: str) -> object:  # noqa: ANN401 - a type hint
+def checked(value: object, hint: Any, place: str) -> object:  # noqa: ANN401 - a type hint
     """Return a value of the option's type; a text stands for a list of one.
 
     Raises:

@@ -67,11 +67,14 @@ WRONG = {
     "score --out": "out.txt",
     "select --out": "out.txt",
     "rescore --out": "out.txt",
+    "experiment export-oda --out": "out.txt",
+    "--top-k": "0",
 }
 # Text of any kind, or a name of something in a file or on the disk: that it is not there is an error, not wrong usage.
 FREE = {
     *("--bundle", "--knn-against", "--figures", "--config", "--evaluation"),  # files and folders
     *("describe --out", "compare --out", "fit --out", "export --out", "bench --out", "experiment design --out"),
+    *("experiment import-oda --out", "--trials"),
     *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
     *("--prefix", "--id", "--reward-model", "--model"),
@@ -90,6 +93,9 @@ NEEDED = {
     "bench": [str(ALPACA)],
     "doctor": [],
     "experiment design": [str(ALPACA), "-o", "experiment"],
+    "experiment export-oda": ["scored.jsonl", "-o", "out.jsonl"],
+    "experiment import-oda": ["rows.jsonl", "-o", "out.csv", "--trials", "trials.json", "--top-k", "3"],
+    "experiment run": ["gone.toml"],
 }
 WITHOUT_FILES = {"export", "doctor", "experiment train", "experiment evaluate"}
 NEAR = {
@@ -151,7 +157,7 @@ COUNTS = {
         "--max-length",
         "--rounds",
     ),
-    *("--gpu-memory", "--rows", "--sample", "--seed", "--tokens", "--top"),
+    *("--gpu-memory", "--rows", "--sample", "--seed", "--tokens", "--top", "--top-k"),
     *("--evaluation-rows", "--replicates", "--runs", "--subset-tokens"),
 }
 
