@@ -244,3 +244,21 @@ def as_utf8(text: str) -> str:
     except UnicodeEncodeError as error:
         raise typer.BadParameter("has bytes that are not UTF-8") from error
     return text
+
+
+def some_methods(asked: str) -> str:
+    """Return comma-separated methods of a comparison, or "all".
+
+    Raises:
+        BadParameter: one is not known.
+    """
+    if asked.strip() == "all":
+        return asked
+    from instructmining.errors import InputError
+    from instructmining_experiments.selections import checked_methods
+
+    try:
+        checked_methods([name.strip() for name in asked.split(",")])
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+    return asked

@@ -64,6 +64,9 @@ WRONG = {
     "--learning-rate": "0",
     "--rates": "1e-5,0",
     "--checkpoint-steps": "0",
+    "--methods": "longest,shortest",
+    "--random": "0",
+    "--seeds": "0",
     "score --out": "out.txt",
     "select --out": "out.txt",
     "rescore --out": "out.txt",
@@ -82,6 +85,7 @@ FREE = {
 NEEDED = {
     "experiment train": ["experiment", "--model", "model"],
     "experiment evaluate": ["experiment"],
+    "experiment compare": ["experiment"],
     "score": [str(ALPACA), "-o", "out.jsonl"],
     "inspect": [str(ALPACA)],
     "select": ["scored.jsonl", "-o", "out.jsonl"],
@@ -97,7 +101,7 @@ NEEDED = {
     "experiment import-oda": ["rows.jsonl", "-o", "out.csv", "--trials", "trials.json", "--top-k", "3"],
     "experiment run": ["gone.toml"],
 }
-WITHOUT_FILES = {"export", "doctor", "experiment train", "experiment evaluate"}
+WITHOUT_FILES = {"export", "doctor", "experiment train", "experiment evaluate", "experiment compare"}
 NEAR = {
     "--rule": "'paper-v1'",
     "--indicators": "'perplexity'",

@@ -16,7 +16,7 @@ from instructmining_cli.commands.experiment.train import (
     not_installed,
     report_failed,
 )
-from instructmining_cli.options.checks import a_count, a_distance, named_rule
+from instructmining_cli.options.checks import a_count, a_distance, named_rule, some_methods
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.output import Json
 from instructmining_cli.options.reading import expanded
@@ -39,7 +39,9 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(
-            metavar="M,M,...", help="What the rule is compared with, besides random rows; comma-separated, or 'all'."
+            metavar="M,M,...",
+            callback=some_methods,
+            help="What the rule is compared with, besides random rows; comma-separated, or 'all'.",
         ),
     ] = "all",
     seeds: Annotated[int, typer.Option(min=1, callback=a_count, help="Runs of each selection.")] = 3,
@@ -95,7 +97,7 @@ def compare(
         from instructmining_experiments.selections import NAMES
 
         files, _ = expanded(newpool, say=warn) if newpool else ([], None)
-        named = NAMES if methods == "all" else tuple(name.strip() for name in methods.split(",") if name.strip())
+        named = NAMES if methods == "all" else tuple(name.strip() for name in methods.split(","))
         found = compare_selections(
             Path(folder),
             files,
