@@ -17,6 +17,7 @@ from instructmining_experiments.runs import RunFolder
 
 RUNS_CSV = "runs.csv"
 RESULTS_CSV = "results.csv"
+NAME = "name"  # column of the runs' names
 
 
 def write_tables(folder: Path, plan: Plan, pool: Pool, base: Mapping[str, float]) -> None:
@@ -31,12 +32,12 @@ def write_tables(folder: Path, plan: Plan, pool: Pool, base: Mapping[str, float]
     first = plan.evaluation[0].name
     finished = [(run, found) for run in plan.runs if (found := RunFolder.of(folder, run.name).result()) is not None]
     means = [[run.name, found.losses[first], *_means(plan, pool, run)] for run, found in finished]
-    _write(folder / RUNS_CSV, ["name", LOSS, *plan.indicators], means)
+    _write(folder / RUNS_CSV, [NAME, LOSS, *plan.indicators], means)
     _write(folder / RESULTS_CSV, _HEADER + _set_columns(plan), [_line(folder, plan, run, base) for run in plan.runs])
 
 
 _HEADER = [
-    "name", "kind", "replicates", "seed", "state", "learning_rate", "steps", "tokens", "response_tokens",
+    NAME, "kind", "replicates", "seed", "state", "learning_rate", "steps", "tokens", "response_tokens",
     "first_train_loss", "last_train_loss", "train_seconds", "evaluation_seconds", "device", "failure",
 ]  # fmt: skip
 

@@ -74,11 +74,12 @@ FREE = {
     *("describe --out", "compare --out", "fit --out", "export --out", "bench --out", "experiment design --out"),
     *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
-    *("--prefix", "--id", "--reward-model", "--model"),
+    *("--prefix", "--id", "--reward-model", "--model", "--licence"),
 }
 NEEDED = {
     "experiment train": ["experiment", "--model", "model"],
     "experiment evaluate": ["experiment"],
+    "experiment fit": ["experiment"],
     "score": [str(ALPACA), "-o", "out.jsonl"],
     "inspect": [str(ALPACA)],
     "select": ["scored.jsonl", "-o", "out.jsonl"],
@@ -91,7 +92,7 @@ NEEDED = {
     "doctor": [],
     "experiment design": [str(ALPACA), "-o", "experiment"],
 }
-WITHOUT_FILES = {"export", "doctor", "experiment train", "experiment evaluate"}
+WITHOUT_FILES = {"export", "doctor", "experiment train", "experiment evaluate", "experiment fit"}
 NEAR = {
     "--rule": "'paper-v1'",
     "--indicators": "'perplexity'",

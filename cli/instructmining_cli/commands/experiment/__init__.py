@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from instructmining_cli.commands.experiment.design import design
 from instructmining_cli.commands.experiment.evaluate import evaluate
+from instructmining_cli.commands.experiment.fit import fit
 from instructmining_cli.commands.experiment.train import train
 
-COMMANDS: tuple[Callable[..., None], ...] = (design, train, evaluate)
+COMMANDS: tuple[Callable[..., None], ...] = (design, train, evaluate, fit)
