@@ -46,7 +46,7 @@ def fit(
 
     Examples:
         instructmining experiment fit experiment
-        instructmining experiment fit experiment --id mine --licence cc-by-4.0 --licence apache-2.0
+        instructmining experiment fit experiment --id mine --licence cc-by-4.0
     """
     try:
         from instructmining_experiments.rule_fit import FitOptions, fit_rule
