@@ -17,6 +17,7 @@ from instructmining_experiments.runs import RunFolder
 
 RUNS_CSV = "runs.csv"
 RESULTS_CSV = "results.csv"
+NAME = "name"  # column of the runs' names
 
 
 def write_tables(folder: Path, plan: Plan, pool: Pool, base: Mapping[str, float]) -> None:
@@ -31,13 +32,13 @@ def write_tables(folder: Path, plan: Plan, pool: Pool, base: Mapping[str, float]
     first = plan.evaluation[0].name
     finished = [(run, found) for run in plan.runs if (found := RunFolder.of(folder, run.name).result()) is not None]
     means = [[run.name, found.losses[first], *_means(plan, pool, run)] for run, found in finished]
-    write_whole(folder / RUNS_CSV, as_csv(["name", LOSS, *plan.indicators], means))
+    write_whole(folder / RUNS_CSV, as_csv([NAME, LOSS, *plan.indicators], means))
     lines = [_line(folder, plan, run, base) for run in plan.runs]
     write_whole(folder / RESULTS_CSV, as_csv(_HEADER + _set_columns(plan), lines))
 
 
 _HEADER = [
-    "name", "kind", "replicates", "seed", "state", "learning_rate", "steps", "tokens", "response_tokens",
+    NAME, "kind", "replicates", "seed", "state", "learning_rate", "steps", "tokens", "response_tokens",
     "first_train_loss", "last_train_loss", "train_seconds", "evaluation_seconds", "device", "failure",
 ]  # fmt: skip
 

@@ -144,6 +144,19 @@ def test_a_writer_that_was_killed_stops_nobody_and_the_next_removes_what_it_left
     assert names(tmp_path) == [".out.notes.instructmining", "out"]
 
 
+def test_a_folder_is_claimed_by_whatever_path_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "folder")
+    for name in (".", "inner/.."):
+        with (
+            claimed(tmp_path / "folder"),
+            pytest.raises(OutputError, match="another run writes there"),
+            claimed(Path(name)),
+        ):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
 def test_who_waits_for_a_target_has_it_when_the_other_is_done(tmp_path: Path) -> None:
     said: list[str] = []
     held = claimed(tmp_path / "cache")

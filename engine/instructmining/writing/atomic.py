@@ -101,6 +101,8 @@ def claimed(target: Path, *, on_wait: Callable[[], None] | None = None) -> Itera
     Raises:
         OutputError: another process writes it, or the folder cannot be written.
     """
+    if target.name in {"", ".."}:  # "." and paths that end so name a folder that has another name
+        target = target.resolve()
     path = target.with_name(f".{target.name}{_LOCK}")
     lock = FileLock(path, thread_local=False)
     try:

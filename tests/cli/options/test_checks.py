@@ -80,12 +80,13 @@ FREE = {
     *("experiment import-oda --out", "--trials"),
     *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
-    *("--prefix", "--id", "--reward-model", "--model"),
+    *("--prefix", "--id", "--reward-model", "--model", "--licence"),
 }
 NEEDED = {
     "experiment train": ["experiment", "--model", "model"],
     "experiment evaluate": ["experiment"],
     "experiment compare": ["experiment"],
+    "experiment fit": ["experiment"],
     "score": [str(ALPACA), "-o", "out.jsonl"],
     "inspect": [str(ALPACA)],
     "select": ["scored.jsonl", "-o", "out.jsonl"],
@@ -101,7 +102,7 @@ NEEDED = {
     "experiment import-oda": ["rows.jsonl", "-o", "out.csv", "--trials", "trials.json", "--top-k", "3"],
     "experiment run": ["gone.toml"],
 }
-WITHOUT_FILES = {"export", "doctor", "experiment train", "experiment evaluate", "experiment compare"}
+WITHOUT_FILES = {"export", "doctor", *(f"experiment {step}" for step in ("train", "evaluate", "fit", "compare"))}
 NEAR = {
     "--rule": "'paper-v1'",
     "--indicators": "'perplexity'",

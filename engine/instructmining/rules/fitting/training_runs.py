@@ -55,13 +55,38 @@ class Runs:
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class Table:
     """Unparsed cells: text from a CSV, values from memory."""
 
     name: str
     columns: Mapping[str, Sequence[object]]
     places: Sequence[str]  # (rows,) names of the rows in messages, such as "line 5"
     digest: str | None = None  # SHA-256 of the file
+
+    def is_empty(self, column: str) -> bool:
+        """Return whether a column has no value."""
+        return all(is_empty(cell) for cell in self.columns[column])
+
+    def numbers(self, column: str) -> NDArray[np.float64]:
+        """Return the numbers of a column, (rows,).
+
+        Raises:
+            FittingError: a cell is empty or no finite number.
+        """
+        cells = zip(self.columns[column], self.places, strict=True)
+        return np.array([_number(cell, f"{self.name}, {place}, column {column!r}") for cell, place in cells])
+
+    def losses(self) -> NDArray[np.float64]:
+        """Return the raw evaluation losses, (rows,).
+
+        Raises:
+            FittingError: a cell is no number above 0.
+        """
+        losses = self.numbers(LOSS)
+        for place, loss in zip(self.places, losses, strict=True):
+            if loss <= 0:
+                raise FittingError(f"{self.name}, {place}, column {LOSS!r}: {loss:g}, wanted a raw loss above 0")
+        return losses
 
 
 def read_runs(source: RunsSource, terms: Sequence[str] | None = None) -> Runs:
@@ -82,13 +107,10 @@ def read_runs(source: RunsSource, terms: Sequence[str] | None = None) -> Runs:
         raise FittingError(f"{table.name}: has no runs; wanted a header line and one line per run")
     if LOSS not in table.columns:
         raise FittingError(f"{table.name}: {no_such('column', LOSS, table.columns)}")
-    losses = _numbers(table, LOSS)
-    for place, loss in zip(table.places, losses, strict=True):
-        if loss <= 0:
-            raise FittingError(f"{table.name}, {place}, column {LOSS!r}: {loss:g}, wanted a raw loss above 0")
-    means = {column: _numbers(table, column) for column in _considered(table, terms)}
+    losses = table.losses()
+    means = {column: table.numbers(column) for column in _considered(table, terms)}
     for column, values in {LOSS: losses, **means}.items():
-        if np.ptp(values) <= 1e-12 * np.abs(values).max():
+        if not varies(values):
             raise FittingError(
                 f"{table.name}, column {column!r}: is {values[0]:g} in every run, so nothing can be estimated from it"
                 + ("" if column == LOSS else "; leave it out")
@@ -96,10 +118,15 @@ def read_runs(source: RunsSource, terms: Sequence[str] | None = None) -> Runs:
     return Runs(_labels(table), losses, means, _origin(table, losses, means))
 
 
-def _considered(table: _Table, terms: Sequence[str] | None) -> list[str]:
+def varies(values: NDArray[np.float64]) -> bool:
+    """Return whether values differ by more than rounding."""
+    return bool(np.ptp(values) > 1e-12 * np.abs(values).max())
+
+
+def _considered(table: Table, terms: Sequence[str] | None) -> list[str]:
     label = _label_column(table)
     columns = [column for column in table.columns if column not in (LOSS, label)]
-    filled = [column for column in columns if not all(_is_empty(cell) for cell in table.columns[column])]
+    filled = [column for column in columns if not table.is_empty(column)]
     if terms is None:
         if unknown := [column for column in columns if column not in INDICATORS]:
             raise FittingError(
@@ -121,28 +148,23 @@ def _considered(table: _Table, terms: Sequence[str] | None) -> list[str]:
     return list(terms)
 
 
-def _label_column(table: _Table) -> str | None:
+def _label_column(table: Table) -> str | None:
     labels = [column for column in LABELS if column in table.columns]
     if len(labels) > 1:
         raise FittingError(f"{table.name}: both {' and '.join(map(repr, labels))} label the runs; keep one")
     return labels[0] if labels else None
 
 
-def _labels(table: _Table) -> tuple[str, ...]:
+def _labels(table: Table) -> tuple[str, ...]:
     column = _label_column(table)
     if column is None:
         return tuple(table.places)
     cells = zip(table.columns[column], table.places, strict=True)
-    return tuple(place if _is_empty(cell) else str(cell).strip() for cell, place in cells)
-
-
-def _numbers(table: _Table, column: str) -> NDArray[np.float64]:
-    cells = zip(table.columns[column], table.places, strict=True)
-    return np.array([_number(cell, f"{table.name}, {place}, column {column!r}") for cell, place in cells])
+    return tuple(place if is_empty(cell) else str(cell).strip() for cell, place in cells)
 
 
 def _number(cell: object, where: str) -> float:
-    if _is_empty(cell):
+    if is_empty(cell):
         raise FittingError(f"{where}: is empty in this run; fill it, or leave out the run or the column")
     value = math.nan
     if isinstance(cell, str) and "_" not in cell:  # float() accepts underscores, other tools do not
@@ -158,11 +180,12 @@ def _number(cell: object, where: str) -> float:
     return value
 
 
-def _is_empty(cell: object) -> bool:
+def is_empty(cell: object) -> bool:
+    """Return whether a cell has no value."""
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
-def _origin(table: _Table, losses: NDArray[np.float64], means: Mapping[str, NDArray[np.float64]]) -> dict[str, str]:
+def _origin(table: Table, losses: NDArray[np.float64], means: Mapping[str, NDArray[np.float64]]) -> dict[str, str]:
     if table.digest is not None:
         return {"file": table.name, "sha256": table.digest, "sha256_of": "the file"}
     digest = hashlib.sha256()
@@ -172,9 +195,9 @@ def _origin(table: _Table, losses: NDArray[np.float64], means: Mapping[str, NDAr
     return {"file": table.name, "sha256": digest.hexdigest(), "sha256_of": kind}
 
 
-def _table(source: RunsSource) -> _Table:
+def _table(source: RunsSource) -> Table:
     if isinstance(source, str | Path):
-        return _from_csv(Path(source))
+        return read_table(Path(source))
     if isinstance(source, Mapping):
         columns = {str(column): list(cells) for column, cells in source.items()}
     else:
@@ -184,7 +207,7 @@ def _table(source: RunsSource) -> _Table:
         lengths = ", ".join(f"{column!r} {size}" for column, size in sizes.items())
         raise FittingError(f"runs: columns of different length: {lengths}")
     rows = next(iter(sizes.values()), 0)
-    return _Table("runs", columns, [f"run {number + 1}" for number in range(rows)])
+    return Table("runs", columns, [f"run {number + 1}" for number in range(rows)])
 
 
 def _from_arrow(stream: ArrowStream) -> dict[str, list[object]]:
@@ -201,7 +224,13 @@ def _from_arrow(stream: ArrowStream) -> dict[str, list[object]]:
     return {name: table.column(name).to_pylist() for name in names}
 
 
-def _from_csv(path: Path) -> _Table:
+def read_table(path: Path) -> Table:
+    """Read a CSV file as it is.
+
+    Raises:
+        InputError: the file cannot be read.
+        FittingError: it is no CSV with a header.
+    """
     name = utf8(path.name)
     try:
         content = read_small(path)
@@ -229,7 +258,7 @@ def _from_csv(path: Path) -> _Table:
         if len(cells) != len(names):
             raise FittingError(f"{name}, {place}: {len(cells)} cells, the header has {len(names)}")
     columns = {name: [cells[at] for cells in rows[1:]] for at, name in enumerate(names)}
-    return _Table(name, columns, places[1:], hashlib.sha256(content).hexdigest())
+    return Table(name, columns, places[1:], hashlib.sha256(content).hexdigest())
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:

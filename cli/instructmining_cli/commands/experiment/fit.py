@@ -1,0 +1,72 @@
+"""``instructmining experiment fit``: fits a rule to three quarters of the runs, and tests it on the last."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from instructmining.errors import FittingError
+from instructmining_cli.options.checks import a_count
+from instructmining_cli.options.output import Json
+from instructmining_cli.process.terminal import echo, say, warn
+from instructmining_cli.reports.text_out import text_width
+
+
+def fit(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder with the plan.json and runs.csv of the runs.")],
+    terms: Annotated[
+        str | None, typer.Option(help="Indicators to consider, comma-separated; by default all of the plan.")
+    ] = None,
+    choose: Annotated[
+        Literal["loo", "adjusted-r2", "paper", "all"],
+        typer.Option(
+            help="How terms are chosen: the subset with the least leave-one-out error, the one with the highest "
+            "adjusted R2, as in the paper (highest R2, then p-values), or all."
+        ),
+    ] = "loo",
+    bootstrap: Annotated[
+        int,
+        typer.Option(
+            min=0, callback=a_count, help="Resamples of the runs for intervals of the coefficients; 0 for no intervals."
+        ),
+    ] = 2000,
+    id: Annotated[str | None, typer.Option(help="Name of the rule; by default the name of DIR.")] = None,
+    licence: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Licence of rows that were trained on, for the rule. Can be repeated."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Fit a rule to three quarters of the runs, and test it on the quarter that the plan holds out.
+
+    Reads plan.json and runs.csv, so that published results can be fitted again. Writes DIR/rule.json, the fit to three
+    quarters, whether or not it is found to predict the others, and DIR/fit.json with every figure. A repeated call
+    writes the same. Needs the extra [fit].
+
+    Examples:
+        instructmining experiment fit experiment
+        instructmining experiment fit experiment --id mine --licence cc-by-4.0
+    """
+    try:
+        from instructmining_experiments.rule_fit import FitOptions, fit_rule
+    except ModuleNotFoundError as error:
+        raise FittingError(f"{error.name} is not installed; pip install 'instructmining[fit]'") from error
+    from instructmining_cli.reports.experiment_fit_report import as_text
+    from instructmining_cli.reports.json_out import print_document
+
+    options = FitOptions(
+        terms=None if terms is None else tuple(term.strip() for term in terms.split(",")),
+        choose=choose,
+        bootstrap=bootstrap,
+        rule_id=id,
+        licences=tuple(licence or ()),
+    )
+    found = fit_rule(folder, options)
+    if json:
+        print_document({"out": folder, **found.as_json()})
+    else:
+        echo(as_text(found, text_width(None)))
+    for warning in found.fit.warnings:
+        warn(f"warning: {warning}")
+    say(f"rule {found.rule.id!r}: {folder}/rule.json; all figures: {folder}/fit.json")
