@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from instructmining_experiments.plan import EvaluationSet, Plan, PoolFile, Run
+from instructmining_experiments.state.plan import EvaluationSet, Plan, PoolFile, Run
 
 INDICATORS = ("output_length", "perplexity", "reward", "ifd")
 _MEANS, _SPREADS = (100.0, 8.0, 1.0, 0.7), (10.0, 1.0, 0.3, 0.05)

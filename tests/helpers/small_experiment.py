@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from instructmining.bundle.digests import sha256_of
-from instructmining_experiments.plan import EvaluationSet, Plan, PoolFile, Run
-from instructmining_experiments.pool import SCORED
+from instructmining_experiments.state.plan import EvaluationSet, Plan, PoolFile, Run
+from instructmining_experiments.state.pool import SCORED
 
 _THINGS = ("colour", "train", "ferry", "bread", "dough", "yeast", "dialogue", "response")
 SPOILT_FROM = 64  # rows of the pool from here on have their letters shuffled

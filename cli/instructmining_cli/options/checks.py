@@ -255,7 +255,7 @@ def some_methods(asked: str) -> str:
     if asked.strip() == "all":
         return asked
     from instructmining.errors import InputError
-    from instructmining_experiments.selections import checked_methods
+    from instructmining_experiments.comparing.selections import checked_methods
 
     try:
         checked_methods([name.strip() for name in asked.split(",")])

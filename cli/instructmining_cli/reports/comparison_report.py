@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from instructmining.scored.aligning import aligned, wrapped
 from instructmining_cli.reports.wording import rows_of
-from instructmining_experiments.comparison import Comparison
-from instructmining_experiments.comparison_figures import CONFIDENCE, Difference, MethodFigures
-from instructmining_experiments.selections import ALL
+from instructmining_experiments.comparing.comparison import Comparison
+from instructmining_experiments.comparing.figures import CONFIDENCE, Difference, MethodFigures
+from instructmining_experiments.comparing.selections import ALL
 
 _HEAD = ("", "rows", "tokens", "runs", "loss", "sd of runs", "minus random", f"{100 * CONFIDENCE:g} % interval")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from instructmining_cli.reports.wording import duration, rows_of
-from instructmining_experiments.design import Design
-from instructmining_experiments.drawing import TOLERANCE
-from instructmining_experiments.power import LEVEL, POWER
+from instructmining_experiments.designing.design import Design
+from instructmining_experiments.designing.drawing import TOLERANCE
+from instructmining_experiments.designing.power import LEVEL, POWER
 
 _HOUR_S = 3600
 

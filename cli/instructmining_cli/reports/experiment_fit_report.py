@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from instructmining.rules.fitting import Coefficient
 from instructmining.scored.aligning import aligned, wrapped
-from instructmining_experiments.quarter import MEAN, Score
-from instructmining_experiments.rule_fit import THE_RULE, RuleFit
-from instructmining_experiments.worth import NOTHING, State, Worth
+from instructmining_experiments.fitting.quarter import MEAN, Score
+from instructmining_experiments.fitting.rule_fit import THE_RULE, RuleFit
+from instructmining_experiments.fitting.worth import NOTHING, State, Worth
 
 _WORDS: dict[State, str] = {
     "chosen": "chosen",

@@ -84,8 +84,8 @@ def compare(
         os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
         try:
             say("loading PyTorch and transformers")
-            from instructmining_experiments.comparison import compare as compare_selections
-            from instructmining_experiments.laboratory import Work
+            from instructmining_experiments.comparing.comparison import compare as compare_selections
+            from instructmining_experiments.training.laboratory import Work
         except ModuleNotFoundError as error:
             raise not_installed(error) from error
         from instructmining.bundle import Bundle
@@ -93,8 +93,8 @@ def compare(
         from instructmining_cli.reports.comparison_report import as_text
         from instructmining_cli.reports.json_out import print_document
         from instructmining_cli.run.demo_bundle import demo_bundle
-        from instructmining_experiments.comparison_plan import CompareOptions, Scoring
-        from instructmining_experiments.selections import NAMES
+        from instructmining_experiments.comparing.comparison_plan import CompareOptions, Scoring
+        from instructmining_experiments.comparing.selections import NAMES
 
         files, _ = expanded(newpool, say=warn) if newpool else ([], None)
         named = NAMES if methods == "all" else tuple(name.strip() for name in methods.split(","))

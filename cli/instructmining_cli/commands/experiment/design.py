@@ -88,8 +88,8 @@ def design(
     from instructmining_cli.reports.design_report import as_text, figures_of
     from instructmining_cli.reports.json_out import print_document
     from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
-    from instructmining_experiments.design import DesignOptions
-    from instructmining_experiments.design import design as design_experiment
+    from instructmining_experiments.designing.design import DesignOptions
+    from instructmining_experiments.designing.design import design as design_experiment
 
     files, _ = expanded(pool, say=warn)
     options = DesignOptions(

@@ -30,8 +30,8 @@ def evaluate(
     """
     os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
     try:
-        from instructmining_experiments.fine_tuning import evaluate as evaluate_runs
-        from instructmining_experiments.laboratory import Work
+        from instructmining_experiments.training.all_runs import evaluate as evaluate_runs
+        from instructmining_experiments.training.laboratory import Work
     except ModuleNotFoundError as error:
         raise not_installed(error) from error
     outcome = evaluate_runs(Path(folder), work=Work(device, report=say))

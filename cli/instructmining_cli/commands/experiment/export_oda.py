@@ -34,7 +34,7 @@ def export_oda(
     """
     from instructmining_cli.reports.json_out import print_document
     from instructmining_cli.reports.wording import rows_of
-    from instructmining_experiments.opendataarena import export_scores
+    from instructmining_experiments.opendataarena.scores import export_scores
 
     check_json(json, out)
     done = export_scores(scored, out, with_rows=rows, prefix=prefix, overwrite=overwrite)

@@ -49,7 +49,7 @@ def fit(
         instructmining experiment fit experiment --id mine --licence cc-by-4.0
     """
     try:
-        from instructmining_experiments.rule_fit import FitOptions, fit_rule
+        from instructmining_experiments.fitting.rule_fit import FitOptions, fit_rule
     except ModuleNotFoundError as error:
         raise FittingError(f"{error.name} is not installed; pip install 'instructmining[fit]'") from error
     from instructmining_cli.reports.experiment_fit_report import as_text

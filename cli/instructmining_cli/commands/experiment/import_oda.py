@@ -61,7 +61,7 @@ def import_oda(
 def _import_scores(rows: str, scores: list[str], out: str, *, overwrite: bool, json: bool) -> None:
     from instructmining_cli.reports.json_out import print_document
     from instructmining_cli.reports.wording import rows_of
-    from instructmining_experiments.opendataarena import import_scores
+    from instructmining_experiments.opendataarena.scores import import_scores
 
     done = import_scores(rows, scores, out, overwrite=overwrite)
     if done.left_out:
@@ -75,7 +75,7 @@ def _import_scores(rows: str, scores: list[str], out: str, *, overwrite: bool, j
 
 def _import_trials(pool: str, trials: str, out: str, top_k: int, *, overwrite: bool, json: bool) -> None:
     from instructmining_cli.reports.json_out import print_document
-    from instructmining_experiments.oda_trials import import_trials
+    from instructmining_experiments.opendataarena.trials import import_trials
 
     done = import_trials(pool, trials, out, top_k=top_k, overwrite=overwrite)
     for why, count in done.skipped.items():

@@ -17,7 +17,7 @@ from instructmining_cli.process.stopping import stopping
 from instructmining_cli.process.terminal import say, warn
 
 if TYPE_CHECKING:
-    from instructmining_experiments.fine_tuning import Outcome
+    from instructmining_experiments.training.all_runs import Outcome
 
 CheckpointSteps: TypeAlias = Annotated[
     int, typer.Option(min=1, callback=a_count, help="Steps between two checkpoints, at which a killed run resumes.")
@@ -82,9 +82,9 @@ def train(
         os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
         try:
             say("loading PyTorch and transformers")
-            from instructmining_experiments.fine_tuning import train as train_runs
-            from instructmining_experiments.laboratory import Work
-            from instructmining_experiments.settings import Settings
+            from instructmining_experiments.state.settings import Settings
+            from instructmining_experiments.training.all_runs import train as train_runs
+            from instructmining_experiments.training.laboratory import Work
         except ModuleNotFoundError as error:
             raise not_installed(error) from error
         settings = Settings(

@@ -1,0 +1,1 @@
+"""``compare``: the selection of a rule beside others."""

@@ -1,0 +1,1 @@
+"""``design``: scores a pool, holds rows out, and draws the subsets."""

@@ -1,0 +1,1 @@
+"""OpenDataArena: its score files, and the trials of its R-Select."""

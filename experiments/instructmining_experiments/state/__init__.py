@@ -1,0 +1,1 @@
+"""What an experiment folder holds: the plan, the scored pool, the runs and their tables."""

@@ -1,0 +1,1 @@
+"""``train`` and ``evaluate``: fine-tunes on each subset and measures the loss."""
