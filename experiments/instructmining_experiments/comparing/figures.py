@@ -46,8 +46,9 @@ class MethodFigures:
     response_tokens: float  # that were trained on, over all steps
     runs: int
     losses: tuple[float, ...]  # of each run, in nats per response token
-    minus_random: Difference | None  # None for random rows themselves, and for all rows at once
-    minus_rule: Difference | None  # None for the rule itself, and for all rows at once
+    # None for a method itself, for all rows at once, and where no two runs show how far they spread.
+    minus_random: Difference | None
+    minus_rule: Difference | None
 
     @property
     def loss(self) -> float:
@@ -74,9 +75,6 @@ def figures_of(
     selections: Sequence[Selection], results: Mapping[str, Result], sets: Sequence[str], *, seed: int
 ) -> list[MethodFigures]:
     """Return each method's figures on each evaluation set; methods without a finished run are left out.
-
-    Intervals are percentiles over resamples of the evaluation rows, the same for both methods, and of each method's
-    runs.
 
     Args:
         selections: of the comparison.
@@ -106,17 +104,35 @@ def _runs_of(method: str, selections: Sequence[Selection], results: Mapping[str,
 
 
 def _resampled(methods: Mapping[str, _Runs], *, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Return each method's loss in each resample, (resamples,)."""
+    """Return each method's loss in each resample, (resamples,); a method of unknown spread between runs is left out.
+
+    Each resample draws evaluation rows, the same for all methods, and for each run of a method a deviation from the
+    method's mean. Random rows have their own deviations. The other methods share theirs: how far runs on the same rows
+    differ by their seeds is about the same for all, and a few runs of one method do not show it.
+    """
     rng = np.random.default_rng([seed, _RESAMPLING])
-    found: dict[str, NDArray[np.float64]] = {}
-    weights: NDArray[np.float64] | None = None
-    for method, runs in methods.items():
-        rows = len(runs.tokens)
-        if weights is None:
-            weights = rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES).astype(np.float64)
-        losses = (runs.sums @ weights.T) / (runs.tokens @ weights.T)  # (runs, resamples)
-        drawn = rng.integers(len(losses), size=losses.shape)
-        found[method] = np.take_along_axis(losses, drawn, axis=0).mean(axis=0)
+    if not methods:
+        return {}
+    tokens = next(iter(methods.values())).tokens
+    weights = rng.multinomial(len(tokens), np.full(len(tokens), 1 / len(tokens)), size=RESAMPLES).astype(np.float64)
+    losses = {method: (runs.sums @ weights.T) / (tokens @ weights.T) for method, runs in methods.items()}
+    deviations = {method: _deviations(found) for method, found in losses.items()}
+    shared = np.concatenate([found for method, found in deviations.items() if method != RANDOM] or [np.empty((0, 1))])
+    means = {}
+    for method, found in losses.items():
+        own = deviations[method] if method == RANDOM else shared
+        if len(own):
+            drawn = rng.integers(len(own), size=found.shape)
+            means[method] = found.mean(axis=0) + np.take_along_axis(own, drawn, axis=0).mean(axis=0)
+    return means
+
+
+def _deviations(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far each run is from the mean, (runs, resamples), with a sample's variance; of one run nothing."""
+    runs = len(losses)
+    if runs == 1:
+        return losses[:0]
+    found: NDArray[np.float64] = (losses - losses.mean(axis=0)) * np.sqrt(runs / (runs - 1))
     return found
 
 
@@ -124,7 +140,7 @@ def _figures(
     name: str, method: str, runs: _Runs, methods: Mapping[str, _Runs], means: Mapping[str, NDArray[np.float64]]
 ) -> MethodFigures:
     def minus(other: str) -> Difference | None:
-        if ALL in {method, other} or method == other or other not in methods:
+        if method == other or method not in means or other not in means:
             return None
         tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
         low, high = np.percentile(means[method] - means[other], tails)
@@ -153,7 +169,7 @@ def sentence(figures: Sequence[MethodFigures]) -> str:
     by_method = {one.method: one for one in first}
     rule, random = by_method.get(RULE), by_method.get(RANDOM)
     if rule is None or random is None or rule.minus_random is None:
-        return "Nothing is known yet: the rule's rows and random rows each need a finished run."
+        return "Nothing is known yet: two finished runs on the rule's rows and two on random ones are the least."
     verdict = (
         "a better model than random ones"
         if rule.minus_random.is_lower

@@ -149,14 +149,14 @@ def test_a_failed_run_is_recorded_and_the_others_are_compared(fresh: Path, monke
         return real(base, steps, recipe, device=device, places=places)
 
     monkeypatch.setattr(laboratory, "fine_tune", fails)
-    found = compared(fresh, replace(OPTIONS, methods=(), seeds=1, random=2))
-    assert (found.finished, found.failed) == (2, {"random-2": "step 1 of 3: loss nan"})
-    assert [one.runs for one in found.figures] == [1, 1, 1, 1]
+    found = compared(fresh, replace(OPTIONS, methods=(), seeds=2, random=3))
+    assert (found.finished, found.failed) == (4, {"random-2": "step 1 of 3: loss nan"})
+    assert [one.runs for one in found.figures] == [2, 2, 2, 2]
     assert "random-2,random," in (fresh / "comparison-runs.csv").read_text()
 
 
 def test_another_comparison_in_the_same_folder_is_refused_unless_it_replaces_it(fresh: Path) -> None:
-    small = replace(OPTIONS, methods=(), seeds=1, random=1)
+    small = replace(OPTIONS, methods=(), seeds=2, random=2)
     compared(fresh, small)
     other = Rule("spoilt-first", 0.0, {"perplexity": -0.01})
     with pytest.raises(OutputError, match=r"holds another comparison, of another rule; give --overwrite"):
@@ -174,7 +174,7 @@ def test_bad_input_is_one_clear_error(fresh: Path) -> None:
     with pytest.raises(InputError, match="rows to draw from"):
         compared(fresh, replace(OPTIONS, subset_tokens=5000))
     selections = fresh / "comparison/selections.json"
-    compared(fresh, replace(OPTIONS, methods=(), seeds=1, random=1))
+    compared(fresh, replace(OPTIONS, methods=(), seeds=2, random=2))
     content = json.loads(selections.read_bytes())
     content["selections"][0]["rows"].append(16)
     selections.write_text(json.dumps(content))

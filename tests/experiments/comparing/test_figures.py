@@ -58,6 +58,16 @@ def test_an_interval_widens_with_the_spread_between_runs() -> None:
     assert lower < low < high < 0 < higher
 
 
+def test_methods_share_what_their_runs_differ_by_and_one_run_alone_shows_nothing() -> None:
+    spread = [1.95, 2.05]
+    alone = figures_of(*compared(rule=[2.0], random=[2.01, 2.01]), ["first"], seed=0)
+    beside = figures_of(*compared(rule=[2.0], random=[2.01, 2.01], longest=spread), ["first"], seed=0)
+    assert alone[0].minus_random is None
+    assert sentence(alone).startswith("Nothing is known yet")
+    assert beside[0].minus_random is not None
+    assert beside[0].minus_random.low < -0.05 < 0.05 < beside[0].minus_random.high
+
+
 def test_methods_without_a_finished_run_are_left_out() -> None:
     selections, results = compared(rule=[2.0], random=[2.1], longest=[2.2])
     del results["longest-1"]
@@ -65,7 +75,7 @@ def test_methods_without_a_finished_run_are_left_out() -> None:
 
 
 def test_all_rows_at_once_are_compared_with_nothing() -> None:
-    figures = figures_of(*compared(rule=[2.0], random=[2.1], all=[1.5]), ["first"], seed=0)
+    figures = figures_of(*compared(rule=[2.0, 2.0], random=[2.1, 2.1], all=[1.5]), ["first"], seed=0)
     assert [(one.method, one.minus_random is None, one.minus_rule is None) for one in figures] == [
         ("rule", False, True),
         ("random", True, False),
@@ -86,7 +96,9 @@ def test_the_sentence_says_what_was_found(rule: list[float], random: list[float]
 
 
 def test_the_sentence_names_what_is_better_than_the_rule() -> None:
-    found = sentence(figures_of(*compared(rule=[2.0], random=[2.1], longest=[1.9], nearest=[2.05]), ["first"], seed=0))
-    assert " Better than the rule's: longest (-0.0999, 95 % interval " in found
+    found = sentence(
+        figures_of(*compared(rule=[2.0, 2.0], random=[2.1, 2.1], longest=[1.9], nearest=[2.05]), ["first"], seed=0)
+    )
+    assert " Better than the rule's: longest (-0.0998, 95 % interval " in found
     assert "nearest" not in found
     assert sentence([]).startswith("Nothing is known yet")

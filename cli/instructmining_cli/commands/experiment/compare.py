@@ -44,9 +44,9 @@ def compare(
             help="What the rule is compared with, besides random rows; comma-separated, or 'all'.",
         ),
     ] = "all",
-    seeds: Annotated[int, typer.Option(min=1, callback=a_count, help="Runs of each selection.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, callback=a_count, help="Runs of each selection.")] = 3,
     random: Annotated[
-        int, typer.Option("--random", min=1, callback=a_count, help="Draws of random rows, a run each.")
+        int, typer.Option("--random", min=2, callback=a_count, help="Draws of random rows, a run each.")
     ] = 5,
     subset_tokens: Annotated[
         int | None,
