@@ -20,7 +20,7 @@ from instructmining.inference.batching import Batch
 from instructmining.inference.cuda_driver import CudaDriver
 from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.placement import Placement
-from instructmining.inference.sessions import NO_ACCELERATION, Acceleration, GraphSession
+from instructmining.inference.sessions import NO_ACCELERATION, OF_POSITIONS, Acceleration, GraphSession
 
 _IN_FLIGHT = 3  # jobs per worker: one computed, one ready, one whose result waits for those before it
 _WIDTHS = 16  # halves' widths are multiples of this
@@ -159,6 +159,18 @@ class Executor:
             return (self._finished(job, self.devices[0]) for job in jobs)
         return self._in_flight(jobs, self._pool)
 
+    def compute(self, job: Job, device: Device) -> Done:
+        """Compute one job in this thread, on one of the devices.
+
+        Raises:
+            DeviceMemoryError: a single row does not fit in memory.
+            DeviceError: a graph fails on the batch.
+            InstructMiningError: the executor was closed.
+        """
+        if self._closed:
+            raise _closed()
+        return self._finished(job, device)
+
     def _in_flight(self, jobs: Iterable[Job], pool: ThreadPoolExecutor) -> Iterator[Done]:
         source = iter(jobs)
         begun: deque[tuple[Job, Future[Done]]] = deque()
@@ -221,7 +233,7 @@ class Executor:
             except DeviceError:
                 continue  # it stays as it is, and its row becomes a reject
             for name, values in alone.items():
-                better[name][places if name == "nll" else row] = values if name == "nll" else values[0]
+                better[name][places if name in OF_POSITIONS else row] = values if name in OF_POSITIONS else values[0]
         with self._changing:
             self.retried += len(rows)
         return better
@@ -260,7 +272,7 @@ def _not_finite(batch: Batch, outputs: Mapping[str, NDArray[np.float32]]) -> lis
     bad = np.zeros(len(batch.members), dtype=bool)
     for name, values in outputs.items():
         finite = np.isfinite(values)
-        if name == "nll":
+        if name in OF_POSITIONS:
             bad[batch.scored[~finite, 0]] = True
         else:
             bad |= ~finite.reshape(len(bad), -1).all(axis=1)

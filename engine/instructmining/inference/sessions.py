@@ -138,6 +138,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
+# Outputs with a value for each scored position; the others have one for each row.
+OF_POSITIONS = frozenset({"nll", "best_token", "best_log_probability"})
+_BEST = OF_POSITIONS - {"nll"}
+
+
 class GraphSession:
     """One graph on one device; safe to share between threads."""
 
@@ -174,34 +179,38 @@ class GraphSession:
         """Run one batch.
 
         Args:
-            batch: right-padded texts. Its scored positions are passed only for the output ``nll``, since the
-                vocabulary product is computed for every position passed.
+            batch: right-padded texts. Its scored positions are passed only for the outputs that have a value for each
+                of them, since the vocabulary product is computed for every position passed.
             outputs: names of the outputs to return.
 
         Returns:
-            ``nll`` (n,), in the order of the batch's scored positions; ``reward`` (rows,); ``embedding`` (rows, size).
+            ``nll`` (n,), in the order of the batch's scored positions; likewise ``best_token``, int64, the likeliest
+            token there, and ``best_log_probability``; ``reward`` (rows,); ``embedding`` (rows, size).
 
         Raises:
             DeviceMemoryError: the device has too little memory for this batch; the next may run.
             DeviceError: the graph fails on this batch.
         """
-        scored = batch.scored if "nll" in outputs else batch.scored[:0]
+        scored = batch.scored if not OF_POSITIONS.isdisjoint(outputs) else batch.scored[:0]
+        best = 0 if _BEST.isdisjoint(outputs) else len(scored)
+        if self._captures and len(scored):
+            best = max(best, 1)  # an empty tensor has no address that a CUDA graph could record
         feeds = {
             "input_ids": batch.ids,
             "position_ids": batch.positions,
             "attention_mask": batch.mask,
             "scored": _repeating(scored, batch.ids.size) if self._captures else scored,
             # An empty tensor has no address that a CUDA graph could record.
-            "best_of": np.zeros(1 if self._captures and len(scored) else 0, dtype=np.int64),
+            "best_of": np.arange(best)
+            if best
+            else np.zeros(1 if self._captures and len(scored) else 0, dtype=np.int64),
         }
         try:
             values = self._run(outputs, {name: feeds[name] for name in feeds if name in self._inputs})
         except Exception as error:  # onnxruntime's own classes have no other common root
             raise self._error(batch, error) from error
         named = dict(zip(outputs, values, strict=True))
-        if "nll" in named:
-            named["nll"] = named["nll"][: len(scored)]
-        return named
+        return {name: value[: len(scored)] if name in OF_POSITIONS else value for name, value in named.items()}
 
     def _run(self, outputs: Sequence[str], feeds: dict[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         if self._binding is None:

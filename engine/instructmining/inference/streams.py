@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.indicators.base import LikelihoodSums, Measurements
-from instructmining.inference.batching import Batch, Batching
+from instructmining.inference.batching import Batching
 from instructmining.inference.executor import MOST_HELD, Done, Executor, Job
 from instructmining.inference.threads import ahead
 from instructmining.tokenizing.truncation import Tokens
@@ -51,17 +51,17 @@ def measure(
     Raises:
         ResumeError: the batches differ from those of the earlier run.
     """
-    unfinished: deque[_WindowResults] = deque()
+    unfinished: deque[WindowResults] = deque()
     earlier = journal.batches if journal is not None else None
 
-    def jobs(of_windows: Iterable[_WindowResults]) -> Iterator[Job]:
+    def jobs(of_windows: Iterable[WindowResults]) -> Iterator[Job]:
         for window in of_windows:
             unfinished.append(window)
             yield from window.jobs(batching)
 
     def results() -> Iterator[_Result | None]:
         """Yield each batch's result; None for a window without texts, once all before it are done."""
-        for has_texts, some in groupby(map(_WindowResults, windows), key=lambda window: window.missing > 0):
+        for has_texts, some in groupby(map(WindowResults, windows), key=lambda window: window.missing > 0):
             if not has_texts:
                 for window in some:
                     unfinished.append(window)
@@ -102,35 +102,39 @@ def _weight(result: _Result | None) -> int:
 
 def count(window: TokenizedWindow, statistics: Statistics) -> Measurements:
     """Return what was counted in the texts of a window, in a plan without streams."""
-    return _WindowResults(window).measurements(statistics)
+    return WindowResults(window).measurements(statistics)
 
 
-class _WindowResults:
-    """Makes the jobs of a window, and collects their results in the same order."""
+class WindowResults:
+    """Makes the jobs of a window, and collects their results in the same order.
+
+    Whoever batches the texts of several windows together gives each stream its outputs instead.
+    """
 
     def __init__(self, window: TokenizedWindow) -> None:
         self._window = window
         self._rows = rows_of_sides(window.examples)
-        self._streams = [_StreamResults(part) for part in window.streams]
-        self._tokens = sum(len(text.ids) for stream in self._streams for text in stream.texts)
-        self._at_work = iter(self._streams)
-        self._current: _StreamResults | None = None
+        self.streams = [StreamResults(part) for part in window.streams]
+        self._tokens = sum(len(text.ids) for stream in self.streams for text in stream.texts)
+        self._at_work = iter(self.streams)
+        self._current: StreamResults | None = None
         self._counted = 0.0  # rows of this window that the statistics already count
-        self.missing = sum(len(stream.texts) for stream in self._streams)
+        self.missing = sum(len(stream.texts) for stream in self.streams)
 
     def jobs(self, batching: Batching) -> Iterator[Job]:
         """Yield every batch of every stream; the last one holds the rows."""
         left = self.missing
-        for stream in self._streams:
+        for stream in self.streams:
             for job in stream.jobs(batching):
                 left -= len(job.batch.members)
                 yield job if left else replace(job, held=self._window.bytes)
 
     def add(self, done: Done, statistics: Statistics, *, is_new: bool) -> None:
+        """Take the results of a job, in the order of the jobs."""
         while self._current is None or not self._current.missing:
             self._current = next(self._at_work)
-        self._current.add(done.job.batch, done.outputs)
         batch, stream = done.job.batch, self._current.stream
+        self._current.add(batch.members, batch.scored[:, 0], done.outputs)
         self.missing -= len(batch.members)
         tokens = int(batch.mask.sum())
         label = "+".join(stream.roles)
@@ -165,7 +169,7 @@ class _WindowResults:
             rejects=window.rejects,
             end=window.end,
         )
-        for part, results in zip(window.streams, self._streams, strict=True):
+        for part, results in zip(window.streams, self.streams, strict=True):
             _note_truncated(part, measured)
             results.give(measured)
         for row, (example, names) in enumerate(zip(window.examples, measured.truncated, strict=True)):
@@ -175,7 +179,7 @@ class _WindowResults:
         return measured
 
 
-class _StreamResults:
+class StreamResults:
     """Collects a graph's outputs for the distinct texts of a stream, then gives each row its own."""
 
     def __init__(self, part: StreamTexts) -> None:
@@ -187,23 +191,33 @@ class _StreamResults:
         self._values: dict[str, NDArray[np.float32]] = {}  # output → (texts, …)
 
     def jobs(self, batching: Batching) -> Iterator[Job]:
+        """Yield the batches of the stream."""
         role = self.stream.role
         for batch in batching.of(role, self.texts):
             yield Job(role.graph, batch, self.stream.outputs)
 
-    def add(self, batch: Batch, outputs: Mapping[str, NDArray[np.float32]]) -> None:
-        self.missing -= len(batch.members)
+    def add(
+        self, members: NDArray[np.int64], of_row: NDArray[np.int64], outputs: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """Take the outputs of some texts.
+
+        Args:
+            members: (rows,) numbers of the texts.
+            of_row: (n,) place in ``members`` of each scored position.
+            outputs: ``nll`` (n,), the others (rows, …).
+        """
+        self.missing -= len(members)
         for output, values in outputs.items():
             if output == "nll":
-                of_row, rows = batch.scored[:, 0], len(batch.members)
-                self._nll.total[batch.members] = np.bincount(of_row, weights=values, minlength=rows)
-                self._nll.tokens[batch.members] = np.bincount(of_row, minlength=rows)
+                self._nll.total[members] = np.bincount(of_row, weights=values, minlength=len(members))
+                self._nll.tokens[members] = np.bincount(of_row, minlength=len(members))
                 continue
             if output not in self._values:
                 self._values[output] = np.zeros((len(self.texts), *values.shape[1:]), dtype=np.float32)
-            self._values[output][batch.members] = values
+            self._values[output][members] = values
 
     def give(self, measured: Measurements) -> None:
+        """Add what the stream measures to the measurements of the window."""
         rows = len(measured.examples)
         for measure in self.stream.measures:
             match measure:

@@ -43,7 +43,7 @@ class CorpusPass:
         """Spool all windows to disk, and yield them once the corpus columns are known."""
         marks = journal.marks if journal is not None else {}
         with ExitStack() as stack:
-            others = self._embedded_others(stack, batching, counts, report, journal)
+            others = self.embedded_others(stack, batching, counts, report, journal)
             folder = journal.folder if journal is not None else None
             spool = stack.enter_context(Spool(folder, marks.get(SPOOLED, {}).get("spool")))
 
@@ -85,7 +85,7 @@ class CorpusPass:
                 window.columns.update(of_window)
                 yield window
 
-    def _embedded_others(
+    def embedded_others(
         self,
         stack: ExitStack,
         batching: Batching,

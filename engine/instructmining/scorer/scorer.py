@@ -31,6 +31,7 @@ from instructmining.knn.search import NeighbourSearch
 from instructmining.reading.in_memory import Examples, windows_given
 from instructmining.rules import Rule
 from instructmining.scorer.corpus_pass import CorpusPass
+from instructmining.scorer.requests import RowRequests
 from instructmining.scorer.row_pass import OnProgress, RowPass
 from instructmining.tokenizing.windows import WindowBuilder
 from instructmining.types import PREDICTION, Example, InputWindow, Reject, ScoredRow, ScoredWindow
@@ -328,6 +329,15 @@ class Scorer:
     def rows(self, window: ScoredWindow) -> Iterator[ScoredRow]:
         """Yield the rows of a finished window, with the prediction last and columns in indicator order."""
         return rows_of(window, self.columns)
+
+    def requests(self) -> RowRequests:
+        """Return what scores a few rows whose texts somebody else batches, as a service does; valid until closed.
+
+        Raises:
+            InstructMiningError: the scorer was closed.
+        """
+        self._check_open()
+        return RowRequests(self._row_pass, self._corpus_pass, self.rule, self.batching)
 
     def embeddings(self, examples: Examples) -> Generator[NDArray[np.float32], None, None]:
         """Yield the embeddings of examples in order, as for ``knn_6``; open the scorer with ``indicators=["knn_6"]``.
