@@ -12,7 +12,7 @@ from instructmining.bundle import Role, RoleName
 from instructmining.tokenizing.truncation import Tokens
 
 _MOST_SCORED = 16384  # on CUDA; float16 logits of a vocabulary of 49,152 words are 1.6 GB, of 151,936 words 5 GB
-_ALIKE = 0.9  # share of a batch's width; a text at least this long needs little padding
+ALIKE = 0.9  # share of a batch's width; a text at least this long needs little padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def batches(
         end = begin + max(1, max_batch_tokens // max(width, 1))
         if enough_tokens is not None:
             enough = begin - (-enough_tokens // max(width, 1))
-            alike = int(np.searchsorted(descending, -_ALIKE * width, side="right"))
+            alike = int(np.searchsorted(descending, -ALIKE * width, side="right"))
             end = min(end, max(enough, alike))
         if max_scored is not None:
             before = scored[begin - 1] if begin else 0

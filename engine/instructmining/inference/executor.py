@@ -82,6 +82,7 @@ class Executor:
         self.devices = tuple(devices)
         self.splits = 0  # batches split for memory so far
         self.retried = 0  # texts computed again, alone, because an output was not finite
+        self._acceleration, self._cuda_graphs = acceleration, cuda_graphs
         wanted = list(dict.fromkeys(graphs))
         self._sessions = {
             (device, graph): GraphSession(
@@ -170,6 +171,16 @@ class Executor:
         if self._closed:
             raise _closed()
         return self._finished(job, device)
+
+    def reopen(self, job: Job, device: Device) -> None:
+        """Open the graph of a job in a new session, after a fault.
+
+        Raises:
+            DeviceError: it does not open.
+            BundleError: the graph cannot be loaded.
+        """
+        file = self._cuda_graphs.get(job.graph, job.graph) if device.kind == "cuda" else job.graph
+        self._sessions[device, job.graph] = GraphSession(file, device, self._acceleration)
 
     def _in_flight(self, jobs: Iterable[Job], pool: ThreadPoolExecutor) -> Iterator[Done]:
         source = iter(jobs)

@@ -1,0 +1,299 @@
+"""A thread for each device that takes the next batch, computes it, and gives each request its outputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Condition, Thread
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from instructmining.errors import DeviceError, InstructMiningError
+from instructmining.inference.batching import Batch, Batching, batches
+from instructmining.inference.devices import Device
+from instructmining.inference.executor import Done, Job
+from instructmining.inference.sessions import OF_POSITIONS
+from instructmining_serving.scheduling.queue import Entry, Lane, TextQueue, by_work
+from instructmining_serving.scheduling.work import Outputs, Work
+
+_ALL = 1 << 62  # tokens: a batch that was put together is not divided again
+_SPEED_SHARE = 0.1  # of the latest batch in the running mean of the speed
+
+
+class OverloadedError(InstructMiningError):
+    """More waits than may wait; the request can be repeated after some seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        """Take the seconds after which there should be room."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Computes(Protocol):
+    """What of an executor is used."""
+
+    devices: tuple[Device, ...]
+
+    def compute(self, job: Job, device: Device) -> Done:
+        """Compute one job in this thread."""
+
+    def reopen(self, job: Job, device: Device) -> None:
+        """Open the job's graph in a new session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A batch that was computed."""
+
+    roles: str  # of its texts
+    texts: int
+    tokens: int
+    padded: int
+    seconds: float
+    waited: tuple[float, ...]  # seconds of the requests whose first batch it was
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may wait, and for how long a batch waits for more texts."""
+
+    queue_tokens: int = 1 << 18
+    max_wait_s: float = 0.002
+
+
+class Scheduler:
+    """Computes the texts of requests in shared batches; a context manager, safe to share between threads."""
+
+    def __init__(
+        self,
+        executor: Computes,
+        batching: Batching,
+        limits: Limits,
+        *,
+        observe: Callable[[Computed], None] = lambda _: None,
+    ) -> None:
+        """Prepare; threads start on entry.
+
+        Args:
+            executor: runs the batches.
+            batching: budgets of the roles.
+            limits: of the queue.
+            observe: called after each batch, in the device's thread.
+        """
+        self._executor = executor
+        self._batching = batching
+        self._limits = limits
+        self._observe = observe
+        self._queue = TextQueue(batching)
+        self._changed = Condition()
+        self._arriving = 0  # requests that are being tokenized
+        self._at_work = 0  # tokens of the batches that are computed now
+        self._closing = False
+        self._tokens_per_s = 0.0
+        self._faults: dict[Device, str] = {}
+        self._threads = [
+            Thread(target=self._serve, args=(device,), name=f"instructmining-{device}", daemon=True)
+            for device in executor.devices
+        ]
+
+    def __enter__(self) -> Self:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Compute what waits, and end the threads."""
+        self.close()
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Compute what waits, and end the threads; take no further work.
+
+        Args:
+            timeout_s: after this many seconds what still waits fails; None waits for all of it.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        for work in self._drop_all():
+            work.future.set_exception(OverloadedError("the service is shutting down", 1.0))
+
+    @property
+    def fault(self) -> str | None:
+        """Why a device does not compute now; None where all do."""
+        with self._changed:
+            return next(iter(self._faults.values()), None)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that wait, without those computed now."""
+        with self._changed:
+            return self._queue.tokens
+
+    @property
+    def waiting_requests(self) -> int:
+        """Requests of which texts wait."""
+        with self._changed:
+            return len(self._queue)
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Tell that a request is being tokenized, so that an unfilled batch may wait for it."""
+        with self._changed:
+            self._arriving += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._arriving -= 1
+                self._changed.notify_all()
+
+    def submit(self, work: Work) -> None:
+        """Queue the texts of a request, all or none.
+
+        A request larger than the queue is taken when nothing else waits.
+
+        Raises:
+            OverloadedError: too much waits, or the service is shutting down.
+        """
+        work.arrived = time.monotonic()
+        if not work.left_texts:
+            work.future.set_result(work.outputs())
+            return
+        with self._changed:
+            if self._closing:
+                raise OverloadedError("the service is shutting down", 1.0)
+            waiting = self._queue.tokens
+            if waiting and waiting + work.left_tokens > self._limits.queue_tokens:
+                seconds = (waiting + self._at_work) / self._tokens_per_s if self._tokens_per_s else 1.0
+                most = self._limits.queue_tokens
+                raise OverloadedError(
+                    f"{waiting:,} tokens wait, and {work.left_tokens:,} more would exceed {most:,}", seconds
+                )
+            self._queue.add(work)
+            self._changed.notify()
+        work.future.add_done_callback(lambda future: self._discard(work) if future.cancelled() else None)
+
+    def _discard(self, work: Work) -> None:
+        with self._changed:
+            self._queue.discard(work)
+
+    def _drop_all(self) -> list[Work]:
+        with self._changed:
+            return [work for work in self._queue.clear() if work.future.set_running_or_notify_cancel()]
+
+    def _serve(self, device: Device) -> None:
+        while (taken := self._next()) is not None:
+            lane, entries = taken
+            now = time.monotonic()
+            first = [entry.work for entry in entries if entry.work.started is None]
+            waited = []
+            for work in first:
+                if work.started is None:
+                    work.started = now
+                    waited.append(now - work.arrived)
+            batch = self._batch(entries)
+            job = Job(lane[0], batch, lane[1])
+            try:
+                done = self._computed(job, device)
+            except Exception as error:  # whatever it is: without this thread every request would wait for ever
+                self._fail(entries, error)
+                continue
+            finally:
+                with self._changed:
+                    self._at_work -= sum(entry.length for entry in entries)
+            self._give(entries, batch, done)
+            tokens = int(batch.mask.sum())
+            self._note_speed(tokens / max(done.seconds, 1e-9))
+            role = entries[0].work.parts[entries[0].part].role.name
+            self._observe(Computed(role, len(entries), tokens, batch.ids.size, done.seconds, tuple(waited), device))
+
+    def _next(self) -> tuple[Lane, list[Entry]] | None:
+        """Wait for the next batch; None when the service ends."""
+        with self._changed:
+            while True:
+                oldest = self._queue.oldest
+                if oldest is not None:
+                    left = oldest + self._limits.max_wait_s - time.monotonic()
+                    if not self._arriving or left <= 0 or self._closing or self._queue.fills_a_batch():
+                        lane, entries = self._queue.take()
+                        self._at_work += sum(entry.length for entry in entries)
+                        return lane, entries
+                    self._changed.wait(left)
+                elif self._closing:
+                    return None
+                else:
+                    self._changed.wait()
+
+    def _batch(self, entries: Sequence[Entry]) -> Batch:
+        texts = [entry.work.parts[entry.part].texts[entry.text] for entry in entries]
+        role = entries[0].work.parts[entries[0].part].role
+        (batch,) = batches(
+            texts,
+            max_batch_tokens=_ALL,
+            width_multiple=self._batching.width_multiple,
+            max_width=role.max_length,
+        )
+        return batch
+
+    def _computed(self, job: Job, device: Device) -> Done:
+        """Compute a batch; after a fault once more, in a new session.
+
+        Raises:
+            DeviceError: it fails again.
+        """
+        try:
+            done = self._executor.compute(job, device)
+        except DeviceError as error:
+            with self._changed:
+                self._faults[device] = str(error)
+            self._executor.reopen(job, device)
+            done = self._executor.compute(job, device)
+        with self._changed:
+            self._faults.pop(device, None)
+        return done
+
+    def _give(self, entries: Sequence[Entry], batch: Batch, done: Done) -> None:
+        """Give each request the outputs of its texts, and its result where nothing is left."""
+        rows = np.empty(len(entries), dtype=np.int64)
+        rows[batch.members] = np.arange(len(entries))  # row of the batch of each entry
+        ends = np.searchsorted(batch.scored[:, 0], np.arange(len(entries) + 1))
+
+        def of_row(row: int) -> Outputs:
+            return {
+                name: values[ends[row] : ends[row + 1]] if name in OF_POSITIONS else values[row : row + 1]
+                for name, values in done.outputs.items()
+            }
+
+        finished = []
+        with self._changed:
+            for (work, part), places in by_work(entries).items():
+                work.give(
+                    part, [entries[place].text for place in places], [of_row(int(rows[place])) for place in places]
+                )
+                if not work.left_texts:
+                    finished.append(work)
+        for work in finished:
+            if work.future.set_running_or_notify_cancel():
+                work.future.set_result(work.outputs())
+
+    def _fail(self, entries: Sequence[Entry], error: Exception) -> None:
+        for work in {entry.work for entry in entries}:
+            self._discard(work)
+            if not work.future.done() and work.future.set_running_or_notify_cancel():
+                work.future.set_exception(error)
+
+    def _note_speed(self, tokens_per_s: float) -> None:
+        before = self._tokens_per_s
+        self._tokens_per_s = tokens_per_s if not before else before + _SPEED_SHARE * (tokens_per_s - before)
