@@ -14,7 +14,7 @@ STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --bench
 demo: $(BASE)
 	$(BIN)/python examples/demo.py
 
-# Everything but NVIDIA's libraries: the extras experiment (with export and fit), knn and dev, with PyTorch.
+# Everything but NVIDIA's libraries: the extras experiment (with export and fit), serve, knn and dev, with PyTorch.
 setup: $(READY)
 
 # One process a core; a worker takes tests from the slower ones, and one that builds the demo bundle is waited for.
@@ -106,7 +106,7 @@ $(TRANSFORMERS5)/.ready: pyproject.toml constraints-transformers5.txt Makefile
 	$(PYTHON) -m venv $(TRANSFORMERS5)
 	echo '*' > $(TRANSFORMERS5)/.gitignore
 	$(TRANSFORMERS5)/bin/python -m pip install --quiet --no-compile --constraint constraints-transformers5.txt \
-		torch -e ".[transformers-exporter,dev]"
+		torch -e ".[transformers-exporter,serve,dev]"
 	touch $(TRANSFORMERS5)/.ready
 
 $(BASE): pyproject.toml constraints.txt Makefile
@@ -115,7 +115,7 @@ $(BASE): pyproject.toml constraints.txt Makefile
 	touch $(BASE)
 
 $(READY): $(BASE)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch -e ".[experiment,knn,dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch -e ".[experiment,serve,knn,dev]"
 	touch $(READY)
 
 clean:

@@ -21,6 +21,7 @@ from instructmining_cli.commands.inspect import inspect
 from instructmining_cli.commands.rescore import rescore
 from instructmining_cli.commands.score import score
 from instructmining_cli.commands.select import select
+from instructmining_cli.commands.serve import serve
 from instructmining_cli.options.command import Command, sharing
 from instructmining_cli.options.renamed import by_new_names
 from instructmining_cli.process.memory import return_large_blocks
@@ -51,7 +52,7 @@ def _options(
     pass
 
 
-for _command in (score, inspect, select, describe, compare, rescore, fit, export, bench, doctor):
+for _command in (score, inspect, select, describe, compare, rescore, fit, serve, export, bench, doctor):
     app.command(cls=Command)(sharing(_command))
 
 _experiment = typer.Typer(

@@ -161,6 +161,28 @@ def a_speed(value: float | None) -> float | None:
     return value
 
 
+def a_span(value: float) -> float:
+    """Return a finite time.
+
+    Raises:
+        BadParameter: it is below 0, or infinite.
+    """
+    if not 0 <= value < math.inf:
+        raise typer.BadParameter(f"{value}: wanted a number of at least 0")
+    return value
+
+
+def a_port(value: int) -> int:
+    """Return a port's number; 0 lets the system choose.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    if not 0 <= value < 1 << 16:
+        raise typer.BadParameter(f"{value}: wanted a port, 0 to 65535")
+    return value
+
+
 def a_distance(value: float | None) -> float | None:
     """Return a distance between unit vectors, or None.
 

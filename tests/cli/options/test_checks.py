@@ -65,6 +65,13 @@ WRONG = {
     "--rates": "1e-5,0",
     "--checkpoint-steps": "0",
     "--methods": "longest,shortest",
+    "--port": "70000",
+    "--max-wait-ms": "-1",
+    "--queue-tokens": "0",
+    "--max-rows": "0",
+    "--max-tokens": "0",
+    "--max-bytes": "0",
+    "--timeout": "0",
     "--random": "0",
     "--seeds": "0",
     "score --out": "out.txt",
@@ -81,6 +88,7 @@ FREE = {
     *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
     *("--prefix", "--id", "--reward-model", "--model", "--licence"),
+    *("--host", "--token-file"),
 }
 NEEDED = {
     "experiment train": ["experiment", "--model", "model"],
@@ -97,12 +105,18 @@ NEEDED = {
     "export": ["-o", "bundle"],
     "bench": [str(ALPACA)],
     "doctor": [],
+    "serve": [],
     "experiment design": [str(ALPACA), "-o", "experiment"],
     "experiment export-oda": ["scored.jsonl", "-o", "out.jsonl"],
     "experiment import-oda": ["rows.jsonl", "-o", "out.csv", "--trials", "trials.json", "--top-k", "3"],
     "experiment run": ["gone.toml"],
 }
-WITHOUT_FILES = {"export", "doctor", *(f"experiment {step}" for step in ("train", "evaluate", "fit", "compare"))}
+WITHOUT_FILES = {
+    "export",
+    "doctor",
+    "serve",
+    *(f"experiment {step}" for step in ("train", "evaluate", "fit", "compare")),
+}
 NEAR = {
     "--rule": "'paper-v1'",
     "--indicators": "'perplexity'",

@@ -76,7 +76,7 @@ def begin() -> Iterator[Callable[..., tuple[Scheduler, Executor]]]:
 
 
 def text(length: int, first: int = 1) -> Tokens:
-    ids = np.arange(first, first + length, dtype=np.int32)
+    ids = np.arange(first, first + length, dtype=np.int64)
     return Tokens(ids, np.arange(1, length, dtype=np.int64))
 
 

@@ -1,0 +1,116 @@
+"""``instructmining serve``: scores rows over HTTP."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from instructmining.errors import InputError, InstructMiningError
+from instructmining_cli.options.checks import a_count, a_port, a_span
+from instructmining_cli.options.devices import DeviceName
+from instructmining_cli.options.scoring import BundleFolder, Indicators, RuleName
+from instructmining_cli.process.terminal import say
+
+TOKEN_VARIABLE = "INSTRUCTMINING_TOKEN"
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_KEEP_ALIVE_S = 75  # longer than clients keep a connection that they do not use
+
+
+def serve(
+    bundle: BundleFolder = None,
+    rule: RuleName = None,
+    indicators: Indicators = None,
+    knn_against: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Rows that are the neighbours of each row, for knn columns.")
+    ] = None,
+    device: DeviceName = "auto",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(callback=a_port, help="Port to listen on.")] = 8000,
+    token_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help=f"File with the bearer token of all requests; or {TOKEN_VARIABLE} has it."),
+    ] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Let everybody in who reaches an address that is not loopback.")
+    ] = False,
+    max_wait_ms: Annotated[
+        float, typer.Option(callback=a_span, help="How long a batch waits for requests that are being tokenized.")
+    ] = 2.0,
+    queue_tokens: Annotated[
+        int, typer.Option(min=1, callback=a_count, help="Tokens that may wait; more are refused with 429.")
+    ] = 1 << 18,
+    max_rows: Annotated[int, typer.Option(min=1, callback=a_count, help="Rows of a request.")] = 2048,
+    max_tokens: Annotated[int, typer.Option(min=1, callback=a_count, help="Tokens of a request, for all models.")] = 1
+    << 17,
+    max_bytes: Annotated[
+        int, typer.Option(min=1, callback=a_count, help="Bytes of a request's body, decompressed.")
+    ] = 32 << 20,
+    timeout: Annotated[float, typer.Option(min=0.1, callback=a_span, help="Seconds that a request may take.")] = 60.0,
+) -> None:
+    """Score rows over HTTP: POST /v1/score and /v1/select, in batches that join the texts of many requests.
+
+    Takes requests once every model is warm; /health says what runs, /metrics is for Prometheus, /docs has all routes.
+    A bearer token is required on addresses that are not loopback. Needs the extra [serve].
+
+    Examples:
+        instructmining serve --indicators perplexity,reward
+        instructmining serve --rule paper-v1 --knn-against pool.jsonl
+    """
+    try:
+        import uvicorn
+
+        from instructmining_serving.http.app import HttpOptions, create_app
+        from instructmining_serving.http.bodies import BodyLimits
+        from instructmining_serving.http.metrics import Metrics
+        from instructmining_serving.scheduling.scheduler import Limits
+        from instructmining_serving.service import ScoringService, ServiceOptions
+    except ModuleNotFoundError as error:
+        raise InstructMiningError(f"{error.name} is not installed; pip install 'instructmining[serve]'") from error
+    from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
+
+    token = _token(token_file)
+    if token is None and host not in _LOOPBACK and not no_auth:
+        raise typer.BadParameter(
+            f"--host {host}: is not loopback, so requests need a token: put it into {TOKEN_VARIABLE} or a "
+            "--token-file, or give --no-auth"
+        )
+    metrics = Metrics()
+    limits = Limits(queue_tokens, max_wait_ms / 1000)
+    options = ServiceOptions(
+        bundle or demo_bundle(say), rule, indicators, device, knn_against, max_rows, max_tokens, limits
+    )
+    with naming_another(), ScoringService.open(options, metrics.observer()) as service:
+        if service.scorer.caution is not None:
+            say(f"warning: {service.scorer.caution}")
+        say(f"warming up {', '.join(service.roles)} on {', '.join(map(str, service.scorer.devices))}")
+        app = create_app(service, metrics, HttpOptions(token, BodyLimits(max_bytes), timeout))
+        uvicorn.run(
+            app,
+            host=host,
+            port=port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(timeout) + 1,
+        )
+
+
+def _token(file: str | None) -> str | None:
+    """Return the token from a file or the environment.
+
+    Raises:
+        InputError: the file cannot be read, or the token is empty.
+    """
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        token = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    if not token:
+        raise InputError(f"{file}: holds no token")
+    return token

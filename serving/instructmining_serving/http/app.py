@@ -1,0 +1,66 @@
+"""The application: routes behind a token, with metrics; every error is JSON, and none shows a row's text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from instructmining import __version__
+from instructmining.errors import InstructMiningError
+from instructmining_serving.http.access import BearerToken
+from instructmining_serving.http.answers import counted
+from instructmining_serving.http.bodies import BodyError, BodyLimits
+from instructmining_serving.http.metrics import MeasuredRequests, Metrics
+from instructmining_serving.http.native import native_routes
+from instructmining_serving.service import ScoringService
+
+_log = logging.getLogger("instructmining.serving")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """How requests are taken."""
+
+    token: str | None = None  # that every request but those of probes must bear; None for none
+    bodies: BodyLimits = field(default_factory=BodyLimits)
+    seconds: float = 60.0  # that a request may take
+
+
+def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) -> FastAPI:
+    """Return the application of a service; it warms up when it starts.
+
+    Args:
+        service: entered by the caller.
+        metrics: whose observer the service has.
+        options: how requests are taken.
+    """
+
+    @asynccontextmanager
+    async def warm(_: FastAPI) -> AsyncIterator[None]:
+        await service.warm_up()
+        yield
+
+    app = FastAPI(title="instructmining", version=__version__, lifespan=warm)
+    app.include_router(native_routes(service, metrics, options.bodies, options.seconds))
+
+    async def refused(_: Request, error: Exception) -> Response:
+        return counted(error, metrics)
+
+    async def unforeseen(_: Request, error: Exception) -> Response:
+        _log.error("%s in a request", type(error).__name__, exc_info=error)
+        return counted(error, metrics)
+
+    for kind in (BodyError, InstructMiningError, TimeoutError, HTTPException):
+        app.add_exception_handler(kind, refused)
+    app.add_exception_handler(Exception, unforeseen)
+    scorer = service.scorer
+    rule = scorer.rule.id if scorer.rule is not None else ""
+    metrics.info.labels(__version__, scorer.bundle.digest[:12], rule, str(scorer.device)).set(1)
+    app.add_middleware(BearerToken, token=options.token)
+    app.add_middleware(MeasuredRequests, metrics=metrics)
+    return app

@@ -1,0 +1,162 @@
+"""The service's own routes: score, select, health, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from instructmining import __version__
+from instructmining.types import PREDICTION, ScoredRow
+from instructmining_serving.http.answers import answer, problem, within
+from instructmining_serving.http.bodies import BodyError, BodyLimits, read_json
+from instructmining_serving.http.metrics import Metrics
+from instructmining_serving.service import Row, ScoringService
+
+_AMOUNTS = ("top", "fraction", "max_loss")
+
+
+def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits, seconds: float) -> APIRouter:
+    """Return the routes.
+
+    Args:
+        service: that scores.
+        metrics: of the service.
+        bodies: limits of a request's body.
+        seconds: that a request may take.
+    """
+    router = APIRouter()
+
+    @router.post("/v1/score", openapi_extra=_SCORE)
+    async def score(request: Request) -> Response:
+        """Score rows, in order; one bad row refuses the request with the reason for each."""
+        rows = rows_of(await read_json(request, bodies))
+        scored = await within(request, service, metrics, lambda: service.score(rows), seconds)
+        metrics.rows.inc(len(scored))
+        return answer({"results": [result_of(row) for row in scored]})
+
+    @router.post("/v1/select", openapi_extra=_SELECT)
+    async def select(request: Request) -> Response:
+        """Score rows, and return the places of those with the least predicted loss, best first."""
+        body = await read_json(request, bodies)
+        rows = rows_of(body)
+        name, amount = _amount(body)
+        if service.scorer.rule is None:
+            raise BodyError(422, "the service has no rule, and nothing to select by; serve with --rule")
+        scored = await within(request, service, metrics, lambda: service.score(rows), seconds)
+        metrics.rows.inc(len(scored))
+        chosen = _selected(scored, name, amount)
+        return answer({"selected": chosen, "results": [{"row": row, **result_of(scored[row])} for row in chosen]})
+
+    @router.get("/health")
+    async def health() -> Response:
+        """Say what runs here, and whether it takes requests."""
+        reason = service.not_ready
+        scorer = service.scorer
+        said = {
+            "status": "ready" if reason is None else "not ready",
+            "reason": reason,
+            "version": __version__,
+            "bundle": scorer.bundle.digest,
+            "rule": None if scorer.rule is None else {"id": scorer.rule.id, "digest": scorer.rule.digest},
+            "columns": list(scorer.columns),
+            "devices": [str(device) for device in scorer.devices],
+            "onnxruntime": scorer.runtime_version,
+        }
+        return answer(said, 200 if reason is None else 503)
+
+    @router.get("/health/live")
+    async def live() -> Response:
+        """Answer while the process runs."""
+        return answer({"status": "live"})
+
+    @router.get("/health/ready")
+    async def ready() -> Response:
+        """Answer 200 where requests are taken."""
+        if (reason := service.not_ready) is not None:
+            return problem(503, "not_ready", reason, retry_after=5)
+        return answer({"status": "ready"})
+
+    @router.get("/metrics")
+    async def measured() -> Response:
+        """Return the metrics in Prometheus' text form."""
+        metrics.queue_tokens.set(service.scheduler.waiting_tokens)
+        metrics.queue_requests.set(service.scheduler.waiting_requests)
+        metrics.ready.set(service.not_ready is None)
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router
+
+
+def rows_of(body: Mapping[str, Any]) -> Sequence[Row]:
+    """Return the examples of a request.
+
+    Raises:
+        BodyError: there are none.
+    """
+    rows = body.get("examples")
+    if not isinstance(rows, list) or not rows:
+        raise BodyError(422, '"examples" is missing or empty; wanted a list of rows: {"examples": [{…}, …]}')
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise BodyError(422, f'"examples", row {number}: wanted an object')
+    return rows
+
+
+def result_of(row: ScoredRow) -> dict[str, object]:
+    """Return a row's result as JSON."""
+    return {"columns": row.columns, "score_notes": row.notes, "truncated": list(row.truncated)}
+
+
+def _amount(body: Mapping[str, Any]) -> tuple[str, float]:
+    given = [name for name in _AMOUNTS if body.get(name) is not None]
+    if len(given) != 1:
+        raise BodyError(422, f"wanted exactly one of {', '.join(_AMOUNTS)}; found {', '.join(given) or 'none'}")
+    (name,) = given
+    value = body[name]
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or (name == "top" and (not isinstance(value, int) or value < 1)):
+        raise BodyError(422, f'"{name}": wanted {"a whole number above 0" if name == "top" else "a number"}')
+    if name == "fraction" and not 0 < value <= 1:
+        raise BodyError(422, '"fraction": wanted a number above 0, at most 1')
+    return name, float(value)
+
+
+def _selected(scored: Sequence[ScoredRow], name: str, amount: float) -> list[int]:
+    losses = [(row.columns[PREDICTION], number) for number, row in enumerate(scored)]
+    ranked = sorted((loss, number) for loss, number in losses if loss is not None)
+    if name == "max_loss":
+        return [number for loss, number in ranked if loss <= amount]
+    most = int(amount) if name == "top" else max(1, int(amount * len(scored)))
+    return [number for _, number in ranked[:most]]
+
+
+_ROWS = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"type": "object"},
+    "examples": [[{"instruction": "Name a colour.", "output": "Green."}]],
+}
+
+
+def _body(properties: Mapping[str, object]) -> dict[str, Any]:
+    schema = {"type": "object", "required": ["examples"], "properties": {"examples": _ROWS, **properties}}
+    statuses = {
+        400: "not JSON",
+        401: "no token",
+        413: "too large",
+        422: "bad rows",
+        429: "overloaded",
+        503: "not ready",
+    }
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {str(status): {"description": what} for status, what in statuses.items()},
+    }
+
+
+_SCORE = _body({})
+_SELECT = _body(
+    {"top": {"type": "integer", "minimum": 1}, "fraction": {"type": "number"}, "max_loss": {"type": "number"}}
+)

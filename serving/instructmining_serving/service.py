@@ -1,0 +1,234 @@
+"""Scores rows of many requests at once: a scorer, and a scheduler that joins their texts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeAlias, TypeVar
+
+import numpy as np
+
+from instructmining.bundle import Bundle, Role
+from instructmining.errors import InputError, InstructMiningError, RuleError
+from instructmining.knn.options import KnnOptions
+from instructmining.reading.in_memory import windows_given
+from instructmining.rules import Rule
+from instructmining.scorer.requests import RowRequests, Texts
+from instructmining.scorer.scorer import Scorer
+from instructmining.tokenizing.truncation import Tokens
+from instructmining.types import InputWindow, Reject, ScoredRow
+from instructmining_serving.scheduling.scheduler import Computed, Limits, Scheduler
+from instructmining_serving.scheduling.work import Outputs, Work
+
+_TOKENIZERS = 2  # threads; a tokenizer releases the interpreter's lock
+_WARM_ROWS = (1, 4)  # rows of the batches that warm up a width
+_Result = TypeVar("_Result")
+Row: TypeAlias = Mapping[str, object]
+
+
+class RowsRefusedError(InstructMiningError):
+    """Rows of a request cannot be scored."""
+
+    def __init__(self, reasons: Sequence[tuple[int, str]]) -> None:
+        """Take the number of each bad row, from 0, and why it is bad."""
+        first, why = reasons[0]
+        more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        super().__init__(f"row {first}: {why}{more}")
+        self.reasons = tuple(reasons)
+
+
+class TooLargeError(InstructMiningError):
+    """A request has more rows or tokens than one may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """What a service computes, and how much a request may ask for."""
+
+    bundle: str | Path | Bundle | None = None
+    rule: str | Path | Rule | None = None
+    indicators: Sequence[str] | str | None = None
+    device: str = "auto"
+    knn_against: str | None = None  # a file whose rows are the neighbours
+    max_rows: int = 2048  # of a request
+    max_tokens: int = 1 << 17  # of all texts of a request
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Is told what the service does; every call is quick."""
+
+    batch: Callable[[Computed], None] = lambda _: None
+    tokenized: Callable[[float], None] = lambda _: None  # seconds, of a request
+
+
+class ScoringService:
+    """Scores the rows of requests; a context manager whose methods run in an event loop."""
+
+    def __init__(self, scorer: Scorer, options: ServiceOptions, observer: Observer) -> None:
+        """Use :meth:`open`."""
+        self.scorer = scorer
+        self.options = options
+        self._observer = observer
+        self._requests: RowRequests = scorer.requests()
+        self._others = self._requests.embedded_others()
+        self.scheduler = Scheduler(self._requests.executor, scorer.batching, options.limits, observe=observer.batch)
+        self._threads = ThreadPoolExecutor(_TOKENIZERS, "instructmining-tokens")
+        self._stack = ExitStack()
+        self._ready = False
+
+    @classmethod
+    def open(cls, options: ServiceOptions, observer: Observer | None = None) -> Self:
+        """Open the bundle on its devices, and embed the rows of ``knn_against``.
+
+        Raises:
+            BundleError: the bundle is damaged or lacks a role.
+            RuleError: the rule cannot be read, or a column needs neighbours and no file of them is given.
+            DeviceError: the device does not work here.
+            InputError: the file of neighbours cannot be read.
+        """
+        scorer = Scorer.open(
+            options.bundle,
+            rule=options.rule,
+            indicators=options.indicators,
+            device=options.device,
+            batches_at_once=None if options.device.startswith("cuda") else 1,
+            knn=None if options.knn_against is None else KnnOptions(against=options.knn_against),
+        )
+        if scorer.searches_neighbours and options.knn_against is None:
+            columns = ", ".join(column for column in scorer.columns if column.startswith("knn_"))
+            scorer.close()
+            raise RuleError(
+                f"{columns} needs the neighbours of each row, and a request has few rows; name a file of rows to "
+                "compare with (--knn-against), or leave the column out (--rule, --indicators)"
+            )
+        return cls(scorer, options, observer or Observer())
+
+    def __enter__(self) -> Self:
+        """Start the device threads."""
+        self._stack.enter_context(self.scorer)
+        self._stack.callback(self._threads.shutdown)
+        self._stack.enter_context(self.scheduler)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Compute what waits, and close."""
+        self._ready = False
+        self._stack.close()
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why no request is taken now; None where the service is ready."""
+        return "warming up" if not self._ready else self.scheduler.fault
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """The roles of the bundle that are open."""
+        return {name: self.scorer.bundle.roles[name] for name in sorted(self.scorer.roles)}
+
+    async def warm_up(self) -> None:
+        """Compute a batch of each width, so that no request waits for a first one; ready afterwards.
+
+        Raises:
+            DeviceError: a graph fails.
+        """
+        batching = self.scorer.batching
+        for stream in self._requests.row_pass.plan.streams:
+            role = stream.role
+            for width in _widths(role.max_length, batching.width_multiple):
+                fits = max(1, batching.max_batch_tokens[role.name] // width)
+                for rows in sorted({min(rows, fits) for rows in _WARM_ROWS}):
+                    texts = [_some_text(width)] * rows
+                    work = Work([Texts(role, stream.outputs, texts)])
+                    self.scheduler.submit(work)
+                    await asyncio.wrap_future(work.future)
+        self._ready = True
+
+    async def score(self, rows: Sequence[Row]) -> list[ScoredRow]:
+        """Score rows of any accepted shape, in order.
+
+        Args:
+            rows: dicts, as of a JSON file.
+
+        Raises:
+            RowsRefusedError: some rows cannot be scored; none is.
+            TooLargeError: the request has too many rows or tokens.
+            OverloadedError: too much waits already.
+            DeviceError: a graph fails, also in a new session.
+        """
+        if len(rows) > self.options.max_rows:
+            raise TooLargeError(f"the request has {len(rows):,} rows, more than {self.options.max_rows:,}")
+        with self.scheduler.arriving():
+            prepared = await self._in_thread(lambda: self._requests.prepare(_window(rows)))
+            if prepared.rejects:
+                raise RowsRefusedError([_reason(reject) for reject in prepared.rejects])
+            work = self._admitted(prepared.parts)
+        outputs = await asyncio.wrap_future(work.future)
+        finished = await self._in_thread(lambda: self._requests.finish(prepared, outputs, self._others))
+        if finished.rejects:
+            raise RowsRefusedError([_reason(reject) for reject in finished.rejects])
+        return list(self.scorer.rows(finished))
+
+    async def compute(self, parts: Sequence[Texts]) -> list[Outputs]:
+        """Compute texts that are tokenized already.
+
+        Raises:
+            TooLargeError: the request has too many tokens.
+            OverloadedError: too much waits already.
+            DeviceError: a graph fails, also in a new session.
+        """
+        return await asyncio.wrap_future(self._admitted(parts).future)
+
+    def _admitted(self, parts: Sequence[Texts]) -> Work:
+        work = Work(parts)
+        if work.left_tokens > self.options.max_tokens:
+            raise TooLargeError(
+                f"the request has {work.left_tokens:,} tokens for all models, more than {self.options.max_tokens:,}"
+            )
+        self.scheduler.submit(work)
+        return work
+
+    async def _in_thread(self, task: Callable[[], _Result]) -> _Result:
+        begin = time.perf_counter()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, task)
+        finally:
+            self._observer.tokenized(time.perf_counter() - begin)
+
+
+def _window(rows: Sequence[Row]) -> InputWindow:
+    """Return the rows as one window; rows without an example are rejects in it.
+
+    Raises:
+        RowsRefusedError: they are in no known format.
+    """
+    try:
+        windows = list(windows_given(list(rows), len(rows)))
+    except InputError as error:
+        raise RowsRefusedError([(0, str(error))]) from error
+    items = [item for window in windows for item in window.items]
+    return InputWindow(items)
+
+
+def _reason(reject: Reject) -> tuple[int, str]:
+    return reject.line - 1, reject.reason
+
+
+def _widths(longest: int, multiple: int) -> list[int]:
+    """Return the widths of batches to warm up: every one where they are rounded, else a few."""
+    if multiple > 1:
+        return list(range(multiple, longest + 1, multiple))
+    return sorted({min(longest, width) for width in (8, 32, 128, 512)})
+
+
+def _some_text(width: int) -> Tokens:
+    return Tokens(np.ones(width, dtype=np.int64), np.arange(1, width, dtype=np.int64))
