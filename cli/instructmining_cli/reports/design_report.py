@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from instructmining_cli.reports.wording import duration, rows_of
 from instructmining_experiments.designing.design import Design
-from instructmining_experiments.designing.drawing import TOLERANCE
+from instructmining_experiments.designing.drawing import POOL_PER_SUBSET, TOLERANCE
 from instructmining_experiments.designing.power import LEVEL, POWER
 
 _HOUR_S = 3600
@@ -41,6 +41,7 @@ def as_text(design: Design, tokens_per_second: float | None) -> str:
             ["spread of set means", "random", "tilted", "ratio"],
             [_spread(name, spread.random, spread.tilted) for name, spread in design.spread.items()],
         ),
+        *_cautions(design),
     ]
     return "\n".join(lines)
 
@@ -63,6 +64,29 @@ def _detectable(design: Design) -> str:
     parts.append(f"a partial R² of {found.one_term_r2:.2f}{beside}")
     parts += [f"an R² of {found.all_terms_r2:.2f} for all {found.terms}"] if found.terms > 1 else []
     return "; ".join(parts)
+
+
+def _cautions(design: Design) -> list[str]:
+    """Return what will stand in the way of a later step."""
+    found = []
+    wanted = POOL_PER_SUBSET * design.plan.subset_tokens
+    if design.plan.reserved and design.reserved_tokens < wanted:
+        found.append(
+            f"caution: compare cannot select from the reserve: it has {design.reserved_tokens:,} tokens, and "
+            f"selections of {design.plan.subset_tokens:,} want {wanted:,}; give a larger --reserve, or compare on new "
+            "files"
+        )
+    narrow = [
+        name
+        for name, spread in design.spread.items()
+        if spread.random is not None and spread.tilted is not None and spread.tilted < spread.random
+    ]
+    if narrow:
+        found.append(
+            f"caution: a few rows with extreme values decide the set means of {', '.join(narrow)}: tilted subsets "
+            "spread them less than random ones"
+        )
+    return ["", *found] if found else []
 
 
 def _spread(name: str, random: float | None, tilted: float | None) -> list[str]:

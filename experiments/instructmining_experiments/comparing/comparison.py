@@ -112,7 +112,7 @@ def compare(
         checkpoint = resolve(model or _hub_id(begun, folder), report=work.report)
         Begun(checkpoint.source, begun.settings, device.kind, digest).is_kept(folder)
         of_plan = Laboratory.of(folder, plan, known.pool, base_role(folder), begun.settings, device)
-        base = of_plan.base_losses()
+        base = of_plan.base_losses(work.report)
         rows = {row for one in drawn.selections for row in one.rows}
         laboratory = of_plan.with_texts(folder / COMPARISON, pool, rows)
         return _Comparing(folder, plan, drawn, base, work).run(laboratory, checkpoint, rate)

@@ -65,6 +65,7 @@ class Design:
     null: Mapping[str, int]  # indicator → rows without a value
     drawable_rows: int
     drawable_tokens: int
+    reserved_tokens: int
     embedded: bool  # whether near rows were found by their embeddings
     cost: Cost
     detectable: Detectable
@@ -83,6 +84,7 @@ class Design:
             "null": dict(self.null),
             "near_by_embedding": self.embedded,
             "drawable": {"rows": self.drawable_rows, "tokens": self.drawable_tokens},
+            "reserved": {"rows": len(plan.reserved), "tokens": self.reserved_tokens},
             "subset_tokens": plan.subset_tokens,
             "tolerance": TOLERANCE,
             "runs": {kind: sum(run.kind == kind for run in plan.runs) for kind in ("random", "tilted", "replicate")},
@@ -308,6 +310,7 @@ def _design(plan: Plan, pool: Pool, own: _Own, *, new: bool, embedded: bool) -> 
         null={name: count for name, count in null.items() if count},
         drawable_rows=len(rows),
         drawable_tokens=int(pool.tokens[rows].sum()),
+        reserved_tokens=int(pool.tokens[list(plan.reserved)].sum()),
         embedded=embedded,
         cost=cost_of(plan, pool.tokens),
         detectable=detectable(sum(run.kind != "replicate" for run in plan.runs), len(plan.indicators)),

@@ -37,7 +37,7 @@ class NoiseFloor:
         squares = sum(float(np.sum((np.array(group) - np.mean(group)) ** 2)) for group in same.values())
         single = [losses[run.name] for run in plan.runs if run.kind != "replicate" and run.name in losses]
         between = float(np.std(single, ddof=1)) if len(single) > 1 else None
-        if not freedom:
+        if not freedom or not squares:  # runs that are equal to the last digit were not trained apart
             return cls(between, None, None, 0)
         tails = chi2.ppf([(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2], freedom)
         least, most = np.sqrt(squares / tails).tolist()

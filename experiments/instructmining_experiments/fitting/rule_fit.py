@@ -160,7 +160,7 @@ def _fit(plan: Plan, fitted: Finished, options: FitOptions, name: str) -> Fit:
     return fit(
         fitted.columns(),
         terms=options.terms,
-        choose=options.choose,
+        choose="all" if options.terms is not None and len(options.terms) == 1 else options.choose,  # nothing to choose
         bootstrap=options.bootstrap,
         seed=plan.seed,
         rule_id=name,

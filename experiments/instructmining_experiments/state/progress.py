@@ -31,6 +31,10 @@ class Progress:
         """Count a run that an earlier call finished."""
         self._seconds.append(seconds)
 
+    def begun(self, name: str, steps: int) -> None:
+        """Say that a run begins, or goes on at its checkpoint."""
+        self._report(f"{name}: training, {steps} steps")
+
     def finished(self, found: Result, loss: float) -> None:
         """Say what came of a run."""
         seconds = found.train_seconds + found.evaluation_seconds

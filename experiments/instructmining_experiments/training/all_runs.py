@@ -22,6 +22,8 @@ from instructmining_experiments.training.sweep import chosen_rate, swept_run
 from instructmining_export.checkpoints import Checkpoint
 from instructmining_export.hub import resolve
 
+_LEAST_STEPS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -64,6 +66,7 @@ def train(folder: Path, model: str, *, settings: Settings, work: Work) -> Outcom
         else:
             role = base_role(folder)
         laboratory = Laboratory.of(folder, plan, pool, role, settings, device)
+        _check_steps(laboratory)
         if is_first:
             begun.keep(folder)
         return _Session(laboratory, plan, pool, work).train(checkpoint)
@@ -99,8 +102,7 @@ class _Session:
     base: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.work.report("measuring the loss before training")
-        self.base = self.laboratory.base_losses()
+        self.base = self.laboratory.base_losses(self.work.report)
 
     def train(self, checkpoint: Checkpoint) -> Outcome:
         settings, plan = self.laboratory.settings, self.plan
@@ -124,10 +126,11 @@ class _Session:
         return self._outcome()
 
     def evaluate(self) -> Outcome:
-        for run in self.plan.runs:
+        kept = [run for run in self.plan.runs if RunFolder.of(self.laboratory.folder, run.name).model.exists()]
+        if not kept:
+            self.work.report("no model was kept (train --keep-models); the tables are written from what train measured")
+        for run in kept:
             state = RunFolder.of(self.laboratory.folder, run.name)
-            if not state.model.exists():
-                continue
             trained = Trained.read(state.model)
             result = self.laboratory.evaluate(run, trained.learning_rate, trained)
             state.keep_result(result)
@@ -150,6 +153,20 @@ class _Session:
         to_come = len(self.plan.runs) - len(finished) - len(failed)
         rate = finished[0].learning_rate if finished else None
         return Outcome(len(finished), failed, to_come, rate, self.base)
+
+
+def _check_steps(laboratory: Laboratory) -> None:
+    """Check that a run's seed, which decides which rows share a step, changes something.
+
+    Raises:
+        InputError: all rows of a run share its only step.
+    """
+    settings = laboratory.settings
+    if laboratory.steps * settings.epochs < _LEAST_STEPS:
+        raise InputError(
+            f"each run would have a single step, with --step-tokens {settings.step_tokens}, and its seed would change "
+            "nothing; give fewer --step-tokens, or larger subsets to design"
+        )
 
 
 def _edge(rate: float, rates: Sequence[float]) -> str:

@@ -116,6 +116,7 @@ class Laboratory:
             progress.failed(subset.name, f"failed before: {reason}")
             return None
         try:
+            progress.begun(subset.name, self.steps * self.settings.epochs)
             trained = self._train(state, base, subset, rate, checkpoint_steps=work.checkpoint_steps)
             found = self.evaluate(subset, rate, trained)
         except (TrainingError, DeviceError) as error:
@@ -164,10 +165,11 @@ class Laboratory:
             evaluation_seconds=time.perf_counter() - begin,
         )
 
-    def base_losses(self) -> dict[str, float]:
-        """Return the loss of the base model, by evaluation set; computed once."""
+    def base_losses(self, report: Report) -> dict[str, float]:
+        """Return the loss of the base model, by evaluation set; computed once, after a word."""
         file = self.folder / BASE
         if not file.exists():
+            report("measuring the loss before training")
             found = losses(self.role.graph_on(self.device.kind), self.role, self.sets, self.device)
             write_whole(file, orjson.dumps(as_json(found)))
         return {name: one.loss for name, one in from_json(orjson.loads(file.read_bytes())).items()}

@@ -183,6 +183,6 @@ def test_a_plan_that_is_missing_or_was_edited_is_one_clear_error(planted: Path, 
 
 
 def test_fitting_loads_none_of_the_libraries_that_train() -> None:
-    code = "import sys, instructmining_experiments.rule_fit; print(*sys.modules)"
+    code = "import sys, instructmining_experiments.fitting.rule_fit; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "onnx_ir"} & set(done.stdout.split())

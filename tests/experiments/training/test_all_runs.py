@@ -241,6 +241,11 @@ def test_runs_of_one_experiment_have_the_same_settings(
         train(swept[0], model, settings=replace(SWEEP, **changes), work=WORK)  # type: ignore[arg-type]
 
 
+def test_runs_of_a_single_step_whose_seed_changes_nothing_are_refused(small: Small, model: str) -> None:
+    with pytest.raises(InputError, match=r"each run would have a single step, with --step-tokens 5000, and its seed"):
+        train(small.folder, model, settings=replace(SETTINGS, step_tokens=5000), work=WORK)
+
+
 def test_two_processes_do_not_work_in_one_folder(small: Small, model: str) -> None:
     with claimed(small.folder), pytest.raises(OutputError, match="another run writes there"):
         train(small.folder, model, settings=SETTINGS, work=WORK)
@@ -252,7 +257,7 @@ def test_a_call_that_ends_before_its_first_run_settles_nothing(small: Small, mod
         file.unlink()
     with pytest.raises(ExportError, match="has no tokenizer"):
         train(small.folder, str(other), settings=replace(SETTINGS, epochs=2), work=WORK)
-    one = small.with_runs(run("r001", range(16, 20), 5))
+    one = small.with_runs(run("r001", range(16, 28), 5))
     assert train(one.folder, model, settings=SETTINGS, work=WORK).finished == 1
 
 

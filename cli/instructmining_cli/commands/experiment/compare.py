@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from instructmining.errors import InputError
 from instructmining_cli.commands.experiment.design import ScoringProgress
 from instructmining_cli.commands.experiment.train import (
     CheckpointSteps,
@@ -95,14 +96,17 @@ def compare(
         from instructmining_cli.run.demo_bundle import demo_bundle
         from instructmining_experiments.comparing.comparison_plan import CompareOptions, Scoring
         from instructmining_experiments.comparing.selections import NAMES
+        from instructmining_experiments.fitting.rule_fit import RULE
 
+        if rule is None and not Path(folder, RULE).exists():
+            raise InputError(f"{folder}: has no {RULE}; 'instructmining experiment fit' writes it, or name a --rule")
         files, _ = expanded(newpool, say=warn) if newpool else ([], None)
         named = NAMES if methods == "all" else tuple(name.strip() for name in methods.split(","))
         found = compare_selections(
             Path(folder),
             files,
             CompareOptions(named, seeds, random, subset_tokens, near),
-            rule=Rule.load(rule or Path(folder, "rule.json")),
+            rule=Rule.load(rule or Path(folder, RULE)),
             scoring=Scoring(lambda: Bundle.open(bundle or demo_bundle(say)), device, ScoringProgress().report),
             work=Work(device, keep_models, retry_failed, checkpoint_steps, say),
             model=model,

@@ -69,7 +69,7 @@ def config(here: Path, write_rows: Callable[..., Path], small_bundle: Path, mode
     text = (
         f'out = "e"\n[design]\npool = ["pool.jsonl"]\nbundle = "{small_bundle}"\nindicators = "mtld"\nruns = 2\n'
         f'replicates = 1\nsubset_tokens = 200\nevaluation-rows = 4\nnear = 0.001\n[train]\nmodel = "{model}"\n'
-        'learning-rate = 1e-3\nmax-length = 128\ndevice = "cpu"\n'
+        'learning-rate = 1e-3\nmax-length = 128\nstep-tokens = 80\ndevice = "cpu"\n'
     )
 
     def write(more: str = "", change: tuple[str, str] = ("", "")) -> Path:

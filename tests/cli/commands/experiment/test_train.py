@@ -18,12 +18,23 @@ def test_the_runs_are_trained_and_counted_and_evaluate_counts_them_too(
     run: Callable[..., int], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_experiment(tmp_path / "experiment").folder
-    options = ("--model", model, "--learning-rate", "1e-3", "--max-length", "128", "--device", "cpu")
+    options = (
+        "--model",
+        model,
+        "--learning-rate",
+        "1e-3",
+        "--max-length",
+        "128",
+        "--step-tokens",
+        "120",
+        "--device",
+        "cpu",
+    )
     assert run("experiment", "train", folder, *options) == 0
     shown = capsys.readouterr()
     assert shown.out == ""
     lines = shown.err.splitlines()
-    assert [line[:14] for line in lines if line.startswith("r0")] == [
+    assert [line[:14] for line in lines if line.startswith("r0") and " of " in line] == [
         "r001 (1 of 3):",
         "r002 (2 of 3):",
         "r003 (3 of 3):",
@@ -44,7 +55,7 @@ def test_a_run_that_fails_is_said_and_ends_with_3(
     folder = small.with_runs(small.plan.run("r002")).folder
     (folder / "runs" / "r002").mkdir(parents=True)
     (folder / "runs" / "r002" / "failure.json").write_text('{"reason": "step 2 of 3: loss nan"}')
-    options = ("--model", model, "--learning-rate", "1e-3", "--max-length", "128", "--device", "cpu", "--quiet")
+    options = ("--model", model, "--learning-rate", "1e-3", "--max-length", "128", "--step-tokens", "120", "--quiet")
     assert run("experiment", "train", folder, *options) == 3
     assert capsys.readouterr().err == "r002 failed: step 2 of 3: loss nan; --retry-failed trains it again\n"
 
