@@ -18,9 +18,10 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from instructmining_export import originals, templates
 from instructmining_export.bundles import BundleWriter, RoleEntry
 from instructmining_export.checkpoints import Checkpoint
-from instructmining_export.families import CAUSAL, ENCODERS, graph_settings
+from instructmining_export.families import CAUSAL, ENCODERS
 from instructmining_export.graphs import bidirectional, causal
 from instructmining_export.graphs.tensors import save
+from instructmining_export.transformers_versions import graph_settings
 from instructmining_serving.http.app import HttpOptions, create_app
 from instructmining_serving.http.metrics import Metrics
 from instructmining_serving.service import ScoringService, ServiceOptions
@@ -53,7 +54,9 @@ class Originals:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("models")
-    return small_models.causal_model("llama", folder / "llama"), small_models.encoder_model("bert", folder / "bert")
+    return small_models.causal_model("llama", folder / "llama", vocab_size=390), small_models.encoder_model(
+        "bert", folder / "bert"
+    )
 
 
 @pytest.fixture(scope="module")
