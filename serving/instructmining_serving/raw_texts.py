@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from tokenizers import Tokenizer
 
 from instructmining.bundle import Role
 from instructmining.errors import BundleError, RowError
-from instructmining.tokenizing.tokenizer import MOST_PIECE
+from instructmining.tokenizing.tokenizer import MOST_PIECE, tokenizer_errors
 
 
 class RawTokenizer:
@@ -27,10 +26,8 @@ class RawTokenizer:
         Raises:
             BundleError: the file cannot be read, or lacks a special token of the role.
         """
-        try:
+        with tokenizer_errors(role.tokenizer, "not a tokenizer"):
             self._tokenizer = Tokenizer.from_file(str(role.tokenizer))
-        except Exception as error:  # the Rust side raises the bare class
-            raise BundleError(f"{role.tokenizer}: not a tokenizer: {error}; export the bundle again") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.words = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
@@ -59,6 +56,7 @@ class RawTokenizer:
 
         Raises:
             RowError: the text is too long for the tokenizer.
+            BundleError: the tokenizer fails on it.
         """
         return self._ids(self._begin if special else [], text, [])
 
@@ -67,6 +65,7 @@ class RawTokenizer:
 
         Raises:
             RowError: the text is too long for the tokenizer.
+            BundleError: the tokenizer fails on it.
         """
         begin, end = self._around
         return self._ids(begin, text, end)
@@ -74,13 +73,14 @@ class RawTokenizer:
     def _ids(self, begin: Sequence[int], text: str, end: Sequence[int]) -> NDArray[np.int64]:
         if len(text) > MOST_PIECE:
             raise RowError(f"has {len(text):,} characters, more than the {MOST_PIECE:,} that are tokenized")
-        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        with tokenizer_errors(self._path, "the tokenizer fails on a text"):
+            (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return np.array([*begin, *encoding.ids, *end], dtype=np.int64)
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of ids, with special tokens."""
-        decoded: Any = self._tokenizer.decode(ids, skip_special_tokens=False)
-        return str(decoded)
+        with tokenizer_errors(self._path, "the tokenizer fails on ids"):
+            return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
     def string(self, token: int) -> str:
         """Return a token's text inside a text, where a decoder keeps the space that begins a word."""

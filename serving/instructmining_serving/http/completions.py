@@ -114,8 +114,7 @@ class Prompts:
         """
         ends = np.cumsum([0, *self._scored])
         found = [
-            [] if outputs is None else [outputs[name][begin:end] for name in OUTPUTS]
-            for begin, end in pairwise(ends)
+            [] if outputs is None else [outputs[name][begin:end] for name in OUTPUTS] for begin, end in pairwise(ends)
         ]
         wrong = [row for row, values in enumerate(found) if any(np.isnan(value).any() for value in values)]
         if wrong:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from instructmining.inference.executor import Executor
 from instructmining_export import originals, templates
 from instructmining_export.bundles import BundleWriter, RoleEntry
 from instructmining_export.checkpoints import Checkpoint
@@ -24,6 +25,7 @@ from instructmining_export.graphs.tensors import save
 from instructmining_export.transformers_versions import graph_settings
 from instructmining_serving.http.app import HttpOptions, create_app
 from instructmining_serving.http.metrics import Metrics
+from instructmining_serving.scheduling.scheduler import OverloadedError, Scheduler
 from instructmining_serving.service import ScoringService, ServiceOptions
 
 LIMIT = 64
@@ -341,6 +343,11 @@ def test_overload_and_warming_up_say_when_to_try_again(bundle: Path, monkeypatch
     for client in client_of(bundle, indicators="perplexity", max_tokens=5):
         answer = client.post("/v1/completions", json=GOOD | {"prompt": [[5, 6], [7, 8]]})
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+        with monkeypatch.context() as full:
+            full.setattr(Scheduler, "submit", overloaded)
+            answer = client.post("/v1/completions", json=GOOD)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
+        assert answer.json()["error"].items() >= {"type": "rate_limit_error", "code": "overloaded"}.items()
         monkeypatch.setattr(ScoringService, "not_ready", "a device fails")
         answer = client.post("/v1/completions", json=GOOD)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
@@ -350,6 +357,18 @@ def test_overload_and_warming_up_say_when_to_try_again(bundle: Path, monkeypatch
             "param": None,
             "code": "not_ready",
         }
+
+
+def overloaded(*_: object) -> None:
+    raise OverloadedError("too much waits", 2.3)
+
+
+def test_a_graph_of_an_earlier_exporter_is_not_served(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for client in client_of(bundle, indicators="perplexity"):
+        monkeypatch.setattr(Executor, "outputs", lambda *_: frozenset({"nll"}))
+        answer = client.post("/v1/completions", json=GOOD)
+        assert answer.status_code == 404
+        assert "does not compute best_log_probability; export the bundle again" in answer.json()["error"]["message"]
 
 
 def test_models_that_no_column_needs_are_not_served(bundle: Path) -> None:
