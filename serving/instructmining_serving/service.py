@@ -14,7 +14,7 @@ from typing import Self, TypeAlias, TypeVar
 
 import numpy as np
 
-from instructmining.bundle import Bundle, Role
+from instructmining.bundle import Bundle, Role, RoleName
 from instructmining.errors import InputError, InstructMiningError, RuleError
 from instructmining.knn.options import KnnOptions
 from instructmining.reading.in_memory import windows_given
@@ -28,6 +28,12 @@ from instructmining_serving.scheduling.work import Outputs, Work
 
 _TOKENIZERS = 2  # threads; a tokenizer releases the interpreter's lock
 _WARM_ROWS = (1, 4)  # rows of the batches that warm up a width
+_OPENED_BY: Mapping[RoleName, str] = {
+    "perplexity": "--indicators perplexity",
+    "reward": "--indicators reward",
+    "embedding": "--indicators knn_6 --knn-against FILE",
+    "unieval": "--indicators naturalness",
+}
 _Result = TypeVar("_Result")
 Row: TypeAlias = Mapping[str, object]
 
@@ -45,6 +51,10 @@ class RowsRefusedError(InstructMiningError):
 
 class TooLargeError(InstructMiningError):
     """A request has more rows or tokens than one may have."""
+
+
+class NotServedError(InstructMiningError):
+    """A request wants a model that the service has not opened, or what its graph does not compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +145,26 @@ class ScoringService:
         """The roles of the bundle that are open."""
         return {name: self.scorer.bundle.roles[name] for name in sorted(self.scorer.roles)}
 
+    def role(self, name: RoleName, outputs: Sequence[str]) -> Role:
+        """Return the role to give texts of a model to :meth:`compute` with; one that shares its graph may stand for it.
+
+        Args:
+            name: of the model.
+            outputs: wanted of its graph.
+
+        Raises:
+            NotServedError: no column needs the model, or the graph lacks an output.
+        """
+        role = next((each.role for each in self._requests.row_pass.plan.streams if name in each.roles), None)
+        if role is None:
+            raise NotServedError(
+                f"the {name} model is not open, since no column of this service needs it; serve with {_OPENED_BY[name]}"
+            )
+        missing = sorted({*outputs} - self._requests.executor.outputs(role.graph))
+        if missing:
+            raise NotServedError(f"the {name} model's graph does not compute {missing[0]}; export the bundle again")
+        return role
+
     async def warm_up(self) -> None:
         """Compute a batch of each width, so that no request waits for a first one; ready afterwards.
 
@@ -165,18 +195,26 @@ class ScoringService:
             OverloadedError: too much waits already.
             DeviceError: a graph fails, also in a new session.
         """
-        if len(rows) > self.options.max_rows:
-            raise TooLargeError(f"the request has {len(rows):,} rows, more than {self.options.max_rows:,}")
+        self.check_rows(len(rows))
         with self.scheduler.arriving():
-            prepared = await self._in_thread(lambda: self._requests.prepare(_window(rows)))
+            prepared = await self.in_thread(lambda: self._requests.prepare(_window(rows)))
             if prepared.rejects:
                 raise RowsRefusedError([_reason(reject) for reject in prepared.rejects])
             work = self._admitted(prepared.parts)
         outputs = await asyncio.wrap_future(work.future)
-        finished = await self._in_thread(lambda: self._requests.finish(prepared, outputs, self._others))
+        finished = await self.in_thread(lambda: self._requests.finish(prepared, outputs, self._others))
         if finished.rejects:
             raise RowsRefusedError([_reason(reject) for reject in finished.rejects])
         return list(self.scorer.rows(finished))
+
+    def check_rows(self, rows: int) -> None:
+        """Check the number of rows, or texts, of a request.
+
+        Raises:
+            TooLargeError: it has too many.
+        """
+        if rows > self.options.max_rows:
+            raise TooLargeError(f"the request has {rows:,} rows, more than {self.options.max_rows:,}")
 
     async def compute(self, parts: Sequence[Texts]) -> list[Outputs]:
         """Compute texts that are tokenized already.
@@ -197,7 +235,13 @@ class ScoringService:
         self.scheduler.submit(work)
         return work
 
-    async def _in_thread(self, task: Callable[[], _Result]) -> _Result:
+    async def tokenize(self, task: Callable[[], _Result]) -> _Result:
+        """Tokenize texts for :meth:`compute` in a thread; an unfilled batch may wait for them."""
+        with self.scheduler.arriving():
+            return await self.in_thread(task)
+
+    async def in_thread(self, task: Callable[[], _Result]) -> _Result:
+        """Run a part of a request that takes more than a moment; the event loop goes on."""
         begin = time.perf_counter()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, task)

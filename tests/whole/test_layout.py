@@ -39,6 +39,7 @@ def test_every_test_file_stands_where_its_module_does() -> None:
         "cli": "cli/instructmining_cli",
         "experiments": "experiments/instructmining_experiments",
         "export": "export/instructmining_export",
+        "serving": "serving/instructmining_serving",
     }
     for test in (ROOT / "tests").rglob("test_*.py"):
         first, *inner = test.relative_to(ROOT / "tests").parent.parts

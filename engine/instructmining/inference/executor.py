@@ -126,6 +126,10 @@ class Executor:
         """Return the size of an output's last dimension; None where the graph leaves it open."""
         return self._sessions[self.devices[0], graph].output_size(output)
 
+    def outputs(self, graph: Path) -> frozenset[str]:
+        """Return what a graph computes; graphs of earlier exporters have fewer outputs."""
+        return self._sessions[self.devices[0], graph].outputs
+
     def placements(self) -> dict[Path, Placement]:
         """Return where the nodes of each graph run, as proved when it was opened; empty on a CPU."""
         first = self.devices[0]

@@ -45,7 +45,7 @@ class TextEncoder:
             BundleError: the file cannot be read.
         """
         try:
-            with _tokenizer_errors(path, "not a tokenizer"):
+            with tokenizer_errors(path, "not a tokenizer"):
                 content = path.read_bytes()
                 tokenizer = _prepared(Tokenizer.from_buffer(content))
                 inner = _inside_a_text(content)
@@ -99,7 +99,7 @@ class TextEncoder:
             BundleError: the tokenizer fails on a text.
         """
         known = {} if known is None else known
-        with _tokenizer_errors(self._path, _FAILS):
+        with tokenizer_errors(self._path, _FAILS):
             self._outer.encode(texts, known)
         return [np.frombuffer(known[text], dtype=np.int32) for text in texts]
 
@@ -124,7 +124,7 @@ class TextEncoder:
         Raises:
             BundleError: the tokenizer fails on a text, or lacks a special token.
         """
-        with _tokenizer_errors(self._path, _FAILS):
+        with tokenizer_errors(self._path, _FAILS):
             encoded = iter(
                 self._encoded([part for parts in texts for part in parts if isinstance(part, Segment)], known)
             )
@@ -222,7 +222,7 @@ class TextEncoder:
 
 
 @contextmanager
-def _tokenizer_errors(path: Path, what: str) -> Iterator[None]:
+def tokenizer_errors(path: Path, what: str) -> Iterator[None]:
     """Convert errors of the Rust side, which raises the bare class, and its panics, which are no Python exceptions."""
     try:
         yield

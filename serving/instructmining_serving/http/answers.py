@@ -16,7 +16,7 @@ from instructmining.errors import InstructMiningError
 from instructmining_serving.http.bodies import BodyError
 from instructmining_serving.http.metrics import Metrics
 from instructmining_serving.scheduling.scheduler import OverloadedError
-from instructmining_serving.service import RowsRefusedError, ScoringService, TooLargeError
+from instructmining_serving.service import NotServedError, RowsRefusedError, ScoringService, TooLargeError
 
 _Result = TypeVar("_Result")
 
@@ -66,6 +66,7 @@ _ANSWERS: Mapping[type[Exception], tuple[int, str]] = {
     TooLargeError: (413, "too_large"),
     OverloadedError: (429, "overloaded"),
     NotReadyError: (503, "not_ready"),
+    NotServedError: (404, "not_served"),
     TimeoutError: (504, "timeout"),
     InstructMiningError: (503, "model_fault"),
 }

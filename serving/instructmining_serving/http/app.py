@@ -17,6 +17,7 @@ from instructmining_serving.http.answers import counted
 from instructmining_serving.http.bodies import BodyError, BodyLimits
 from instructmining_serving.http.metrics import MeasuredRequests, Metrics
 from instructmining_serving.http.native import native_routes
+from instructmining_serving.http.openai import openai_routes
 from instructmining_serving.service import ScoringService
 
 _log = logging.getLogger("instructmining.serving")
@@ -46,7 +47,8 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
         yield
 
     app = FastAPI(title="instructmining", version=__version__, lifespan=warm)
-    app.include_router(native_routes(service, metrics, options.bodies, options.seconds))
+    for routes in (native_routes, openai_routes):
+        app.include_router(routes(service, metrics, options.bodies, options.seconds))
 
     async def refused(_: Request, error: Exception) -> Response:
         return counted(error, metrics)
