@@ -12,6 +12,7 @@ from instructmining.errors import InputError, InstructMiningError
 from instructmining_cli.options.checks import a_count, a_port, a_span
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.scoring import BundleFolder, Indicators, RuleName
+from instructmining_cli.process.stopping import stopping
 from instructmining_cli.process.terminal import say
 
 TOKEN_VARIABLE = "INSTRUCTMINING_TOKEN"
@@ -87,16 +88,17 @@ def serve(
             say(f"warning: {service.scorer.caution}")
         say(f"warming up {', '.join(service.roles)} on {', '.join(map(str, service.scorer.devices))}")
         app = create_app(service, metrics, HttpOptions(token, BodyLimits(max_bytes), timeout))
-        uvicorn.run(
-            app,
-            host=host,
-            port=port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=int(timeout) + 1,
-        )
+        with stopping().left_to_server():
+            uvicorn.run(
+                app,
+                host=host,
+                port=port,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=int(timeout) + 1,
+            )
 
 
 def _token(file: str | None) -> str | None:

@@ -86,6 +86,23 @@ class Stopping:
                 say(left)
             raise
 
+    @contextmanager
+    def left_to_server(self) -> Iterator[None]:
+        """Inside the block, a server handles signals and ends in its own time; the process then goes on to its end."""
+        if self._wakeup >= 0:
+            signal.set_wakeup_fd(-1)
+        ours = {number: signal.getsignal(number) for number in _WORDS}
+        for number, handler in ours.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)  # for a server that raises a signal again when it has ended
+        try:
+            yield
+        finally:
+            for number, handler in ours.items():
+                signal.signal(number, handler)
+            if self._wakeup >= 0:
+                signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+
     def end(self, number: int = signal.SIGINT) -> NoReturn:
         """Report the stop in one line and end the process.
 
