@@ -14,6 +14,7 @@ from instructmining_cli.commands.experiment.train import (
     CheckpointSteps,
     KeepModels,
     RetryFailed,
+    check_plan,
     not_installed,
     report_failed,
 )
@@ -25,6 +26,8 @@ from instructmining_cli.options.scoring import BundleFolder
 from instructmining_cli.process.stopping import stopping
 from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
+
+RULE = "rule.json"  # that fit writes
 
 
 def compare(
@@ -83,6 +86,10 @@ def compare(
     kept, runs = f"the same command continues; what was done is kept in {folder}", Path(folder, "comparison")
     with stopping().noting(lambda: kept if runs.is_dir() else None, say=warn):
         os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
+        check_plan(folder)
+        if rule is None and not Path(folder, RULE).exists():
+            raise InputError(f"{folder}: has no {RULE}; 'instructmining experiment fit' writes it, or name a --rule")
+        files, _ = expanded(newpool, say=warn) if newpool else ([], None)
         try:
             say("loading PyTorch and transformers")
             from instructmining_experiments.comparing.comparison import compare as compare_selections
@@ -96,11 +103,7 @@ def compare(
         from instructmining_cli.run.demo_bundle import demo_bundle
         from instructmining_experiments.comparing.comparison_plan import CompareOptions, Scoring
         from instructmining_experiments.comparing.selections import NAMES
-        from instructmining_experiments.fitting.rule_fit import RULE
 
-        if rule is None and not Path(folder, RULE).exists():
-            raise InputError(f"{folder}: has no {RULE}; 'instructmining experiment fit' writes it, or name a --rule")
-        files, _ = expanded(newpool, say=warn) if newpool else ([], None)
         named = NAMES if methods == "all" else tuple(name.strip() for name in methods.split(","))
         found = compare_selections(
             Path(folder),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from instructmining_cli.commands.experiment.train import not_installed, report_outcome
+from instructmining_cli.commands.experiment.train import check_plan, not_installed, report_outcome
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.output import Json
 from instructmining_cli.process.terminal import say
@@ -29,6 +29,7 @@ def evaluate(
         instructmining experiment evaluate experiment --device cpu
     """
     os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
+    check_plan(folder)
     try:
         from instructmining_experiments.training.all_runs import evaluate as evaluate_runs
         from instructmining_experiments.training.laboratory import Work

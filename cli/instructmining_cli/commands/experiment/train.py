@@ -100,6 +100,17 @@ def train(
     report_outcome(folder, outcome, json=json)
 
 
+def check_plan(folder: str) -> None:
+    """Check that a folder has a plan, before libraries are loaded that take long.
+
+    Raises:
+        InputError: there is none, or it was edited.
+    """
+    from instructmining_experiments.state.plan import Plan
+
+    Plan.load(Path(folder))
+
+
 def not_installed(error: ModuleNotFoundError) -> TrainingError:
     """Return the error of a missing library, with how to install it."""
     return TrainingError(f"{error.name} is not installed; pip install 'instructmining[experiment]'")
