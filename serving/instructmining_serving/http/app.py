@@ -18,6 +18,7 @@ from instructmining_serving.http.bodies import BodyError, BodyLimits
 from instructmining_serving.http.metrics import MeasuredRequests, Metrics
 from instructmining_serving.http.native import native_routes
 from instructmining_serving.http.openai import openai_routes
+from instructmining_serving.http.tei import tei_routes
 from instructmining_serving.http.vllm import vllm_routes
 from instructmining_serving.service import ScoringService
 
@@ -48,7 +49,7 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
         yield
 
     app = FastAPI(title="instructmining", version=__version__, lifespan=warm)
-    for routes in (native_routes, openai_routes, vllm_routes):
+    for routes in (native_routes, openai_routes, vllm_routes, tei_routes):
         app.include_router(routes(service, metrics, options.bodies, options.seconds))
 
     async def refused(_: Request, error: Exception) -> Response:
