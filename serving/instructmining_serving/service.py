@@ -100,7 +100,7 @@ class ScoringService:
         self._observer = observer
         self._requests: RowRequests = scorer.requests()
         self._rewards = self._requests.only("reward")
-        self.raw_tokenizers = {name: RawTokenizer(role) for name, role in self.roles.items() if name != "unieval"}
+        self.raw_tokenizers = _raw_tokenizers(self.roles)
         self._others = self._requests.embedded_others()
         self.scheduler = Scheduler(self._requests.executor, scorer.batching, options.limits, observe=observer.batch)
         self._threads = ThreadPoolExecutor(TOKENIZERS, "instructmining-tokens")
@@ -282,6 +282,20 @@ class ScoringService:
             return await asyncio.get_running_loop().run_in_executor(self._threads, task)
         finally:
             self._observer.tokenized(time.perf_counter() - begin)
+
+
+def _raw_tokenizers(roles: Mapping[str, Role]) -> dict[str, RawTokenizer]:
+    """Return the tokenizer of each role that takes texts alone; roles with the same one share it."""
+    loaded: dict[tuple[object, ...], RawTokenizer] = {}
+    found = {}
+    for name, role in roles.items():
+        if name == "unieval":
+            continue
+        key = (*role.shares, role.bos)
+        if key not in loaded:
+            loaded[key] = RawTokenizer(role)
+        found[name] = loaded[key]
+    return found
 
 
 def _window(rows: Sequence[Row]) -> InputWindow:
