@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instructmining.bundle import Bundle, Role, RoleName
 from instructmining.errors import InputError, InstructMiningError, RuleError
@@ -22,11 +23,12 @@ from instructmining.rules import Rule
 from instructmining.scorer.requests import RowRequests, Texts
 from instructmining.scorer.scorer import Scorer
 from instructmining.tokenizing.truncation import Tokens
-from instructmining.types import InputWindow, Reject, ScoredRow
+from instructmining.types import InputWindow, Reject, ScoredRow, ScoredWindow
+from instructmining_serving.raw_texts import RawTokenizer
 from instructmining_serving.scheduling.scheduler import Computed, Limits, Scheduler
 from instructmining_serving.scheduling.work import Outputs, Work
 
-_TOKENIZERS = 2  # threads; a tokenizer releases the interpreter's lock
+TOKENIZERS = 2  # threads; a tokenizer releases the interpreter's lock
 _WARM_ROWS = (1, 4)  # rows of the batches that warm up a width
 _OPENED_BY: Mapping[RoleName, str] = {
     "perplexity": "--indicators perplexity",
@@ -72,6 +74,15 @@ class ServiceOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewards:
+    """The rewards of a request's rows."""
+
+    values: NDArray[np.float64]  # (rows,) raw logits; NaN where undefined
+    tokens: int  # of all rows
+    truncated: Sequence[bool]  # of each row
+
+
+@dataclass(frozen=True, slots=True)
 class Observer:
     """Is told what the service does; every call is quick."""
 
@@ -88,9 +99,11 @@ class ScoringService:
         self.options = options
         self._observer = observer
         self._requests: RowRequests = scorer.requests()
+        self._rewards = self._requests.only("reward")
+        self.raw_tokenizers = _raw_tokenizers(self.roles)
         self._others = self._requests.embedded_others()
         self.scheduler = Scheduler(self._requests.executor, scorer.batching, options.limits, observe=observer.batch)
-        self._threads = ThreadPoolExecutor(_TOKENIZERS, "instructmining-tokens")
+        self._threads = ThreadPoolExecutor(TOKENIZERS, "instructmining-tokens")
         self._stack = ExitStack()
         self._ready = False
 
@@ -195,17 +208,39 @@ class ScoringService:
             OverloadedError: too much waits already.
             DeviceError: a graph fails, also in a new session.
         """
+        finished, _ = await self._finished(rows, self._requests, self._others)
+        return list(self.scorer.rows(finished))
+
+    async def rewards(self, rows: Sequence[Row]) -> Rewards:
+        """Compute the column ``reward`` of rows of any accepted shape but pairs, and nothing else.
+
+        Raises:
+            NotServedError: no column needs the reward model.
+            RowsRefusedError: some rows cannot be scored; none is.
+            TooLargeError: the request has too many rows or tokens.
+            OverloadedError: too much waits already.
+            DeviceError: a graph fails, also in a new session.
+        """
+        self.role("reward", ["reward"])
+        finished, tokens = await self._finished(rows, self._rewards)
+        return Rewards(finished.columns["reward"].values, tokens, [bool(roles) for roles in finished.truncated])
+
+    async def _finished(
+        self, rows: Sequence[Row], requests: RowRequests, others: NDArray[np.float32] | None = None
+    ) -> tuple[ScoredWindow, int]:
+        """Return the rows with their columns, and the tokens of their texts."""
         self.check_rows(len(rows))
         with self.scheduler.arriving():
-            prepared = await self.in_thread(lambda: self._requests.prepare(_window(rows)))
+            prepared = await self.in_thread(lambda: requests.prepare(_window(rows)))
             if prepared.rejects:
                 raise RowsRefusedError([_reason(reject) for reject in prepared.rejects])
             work = self._admitted(prepared.parts)
+            tokens = work.left_tokens
         outputs = await asyncio.wrap_future(work.future)
-        finished = await self.in_thread(lambda: self._requests.finish(prepared, outputs, self._others))
+        finished = await self.in_thread(lambda: requests.finish(prepared, outputs, others))
         if finished.rejects:
             raise RowsRefusedError([_reason(reject) for reject in finished.rejects])
-        return list(self.scorer.rows(finished))
+        return finished, tokens
 
     def check_rows(self, rows: int) -> None:
         """Check the number of rows, or texts, of a request.
@@ -247,6 +282,20 @@ class ScoringService:
             return await asyncio.get_running_loop().run_in_executor(self._threads, task)
         finally:
             self._observer.tokenized(time.perf_counter() - begin)
+
+
+def _raw_tokenizers(roles: Mapping[str, Role]) -> dict[str, RawTokenizer]:
+    """Return the tokenizer of each role that takes texts alone; roles with the same one share it."""
+    loaded: dict[tuple[object, ...], RawTokenizer] = {}
+    found = {}
+    for name, role in roles.items():
+        if name == "unieval":
+            continue
+        key = (*role.shares, role.bos)
+        if key not in loaded:
+            loaded[key] = RawTokenizer(role)
+        found[name] = loaded[key]
+    return found
 
 
 def _window(rows: Sequence[Row]) -> InputWindow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from instructmining.bundle import Bundle, Role, RoleName
@@ -52,6 +52,16 @@ class Plan:
     indicators: tuple[Indicator, ...]
     streams: tuple[Stream, ...]
     needs: frozenset[Measurement]
+
+    def only(self, column: str) -> Plan:
+        """Return what one of the columns needs, through the same graphs."""
+        indicators = tuple(indicator for indicator in self.indicators if indicator.column == column)
+        needs = frozenset(measure for indicator in indicators for measure in indicator.needs)
+        streams = (
+            replace(stream, measures=tuple(measure for measure in stream.measures if measure in needs))
+            for stream in self.streams
+        )
+        return Plan(indicators, tuple(stream for stream in streams if stream.measures), needs)
 
 
 def plan(

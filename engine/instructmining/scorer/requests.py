@@ -58,6 +58,12 @@ class RowRequests:
         """Runs batches on the devices."""
         return self.row_pass.executor
 
+    def only(self, column: str) -> RowRequests:
+        """Return what computes one column of single rows that is no length."""
+        plan = self.row_pass.plan.only(column)
+        row_pass = RowPass(plan, self.row_pass.windows.only(plan), self.row_pass.executor)
+        return RowRequests(row_pass, None, None, self.batching)
+
     def prepare(self, window: InputWindow) -> Prepared:
         """Tokenize a few rows; bad ones become rejects."""
         return Prepared(self.row_pass.windows.build(window))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +52,13 @@ class WindowBuilder:
         self._lengths = {"prompt_tokens", "response_tokens"} & plan.needs
         paths = {stream.role.tokenizer for stream in plan.streams} | ({length_tokenizer} if self._lengths else set())
         self._encoders = {path: TextEncoder(path) for path in paths}
+
+    def only(self, plan: Plan) -> WindowBuilder:
+        """Return a builder with the same tokenizers for a part of the plan, which needs no lengths."""
+        part = copy(self)
+        part._plan, part._lengths = plan, set()
+        part._encoders = {stream.role.tokenizer: self._encoders[stream.role.tokenizer] for stream in plan.streams}
+        return part
 
     def build(self, taken: InputWindow, *, strict: bool = False) -> TokenizedWindow:
         """Tokenize examples; those without a response, or that a template cannot hold, become rejects.

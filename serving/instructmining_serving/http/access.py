@@ -15,6 +15,8 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})  # for probes
 
+_KSERVE = ("/v2/models", "/v2/health")
+
 
 class BearerToken:
     """ASGI middleware that refuses requests without the token; probes need none."""
@@ -41,7 +43,9 @@ class BearerToken:
                 "headers": [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")],
             }
         )
-        said = {"error": {"message": "a bearer token is needed, and this is not it", "type": "unauthorized"}}
+        message = "a bearer token is needed, and this is not it"
+        of_kserve = scope["path"] == "/v2" or scope["path"].startswith(_KSERVE)  # its clients read a text
+        said = {"error": message if of_kserve else {"message": message, "type": "unauthorized"}}
         await send({"type": "http.response.body", "body": orjson.dumps(said)})
 
     def _is_right(self, scope: Mapping[str, Any]) -> bool:

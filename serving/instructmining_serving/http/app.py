@@ -15,9 +15,13 @@ from instructmining.errors import InstructMiningError
 from instructmining_serving.http.access import BearerToken
 from instructmining_serving.http.answers import counted
 from instructmining_serving.http.bodies import BodyError, BodyLimits
+from instructmining_serving.http.kserve import kserve_routes
 from instructmining_serving.http.metrics import MeasuredRequests, Metrics
 from instructmining_serving.http.native import native_routes
 from instructmining_serving.http.openai import openai_routes
+from instructmining_serving.http.tei import tei_routes
+from instructmining_serving.http.tokenize import token_routes
+from instructmining_serving.http.vllm import vllm_routes
 from instructmining_serving.service import ScoringService
 
 _log = logging.getLogger("instructmining.serving")
@@ -47,7 +51,7 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
         yield
 
     app = FastAPI(title="instructmining", version=__version__, lifespan=warm)
-    for routes in (native_routes, openai_routes):
+    for routes in (native_routes, openai_routes, vllm_routes, tei_routes, token_routes, kserve_routes):
         app.include_router(routes(service, metrics, options.bodies, options.seconds))
 
     async def refused(_: Request, error: Exception) -> Response:

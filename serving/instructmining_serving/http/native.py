@@ -11,9 +11,12 @@ from instructmining import __version__
 from instructmining.types import PREDICTION, ScoredRow
 from instructmining_serving.http.answers import answer, problem, within
 from instructmining_serving.http.bodies import BodyError, BodyLimits, read_json
+from instructmining_serving.http.forms import answering, openai_form, own_form, speak
 from instructmining_serving.http.metrics import Metrics
+from instructmining_serving.http.vllm import SCORE_FORMS, asks_vllm, scores_of
 from instructmining_serving.service import Row, ScoringService
 
+_WANTED = 'wanted either {"examples": [{…}, …]}, or two of vLLM\'s lists, such as {"queries", "documents"}'
 _AMOUNTS = ("top", "fraction", "max_loss")
 
 
@@ -26,12 +29,20 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
         bodies: limits of a request's body.
         seconds: that a request may take.
     """
-    router = APIRouter()
+    router = APIRouter(route_class=answering(metrics, own_form))
 
     @router.post("/v1/score", openapi_extra=_SCORE)
     async def score(request: Request) -> Response:
-        """Score rows, in order; one bad row refuses the request with the reason for each."""
-        rows = rows_of(await read_json(request, bodies))
+        """Score rows, in order; one bad row refuses the request with the reason for each. Also vLLM's /score."""
+        body = await read_json(request, bodies)
+        if asks_vllm(body):
+            if "examples" in body:
+                raise BodyError(422, f'"examples" and texts to compare at once; {_WANTED}')
+            speak(request, openai_form)
+            return await within(request, service, metrics, lambda: scores_of(service, body), seconds)
+        if "examples" not in body:
+            raise BodyError(422, f'"examples" is missing or empty; {_WANTED}')
+        rows = rows_of(body)
         scored = await within(request, service, metrics, lambda: service.score(rows), seconds)
         metrics.rows.inc(len(scored))
         return answer({"results": [result_of(row) for row in scored]})
@@ -157,6 +168,9 @@ def _body(properties: Mapping[str, object]) -> dict[str, Any]:
 
 
 _SCORE = _body({})
+_SCORE["requestBody"]["content"]["application/json"]["schema"] = {
+    "oneOf": [_SCORE["requestBody"]["content"]["application/json"]["schema"], *SCORE_FORMS]
+}
 _SELECT = _body(
     {"top": {"type": "integer", "minimum": 1}, "fraction": {"type": "number"}, "max_loss": {"type": "number"}}
 )

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import time
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
 from numpy.typing import NDArray
-from starlette.exceptions import HTTPException
 
-from instructmining.bundle import Role, RoleName
-from instructmining.errors import InstructMiningError
-from instructmining.scorer.requests import Texts
-from instructmining.tokenizing.truncation import Tokens
-from instructmining_serving.http.answers import answer, counted, within
-from instructmining_serving.http.bodies import BodyError, BodyLimits, read_json
+from instructmining_serving.http.answers import answer, within
+from instructmining_serving.http.bodies import BodyLimits, read_json
 from instructmining_serving.http.completions import OUTPUTS, Completion, Prompts
+from instructmining_serving.http.forms import answering, openai_form
 from instructmining_serving.http.metrics import Metrics
-from instructmining_serving.http.prompts import ParameterError, model_name, one_of, prompts_of, token_ids
-from instructmining_serving.raw_texts import RawTokenizer
+from instructmining_serving.http.one_text import embeddings_of, numbers, source_id
+from instructmining_serving.http.prompts import model_name, one_of, prompts_of
 from instructmining_serving.service import ScoringService
 
 _Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -41,15 +34,14 @@ def openai_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
         bodies: limits of a request's body.
         seconds: that a request may take.
     """
-    router = APIRouter(route_class=_answering(metrics))
-    names: tuple[RoleName, ...] = ("perplexity", "embedding")
-    tokenizers = {name: RawTokenizer(service.roles[name]) for name in names if name in service.roles}
+    router = APIRouter(route_class=answering(metrics, openai_form))
+    tokenizers = service.raw_tokenizers
     started = int(time.time())
 
     @router.get("/v1/models")
     async def models() -> Response:
         """List the models that are open, by the ids that they were exported from; requests may give any name."""
-        listed = {_source(role): role for role in service.roles.values()}
+        listed = {source_id(role): role for role in service.roles.values()}
         common = {"object": "model", "created": started, "owned_by": "instructmining"}
         data = [{"id": name, **common, "max_model_len": role.max_length} for name, role in listed.items()]
         return answer({"object": "list", "data": data})
@@ -63,7 +55,7 @@ def openai_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
         async def compute() -> Response:
             asked = Completion.of(body)
             service.check_rows(len(asked.prompts))
-            name = model_name(body, _source(service.roles["perplexity"]))
+            name = model_name(body, source_id(service.roles["perplexity"]))
             prompts = await service.tokenize(lambda: Prompts(asked, role, tokenizers["perplexity"]))
             found = (await service.compute([prompts.texts]))[0] if prompts.texts.texts else None
 
@@ -89,7 +81,7 @@ def openai_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
     async def embeddings(request: Request) -> Response:
         """Return a vector for each text, of the text alone: no prompt is put before it, and nothing is truncated."""
         body = await read_json(request, bodies)
-        role = service.role("embedding", ["embedding"])
+        service.role("embedding", ["embedding"])
 
         async def compute() -> Response:
             texts = prompts_of(body, "input")
@@ -97,21 +89,11 @@ def openai_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
             form = one_of(body, "encoding_format", "float", "base64")
             size = service.scorer.embedding_size
             one_of(body, "dimensions", size, why=", the size of the model's vectors")
-            name = model_name(body, _source(service.roles["embedding"]))
-            tokenizer = tokenizers["embedding"]
-            ids = await service.tokenize(
-                lambda: token_ids(
-                    texts, "input", tokenizer, tokenizer.document, generated=0, max_length=role.max_length
-                )
-            )
-            part = Texts(role, ("embedding",), [Tokens(each, _NOT_POSITIONS) for each in ids])
-            (found,) = await service.compute([part])
-            tokens = sum(map(len, ids))
+            name = model_name(body, source_id(service.roles["embedding"]))
+            values, tokens = await embeddings_of(service, texts, "input")
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
             return await service.in_thread(
-                lambda: answer(
-                    {"object": "list", "data": _vectors(found["embedding"], form), "model": name, "usage": usage}
-                )
+                lambda: answer({"object": "list", "data": _vectors(values, form), "model": name, "usage": usage})
             )
 
         return await within(request, service, metrics, compute, seconds)
@@ -119,51 +101,11 @@ def openai_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
     return router
 
 
-def _source(role: Role) -> str:
-    return str(role.source.get("id", role.name))
-
-
 def _vectors(values: NDArray[np.float32], form: str) -> list[dict[str, object]]:
     """Return OpenAI's embeddings: lists of numbers, or float32 in base64, the lowest byte first."""
-    rows: list[object]
-    if form == "base64":
-        rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in values]
-    else:
-        rows = list(values.tolist())
-    return [{"object": "embedding", "index": number, "embedding": row} for number, row in enumerate(rows)]
-
-
-def _answering(metrics: Metrics) -> type[APIRoute]:
-    """Return a class of routes whose errors are in OpenAI's form."""
-
-    class OpenAiRoute(APIRoute):
-        def get_route_handler(self) -> _Handler:
-            handle = super().get_route_handler()
-
-            async def handled(request: Request) -> Response:
-                try:
-                    return await handle(request)
-                except (BodyError, InstructMiningError, TimeoutError, HTTPException) as error:
-                    return _in_openai_form(error, counted(error, metrics))
-
-            return handled
-
-    return OpenAiRoute
-
-
-def _in_openai_form(error: Exception, found: Response) -> Response:
-    said = orjson.loads(found.body)["error"]
-    status = 400 if found.status_code == 422 else found.status_code
-    kind = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
-    param, code = (error.param, error.code) if isinstance(error, ParameterError) else (None, said["type"])
-    content = {
-        "message": said["message"],
-        "type": "rate_limit_error" if status == _OVERLOADED else kind,
-        "param": param,
-        "code": code,
-    }
-    retry = found.headers.get("retry-after")
-    return answer({"error": content}, status, None if retry is None else {"Retry-After": retry})
+    return [
+        {"object": "embedding", "index": number, "embedding": row} for number, row in enumerate(numbers(values, form))
+    ]
 
 
 _ONE_OR_MANY = {

@@ -13,6 +13,7 @@ from instructmining_serving.http.bodies import BodyError
 from instructmining_serving.raw_texts import RawTokenizer
 
 Prompt: TypeAlias = str | list[int]
+EMPTY = "empty"  # code of an error: there is no text
 
 
 class ParameterError(BodyError):
@@ -40,7 +41,7 @@ def prompts_of(body: Mapping[str, Any], param: str) -> list[Prompt]:
     if not of_one_kind or not value:
         raise ParameterError(param, "wanted a text, a list of texts, a list of token ids, or a list of such lists")
     if "" in value:
-        raise ParameterError(param, f"{_at(value.index(''), value)}the text is empty")
+        raise ParameterError(param, f"{_at(value.index(''), value)}the text is empty", EMPTY)
     return list(value)
 
 
