@@ -51,6 +51,7 @@ class DesignOptions:
     evaluation: tuple[str, ...] = ()  # files, each a set of its own
     evaluation_rows: int = 100  # of each of two sets drawn from the pool, where no file is given
     reserve: float = 0.2  # share of the rows that no run sees
+    max_row_tokens: int = 2000  # a longer row is not used: training would truncate it, and runs differ in tokens
     near: float = 0.2  # distance of embeddings below which a row is too near to an evaluation row
     seed: int = 0
 
@@ -137,7 +138,7 @@ def design(
         if known == asked and (folder / PLAN).exists():
             plan = Plan.load(folder)
             pool = Pool.of_plan(folder, plan)
-            own = _Own.of(pool, plan.files, len(files))
+            own = _Own.of(pool, plan.files, len(files), options.max_row_tokens)
             return _design(plan, pool, own, new=False, embedded=embedded)
         if (folder / PLAN).exists():
             _check_replaceable(folder, known, asked, overwrite=overwrite)
@@ -147,7 +148,7 @@ def design(
             folder, every, bundle=opened, indicators=columns, device=device, overwrite=overwrite, progress=progress
         )
         pool = Pool.read(folder / SCORED, columns)
-        own = _Own.of(pool, scored, len(files))
+        own = _Own.of(pool, scored, len(files), options.max_row_tokens)
         plan = _plan(pool, own, scored, options, columns, embedder(opened, device))
         plan = replace(
             plan,
@@ -231,13 +232,20 @@ class _Own:
     parts: Sequence[PoolPart]  # of all files, the evaluation files last
     files: int  # of the pool
     valued: NDArray[np.bool_]  # (rows,) whether a row of the scored pool has all columns
+    long: NDArray[np.bool_]  # (rows,) whether it has more tokens than a row may have
     repeated: Collection[int]  # rows of the same turns as an earlier one
 
     @classmethod
-    def of(cls, pool: Pool, files: Sequence[PoolFile], pool_files: int) -> Self:
+    def of(cls, pool: Pool, files: Sequence[PoolFile], pool_files: int, max_row_tokens: int) -> Self:
         """Look at all rows."""
         parts = parts_of(files)
-        return cls(parts, pool_files, pool.valued(), repeats(pool.examples, range(parts[pool_files - 1].rows.stop)))
+        return cls(
+            parts,
+            pool_files,
+            pool.valued(),
+            pool.tokens > max_row_tokens,
+            repeats(pool.examples, range(parts[pool_files - 1].rows.stop)),
+        )
 
     @property
     def rows(self) -> range:
@@ -245,9 +253,9 @@ class _Own:
         return range(self.parts[self.files - 1].rows.stop)
 
     def without(self, *others: Iterable[int]) -> list[int]:
-        """Return the rows that have all columns and repeat no earlier row, without others."""
-        out = {row for rows in others for row in rows}
-        return [row for row in self.rows if self.valued[row] and row not in self.repeated and row not in out]
+        """Return the rows that have all columns, are not too long and repeat no earlier row, without others."""
+        out = {row for rows in others for row in rows} | set(self.repeated)
+        return [row for row in self.rows if self.valued[row] and not self.long[row] and row not in out]
 
 
 def _plan(
@@ -303,7 +311,8 @@ def _design(plan: Plan, pool: Pool, own: _Own, *, new: bool, embedded: bool) -> 
         new=new,
         left={
             "without a value of an indicator": int((~own.valued[own.rows]).sum()),
-            "that repeat an earlier row": sum(bool(own.valued[row]) for row in own.repeated),
+            "that are longer than a row may be": int((own.long & own.valued)[own.rows].sum()),
+            "that repeat an earlier row": sum(bool(own.valued[row] and not own.long[row]) for row in own.repeated),
             "near an evaluation row": len(plan.left_out),
             "reserved": len(plan.reserved),
         },

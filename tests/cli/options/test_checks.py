@@ -69,6 +69,7 @@ WRONG = {
     "--max-wait-ms": "-1",
     "--queue-tokens": "0",
     "--max-rows": "0",
+    "--max-row-tokens": "0",
     "--max-tokens": "0",
     "--max-bytes": "0",
     "--timeout": "0",

@@ -182,3 +182,13 @@ def test_bad_input_is_one_clear_error(pool: tuple[str, str], small_bundle: Path,
         with pytest.raises(InputError, match=message):
             design(pool, folder, options, bundle=small_bundle, device="cpu")
         assert not (folder / PLAN).exists()
+
+
+def test_rows_longer_than_training_takes_are_not_used(
+    pool: tuple[str, str], small_bundle: Path, tmp_path: Path
+) -> None:
+    found = design(pool, tmp_path / "e", replace(SMALL, max_row_tokens=45), bundle=small_bundle, device="cpu")
+    scored = Pool.of_plan(tmp_path / "e", found.plan)
+    used = {*seen(found.plan), *found.plan.reserved, *(row for one in found.plan.evaluation for row in one.rows)}
+    assert max(scored.tokens[list(used)]) <= 45
+    assert found.left["that are longer than a row may be"] == (scored.tokens > 45).sum() > 0

@@ -65,6 +65,14 @@ def design(
             "unit vectors, 0..2.",
         ),
     ] = 0.2,
+    max_row_tokens: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            callback=a_count,
+            help="Leave out longer rows, which training would truncate: runs would differ in tokens.",
+        ),
+    ] = 2000,
     seed: Annotated[int, typer.Option(min=0, callback=a_count, help="Seed of all draws.")] = 0,
     tokens_per_second: Annotated[
         float | None,
@@ -100,6 +108,7 @@ def design(
         evaluation=tuple(evaluation or ()),
         evaluation_rows=evaluation_rows,
         reserve=reserve,
+        max_row_tokens=max_row_tokens,
         near=near,
         seed=seed,
     )
