@@ -25,6 +25,10 @@ class NotReadyError(InstructMiningError):
     """The service is warming up, or a device fails."""
 
 
+class ClientGoneError(InstructMiningError):
+    """Nobody waits for the answer."""
+
+
 def answer(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON answer."""
     return Response(orjson.dumps(content), status, dict(headers or {}), media_type="application/json")
@@ -67,6 +71,7 @@ _ANSWERS: Mapping[type[Exception], tuple[int, str]] = {
     OverloadedError: (429, "overloaded"),
     NotReadyError: (503, "not_ready"),
     NotServedError: (404, "not_served"),
+    ClientGoneError: (499, "cancelled"),  # which nobody reads; it is counted
     TimeoutError: (504, "timeout"),
     InstructMiningError: (503, "model_fault"),
 }
@@ -74,7 +79,7 @@ _BODY_KINDS = {413: "too_large", 408: "timeout", 415: "unsupported", 422: "inval
 
 
 async def within(
-    request: Request, service: ScoringService, metrics: Metrics, task: Callable[[], Awaitable[_Result]], seconds: float
+    request: Request, service: ScoringService, task: Callable[[], Awaitable[_Result]], seconds: float
 ) -> _Result:
     """Do a request's work while its client waits: it is cancelled when the client goes away or the time is over.
 
@@ -91,16 +96,11 @@ async def within(
         async with asyncio.timeout(seconds):
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            metrics.errors.labels("cancelled").inc()
             raise ClientGoneError("the client went away")
         return await working
     finally:
         leaving.cancel()
         working.cancel()
-
-
-class ClientGoneError(InstructMiningError):
-    """Nobody waits for the answer."""
 
 
 async def _left(request: Request) -> None:

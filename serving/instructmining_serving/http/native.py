@@ -39,11 +39,11 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
             if "examples" in body:
                 raise BodyError(422, f'"examples" and texts to compare at once; {_WANTED}')
             speak(request, openai_form)
-            return await within(request, service, metrics, lambda: scores_of(service, body), seconds)
+            return await within(request, service, lambda: scores_of(service, body), seconds)
         if "examples" not in body:
             raise BodyError(422, f'"examples" is missing or empty; {_WANTED}')
         rows = rows_of(body)
-        scored = await within(request, service, metrics, lambda: service.score(rows), seconds)
+        scored = await within(request, service, lambda: service.score(rows), seconds)
         metrics.rows.inc(len(scored))
         return answer({"results": [result_of(row) for row in scored]})
 
@@ -55,7 +55,7 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
         name, amount = _amount(body)
         if service.scorer.rule is None:
             raise BodyError(422, "the service has no rule, and nothing to select by; serve with --rule")
-        scored = await within(request, service, metrics, lambda: service.score(rows), seconds)
+        scored = await within(request, service, lambda: service.score(rows), seconds)
         metrics.rows.inc(len(scored))
         chosen = _selected(scored, name, amount)
         return answer({"selected": chosen, "results": [{"row": row, **result_of(scored[row])} for row in chosen]})

@@ -75,7 +75,7 @@ def openai_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
 
             return await service.in_thread(finish)
 
-        return await within(request, service, metrics, compute, seconds)
+        return await within(request, service, compute, seconds)
 
     @router.post("/v1/embeddings", openapi_extra=_EMBEDDINGS)
     async def embeddings(request: Request) -> Response:
@@ -96,7 +96,7 @@ def openai_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
                 lambda: answer({"object": "list", "data": _vectors(values, form), "model": name, "usage": usage})
             )
 
-        return await within(request, service, metrics, compute, seconds)
+        return await within(request, service, compute, seconds)
 
     return router
 

@@ -56,14 +56,14 @@ def tei_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits, se
             vectors, _ = await embeddings_of(service, texts, "inputs", cut=_cut(body, role.max_length))
             return answer(vectors.tolist())
 
-        return await within(request, service, metrics, compute, seconds)
+        return await within(request, service, compute, seconds)
 
     @router.post("/predict", openapi_extra=_PREDICT)
     async def predict(request: Request) -> Response:
         """Return the reward of a text, of a pair of prompt and response, or of a list of such lists."""
         body = await read_json(request, bodies)
         service.role("reward", ["reward"])
-        return await within(request, service, metrics, lambda: _predicted(service, body), seconds)
+        return await within(request, service, lambda: _predicted(service, body), seconds)
 
     @router.post("/rerank", openapi_extra=_RERANK)
     async def rerank(request: Request) -> Response:
@@ -74,7 +74,7 @@ def tei_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits, se
             raise BodyError(422, 'wanted either "texts", of text-embeddings-inference, or "documents", of vLLM')
         speak(request, tei_form if "texts" in body else openai_form)
         answer_to = _ranked if "texts" in body else ranked
-        return await within(request, service, metrics, lambda: answer_to(service, body), seconds)
+        return await within(request, service, lambda: answer_to(service, body), seconds)
 
     return router
 

@@ -53,14 +53,14 @@ def vllm_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits, s
     async def score(request: Request) -> Response:
         """Return the reward of each response to its prompt, in order."""
         body = await read_json(request, bodies)
-        return await within(request, service, metrics, lambda: scores_of(service, body), seconds)
+        return await within(request, service, lambda: scores_of(service, body), seconds)
 
     @router.post("/v2/rerank", openapi_extra=RERANK)
     @router.post("/v1/rerank", openapi_extra=RERANK)
     async def rerank(request: Request) -> Response:
         """Return responses to one prompt, the best first."""
         body = await read_json(request, bodies)
-        return await within(request, service, metrics, lambda: ranked(service, body), seconds)
+        return await within(request, service, lambda: ranked(service, body), seconds)
 
     @router.post("/classify", openapi_extra=_CLASSIFY)
     async def classify(request: Request) -> Response:
@@ -75,7 +75,7 @@ def vllm_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits, s
             ]
             return _listed(service, body, "classify", data, tokens)
 
-        return await within(request, service, metrics, compute, seconds)
+        return await within(request, service, compute, seconds)
 
     @router.post("/pooling", openapi_extra=_POOLING)
     async def pooling(request: Request) -> Response:
@@ -97,7 +97,7 @@ def vllm_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits, s
             data = [{"index": number, "object": "pooling", "data": row} for number, row in enumerate(rows)]
             return _listed(service, body, "pool", data, tokens, role="embedding" if task == "embed" else "reward")
 
-        return await within(request, service, metrics, compute, seconds)
+        return await within(request, service, compute, seconds)
 
     return router
 

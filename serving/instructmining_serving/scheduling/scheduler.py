@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Condition, Thread
 from types import TracebackType
@@ -12,15 +12,18 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from instructmining.errors import DeviceError, InstructMiningError
+from instructmining.errors import DeviceError, DeviceMemoryError, InstructMiningError
 from instructmining.inference.batching import Batch, Batching, batches
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Job
 from instructmining.inference.sessions import OF_POSITIONS
+from instructmining.tokenizing.truncation import Tokens
 from instructmining_serving.scheduling.queue import Entry, Lane, TextQueue, by_work
 from instructmining_serving.scheduling.work import Outputs, Work
 
 _ALL = 1 << 62  # tokens: a batch that was put together is not divided again
+_PROBE_TOKENS = 8  # of the text that shows whether a device computes again
+_PROBE_S = 1.0  # between two tries
 _SPEED_SHARE = 0.1  # of the latest batch in the running mean of the speed
 
 
@@ -196,28 +199,54 @@ class Scheduler:
     def _serve(self, device: Device) -> None:
         while (taken := self._next()) is not None:
             lane, entries = taken
-            now = time.monotonic()
-            first = [entry.work for entry in entries if entry.work.started is None]
-            waited = []
-            for work in first:
-                if work.started is None:
-                    work.started = now
-                    waited.append(now - work.arrived)
-            batch = self._batch(entries)
-            job = Job(lane[0], batch, lane[1])
             try:
-                done = self._computed(job, device)
+                self._compute(lane, entries, device)
             except Exception as error:  # whatever it is: without this thread every request would wait for ever
                 self._fail(entries, error)
-                continue
             finally:
                 with self._changed:
                     self._at_work -= sum(entry.length for entry in entries)
-            self._give(entries, batch, done)
-            tokens = int(batch.mask.sum())
-            self._note_speed(tokens / max(done.seconds, 1e-9))
-            role = entries[0].work.parts[entries[0].part].role.name
-            self._observe(Computed(role, len(entries), tokens, batch.ids.size, done.seconds, tuple(waited), device))
+            if self._is_faulty(device):
+                self._recover(lane, device)
+
+    def _compute(self, lane: Lane, entries: Sequence[Entry], device: Device) -> None:
+        now = time.monotonic()
+        waited = []
+        for entry in entries:
+            if entry.work.started is None:
+                entry.work.started = now
+                waited.append(now - entry.work.arrived)
+        part = entries[0].work.parts[entries[0].part]
+        batch = self._batch([entry.work.parts[entry.part].texts[entry.text] for entry in entries], part.role.max_length)
+        done = self._computed(Job(lane[0], batch, lane[1]), device)
+        self._give(entries, batch, done)
+        tokens = int(batch.mask.sum())
+        self._note_speed(tokens / max(done.seconds, 1e-9))
+        self._observe(
+            Computed(part.role.name, len(entries), tokens, batch.ids.size, done.seconds, tuple(waited), device)
+        )
+
+    def _is_faulty(self, device: Device) -> bool:
+        with self._changed:
+            return device in self._faults
+
+    def _recover(self, lane: Lane, device: Device) -> None:
+        """Compute a short text, now and then, until it works: no request comes while the service is not ready."""
+        text = Tokens(np.ones(_PROBE_TOKENS, dtype=np.int64), np.arange(1, _PROBE_TOKENS, dtype=np.int64))
+        job = Job(lane[0], self._batch([text], _PROBE_TOKENS), lane[1])
+        while True:
+            try:
+                self._executor.compute(job, device)
+            except DeviceError:
+                with self._changed:
+                    if self._closing or self._changed.wait_for(lambda: self._closing, _PROBE_S):
+                        return
+                with suppress(InstructMiningError):
+                    self._executor.reopen(job, device)
+                continue
+            with self._changed:
+                self._faults.pop(device, None)
+            return
 
     def _next(self) -> tuple[Lane, list[Entry]] | None:
         """Wait for the next batch; None when the service ends."""
@@ -236,25 +265,22 @@ class Scheduler:
                 else:
                     self._changed.wait()
 
-    def _batch(self, entries: Sequence[Entry]) -> Batch:
-        texts = [entry.work.parts[entry.part].texts[entry.text] for entry in entries]
-        role = entries[0].work.parts[entries[0].part].role
-        (batch,) = batches(
-            texts,
-            max_batch_tokens=_ALL,
-            width_multiple=self._batching.width_multiple,
-            max_width=role.max_length,
-        )
+    def _batch(self, texts: Sequence[Tokens], max_width: int) -> Batch:
+        multiple = self._batching.width_multiple
+        (batch,) = batches(texts, max_batch_tokens=_ALL, width_multiple=multiple, max_width=max_width)
         return batch
 
     def _computed(self, job: Job, device: Device) -> Done:
         """Compute a batch; after a fault once more, in a new session.
 
         Raises:
+            DeviceMemoryError: a text does not fit, which is no fault of the device.
             DeviceError: it fails again.
         """
         try:
             done = self._executor.compute(job, device)
+        except DeviceMemoryError:
+            raise
         except DeviceError as error:
             with self._changed:
                 self._faults[device] = str(error)

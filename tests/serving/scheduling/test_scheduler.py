@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from instructmining.bundle import Bundle, Role
-from instructmining.errors import DeviceError
+from instructmining.errors import DeviceError, DeviceMemoryError
 from instructmining.inference.batching import Batching
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Job
@@ -226,13 +226,36 @@ def test_a_fault_is_retried_in_a_new_session_and_fails_the_requests_of_the_batch
     submit(scheduler, work(role, [5]))[0].result(10)
     assert executor.reopened == 1
     assert scheduler.fault is None
-    executor.failures = [DeviceError("the graph failed"), DeviceError("it failed again")]
+    executor.failures = [DeviceError("the graph failed"), DeviceError("it failed again"), DeviceError("and again")]
     (future,) = submit(scheduler, work(role, [5]))
     with pytest.raises(DeviceError, match="it failed again"):
         future.result(10)
     assert scheduler.fault == "the graph failed"
-    submit(scheduler, work(role, [5]))[0].result(10)
+    end = time.monotonic() + 10
+    while scheduler.fault is not None and time.monotonic() < end:  # no request comes while it is not ready
+        time.sleep(0.01)
     assert scheduler.fault is None
+    submit(scheduler, work(role, [5]))[0].result(10)
+
+
+def test_a_text_that_does_not_fit_into_memory_is_no_fault_of_the_device(
+    begin: Callable[..., tuple[Scheduler, Executor]], role: Role
+) -> None:
+    scheduler, executor = begin()
+    executor.failures = [DeviceMemoryError("too little memory")]
+    (future,) = submit(scheduler, work(role, [5]))
+    with pytest.raises(DeviceMemoryError):
+        future.result(10)
+    assert (scheduler.fault, executor.reopened) == (None, 0)
+
+
+def test_a_failing_observer_does_not_end_the_thread(role: Role) -> None:
+    def fails(_: Computed) -> None:
+        raise ValueError("observer")
+
+    with Scheduler(Executor(), BATCHING, Limits(), observe=fails) as scheduler:
+        for _ in range(2):
+            assert len(submit(scheduler, work(role, [5]))[0].result(10)) == 1
 
 
 def test_closing_computes_what_waits_or_fails_it_after_a_time(
