@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def new_threads() -> Callable[[], list[str]]:
+    """Names the engine's threads that began in this test and are alive; fixtures of a session may have some too."""
+    before = set(threading.enumerate())
+
+    def names() -> list[str]:
+        return sorted(thread.name for thread in {*threading.enumerate()} - before if "instructmining-" in thread.name)
+
+    return names
 
 
 @pytest.fixture

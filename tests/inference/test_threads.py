@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from instructmining.inference.threads import ahead
 
 
-def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("instructmining-")]
-
-
-def test_items_come_in_order_from_another_thread() -> None:
+def test_items_come_in_order_from_another_thread(new_threads: Callable[[], list[str]]) -> None:
     def numbers() -> Iterator[tuple[int, str]]:
         for number in range(100):
             yield number, threading.current_thread().name
 
     with ahead(numbers(), name="numbers") as items:
         assert list(items) == [(number, "instructmining-numbers") for number in range(100)]
-    assert not threads()
+    assert not new_threads()
 
 
 def test_a_heavy_item_is_taken_before_the_next_is_made() -> None:
@@ -73,7 +69,7 @@ def test_the_source_runs_while_the_taker_is_at_work() -> None:
         assert list(items) == [2]
 
 
-def test_an_error_is_raised_behind_the_items_before_it() -> None:
+def test_an_error_is_raised_behind_the_items_before_it(new_threads: Callable[[], list[str]]) -> None:
     def numbers() -> Iterator[int]:
         yield 1
         raise ValueError("no second")
@@ -82,10 +78,10 @@ def test_an_error_is_raised_behind_the_items_before_it() -> None:
         assert next(items) == 1
         with pytest.raises(ValueError, match="no second"):
             next(items)
-    assert not threads()
+    assert not new_threads()
 
 
-def test_leaving_early_stops_the_thread_and_closes_the_source_in_it() -> None:
+def test_leaving_early_stops_the_thread_and_closes_the_source_in_it(new_threads: Callable[[], list[str]]) -> None:
     closed_in: list[str] = []
 
     def endless() -> Iterator[int]:
@@ -98,10 +94,10 @@ def test_leaving_early_stops_the_thread_and_closes_the_source_in_it() -> None:
     with ahead(endless(), name="endless") as items:
         next(items)
     assert closed_in == ["instructmining-endless"]
-    assert not threads()
+    assert not new_threads()
 
 
-def test_one_may_run_ahead_of_another() -> None:
+def test_one_may_run_ahead_of_another(new_threads: Callable[[], list[str]]) -> None:
     def doubled() -> Iterator[int]:
         with ahead(iter(range(20)), name="inner") as inner:
             for item in inner:
@@ -109,7 +105,7 @@ def test_one_may_run_ahead_of_another() -> None:
 
     with ahead(doubled(), name="outer") as items:
         assert [next(items) for _ in range(5)] == [0, 2, 4, 6, 8]
-    assert not threads()
+    assert not new_threads()
 
 
 def test_an_empty_source_ends_at_once() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,7 +13,9 @@ from instructmining.reading.waiting import wait_for_bytes
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes that can be waited for")
 @pytest.mark.timeout(20)
-def test_leaving_ends_threads_that_wait_for_bytes_and_those_that_wait_for_them() -> None:
+def test_leaving_ends_threads_that_wait_for_bytes_and_those_that_wait_for_them(
+    new_threads: Callable[[], list[str]],
+) -> None:
     reader, writer = os.pipe()
 
     def read() -> Iterator[int]:
@@ -29,7 +30,7 @@ def test_leaving_ends_threads_that_wait_for_bytes_and_those_that_wait_for_them()
 
     with ahead(doubled(), name="outer") as items:
         assert next(items) == 2
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("instructmining-")]
+    assert not new_threads()
     os.close(writer)
     os.close(reader)
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -663,12 +662,10 @@ def test_rows_do_not_depend_on_how_many_batches_are_computed_at_once(small_bundl
     assert found[0] == found[1]
 
 
-def token_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("instructmining-tokens")]
-
-
 @pytest.mark.usefixtures("small_windows")
-def test_closing_early_takes_no_more_and_leaves_no_thread(small_bundle: Path) -> None:
+def test_closing_early_takes_no_more_and_leaves_no_thread(
+    small_bundle: Path, new_threads: Callable[[], list[str]]
+) -> None:
     taken = 0
 
     def endless() -> Iterator[Example]:
@@ -681,7 +678,7 @@ def test_closing_early_takes_no_more_and_leaves_no_thread(small_bundle: Path) ->
         rows = iter(scorer.score(endless()))
         first = next(rows)
         rows.close()  # type: ignore[attr-defined]
-        assert token_threads() == []
+        assert new_threads() == []
         assert next(rows, None) is None
     assert first.example.prompt_texts == ["Say 0."]
     assert taken <= 3 * 8
@@ -699,7 +696,7 @@ def test_closing_early_behind_the_corpus_pass_removes_what_lay_on_disk(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_the_source_reaches_the_caller(small_bundle: Path) -> None:
+def test_an_error_of_the_source_reaches_the_caller(small_bundle: Path, new_threads: Callable[[], list[str]]) -> None:
     def broken() -> Iterator[Example]:
         yield from varied(3)
         raise OSError("the disk went away")
@@ -709,7 +706,7 @@ def test_an_error_of_the_source_reaches_the_caller(small_bundle: Path) -> None:
         pytest.raises(OSError, match="the disk went away"),
     ):
         list(scorer.score(broken()))
-    assert token_threads() == []
+    assert new_threads() == []
 
 
 # What must be said
