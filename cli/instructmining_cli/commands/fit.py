@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from instructmining_cli.options.checks import a_count
+from instructmining_cli.options.fitting import Bootstrap, Choose, Terms, names_in
 from instructmining_cli.options.output import Json
 from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
@@ -23,22 +24,9 @@ def fit(
         ),
     ],
     out: Annotated[str, typer.Option("-o", "--out", help="Rule file to write, for score --rule.")],
-    terms: Annotated[
-        str | None, typer.Option(help="Columns to consider, comma-separated; by default every indicator in the file.")
-    ] = None,
-    choose: Annotated[
-        Literal["loo", "adjusted-r2", "paper", "all"],
-        typer.Option(
-            help="How terms are chosen: the subset with the least leave-one-out error, the one with the highest "
-            "adjusted R2, as in the paper (highest R2, then p-values), or all."
-        ),
-    ] = "loo",
-    bootstrap: Annotated[
-        int,
-        typer.Option(
-            min=0, callback=a_count, help="Resamples of the runs for bootstrap intervals; 0 for no intervals."
-        ),
-    ] = 2000,
+    terms: Terms = None,
+    choose: Choose = "loo",
+    bootstrap: Bootstrap = 2000,
     seed: Annotated[int, typer.Option(min=0, callback=a_count, help="Seed of the resamples.")] = 0,
     id: Annotated[str | None, typer.Option(help="Name of the rule; by default the name of OUT.")] = None,
     reward_model: Annotated[
@@ -75,7 +63,7 @@ def fit(
     with Placement([plot, figures, out], overwrite=overwrite, reads=[runs]) as files:
         found = fit_runs(
             runs,
-            terms=None if terms is None else [term.strip() for term in terms.split(",")],
+            terms=names_in(terms),
             choose=choose,
             bootstrap=bootstrap,
             seed=seed,

@@ -21,18 +21,19 @@ _WORDS: dict[State, str] = {
 
 
 def as_text(found: RuleFit, width: int | None = None) -> str:
-    """Return the result as text; the last line says in a sentence what was found.
+    """Return the result as text; the first line says in a sentence what was found.
 
     Args:
         found: the rule with its test.
         width: most characters of a line; None for no limit.
     """
     blocks = [
+        wrapped(found.verdict.text, width),
         "\n".join(wrapped(line, width, indent=12) for line in _heading(found)),
         aligned(list(_scores(found)), width),
         aligned([_HEAD, *(_coefficient(term) for term in (found.fit.intercept, *found.fit.coefficients))], width),
         aligned(list(_indicators(found)), width),
-        "\n".join(wrapped(line, width) for line in (_worth_nothing(found), found.verdict.text)),
+        wrapped(_worth_nothing(found), width),
     ]
     return "\n\n".join(blocks)
 

@@ -313,6 +313,7 @@ def _design(plan: Plan, pool: Pool, own: _Own, *, new: bool, embedded: bool) -> 
             "without a value of an indicator": int((~own.valued[own.rows]).sum()),
             "that are longer than a row may be": int((own.long & own.valued)[own.rows].sum()),
             "that repeat an earlier row": sum(bool(own.valued[row] and not own.long[row]) for row in own.repeated),
+            "in an evaluation set": sum(row in own.rows for row in held_out),
             "near an evaluation row": len(plan.left_out),
             "reserved": len(plan.reserved),
         },

@@ -98,7 +98,7 @@ def score_pool(
         if writer.identity is not None and (other := _difference(writer.identity, identity, finished=writer.finished)):
             if not overwrite:
                 raise OutputError(
-                    f"{out}: was scored with another {other}; name another folder, or give --overwrite to score again"
+                    f"{out}: holds scores of {other}; name another folder, or give --overwrite to score again"
                 )
             stack.close()
             writer = stack.enter_context(RunWriter(str(out), overwrite=True, inputs=files, reads=[bundle.path]))
@@ -123,11 +123,11 @@ def digest_of(file: str) -> str:
 
 
 def _difference(kept: Mapping[str, object], identity: Mapping[str, object], *, finished: bool) -> str | None:
-    """Return the name of what differs from an earlier run; None if nothing that matters does."""
-    names = {"rows": "pool", _VERSIONS: "version or device"}
+    """Return what differs from an earlier run; None if nothing that matters does."""
+    names = {"rows": "other rows", "columns": "other columns", "bundle": "another bundle"}
     for name, value in identity.items():
         if kept.get(name) != value and not (finished and name == _VERSIONS):
-            return names.get(name, name)
+            return names.get(name, "another version or device")
     return None
 
 

@@ -50,7 +50,7 @@ def test_a_pool_is_scored_once_and_another_one_only_where_told(
     state = (tmp_path / "e" / SCORED).stat()
     score(tmp_path / "e", [first], small_bundle)
     assert (tmp_path / "e" / SCORED).stat().st_ino == state.st_ino
-    with pytest.raises(OutputError, match="was scored with another pool; name another folder, or give --overwrite"):
+    with pytest.raises(OutputError, match="holds scores of other rows; name another folder, or give --overwrite"):
         score(tmp_path / "e", [other], small_bundle)
     score(tmp_path / "e", [other], small_bundle, overwrite=True)
     assert Pool.read(tmp_path / "e" / SCORED, []).examples[0].turns[0].text == "b"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from instructmining.errors import FittingError
-from instructmining_cli.options.checks import a_count
+from instructmining_cli.options.fitting import Bootstrap, Choose, Terms, names_in
 from instructmining_cli.options.output import Json
 from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
@@ -15,22 +15,9 @@ from instructmining_cli.reports.text_out import text_width
 
 def fit(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder with the plan.json and runs.csv of the runs.")],
-    terms: Annotated[
-        str | None, typer.Option(help="Indicators to consider, comma-separated; by default all of the plan.")
-    ] = None,
-    choose: Annotated[
-        Literal["loo", "adjusted-r2", "paper", "all"],
-        typer.Option(
-            help="How terms are chosen: the subset with the least leave-one-out error, the one with the highest "
-            "adjusted R2, as in the paper (highest R2, then p-values), or all."
-        ),
-    ] = "loo",
-    bootstrap: Annotated[
-        int,
-        typer.Option(
-            min=0, callback=a_count, help="Resamples of the runs for intervals of the coefficients; 0 for no intervals."
-        ),
-    ] = 2000,
+    terms: Terms = None,
+    choose: Choose = "loo",
+    bootstrap: Bootstrap = 2000,
     id: Annotated[str | None, typer.Option(help="Name of the rule; by default the name of DIR.")] = None,
     licence: Annotated[
         list[str] | None,
@@ -56,7 +43,7 @@ def fit(
     from instructmining_cli.reports.json_out import print_document
 
     options = FitOptions(
-        terms=None if terms is None else tuple(term.strip() for term in terms.split(",")),
+        terms=names_in(terms),
         choose=choose,
         bootstrap=bootstrap,
         rule_id=id,

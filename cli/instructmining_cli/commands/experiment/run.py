@@ -123,6 +123,8 @@ def _check_there(values: Mapping[str, Any], place: str) -> None:
     for folder in _folders(values):
         if not Path(folder).expanduser().is_dir():
             raise InputError(f"{place}: {folder}: No such folder; paths are relative to the current folder")
+    if (model := values.get("model")) and not Path(model).expanduser().is_dir():
+        say(f"{place} model: no folder {model} is here; it is taken for an id on the Hugging Face hub")
 
 
 def _folders(values: Mapping[str, Any]) -> Iterator[str]:
