@@ -6,10 +6,10 @@ BASE := $(VENV)/.base
 READY := $(VENV)/.ready
 TRANSFORMERS5 := .venv-transformers5
 OPTIMUM := .venv-optimum
-PEERS := ctranslate2 python wana datasets
+PEERS := ctranslate2 python wana datasets infinity
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 
-.PHONY: demo setup test cuda-dry slow test-transformers5 test-via faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via peers clean
+.PHONY: demo setup test cuda-dry slow test-transformers5 test-via faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
 
 demo: $(BASE)
 	$(BIN)/python examples/demo.py
@@ -74,6 +74,10 @@ bench-compare: $(READY)
 		$(BIN)/python -m pytest_benchmark compare "$$runs/base.json" "$$runs/now.json" \
 			--group-by=group,name --columns=min,median,iqr,rounds --sort=fullname; \
 		status=$$?; rm -r "$$runs"; exit $$status
+
+# The service under load, beside infinity-emb. Needs wrk, in Debian a package; BENCH_ROUNDS and others: its first lines.
+bench-serving: $(READY) .venv-peers-infinity/.tried
+	$(BIN)/python -m benchmarks.serving
 
 bench-export: $(READY) $(OPTIMUM)/.ready
 	BENCH_STOCK=$(OPTIMUM)/bin/python $(BIN)/python -m benchmarks.export.table

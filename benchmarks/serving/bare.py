@@ -1,0 +1,64 @@
+"""The bare onnxruntime session on the tokens of single rows: what a server that computes one by one cannot exceed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from instructmining import Scorer
+from instructmining.inference.batching import Batch, batches
+from instructmining.inference.devices import cpu_threads
+from instructmining.types import InputWindow
+
+
+class BareSession:
+    """The graph of a role, opened with onnxruntime's defaults, and the feeds of each row alone."""
+
+    def __init__(self, bundle: Path, indicator: str, rows: InputWindow) -> None:
+        """Tokenize the rows by the engine, and open the graph.
+
+        Args:
+            bundle: folder.
+            indicator: that one role's graph computes, such as perplexity.
+            rows: of which each becomes one feed.
+        """
+        with Scorer.open(bundle, indicators=[indicator], device="cpu") as scorer:
+            (part,) = scorer.requests().prepare(rows).parts
+            graph = scorer.bundle.path / part.role.graph
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = cpu_threads()
+        self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        self._outputs = list(part.outputs)
+        names = {value.name for value in self._session.get_inputs()}
+        self._feeds = [_feed(batch, names) for text in part.texts for batch in batches([text], max_batch_tokens=1)]
+
+    def run(self, place: int) -> tuple[float, Sequence[NDArray[Any]]]:
+        """Run one row; gives the seconds and the outputs."""
+        begin = time.perf_counter()
+        found = self._session.run(self._outputs, self._feeds[place])
+        return time.perf_counter() - begin, found
+
+    def per_second(self, seconds: float) -> float:
+        """Rows in a second, one after the other."""
+        done, begin = 0, time.perf_counter()
+        while (past := time.perf_counter() - begin) < seconds:
+            self.run(done % len(self._feeds))
+            done += 1
+        return done / past
+
+
+def _feed(batch: Batch, names: set[str]) -> dict[str, NDArray[Any]]:
+    feed = {
+        "input_ids": batch.ids,
+        "position_ids": batch.positions,
+        "attention_mask": batch.mask,
+        "scored": batch.scored,
+        "best_of": np.zeros(0, dtype=np.int64),
+    }
+    return {name: array for name, array in feed.items() if name in names}
