@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,8 @@ from benchmarks.machine import ROOT
 
 _START_S = 300.0
 _END_S = 20.0
+# A stopped server must not outlive a killed benchmark.
+_ENDS_WITH_US = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
 class ServerError(Exception):
@@ -46,7 +49,7 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
         self._process = subprocess.Popen(
-            [part.format(port=port) for part in command],
+            [*_ENDS_WITH_US, *(part.format(port=port) for part in command)],
             stdout=self._log,
             stderr=self._log,
             env={**os.environ, **environment},
