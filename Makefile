@@ -7,10 +7,11 @@ READY := $(VENV)/.ready
 TRANSFORMERS5 := .venv-transformers5
 OPTIMUM := .venv-optimum
 TRL := .venv-trl
+TRITON := .venv-triton
 PEERS := ctranslate2 python wana datasets
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 
-.PHONY: demo setup test cuda-dry slow test-transformers5 test-via test-trl faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via peers clean
+.PHONY: demo setup test cuda-dry slow test-transformers5 test-via test-trl test-triton faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via peers clean
 
 demo: $(BASE)
 	$(BIN)/python examples/demo.py
@@ -42,6 +43,10 @@ test-via: $(OPTIMUM)/.ready $(TRANSFORMERS5)/.ready
 test-trl: $(TRL)/.ready
 	$(TRL)/bin/python -m pytest -m peer tests/whole/test_trl.py --timeout 3600
 	PYTHONPATH=$(TRL)/ppo $(TRL)/bin/python -m pytest -m peer tests/whole/test_trl.py -k ppo --timeout 3600
+
+# The model repository by the schema of Triton's own client, which wants an older protobuf than constraints.txt.
+test-triton: $(TRITON)/.ready
+	$(TRITON)/bin/python -m pytest -m peer tests/serving/triton
 
 # Hundreds of runs killed at random moments; FAULT_KILLS and FAULT_SEED change how many and when.
 faults: $(READY)
@@ -124,6 +129,15 @@ $(TRL)/.ready: pyproject.toml constraints-transformers5.txt Makefile
 	$(TRL)/bin/python -m pip install --quiet --no-compile --no-deps --target $(TRL)/ppo trl==1.12.0
 	touch $(TRL)/.ready
 
+# Of the other packages those of .venv serve, after its own.
+$(TRITON)/.ready: $(READY)
+	$(PYTHON) -m venv $(TRITON)
+	echo '*' > $(TRITON)/.gitignore
+	$(TRITON)/bin/python -m pip install --quiet --no-compile "tritonclient[grpc]==2.73.0"
+	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+		> "$$($(TRITON)/bin/python -c 'import site; print(site.getsitepackages()[0])')/others.pth"
+	touch $(TRITON)/.ready
+
 $(BASE): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt -e .
@@ -134,4 +148,4 @@ $(READY): $(BASE)
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(TRANSFORMERS5) $(OPTIMUM) $(TRL) $(PEERS:%=.venv-peers-%) demo-out gpu-results
+	rm -rf $(VENV) $(TRANSFORMERS5) $(OPTIMUM) $(TRL) $(TRITON) $(PEERS:%=.venv-peers-%) demo-out gpu-results

@@ -77,7 +77,7 @@ class RowFilter:
             InputError: this is no batch, or its rows are in no known format.
             DeviceError: a graph fails.
         """
-        if any(isinstance(values, str) or not isinstance(values, Sequence) for values in batch.values()):
+        if any(isinstance(values, str) or not hasattr(values, "__len__") for values in batch.values()):
             raise InputError("found a single row, wanted a batch of them: filter(…, batched=True)")
         rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         once = self._fields.unread == "warn" and self._warned

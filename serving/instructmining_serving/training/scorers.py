@@ -18,13 +18,12 @@ from instructmining.indicators.plan import indicator_names, plan
 from instructmining.inference.devices import choose_devices_for, cuda_problem
 from instructmining.inference.executor import Job
 from instructmining.knn.options import KnnOptions
-from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FieldOptions
 from instructmining.rules import Rule
 from instructmining.scored.selection.conditions import Condition
 from instructmining.scorer.scorer import Scorer
-from instructmining.types import PAIR_COLUMNS, PREDICTION, InputWindow, Reject, ScoredRow, SourceRow
-from instructmining_serving.joint import JointScoring, Outputs
+from instructmining.types import PAIR_COLUMNS, PREDICTION, Reject, ScoredRow, SourceRow
+from instructmining_serving.joint import JointScoring, Outputs, window_of
 
 Row: TypeAlias = Mapping[str, object]
 RANK = "LOCAL_RANK"  # the number of a process on its machine, as torchrun and accelerate set it
@@ -154,8 +153,7 @@ class TrainingScorer:
         if not rows:
             return []
         scorer, joint = self._open()
-        items = [item for window in read_examples(rows, fields=fields).windows(len(rows)) for item in window.items]
-        (scored,) = joint.score([InputWindow(items)])
+        (scored,) = joint.score([window_of(rows, fields)])
         if isinstance(scored, DeviceError):
             raise scored
         found: dict[int, ScoredRow | Reject] = {reject.line: reject for reject in scored.rejects}

@@ -4,6 +4,7 @@ import logging
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from instructmining import Reject, Scorer
@@ -23,6 +24,7 @@ def test_rows_are_kept_by_conditions_on_columns(
     assert True in wanted
     assert keep({"instruction": prompts, "output": completions}) == wanted
     assert keep({"instruction": [], "output": []}) == []
+    assert keep({"instruction": prompts, "output": completions, "number": np.arange(len(prompts))}) == wanted
 
 
 def test_rows_are_kept_up_to_a_loss_that_a_rule_predicts(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from instructmining import Scorer
+from instructmining import KnnOptions, Scorer
 from instructmining.errors import InputError, MissingRoleError, RuleError, SelectionError
 from instructmining.rules import Rule
 from instructmining_serving.training import RewardFunction, TrainingScorer
@@ -143,6 +143,18 @@ def test_a_bundle_for_the_prediction_has_a_rule(small_bundle: Path, prompts: lis
     alone = [reward(prompts=[prompt], completions=asked["completions"][:1])[0] for prompt in prompts]
     assert whole == pytest.approx(alone, abs=1e-5)
     scorer.close()
+
+
+def test_an_open_scorer_whose_neighbours_are_the_runs_own_rows_is_refused(small_bundle: Path, tmp_path: Path) -> None:
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps({"prompt": f"Say {n}.", "response": f"It is {n}."}) + "\n" for n in range(9)))
+    own = Scorer.open(small_bundle, indicators="knn_6", device="cpu")
+    with own as scorer, pytest.raises(RuleError, match="knn_6 needs the neighbours of each row"):
+        RewardFunction(scorer, "knn_6")
+    with Scorer.open(small_bundle, indicators="knn_6", device="cpu", knn=KnnOptions(against=str(pool))) as scorer:
+        (wanted,) = scorer.score([{"prompt": "Go.", "response": "Yes, at once."}])
+        (found,) = RewardFunction(scorer, "knn_6")(prompts=["Go."], completions=["Yes, at once."])
+    assert found == pytest.approx(wanted.columns["knn_6"], abs=1e-5)
 
 
 def test_on_cuda_each_process_takes_the_device_of_its_rank(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
