@@ -33,6 +33,22 @@ def test_a_bundle_that_exists_becomes_a_model_repository(
     assert {entry.name for entry in out.iterdir()} == {"instructmining"}
 
 
+def test_an_export_becomes_a_model_repository_too(
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    small_bundle: Path,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("instructmining_cli.run.demo_bundle.demo_bundle", lambda _: small_bundle)
+    bundle, out = tmp_path / "bundle", tmp_path / "models"
+    assert run("export", "--preset", "demo", "-o", bundle, "--triton", out, "--indicators", "reward", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["out"] == str(bundle)
+    assert said["triton"]["models"] == ["instructmining_reward"]
+    assert (out / "instructmining_reward" / "config.pbtxt").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -5,13 +5,15 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from instructmining import KnnOptions, Scorer
 from instructmining.errors import InputError, MissingRoleError, RuleError, SelectionError
+from instructmining.inference.devices import Device
 from instructmining.rules import Rule
-from instructmining_serving.training import RewardFunction, TrainingScorer
+from instructmining_serving.training import RewardFunction, TrainingScorer, scorers
 
 
 def test_rewards_are_the_numbers_of_score_whatever_else_is_in_the_batch(
@@ -155,6 +157,47 @@ def test_an_open_scorer_whose_neighbours_are_the_runs_own_rows_is_refused(small_
         (wanted,) = scorer.score([{"prompt": "Go.", "response": "Yes, at once."}])
         (found,) = RewardFunction(scorer, "knn_6")(prompts=["Go."], completions=["Yes, at once."])
     assert found == pytest.approx(wanted.columns["knn_6"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("problem", "device"), [(None, "cuda:3"), ("no such device", "auto")])
+def test_by_default_a_process_takes_the_gpu_of_its_rank_where_that_works(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch, problem: str | None, device: str
+) -> None:
+    opened: list[str] = []
+
+    def note(_: object, *, device: str, **__: object) -> None:
+        opened.append(device)
+        raise RuleError("enough")
+
+    monkeypatch.setattr(Scorer, "open", note)
+    monkeypatch.setattr(scorers, "choose_devices_for", lambda *_: (Device("cuda"),))
+    monkeypatch.setattr(scorers, "cuda_problem", lambda _: problem)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with pytest.raises(RuleError, match="enough"):
+        RewardFunction(small_bundle)(prompts=["a"], completions=["b"])
+    assert opened == [device]
+
+
+def test_a_process_that_was_forked_opens_models_of_its_own(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Scorer] = []
+    own = TrainingScorer(small_bundle, indicators="reward", device="cpu")
+    reward = RewardFunction(own)
+    asked = {"prompts": ["Go."], "completions": ["Yes, at once."]}
+    before = reward(**asked)
+    begun = Scorer.open
+
+    def note(*given: Any, **options: Any) -> Scorer:  # noqa: ANN401
+        opened.append(begun(*given, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(Scorer, "open", note)
+    reward(**asked)
+    assert not opened
+    with monkeypatch.context() as child:
+        child.setattr(scorers.os, "getpid", lambda: 1)
+        assert reward(**asked) == pytest.approx(before)
+        assert len(opened) == 1
+        own.close()
 
 
 def test_on_cuda_each_process_takes_the_device_of_its_rank(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

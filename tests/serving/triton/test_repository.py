@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import altered_bundle
 import onnxruntime as ort
 import pytest
+from pretended_triton import PretendedTriton
 
-from instructmining import Bundle, Rule
+from instructmining import Bundle, Rule, Scorer
 from instructmining.errors import ExportError, MissingRoleError, RuleError
 from instructmining_serving.triton.repository import Repository
 
@@ -47,6 +51,37 @@ def test_what_triton_cannot_compute_is_refused(small_bundle: Path) -> None:
         of(small_bundle, Rule.load("paper-v1"))
     with pytest.raises(MissingRoleError, match="unieval"):
         of(small_bundle, indicators="naturalness")
+
+
+def test_a_repository_for_gpus_has_the_graphs_for_cuda_and_gives_the_same_numbers(
+    small_bundle: Path, tmp_path: Path, scorer: Scorer
+) -> None:
+    path = altered_bundle.copy(small_bundle, tmp_path)
+    cuda = path / "perplexity" / "model.cuda.onnx"
+    cuda.write_bytes((path / "perplexity" / "model.onnx").read_bytes())
+    bundle = Bundle.open(path)
+    roles = {
+        name: replace(role, cuda_graph=cuda if name != "embedding" else None) for name, role in bundle.roles.items()
+    }
+    opened = replace(bundle, roles=roles)
+    out = tmp_path / "models"
+    Repository.of(opened, None, "perplexity,reward", device_kind="cuda").write(out)
+    assert "KIND_GPU" in (out / "instructmining_reward" / "config.pbtxt").read_text(encoding="utf-8")
+    assert files(out / "instructmining_reward" / "1") == {"model.onnx/model.onnx", "model.onnx/model.onnx.data"}
+    server = PretendedTriton(out)
+    row = {"instruction": "Name a colour.", "output": "Green is a colour."}
+    (response,) = server.model.execute([server.request([json.dumps(row).encode()], "reward", "perplexity")])
+    (wanted,) = scorer.score([row])
+    for tensor in response.output_tensors():
+        assert tensor.as_numpy()[0, 0] == pytest.approx(wanted.columns[tensor.name()], rel=1e-5)
+    assert {asked.inputs["input_ids"].shape[1] % 16 for asked in server.asked} == {0}
+
+
+def test_a_graph_in_int8_is_not_for_gpus(small_bundle: Path) -> None:
+    bundle = Bundle.open(small_bundle)
+    roles = {name: replace(role, precision="int8") for name, role in bundle.roles.items()}
+    with pytest.raises(ExportError, match=r"role 'reward' is int8.*give --device cpu"):
+        Repository.of(replace(bundle, roles=roles), None, "reward", device_kind="cuda")
 
 
 def test_a_folder_is_replaced_only_if_it_is_a_repository_and_that_is_asked_for(
