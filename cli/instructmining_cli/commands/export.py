@@ -86,7 +86,6 @@ def export(
     --triton: the models, and a front for Triton's Python backend that takes rows as text.
 
     Examples:
-        instructmining export --preset demo -o demo-bundle
         instructmining export --reward FOLDER -o my-bundle --precision fp16
         instructmining export --triton DIR --bundle my-bundle --indicators reward
     """
