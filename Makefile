@@ -6,10 +6,12 @@ BASE := $(VENV)/.base
 READY := $(VENV)/.ready
 TRANSFORMERS5 := .venv-transformers5
 OPTIMUM := .venv-optimum
+TRL := .venv-trl
+TRITON := .venv-triton
 PEERS := ctranslate2 python wana datasets infinity
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 
-.PHONY: demo setup test cuda-dry slow test-transformers5 test-via faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
+.PHONY: demo setup test cuda-dry slow test-transformers5 test-via test-trl test-triton faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
 
 demo: $(BASE)
 	$(BIN)/python examples/demo.py
@@ -36,6 +38,15 @@ test-transformers5: $(TRANSFORMERS5)/.ready
 test-via: $(OPTIMUM)/.ready $(TRANSFORMERS5)/.ready
 	$(OPTIMUM)/bin/python -m pytest -m via tests/export/via --timeout 3600
 	$(TRANSFORMERS5)/bin/python -m pytest -m via tests/export/via --timeout 3600
+
+# Rewards and filters in TRL's own trainers: GRPO and RLOO, and PPO in the last version that had it.
+test-trl: $(TRL)/.ready
+	$(TRL)/bin/python -m pytest -m peer tests/whole/test_trl.py --timeout 3600
+	PYTHONPATH=$(TRL)/ppo $(TRL)/bin/python -m pytest -m peer tests/whole/test_trl.py -k ppo --timeout 3600
+
+# The model repository by the schema of Triton's own client, which wants an older protobuf than constraints.txt.
+test-triton: $(TRITON)/.ready
+	$(TRITON)/bin/python -m pytest -m peer tests/serving/triton
 
 # Hundreds of runs killed at random moments; FAULT_KILLS and FAULT_SEED change how many and when.
 faults: $(READY)
@@ -113,6 +124,24 @@ $(TRANSFORMERS5)/.ready: pyproject.toml constraints-transformers5.txt Makefile
 		torch -e ".[transformers-exporter,serve,dev]"
 	touch $(TRANSFORMERS5)/.ready
 
+# TRL wants a newer datasets than constraints.txt allows. PPO's version lies beside it, with the same dependencies.
+$(TRL)/.ready: pyproject.toml constraints-transformers5.txt Makefile
+	$(PYTHON) -m venv $(TRL)
+	echo '*' > $(TRL)/.gitignore
+	$(TRL)/bin/python -m pip install --quiet --no-compile --constraint constraints-transformers5.txt \
+		torch trl==1.16.0 -e ".[export,serve,dev]"
+	$(TRL)/bin/python -m pip install --quiet --no-compile --no-deps --target $(TRL)/ppo trl==1.12.0
+	touch $(TRL)/.ready
+
+# Of the other packages those of .venv serve, after its own.
+$(TRITON)/.ready: $(READY)
+	$(PYTHON) -m venv $(TRITON)
+	echo '*' > $(TRITON)/.gitignore
+	$(TRITON)/bin/python -m pip install --quiet --no-compile "tritonclient[grpc]==2.73.0"
+	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+		> "$$($(TRITON)/bin/python -c 'import site; print(site.getsitepackages()[0])')/others.pth"
+	touch $(TRITON)/.ready
+
 $(BASE): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt -e .
@@ -123,4 +152,4 @@ $(READY): $(BASE)
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(TRANSFORMERS5) $(OPTIMUM) $(PEERS:%=.venv-peers-%) demo-out gpu-results
+	rm -rf $(VENV) $(TRANSFORMERS5) $(OPTIMUM) $(TRL) $(TRITON) $(PEERS:%=.venv-peers-%) demo-out gpu-results

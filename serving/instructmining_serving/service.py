@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from instructmining.bundle import Bundle, Role, RoleName
 from instructmining.errors import InputError, InstructMiningError, RuleError
 from instructmining.knn.options import KnnOptions
-from instructmining.reading.in_memory import windows_given
 from instructmining.rules import Rule
 from instructmining.scorer.requests import RowRequests, Texts
 from instructmining.scorer.scorer import Scorer
 from instructmining.tokenizing.truncation import Tokens
 from instructmining.types import InputWindow, Reject, ScoredRow, ScoredWindow
+from instructmining_serving.joint import window_of
 from instructmining_serving.raw_texts import RawTokenizer
 from instructmining_serving.scheduling.scheduler import Computed, Limits, Scheduler
 from instructmining_serving.scheduling.work import Outputs, Work
@@ -305,11 +305,9 @@ def _window(rows: Sequence[Row]) -> InputWindow:
         RowsRefusedError: they are in no known format.
     """
     try:
-        windows = list(windows_given(list(rows), len(rows)))
+        return window_of(rows)
     except InputError as error:
         raise RowsRefusedError([(0, str(error))]) from error
-    items = [item for window in windows for item in window.items]
-    return InputWindow(items)
 
 
 def _reason(reject: Reject) -> tuple[int, str]:

@@ -267,6 +267,23 @@ def test_a_folder_inside_that_is_a_link_is_refused(copy: Path) -> None:
 # Roles and templates
 
 
+def test_a_bundle_whose_graphs_run_elsewhere_needs_its_tokenizers_alone(copy: Path) -> None:
+    for file in copy.rglob("*"):
+        if file.is_file() and file.name not in {"manifest.json", "tokenizer.json"}:
+            file.unlink()
+    with pytest.raises(BundleError, match="is missing"):
+        Bundle.open(copy)
+    bundle = Bundle.open(copy, tokenizers_alone=True)
+    assert bundle.roles["reward"].graph == copy / "perplexity" / "model.onnx"
+    bundle.verify()
+    first_byte_changed(copy / "perplexity" / "tokenizer.json")
+    with pytest.raises(BundleError, match="is not the file that was exported"):
+        Bundle.open(copy, tokenizers_alone=True)
+    (copy / "perplexity" / "tokenizer.json").unlink()
+    with pytest.raises(BundleError, match=r"tokenizer\.json: is missing"):
+        Bundle.open(copy, tokenizers_alone=True)
+
+
 def test_a_role_that_is_missing_is_named_with_who_needs_it_and_how_to_get_it(small_bundle: Path) -> None:
     bundle = Bundle.open(small_bundle)
     assert bundle.role("reward", wanted_by="rule 'mine'").name == "reward"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -71,6 +72,21 @@ def test_the_readme_names_only_commands_and_options_that_exist() -> None:
         code = "from instructmining_cli.main import main; main()"
         shown = python(sys.executable, code, command, "--help")
         assert {word for word in arguments if word.startswith("--")} <= set(re.findall(r"--[\w-]+", shown))
+
+
+def test_the_containerfile_names_an_extra_and_options_of_serve_that_exist() -> None:
+    text = (ROOT / "deploy" / "Containerfile").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (extras,) = re.findall(r"^ARG EXTRAS=(.+)$", text, re.MULTILINE)
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    entry, command = (
+        json.loads(re.findall(rf"^{kind} (\[.*\])$", text, re.MULTILINE)[0]) for kind in ("ENTRYPOINT", "CMD")
+    )
+    assert entry[:2] == ["instructmining", "serve"]
+    code = "from instructmining_cli.main import main; main()"
+    shown = python(sys.executable, code, "serve", "--help")
+    assert {word for word in [*entry, *command] if word.startswith("--")} <= set(re.findall(r"--[\w-]+", shown))
+    assert re.search(r"^USER \d+$", text, re.MULTILINE)
 
 
 def test_the_makefile_and_the_pages_name_only_benchmarks_that_exist() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from instructmining.errors import ExportError
-from instructmining_cli.options.checks import a_count
+from instructmining_cli.options.checks import a_count, known_indicators, known_rule
 from instructmining_cli.options.output import Json
 from instructmining_cli.process.terminal import say
 
@@ -22,7 +22,9 @@ _MODEL = "an id on the Hugging Face hub, or a folder with the same files."
 
 
 def export(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the bundle; roles that it already has are kept.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of the bundle; roles that it already has are kept.")
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(help="A set of models: demo, paper-v1 or paper-v3. Models of single roles can be given instead."),
@@ -53,7 +55,27 @@ def export(
             help="Most tokens of a text of a role; by default the model's own limit, at most 2048.",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace roles that the bundle already has.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace roles that the bundle already has, or the model repository.")
+    ] = False,
+    triton: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a model repository of Triton, of the exported bundle or of --bundle."),
+    ] = None,
+    bundle: Annotated[
+        str | None, typer.Option(metavar="DIR", help="With --triton: a bundle that exists, instead of an export.")
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option(callback=known_rule, help="With --triton: paper-v1, paper-v3 or a JSON file.")
+    ] = None,
+    indicators: Annotated[
+        str | None,
+        typer.Option(
+            callback=known_indicators,
+            help="With --triton: columns to compute, comma-separated; by default the rule's, or all but neighbours.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="With --triton: cpu or cuda, on which Triton runs the models.")] = "cpu",
     json: Json = False,
 ) -> None:
     """Write a bundle of ONNX graphs that score runs without PyTorch; each is first checked against its model.
@@ -61,10 +83,11 @@ def export(
     demo: SmolLM2-135M-Instruct, all-MiniLM-L6-v2 and a small reward head, from weights fetched with pip; needs no
     PyTorch in fp32.
     paper-v1, paper-v3: the models of the paper's rules, from the hub.
+    --triton: the models, and a front for Triton's Python backend that takes rows as text.
 
     Examples:
-        instructmining export --preset demo -o demo-bundle
         instructmining export --reward FOLDER -o my-bundle --precision fp16
+        instructmining export --triton DIR --bundle my-bundle --indicators reward
     """
     from instructmining.bundle import PRECISIONS, ROLES
     from instructmining.errors.names import no_such
@@ -78,25 +101,88 @@ def export(
         raise typer.BadParameter(f"--precision: {no_such('precision', precision, PRECISIONS)}")
     if via not in VIAS:
         raise typer.BadParameter(f"--via: {no_such('way', via, VIAS)}")
-    if via in {"optimum", "transformers"} and precision != "fp32":
-        raise typer.BadParameter(f"--precision {precision}: graphs made with --via {via} are in fp32")
+    served = _served(triton, bundle, _Served(rule, indicators, device))
+    document: dict[str, object] = {}
+    if bundle is None:
+        if out is None:
+            raise typer.BadParameter("--out is missing: the folder of the bundle")
+        wanted = _Wanted(precision, max_length, via, revision, only)
+        document = _bundle(out, models, preset, wanted, overwrite=overwrite)
+    elif out is not None or preset is not None or models:
+        raise typer.BadParameter("--bundle is a bundle that exists; give it without --out, --preset and models")
+    if triton is not None:
+        document |= _write_repository(triton, bundle or out, served, overwrite=overwrite)
+    if json:
+        print_document(document)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How models are exported."""
+
+    precision: PrecisionName
+    max_length: int | None
+    via: Via
+    revision: str | None
+    only: str | None
+
+
+def _bundle(
+    out: Path, models: dict[RoleName, str], preset: str | None, wanted: _Wanted, *, overwrite: bool
+) -> dict[str, object]:
+    """Write the bundle, and return facts on it."""
     default_rule = None
     if preset == "demo":
-        if models or only or revision or via not in {"auto", "own"}:
+        if models or wanted.only or wanted.revision or wanted.via not in {"auto", "own"}:
             raise typer.BadParameter(
                 "the preset demo is exported as a whole; give it without models, --only, --revision and --via"
             )
     else:
-        models, default_rule = _chosen(models, preset, only)
-        _check_places(models, revision)
-    if preset == "demo" and precision == "fp32" and max_length is None:
+        models, default_rule = _chosen(models, preset, wanted.only)
+        _check_places(models, wanted.revision)
+    if preset == "demo" and wanted.precision == "fp32" and wanted.max_length is None:
         _copy_demo(out, overwrite=overwrite)
     else:
-        wanted = _Wanted(precision, max_length, via, revision or "main", default_rule)
-        _export(out, models, wanted, overwrite=overwrite)
+        _export(out, models, wanted, default_rule, overwrite=overwrite)
     _say_result(out, frozenset(models) or None)
-    if json:
-        print_document(_as_json(out, frozenset(models) or None))
+    return _as_json(out, frozenset(models) or None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What a model repository computes."""
+
+    rule: str | None
+    indicators: str | None
+    device: str
+
+
+def _served(triton: Path | None, bundle: str | None, served: _Served) -> _Served:
+    """Check the options of a model repository, and return them."""
+    if served.device not in {"cpu", "cuda"}:
+        raise typer.BadParameter(f"--device {served.device!r}: wanted cpu or cuda, on which Triton runs the models")
+    options = {"--bundle": bundle, "--rule": served.rule, "--indicators": served.indicators}
+    if triton is None and (alone := [option for option, value in options.items() if value is not None]):
+        raise typer.BadParameter(f"{alone[0]} is for a model repository; give --triton DIR too")
+    return served
+
+
+def _write_repository(
+    triton: Path, bundle: str | Path | None, served: _Served, *, overwrite: bool
+) -> dict[str, object]:
+    """Write a bundle as a model repository of Triton, and return facts on it."""
+    from instructmining.bundle import Bundle
+    from instructmining.rules import Rule
+    from instructmining_serving.triton.repository import Repository
+
+    assert bundle is not None  # checked with the options
+    rule = None if served.rule is None else Rule.load(served.rule)
+    repository = Repository.of(Bundle.open(bundle), rule, served.indicators, device_kind=served.device)
+    repository.write(triton, overwrite=overwrite)
+    models, columns = list(repository.models), list(repository.columns)
+    say(f"models: {', '.join(models)}; columns: {', '.join(columns)}")
+    say(f"wrote {triton}")
+    return {"triton": {"out": str(triton), "models": models, "columns": columns}}
 
 
 def _chosen(
@@ -138,18 +224,9 @@ def _copy_demo(out: Path, *, overwrite: bool) -> None:
     copy_bundle(demo_bundle(say), out, overwrite=overwrite)
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """How models are exported."""
-
-    precision: PrecisionName
-    max_length: int | None
-    via: Via
-    revision: str
-    default_rule: str | None
-
-
-def _export(out: Path, models: dict[RoleName, str], wanted: _Wanted, *, overwrite: bool) -> None:
+def _export(
+    out: Path, models: dict[RoleName, str], wanted: _Wanted, default_rule: str | None, *, overwrite: bool
+) -> None:
     """Export the models, or the demo's where none is given."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # hides transformers' progress bars
     try:
@@ -169,9 +246,9 @@ def _export(out: Path, models: dict[RoleName, str], wanted: _Wanted, *, overwrit
             out,
             models,
             settings=settings,
-            revision=wanted.revision,
+            revision=wanted.revision or "main",
             overwrite=overwrite,
-            default_rule=wanted.default_rule,
+            default_rule=default_rule,
         )
     else:
         export_demo(out, settings=settings, overwrite=overwrite)

@@ -70,10 +70,15 @@ class Bundle:
     files: Mapping[str, Mapping[str, object]]
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, *, tokenizers_alone: bool = False) -> Bundle:
         """Read the manifest, and check the size and the digest of every file.
 
         Files that did not change since an earlier check are not read; see :mod:`instructmining.bundle.digests`.
+
+        Args:
+            path: the folder.
+            tokenizers_alone: whether the folder has the tokenizers and no other file of the manifest, since the graphs
+                run elsewhere.
 
         Raises:
             BundleError: the folder is no bundle, has another format version, or a file is missing, differs from the
@@ -84,10 +89,16 @@ class Bundle:
         content = _read_manifest(folder)
         manifest = _object(orjson.loads(content), folder / MANIFEST)
         files = {name: _object(entry, folder / MANIFEST) for name, entry in _object(manifest["files"], folder).items()}
+        entries = _object(manifest["roles"], folder)
+        if tokenizers_alone:
+            named = {_object(entry, folder).get("tokenizer") for entry in entries.values()}
+            files = {name: entry for name, entry in files.items() if name in named}
         _check_files(folder, files)
         roles = {
-            (role := _role_name(name, folder)): _role(folder, role, _object(entry, folder), files)
-            for name, entry in _object(manifest["roles"], folder).items()
+            (role := _role_name(name, folder)): _role(
+                folder, role, _object(entry, folder), _object(manifest["files"], folder), files
+            )
+            for name, entry in entries.items()
         }
         length_tokenizer = _role_name(manifest.get("length_tokenizer"), folder)
         if length_tokenizer not in roles:
@@ -191,12 +202,18 @@ def _role_name(name: object, folder: Path) -> RoleName:
     raise BundleError(f"{folder}: unknown role {name!r}; known: {', '.join(ROLES)}")
 
 
-def _role(folder: Path, name: RoleName, entry: Mapping[str, object], files: Mapping[str, object]) -> Role:
+def _role(
+    folder: Path,
+    name: RoleName,
+    entry: Mapping[str, object],
+    files: Mapping[str, object],
+    here: Mapping[str, object],  # those of the files that the folder has
+) -> Role:
     def listed(key: str) -> Path:
         value = entry.get(key)
         if not isinstance(value, str) or value not in files:
             raise BundleError(f"{folder}: role {name!r}: {key} {value!r} is not among the manifest's files")
-        return _inside(folder, value)
+        return _inside(folder, value) if value in here else folder / value
 
     limit = entry.get("max_length", entry.get("max_tokens"))  # the key's former name
     if not isinstance(limit, int) or limit < _MIN_TOKENS:

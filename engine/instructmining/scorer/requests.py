@@ -9,17 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from instructmining.bundle import Role
+from instructmining.bundle import Bundle, Role
 from instructmining.indicators.columns import predict, row_columns
+from instructmining.indicators.plan import plan
 from instructmining.inference.batching import Batching
+from instructmining.inference.devices import Device
 from instructmining.inference.executor import Executor
 from instructmining.inference.streams import WindowResults
 from instructmining.rules import Rule
 from instructmining.scorer.corpus_pass import CorpusPass
 from instructmining.scorer.row_pass import RowPass
 from instructmining.tokenizing.truncation import Tokens
-from instructmining.tokenizing.windows import TokenizedWindow
-from instructmining.types import InputWindow, Reject, ScoredWindow
+from instructmining.tokenizing.windows import TokenizedWindow, WindowBuilder
+from instructmining.types import PREDICTION, InputWindow, Reject, ScoredWindow
 from instructmining.writing.statistics import Statistics
 
 
@@ -52,6 +54,33 @@ class RowRequests:
     corpus_pass: CorpusPass | None
     rule: Rule | None
     batching: Batching
+
+    @classmethod
+    def elsewhere(
+        cls, bundle: Bundle, rule: Rule | None, indicators: Sequence[str], *, device_kind: str
+    ) -> RowRequests:
+        """Return what scores rows with a bundle whose graphs run elsewhere; opens no session.
+
+        Args:
+            bundle: with its tokenizers.
+            rule: its terms are computed too.
+            indicators: columns to compute; none that needs neighbours.
+            device_kind: "cpu" or "cuda", on which the graphs run.
+
+        Raises:
+            RuleError: a column is not known.
+            BundleError: the bundle lacks a role.
+        """
+        work = plan(bundle, rule, indicators)
+        windows = WindowBuilder(work, bundle.roles[bundle.length_tokenizer].tokenizer)
+        batching = Batching.usual(device_kind, [stream.role.name for stream in work.streams])
+        return cls(RowPass(work, windows, Executor((), (Device("cpu"),))), None, rule, batching)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of each row, in order."""
+        names = tuple(indicator.column for indicator in self.row_pass.plan.indicators)
+        return names if self.rule is None else (*names, PREDICTION)
 
     @property
     def executor(self) -> Executor:

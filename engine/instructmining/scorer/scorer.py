@@ -175,6 +175,11 @@ class Scorer:
         return self._corpus_pass is not None
 
     @property
+    def knn(self) -> KnnOptions | None:
+        """How neighbours are searched; None where no column needs them."""
+        return None if self._corpus_pass is None else self._corpus_pass.neighbours.settings
+
+    @property
     def embedding_size(self) -> int | None:
         """Size of the embeddings that wait on disk until all rows are read; None where no column needs them."""
         if not self.searches_neighbours:

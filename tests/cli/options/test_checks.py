@@ -89,7 +89,7 @@ FREE = {
     *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
     *("--prefix", "--id", "--reward-model", "--model", "--licence"),
-    *("--host", "--token-file"),
+    *("--host", "--token-file", "--triton"),
 }
 NEEDED = {
     "experiment train": ["experiment", "--model", "model"],
