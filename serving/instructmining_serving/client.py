@@ -45,6 +45,15 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row of many that cannot be scored."""
+
+    row: int  # its number, from 0
+    reason: str
+    kind: str  # what is wrong, such as "invalid_rows"
+
+
+@dataclass(frozen=True, slots=True)
 class Retries:
     """How often a request is tried, with twice the time between tries each time, or what the service asks for."""
 

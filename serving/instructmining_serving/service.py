@@ -10,21 +10,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.bundle import Bundle, Role, RoleName
-from instructmining.errors import InputError, InstructMiningError, RuleError
+from instructmining.errors import InstructMiningError, RuleError
 from instructmining.knn.options import KnnOptions
-from instructmining.reading.in_memory import windows_given
 from instructmining.rules import Rule
 from instructmining.scorer.requests import RowRequests, Texts
 from instructmining.scorer.scorer import Scorer
 from instructmining.tokenizing.truncation import Tokens
-from instructmining.types import InputWindow, Reject, ScoredRow, ScoredWindow
+from instructmining.types import ScoredRow, ScoredWindow
 from instructmining_serving.raw_texts import RawTokenizer
+from instructmining_serving.rows import Row, RowsRefusedError, reason_of, window_of, window_of_each
+from instructmining_serving.scheduling.room import Room
 from instructmining_serving.scheduling.scheduler import Computed, Limits, Scheduler
 from instructmining_serving.scheduling.work import Outputs, Work
 
@@ -37,18 +38,7 @@ _OPENED_BY: Mapping[RoleName, str] = {
     "unieval": "--indicators naturalness",
 }
 _Result = TypeVar("_Result")
-Row: TypeAlias = Mapping[str, object]
-
-
-class RowsRefusedError(InstructMiningError):
-    """Rows of a request cannot be scored."""
-
-    def __init__(self, reasons: Sequence[tuple[int, str]]) -> None:
-        """Take the number of each bad row, from 0, and why it is bad."""
-        first, why = reasons[0]
-        more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-        super().__init__(f"row {first}: {why}{more}")
-        self.reasons = tuple(reasons)
+_STREAMS_SHARE = 4  # all streams have one part in so many of the queue, beside what others may fill it with
 
 
 class TooLargeError(InstructMiningError):
@@ -105,7 +95,9 @@ class ScoringService:
         self.scheduler = Scheduler(self._requests.executor, scorer.batching, options.limits, observe=observer.batch)
         self._threads = ThreadPoolExecutor(TOKENIZERS, "instructmining-tokens")
         self._stack = ExitStack()
+        self._streams_room = Room(max(1, options.limits.queue_tokens // _STREAMS_SHARE))
         self._ready = False
+        self.closing = asyncio.Event()
 
     @classmethod
     def open(cls, options: ServiceOptions, observer: Observer | None = None) -> Self:
@@ -151,7 +143,13 @@ class ScoringService:
     @property
     def not_ready(self) -> str | None:
         """Why no request is taken now; None where the service is ready."""
+        if self.closing.is_set():
+            return "shutting down"
         return "warming up" if not self._ready else self.scheduler.fault
+
+    def begin_closing(self) -> None:
+        """Take no more requests, and no more lines of streams; what was taken is answered."""
+        self.closing.set()
 
     @property
     def roles(self) -> Mapping[str, Role]:
@@ -211,6 +209,32 @@ class ScoringService:
         finished, _ = await self._finished(rows, self._requests, self._others)
         return list(self.scorer.rows(finished))
 
+    async def score_each(self, rows: Sequence[Row], seconds: float) -> list[ScoredRow | str]:
+        """Score rows of a stream in order, each of any accepted shape; of a bad one, return why it is bad.
+
+        They wait for room in the streams' share of the queue, and are never refused for want of it.
+
+        Args:
+            rows: dicts, as of a JSON file.
+            seconds: in which they must be computed once they have room.
+
+        Raises:
+            TimeoutError: they are not.
+            DeviceError: a graph fails, also in a new session.
+            ClosingError: the service is shutting down.
+        """
+        with self.scheduler.arriving():
+            prepared = await self.in_thread(lambda: self._requests.prepare(window_of_each(rows)))
+        work = Work(prepared.parts)
+        async with self._streams_room.taken(work.left_tokens):
+            self.scheduler.submit(work, has_room=True)
+            async with asyncio.timeout(seconds):
+                outputs = await asyncio.wrap_future(work.future)
+        finished = await self.in_thread(lambda: self._requests.finish(prepared, outputs, self._others))
+        bad = dict(map(reason_of, finished.rejects))
+        scored = iter(self.scorer.rows(finished))
+        return [bad[place] if place in bad else next(scored) for place in range(len(rows))]
+
     async def rewards(self, rows: Sequence[Row]) -> Rewards:
         """Compute the column ``reward`` of rows of any accepted shape but pairs, and nothing else.
 
@@ -231,15 +255,15 @@ class ScoringService:
         """Return the rows with their columns, and the tokens of their texts."""
         self.check_rows(len(rows))
         with self.scheduler.arriving():
-            prepared = await self.in_thread(lambda: requests.prepare(_window(rows)))
+            prepared = await self.in_thread(lambda: requests.prepare(window_of(rows)))
             if prepared.rejects:
-                raise RowsRefusedError([_reason(reject) for reject in prepared.rejects])
+                raise RowsRefusedError([reason_of(reject) for reject in prepared.rejects])
             work = self._admitted(prepared.parts)
             tokens = work.left_tokens
         outputs = await asyncio.wrap_future(work.future)
         finished = await self.in_thread(lambda: requests.finish(prepared, outputs, others))
         if finished.rejects:
-            raise RowsRefusedError([_reason(reject) for reject in finished.rejects])
+            raise RowsRefusedError([reason_of(reject) for reject in finished.rejects])
         return finished, tokens
 
     def check_rows(self, rows: int) -> None:
@@ -296,24 +320,6 @@ def _raw_tokenizers(roles: Mapping[str, Role]) -> dict[str, RawTokenizer]:
             loaded[key] = RawTokenizer(role)
         found[name] = loaded[key]
     return found
-
-
-def _window(rows: Sequence[Row]) -> InputWindow:
-    """Return the rows as one window; rows without an example are rejects in it.
-
-    Raises:
-        RowsRefusedError: they are in no known format.
-    """
-    try:
-        windows = list(windows_given(list(rows), len(rows)))
-    except InputError as error:
-        raise RowsRefusedError([(0, str(error))]) from error
-    items = [item for window in windows for item in window.items]
-    return InputWindow(items)
-
-
-def _reason(reject: Reject) -> tuple[int, str]:
-    return reject.line - 1, reject.reason
 
 
 def _widths(longest: int, multiple: int) -> list[int]:

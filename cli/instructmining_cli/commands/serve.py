@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -66,6 +67,7 @@ def serve(
         from instructmining_serving.http.app import HttpOptions, create_app
         from instructmining_serving.http.bodies import BodyLimits
         from instructmining_serving.http.metrics import Metrics
+        from instructmining_serving.http.server import Server
         from instructmining_serving.scheduling.scheduler import Limits
         from instructmining_serving.service import ScoringService, ServiceOptions
     except ModuleNotFoundError as error:
@@ -89,7 +91,7 @@ def serve(
         say(f"warming up {', '.join(service.roles)} on {', '.join(map(str, service.scorer.devices))}")
         app = create_app(service, metrics, HttpOptions(token, BodyLimits(max_bytes), timeout))
         with stopping().left_to_server():
-            uvicorn.run(
+            config = uvicorn.Config(
                 app,
                 host=host,
                 port=port,
@@ -99,6 +101,11 @@ def serve(
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=int(timeout) + 1,
             )
+            server = Server(config, service)
+            with suppress(KeyboardInterrupt):
+                server.run()
+            if not server.started:
+                raise typer.Exit(1)  # uvicorn has said why
 
 
 def _token(file: str | None) -> str | None:

@@ -9,12 +9,14 @@ from fastapi import APIRouter, Request, Response
 
 from instructmining import __version__
 from instructmining.types import PREDICTION, ScoredRow
-from instructmining_serving.http.answers import answer, problem, within
+from instructmining_serving.http.answers import answer, problem, result_of, within
 from instructmining_serving.http.bodies import BodyError, BodyLimits, read_json
 from instructmining_serving.http.forms import answering, openai_form, own_form, speak
 from instructmining_serving.http.metrics import Metrics
+from instructmining_serving.http.streams import LineStream, has_lines
 from instructmining_serving.http.vllm import SCORE_FORMS, asks_vllm, scores_of
-from instructmining_serving.service import Row, ScoringService
+from instructmining_serving.rows import Row
+from instructmining_serving.service import ScoringService
 
 _WANTED = 'wanted either {"examples": [{…}, …]}, or two of vLLM\'s lists, such as {"queries", "documents"}'
 _AMOUNTS = ("top", "fraction", "max_loss")
@@ -33,7 +35,12 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
 
     @router.post("/v1/score", openapi_extra=_SCORE)
     async def score(request: Request) -> Response:
-        """Score rows, in order; one bad row refuses the request with the reason for each. Also vLLM's /score."""
+        """Score rows, in order; one bad row refuses the request with the reason for each. Also vLLM's /score.
+
+        Lines of JSON, each a row, are answered with lines while they come; a bad one with its error.
+        """
+        if has_lines(request):
+            return LineStream(request, service, metrics, bodies, seconds)
         body = await read_json(request, bodies)
         if asks_vllm(body):
             if "examples" in body:
@@ -113,11 +120,6 @@ def rows_of(body: Mapping[str, Any]) -> Sequence[Row]:
         if not isinstance(row, dict):
             raise BodyError(422, f'"examples", row {number}: wanted an object')
     return rows
-
-
-def result_of(row: ScoredRow) -> dict[str, object]:
-    """Return a row's result as JSON."""
-    return {"columns": row.columns, "score_notes": row.notes, "truncated": list(row.truncated)}
 
 
 def _amount(body: Mapping[str, Any]) -> tuple[str, float]:
