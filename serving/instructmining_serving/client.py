@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +19,7 @@ from instructmining.errors import InstructMiningError
 
 _RETRIED = frozenset({429, 502, 503, 504})
 _FIRST_S, _LONGEST_S = 0.25, 30.0  # between two tries
+_PIECE_ROWS, _PIECE_BYTES, _PIECES = 64, 256 << 10, 2  # of rows sent as lines; the last: pieces at a time
 
 
 class ServiceError(InstructMiningError):
@@ -64,7 +68,9 @@ class _Calls:
     """What both clients share: requests, and what their answers mean."""
 
     def __init__(self, token: str | None, retries: Retries) -> None:
-        self._headers = {} if token is None else {b"authorization": f"Bearer {token}".encode()}
+        headers = {} if token is None else {b"authorization": f"Bearer {token}".encode()}
+        self._of_json = {**headers, b"content-type": b"application/json"}
+        self._of_lines = {**headers, b"content-type": b"application/x-ndjson"}
         self._retries = retries
 
     def _waits(self, number: int, answer: httpx2.Response | None) -> float | None:
@@ -96,7 +102,71 @@ def _content(answer: httpx2.Response) -> dict[str, Any]:
 
 
 def _results(content: Mapping[str, Any]) -> list[Result]:
-    return [Result(one["columns"], one["score_notes"], tuple(one["truncated"])) for one in content["results"]]
+    return [_result(one) for one in content["results"]]
+
+
+def _result(said: Mapping[str, Any]) -> Result:
+    return Result(said["columns"], said["score_notes"], tuple(said["truncated"]))
+
+
+class _Piece:
+    """Some of many rows, sent as lines; what an answer leaves out is sent again."""
+
+    def __init__(self, first: int) -> None:
+        """Take the number of its first row among all."""
+        self.found: list[Result | BadRow] = []
+        self._first = first
+        self._lines: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, row: Mapping[str, object]) -> bool:
+        """Add a row; return whether the piece is large enough."""
+        self._lines.append(json.dumps(row).encode() + b"\n")
+        self._bytes += len(self._lines[-1])
+        return len(self._lines) >= _PIECE_ROWS or self._bytes >= _PIECE_BYTES
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._lines)
+
+    def content(self) -> bytes:
+        """Return the lines that have no answer."""
+        return b"".join(self._lines[len(self.found) :])
+
+    def take(self, answer: httpx2.Response) -> ServiceError | None:
+        """Take the answers to lines; return why some lines have none, if so.
+
+        Raises:
+            ServiceError: the service refused all.
+        """
+        if not answer.is_success:
+            _content(answer)
+        why, kind = "the answer ends too early", "no_answer"
+        for line in answer.content.splitlines():
+            said = json.loads(line)
+            error = said.get("error")
+            if error is None:
+                self.found.append(_result(said))
+            elif "line" in said:
+                self.found.append(BadRow(self._first + len(self.found), error["message"], error["type"]))
+            else:
+                why, kind = error["message"], error["type"]
+        if len(self.found) == len(self._lines):
+            return None
+        return ServiceError(f"{answer.url}: {why}", answer.status_code, kind)
+
+
+def _pieces(rows: Iterable[Mapping[str, object]]) -> Iterator[_Piece]:
+    """Yield rows in pieces that are sent whole before their answers are read, as HTTP clients do."""
+    piece = _Piece(0)
+    first = 0
+    for row in rows:
+        if piece.add(row):
+            yield piece
+            first += len(piece)
+            piece = _Piece(first)
+    if len(piece):
+        yield piece
 
 
 def _body(rows: Sequence[Mapping[str, object]], amounts: Mapping[str, float | None]) -> dict[str, object]:
@@ -154,6 +224,34 @@ class Client(_Calls):
         """
         return _results(self._call("POST", "/v1/score", _body(rows, {})))
 
+    def score_lines(self, rows: Iterable[Mapping[str, object]]) -> Iterator[Result | BadRow]:
+        """Yield the columns of rows of any accepted shape, in order; a bad row is a :class:`BadRow`.
+
+        Rows are sent in pieces, two at a time, and read as they are sent: any number of them takes little memory.
+
+        Raises:
+            ServiceError: the service refused a piece, or does not answer.
+        """
+        waiting: deque[Future[list[Result | BadRow]]] = deque()
+        with ThreadPoolExecutor(_PIECES) as threads:
+            for piece in _pieces(rows):
+                waiting.append(threads.submit(self._answered, piece))
+                if len(waiting) == _PIECES:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+
+    def _answered(self, piece: _Piece) -> list[Result | BadRow]:
+        number = 0
+        while True:
+            answer = self._ask("POST", "/v1/score", content=piece.content(), headers=self._of_lines)
+            if (error := piece.take(answer)) is None:
+                return piece.found
+            if (seconds := self._waits(number, None)) is None:
+                raise error
+            time.sleep(seconds)
+            number += 1
+
     def select(
         self,
         rows: Sequence[Mapping[str, object]],
@@ -179,17 +277,21 @@ class Client(_Calls):
         return self._call("GET", "/health", None)
 
     def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> dict[str, Any]:
+        content = None if body is None else json.dumps(body).encode()
+        return _content(self._ask(method, path, content=content, headers=self._of_json))
+
+    def _ask(self, method: str, path: str, *, content: bytes | None, headers: Mapping[bytes, bytes]) -> httpx2.Response:
         number = 0
         while True:
             answer: httpx2.Response | None = None
             try:
-                answer = self._http.request(method, path, json=body, headers=self._headers)
+                answer = self._http.request(method, path, content=content, headers=headers)
             except httpx2.TransportError as error:
                 if (seconds := self._waits(number, None)) is None:
                     raise ServiceError(f"{self._http.base_url}: {type(error).__name__}: {error}") from error
             else:
                 if (seconds := self._waits(number, answer)) is None:
-                    return _content(answer)
+                    return answer
             time.sleep(seconds)
             number += 1
 
@@ -228,6 +330,39 @@ class AsyncClient(_Calls):
         """
         return _results(await self._call("POST", "/v1/score", _body(rows, {})))
 
+    async def score_lines(self, rows: Iterable[Mapping[str, object]]) -> AsyncIterator[Result | BadRow]:
+        """Yield the columns of rows of any accepted shape, in order; a bad row is a :class:`BadRow`.
+
+        Rows are sent in pieces, two at a time, and read as they are sent: any number of them takes little memory.
+
+        Raises:
+            ServiceError: the service refused a piece, or does not answer.
+        """
+        waiting: deque[asyncio.Task[list[Result | BadRow]]] = deque()
+        try:
+            for piece in _pieces(rows):
+                waiting.append(asyncio.create_task(self._answered(piece)))
+                if len(waiting) == _PIECES:
+                    for found in await waiting.popleft():
+                        yield found
+            while waiting:
+                for found in await waiting.popleft():
+                    yield found
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def _answered(self, piece: _Piece) -> list[Result | BadRow]:
+        number = 0
+        while True:
+            answer = await self._ask("POST", "/v1/score", content=piece.content(), headers=self._of_lines)
+            if (error := piece.take(answer)) is None:
+                return piece.found
+            if (seconds := self._waits(number, None)) is None:
+                raise error
+            await asyncio.sleep(seconds)
+            number += 1
+
     async def select(
         self,
         rows: Sequence[Mapping[str, object]],
@@ -253,16 +388,22 @@ class AsyncClient(_Calls):
         return await self._call("GET", "/health", None)
 
     async def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> dict[str, Any]:
+        content = None if body is None else json.dumps(body).encode()
+        return _content(await self._ask(method, path, content=content, headers=self._of_json))
+
+    async def _ask(
+        self, method: str, path: str, *, content: bytes | None, headers: Mapping[bytes, bytes]
+    ) -> httpx2.Response:
         number = 0
         while True:
             answer: httpx2.Response | None = None
             try:
-                answer = await self._http.request(method, path, json=body, headers=self._headers)
+                answer = await self._http.request(method, path, content=content, headers=headers)
             except httpx2.TransportError as error:
                 if (seconds := self._waits(number, None)) is None:
                     raise ServiceError(f"{self._http.base_url}: {type(error).__name__}: {error}") from error
             else:
                 if (seconds := self._waits(number, answer)) is None:
-                    return _content(answer)
+                    return answer
             await asyncio.sleep(seconds)
             number += 1
