@@ -3,177 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
 
-from instructmining.errors import InstructMiningError
+from instructmining_serving.client_calls import (
+    PIECES,
+    BadRow,
+    Calls,
+    Piece,
+    Result,
+    Retries,
+    ServiceError,
+    body_of,
+    content_of,
+    pieces,
+    results_of,
+)
 
-_RETRIED = frozenset({429, 502, 503, 504})
-_FIRST_S, _LONGEST_S = 0.25, 30.0  # between two tries
-_PIECE_ROWS, _PIECE_BYTES, _PIECES = 64, 256 << 10, 2  # of rows sent as lines; the last: pieces at a time
-
-
-class ServiceError(InstructMiningError):
-    """A service refused a request, or does not answer.
-
-    Attributes:
-        status: of the answer; None where none came.
-        kind: what is wrong, such as "invalid_rows" or "overloaded".
-        rows: number of each bad row, from 0, and why it is bad.
-    """
-
-    def __init__(
-        self, message: str, status: int | None = None, kind: str = "no_answer", rows: Mapping[int, str] | None = None
-    ) -> None:
-        """Take what the answer said."""
-        super().__init__(message)
-        self.status, self.kind, self.rows = status, kind, dict(rows or {})
+__all__ = ["AsyncClient", "BadRow", "Client", "Result", "Retries", "ServiceError"]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The columns of a row."""
-
-    columns: Mapping[str, float | int | None]  # None where undefined, with the reason in notes
-    notes: Mapping[str, str]
-    truncated: tuple[str, ...]  # roles whose text was truncated
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row of many that cannot be scored."""
-
-    row: int  # its number, from 0
-    reason: str
-    kind: str  # what is wrong, such as "invalid_rows"
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """How often a request is tried, with twice the time between tries each time, or what the service asks for."""
-
-    tries: int = 5
-
-
-class _Calls:
-    """What both clients share: requests, and what their answers mean."""
-
-    def __init__(self, token: str | None, retries: Retries) -> None:
-        headers = {} if token is None else {b"authorization": f"Bearer {token}".encode()}
-        self._of_json = {**headers, b"content-type": b"application/json"}
-        self._of_lines = {**headers, b"content-type": b"application/x-ndjson"}
-        self._retries = retries
-
-    def _waits(self, number: int, answer: httpx2.Response | None) -> float | None:
-        """Return the seconds to wait before the next try; None where there is none."""
-        if number + 1 >= self._retries.tries or (answer is not None and answer.status_code not in _RETRIED):
-            return None
-        asked = str(answer.headers.get("retry-after", "")) if answer is not None else ""
-        if asked.isdecimal():
-            return min(float(asked), _LONGEST_S)
-        return min(_FIRST_S * (1 << number), _LONGEST_S) * random.uniform(0.5, 1)
-
-
-def _content(answer: httpx2.Response) -> dict[str, Any]:
-    """Return the answer's object.
-
-    Raises:
-        ServiceError: the service refused the request.
-    """
-    try:
-        found = answer.json()
-    except ValueError as error:
-        raise ServiceError(f"{answer.url}: {answer.status_code}, not JSON", answer.status_code) from error
-    if answer.is_success:
-        return dict(found)
-    said = found.get("error", {}) if isinstance(found, dict) else {}
-    rows = {row["row"]: row["reason"] for row in said.get("rows", [])}
-    message = said.get("message", answer.reason_phrase)
-    raise ServiceError(f"{answer.url}: {answer.status_code}, {message}", answer.status_code, said.get("type", ""), rows)
-
-
-def _results(content: Mapping[str, Any]) -> list[Result]:
-    return [_result(one) for one in content["results"]]
-
-
-def _result(said: Mapping[str, Any]) -> Result:
-    return Result(said["columns"], said["score_notes"], tuple(said["truncated"]))
-
-
-class _Piece:
-    """Some of many rows, sent as lines; what an answer leaves out is sent again."""
-
-    def __init__(self, first: int) -> None:
-        """Take the number of its first row among all."""
-        self.found: list[Result | BadRow] = []
-        self._first = first
-        self._lines: list[bytes] = []
-        self._bytes = 0
-
-    def add(self, row: Mapping[str, object]) -> bool:
-        """Add a row; return whether the piece is large enough."""
-        self._lines.append(json.dumps(row).encode() + b"\n")
-        self._bytes += len(self._lines[-1])
-        return len(self._lines) >= _PIECE_ROWS or self._bytes >= _PIECE_BYTES
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self._lines)
-
-    def content(self) -> bytes:
-        """Return the lines that have no answer."""
-        return b"".join(self._lines[len(self.found) :])
-
-    def take(self, answer: httpx2.Response) -> ServiceError | None:
-        """Take the answers to lines; return why some lines have none, if so.
-
-        Raises:
-            ServiceError: the service refused all.
-        """
-        if not answer.is_success:
-            _content(answer)
-        why, kind = "the answer ends too early", "no_answer"
-        for line in answer.content.splitlines():
-            said = json.loads(line)
-            error = said.get("error")
-            if error is None:
-                self.found.append(_result(said))
-            elif "line" in said:
-                self.found.append(BadRow(self._first + len(self.found), error["message"], error["type"]))
-            else:
-                why, kind = error["message"], error["type"]
-        if len(self.found) == len(self._lines):
-            return None
-        return ServiceError(f"{answer.url}: {why}", answer.status_code, kind)
-
-
-def _pieces(rows: Iterable[Mapping[str, object]]) -> Iterator[_Piece]:
-    """Yield rows in pieces that are sent whole before their answers are read, as HTTP clients do."""
-    piece = _Piece(0)
-    first = 0
-    for row in rows:
-        if piece.add(row):
-            yield piece
-            first += len(piece)
-            piece = _Piece(first)
-    if len(piece):
-        yield piece
-
-
-def _body(rows: Sequence[Mapping[str, object]], amounts: Mapping[str, float | None]) -> dict[str, object]:
-    return {"examples": list(rows), **{name: value for name, value in amounts.items() if value is not None}}
-
-
-class Client(_Calls):
+class Client(Calls):
     """Calls a service; a context manager, safe to share between threads.
 
     Example:
@@ -222,7 +78,7 @@ class Client(_Calls):
         Raises:
             ServiceError: the service refused them, or does not answer.
         """
-        return _results(self._call("POST", "/v1/score", _body(rows, {})))
+        return results_of(self._call("POST", "/v1/score", body_of(rows, {})))
 
     def score_lines(self, rows: Iterable[Mapping[str, object]]) -> Iterator[Result | BadRow]:
         """Yield the columns of rows of any accepted shape, in order; a bad row is a :class:`BadRow`.
@@ -233,15 +89,15 @@ class Client(_Calls):
             ServiceError: the service refused a piece, or does not answer.
         """
         waiting: deque[Future[list[Result | BadRow]]] = deque()
-        with ThreadPoolExecutor(_PIECES) as threads:
-            for piece in _pieces(rows):
+        with ThreadPoolExecutor(PIECES) as threads:
+            for piece in pieces(rows):
                 waiting.append(threads.submit(self._answered, piece))
-                if len(waiting) == _PIECES:
+                if len(waiting) == PIECES:
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
 
-    def _answered(self, piece: _Piece) -> list[Result | BadRow]:
+    def _answered(self, piece: Piece) -> list[Result | BadRow]:
         number = 0
         while True:
             answer = self._ask("POST", "/v1/score", content=piece.content(), headers=self._of_lines)
@@ -266,7 +122,7 @@ class Client(_Calls):
             ServiceError: the service refused them, or does not answer.
         """
         amounts = {"top": top, "fraction": fraction, "max_loss": max_loss}
-        return list(self._call("POST", "/v1/select", _body(rows, amounts))["selected"])
+        return list(self._call("POST", "/v1/select", body_of(rows, amounts))["selected"])
 
     def health(self) -> dict[str, Any]:
         """Return what runs there.
@@ -276,9 +132,8 @@ class Client(_Calls):
         """
         return self._call("GET", "/health", None)
 
-    def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> dict[str, Any]:
-        content = None if body is None else json.dumps(body).encode()
-        return _content(self._ask(method, path, content=content, headers=self._of_json))
+    def _call(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
+        return content_of(self._ask(method, path, content=body, headers=self._of_json))
 
     def _ask(self, method: str, path: str, *, content: bytes | None, headers: Mapping[bytes, bytes]) -> httpx2.Response:
         number = 0
@@ -296,7 +151,7 @@ class Client(_Calls):
             number += 1
 
 
-class AsyncClient(_Calls):
+class AsyncClient(Calls):
     """Calls a service from an event loop; an async context manager."""
 
     def __init__(
@@ -328,7 +183,7 @@ class AsyncClient(_Calls):
         Raises:
             ServiceError: the service refused them, or does not answer.
         """
-        return _results(await self._call("POST", "/v1/score", _body(rows, {})))
+        return results_of(await self._call("POST", "/v1/score", body_of(rows, {})))
 
     async def score_lines(self, rows: Iterable[Mapping[str, object]]) -> AsyncIterator[Result | BadRow]:
         """Yield the columns of rows of any accepted shape, in order; a bad row is a :class:`BadRow`.
@@ -340,9 +195,9 @@ class AsyncClient(_Calls):
         """
         waiting: deque[asyncio.Task[list[Result | BadRow]]] = deque()
         try:
-            for piece in _pieces(rows):
+            for piece in pieces(rows):
                 waiting.append(asyncio.create_task(self._answered(piece)))
-                if len(waiting) == _PIECES:
+                if len(waiting) == PIECES:
                     for found in await waiting.popleft():
                         yield found
             while waiting:
@@ -352,7 +207,7 @@ class AsyncClient(_Calls):
             for task in waiting:
                 task.cancel()
 
-    async def _answered(self, piece: _Piece) -> list[Result | BadRow]:
+    async def _answered(self, piece: Piece) -> list[Result | BadRow]:
         number = 0
         while True:
             answer = await self._ask("POST", "/v1/score", content=piece.content(), headers=self._of_lines)
@@ -377,7 +232,7 @@ class AsyncClient(_Calls):
             ServiceError: the service refused them, or does not answer.
         """
         amounts = {"top": top, "fraction": fraction, "max_loss": max_loss}
-        return list((await self._call("POST", "/v1/select", _body(rows, amounts)))["selected"])
+        return list((await self._call("POST", "/v1/select", body_of(rows, amounts)))["selected"])
 
     async def health(self) -> dict[str, Any]:
         """Return what runs there.
@@ -387,9 +242,8 @@ class AsyncClient(_Calls):
         """
         return await self._call("GET", "/health", None)
 
-    async def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> dict[str, Any]:
-        content = None if body is None else json.dumps(body).encode()
-        return _content(await self._ask(method, path, content=content, headers=self._of_json))
+    async def _call(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
+        return content_of(await self._ask(method, path, content=body, headers=self._of_json))
 
     async def _ask(
         self, method: str, path: str, *, content: bytes | None, headers: Mapping[bytes, bytes]

@@ -78,6 +78,7 @@ class Observer:
 
     batch: Callable[[Computed], None] = lambda _: None
     tokenized: Callable[[float], None] = lambda _: None  # seconds, of a request
+    rows: Callable[[int], None] = lambda _: None  # rows, or texts alone, that were computed
 
 
 class ScoringService:
@@ -232,6 +233,7 @@ class ScoringService:
                 outputs = await asyncio.wrap_future(work.future)
         finished = await self.in_thread(lambda: self._requests.finish(prepared, outputs, self._others))
         bad = dict(map(reason_of, finished.rejects))
+        self._observer.rows(len(rows) - len(bad))
         scored = iter(self.scorer.rows(finished))
         return [bad[place] if place in bad else next(scored) for place in range(len(rows))]
 
@@ -264,6 +266,7 @@ class ScoringService:
         finished = await self.in_thread(lambda: requests.finish(prepared, outputs, others))
         if finished.rejects:
             raise RowsRefusedError([reason_of(reject) for reject in finished.rejects])
+        self._observer.rows(len(rows))
         return finished, tokens
 
     def check_rows(self, rows: int) -> None:
@@ -283,7 +286,9 @@ class ScoringService:
             OverloadedError: too much waits already.
             DeviceError: a graph fails, also in a new session.
         """
-        return await asyncio.wrap_future(self._admitted(parts).future)
+        outputs = await asyncio.wrap_future(self._admitted(parts).future)
+        self._observer.rows(sum(len(part.texts) for part in parts))
+        return outputs
 
     def _admitted(self, parts: Sequence[Texts]) -> Work:
         work = Work(parts)

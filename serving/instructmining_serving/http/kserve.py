@@ -82,7 +82,6 @@ def kserve_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
         asked = Asked.of(await read_body(request, bodies), request.headers.get(HEADER))
         rows = rows_in(asked.texts)
         scored = await within(request, service, lambda: service.score(rows), seconds)
-        metrics.rows.inc(len(scored))
         tensors = _tensors(service.scorer.columns, scored)
         content, headers = answered(asked, {"model_name": MODEL, "model_version": VERSION}, tensors)
         return Response(content, headers=headers)

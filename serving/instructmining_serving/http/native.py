@@ -51,7 +51,6 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
             raise BodyError(422, f'"examples" is missing or empty; {_WANTED}')
         rows = rows_of(body)
         scored = await within(request, service, lambda: service.score(rows), seconds)
-        metrics.rows.inc(len(scored))
         return answer({"results": [result_of(row) for row in scored]})
 
     @router.post("/v1/select", openapi_extra=_SELECT)
@@ -63,7 +62,6 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
         if service.scorer.rule is None:
             raise BodyError(422, "the service has no rule, and nothing to select by; serve with --rule")
         scored = await within(request, service, lambda: service.score(rows), seconds)
-        metrics.rows.inc(len(scored))
         chosen = _selected(scored, name, amount)
         return answer({"selected": chosen, "results": [{"row": row, **result_of(scored[row])} for row in chosen]})
 

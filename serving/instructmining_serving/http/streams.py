@@ -181,7 +181,6 @@ class LineStream(Response):
         if isinstance(found, str):
             problem: dict[str, Any] = self._problem(RowsRefusedError([(0, found)]), number)
             return {"error": {"message": found, "type": problem["error"]["type"]}, "line": number}
-        self._metrics.rows.inc()
         return result_of(found)
 
     def _problem(self, error: Exception, number: int) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import httpx2
 import pytest
 import zstandard
 from served import Listening, listening, wait_until
-from starlette.testclient import TestClient
 
 from instructmining.errors import DeviceError, DeviceMemoryError
 from instructmining.inference.executor import Done, Executor
@@ -324,14 +323,3 @@ def test_a_line_that_takes_too_long_is_answered_with_that(small_bundle: Path, he
         found = answers(httpx2.post(f"{served.url}/v1/score", content=as_lines(ROWS[:1]), headers=NDJSON))
         held.going.set()
     assert found == [{"error": {"message": "the request took too long", "type": "timeout"}, "line": 1}]
-
-
-def test_rows_of_a_stream_are_counted(client: TestClient) -> None:
-    before = client.get("/metrics").text
-    client.post("/v1/score", content=as_lines([*ROWS[:2], 1]), headers=NDJSON)
-    name = "instructmining_rows_total"
-
-    def count(text: str) -> float:
-        return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
-
-    assert count(client.get("/metrics").text) - count(before) == 2
