@@ -51,6 +51,9 @@ def serve(
         int, typer.Option(min=1, callback=a_count, help="Bytes of a request's body, decompressed.")
     ] = 32 << 20,
     timeout: Annotated[float, typer.Option(min=0.1, callback=a_span, help="Seconds that a request may take.")] = 60.0,
+    tokenizer_info: Annotated[
+        bool, typer.Option("--tokenizer-info", help="Answer /tokenizer_info: lm-eval then uses this tokenizer.")
+    ] = False,
 ) -> None:
     """Score rows over HTTP: POST /v1/score and /v1/select, in batches that join the texts of many requests.
 
@@ -89,7 +92,7 @@ def serve(
         if service.scorer.caution is not None:
             say(f"warning: {service.scorer.caution}")
         say(f"warming up {', '.join(service.roles)} on {', '.join(map(str, service.scorer.devices))}")
-        app = create_app(service, metrics, HttpOptions(token, BodyLimits(max_bytes), timeout))
+        app = create_app(service, metrics, HttpOptions(token, BodyLimits(max_bytes), timeout, tokenizer_info))
         with stopping().left_to_server():
             config = uvicorn.Config(
                 app,

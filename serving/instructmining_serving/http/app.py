@@ -20,7 +20,7 @@ from instructmining_serving.http.metrics import MeasuredRequests, Metrics
 from instructmining_serving.http.native import native_routes
 from instructmining_serving.http.openai import openai_routes
 from instructmining_serving.http.tei import tei_routes
-from instructmining_serving.http.tokenize import token_routes
+from instructmining_serving.http.tokenize import token_routes, tokenizer_info_routes
 from instructmining_serving.http.vllm import vllm_routes
 from instructmining_serving.service import ScoringService
 
@@ -34,6 +34,7 @@ class HttpOptions:
     token: str | None = None  # that every request but those of probes must bear; None for none
     bodies: BodyLimits = field(default_factory=BodyLimits)
     seconds: float = 60.0  # that a request may take
+    tokenizer_info: bool = False  # whether clients may take the service's tokenizer for their own
 
 
 def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) -> FastAPI:
@@ -53,6 +54,9 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
     app = FastAPI(title="instructmining", version=__version__, lifespan=warm)
     for routes in (native_routes, openai_routes, vllm_routes, tei_routes, token_routes, kserve_routes):
         app.include_router(routes(service, metrics, options.bodies, options.seconds))
+
+    if options.tokenizer_info:
+        app.include_router(tokenizer_info_routes(service, metrics))
 
     async def refused(_: Request, error: Exception) -> Response:
         return counted(error, metrics)
