@@ -28,6 +28,7 @@ from instructmining_serving.rows import Row, RowsRefusedError, reason_of, window
 from instructmining_serving.scheduling.room import Room
 from instructmining_serving.scheduling.scheduler import Computed, Limits, Scheduler
 from instructmining_serving.scheduling.work import Outputs, Work
+from instructmining_serving.traces import past_span, span
 
 TOKENIZERS = 2  # threads; a tokenizer releases the interpreter's lock
 _WARM_ROWS = (1, 4)  # rows of the batches that warm up a width
@@ -257,12 +258,13 @@ class ScoringService:
         """Return the rows with their columns, and the tokens of their texts."""
         self.check_rows(len(rows))
         with self.scheduler.arriving():
-            prepared = await self.in_thread(lambda: requests.prepare(window_of(rows)))
+            with span("tokenize", rows=len(rows)):
+                prepared = await self.in_thread(lambda: requests.prepare(window_of(rows)))
             if prepared.rejects:
                 raise RowsRefusedError([reason_of(reject) for reject in prepared.rejects])
             work = self._admitted(prepared.parts)
             tokens = work.left_tokens
-        outputs = await asyncio.wrap_future(work.future)
+        outputs = await self._outputs(work, tokens)
         finished = await self.in_thread(lambda: requests.finish(prepared, outputs, others))
         if finished.rejects:
             raise RowsRefusedError([reason_of(reject) for reject in finished.rejects])
@@ -286,8 +288,17 @@ class ScoringService:
             OverloadedError: too much waits already.
             DeviceError: a graph fails, also in a new session.
         """
-        outputs = await asyncio.wrap_future(self._admitted(parts).future)
+        work = self._admitted(parts)
+        outputs = await self._outputs(work, work.left_tokens)
         self._observer.rows(sum(len(part.texts) for part in parts))
+        return outputs
+
+    async def _outputs(self, work: Work, tokens: int) -> list[Outputs]:
+        """Wait for what a request wants computed."""
+        outputs = await asyncio.wrap_future(work.future)
+        if work.started is not None:
+            past_span("queue", work.arrived, work.started, tokens=tokens)
+            past_span("infer", work.started, time.monotonic(), tokens=tokens)
         return outputs
 
     def _admitted(self, parts: Sequence[Texts]) -> Work:
@@ -301,7 +312,7 @@ class ScoringService:
 
     async def tokenize(self, task: Callable[[], _Result]) -> _Result:
         """Tokenize texts for :meth:`compute` in a thread; an unfilled batch may wait for them."""
-        with self.scheduler.arriving():
+        with self.scheduler.arriving(), span("tokenize"):
             return await self.in_thread(task)
 
     async def in_thread(self, task: Callable[[], _Result]) -> _Result:

@@ -65,7 +65,10 @@ def answer_of(error: Exception) -> Response:
             message = "the request took too long"
     if status == 503:
         more["retry_after"] = _RETRY_S
-    return problem(status, kind, message, **more)
+    found = problem(status, kind, message, **more)
+    if isinstance(error, HTTPException):
+        found.headers.update(error.headers or {})  # the methods that are allowed
+    return found
 
 
 _RETRY_S = 5

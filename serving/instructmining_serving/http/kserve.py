@@ -86,11 +86,6 @@ def kserve_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
         content, headers = answered(asked, {"model_name": MODEL, "model_version": VERSION}, tensors)
         return Response(content, headers=headers)
 
-    @router.api_route("/{rest:path}", methods=["GET", "POST"], include_in_schema=False)
-    async def other() -> Response:
-        """Refuse what the protocol's extensions ask for."""
-        raise HTTPException(404, "no such route; there are models, health and infer")
-
     return router
 
 

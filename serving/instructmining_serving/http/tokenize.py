@@ -117,7 +117,7 @@ def _of_messages(role: Role, tokenizer: RawTokenizer, body: Mapping[str, Any]) -
     one_of(body, "continue_final_message", False)
     open_end = one_of(body, "add_generation_prompt", True, False)
     value = body["messages"]
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not value or not all(isinstance(message, dict) for message in value):
         raise ParameterError("messages", "wanted a list of messages that is not empty")
     try:
         example = Example(tuple(turn_list(value, "messages", TurnKeys(), Unread())))
