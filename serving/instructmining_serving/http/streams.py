@@ -134,13 +134,14 @@ class LineStream(Response):
             BodyError: nothing came in time, or it is damaged.
             ClientDisconnect: the client went away.
         """
-        coming = asyncio.ensure_future(anext(self._lines, None))
-        try:
-            await asyncio.wait({coming, closing}, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED)
-            if coming.done():
-                return coming.result()
-        finally:
-            coming.cancel()
+        if not closing.done():
+            coming = asyncio.ensure_future(anext(self._lines, None))
+            try:
+                await asyncio.wait({coming, closing}, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED)
+                if coming.done():
+                    return coming.result()
+            finally:
+                coming.cancel()
         if closing.done():
             raise NotReadyError("the service is shutting down; lines without an answer can be sent again")
         raise BodyError(408, f"nothing came within {self._seconds:g} seconds")
