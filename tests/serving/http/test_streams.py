@@ -288,6 +288,25 @@ def test_a_stream_ends_with_a_line_that_says_so_when_the_service_shuts_down(smal
         assert "the service is shutting down" in last["error"]["message"]
 
 
+def test_a_stream_whose_client_never_pauses_ends_too_when_the_service_shuts_down(small_bundle: Path) -> None:
+    with listening(small_bundle, indicators="mtld") as served, Connection(served.port) as client:
+
+        def send() -> None:
+            with suppress(OSError):
+                while True:
+                    client.send(as_lines(ROWS[:1]) * 50)
+
+        sending = Thread(target=send)
+        sending.start()
+        answer = client.answer()
+        answer.readline()
+        served.server.should_exit = True
+        while "columns" in (line := json.loads(answer.readline())):
+            pass
+        assert line["error"]["type"] == "not_ready"
+        sending.join()
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
