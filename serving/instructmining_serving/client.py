@@ -3,98 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
 
-from instructmining.errors import InstructMiningError
+from instructmining_serving.client_calls import (
+    PIECES,
+    BadRow,
+    Calls,
+    Piece,
+    Result,
+    Retries,
+    ServiceError,
+    body_of,
+    content_of,
+    pieces,
+    results_of,
+)
 
-_RETRIED = frozenset({429, 502, 503, 504})
-_FIRST_S, _LONGEST_S = 0.25, 30.0  # between two tries
-
-
-class ServiceError(InstructMiningError):
-    """A service refused a request, or does not answer.
-
-    Attributes:
-        status: of the answer; None where none came.
-        kind: what is wrong, such as "invalid_rows" or "overloaded".
-        rows: number of each bad row, from 0, and why it is bad.
-    """
-
-    def __init__(
-        self, message: str, status: int | None = None, kind: str = "no_answer", rows: Mapping[int, str] | None = None
-    ) -> None:
-        """Take what the answer said."""
-        super().__init__(message)
-        self.status, self.kind, self.rows = status, kind, dict(rows or {})
+__all__ = ["AsyncClient", "BadRow", "Client", "Result", "Retries", "ServiceError"]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The columns of a row."""
-
-    columns: Mapping[str, float | int | None]  # None where undefined, with the reason in notes
-    notes: Mapping[str, str]
-    truncated: tuple[str, ...]  # roles whose text was truncated
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """How often a request is tried, with twice the time between tries each time, or what the service asks for."""
-
-    tries: int = 5
-
-
-class _Calls:
-    """What both clients share: requests, and what their answers mean."""
-
-    def __init__(self, token: str | None, retries: Retries) -> None:
-        self._headers = {} if token is None else {b"authorization": f"Bearer {token}".encode()}
-        self._retries = retries
-
-    def _waits(self, number: int, answer: httpx2.Response | None) -> float | None:
-        """Return the seconds to wait before the next try; None where there is none."""
-        if number + 1 >= self._retries.tries or (answer is not None and answer.status_code not in _RETRIED):
-            return None
-        asked = str(answer.headers.get("retry-after", "")) if answer is not None else ""
-        if asked.isdecimal():
-            return min(float(asked), _LONGEST_S)
-        return min(_FIRST_S * (1 << number), _LONGEST_S) * random.uniform(0.5, 1)
-
-
-def _content(answer: httpx2.Response) -> dict[str, Any]:
-    """Return the answer's object.
-
-    Raises:
-        ServiceError: the service refused the request.
-    """
-    try:
-        found = answer.json()
-    except ValueError as error:
-        raise ServiceError(f"{answer.url}: {answer.status_code}, not JSON", answer.status_code) from error
-    if answer.is_success:
-        return dict(found)
-    said = found.get("error", {}) if isinstance(found, dict) else {}
-    rows = {row["row"]: row["reason"] for row in said.get("rows", [])}
-    message = said.get("message", answer.reason_phrase)
-    raise ServiceError(f"{answer.url}: {answer.status_code}, {message}", answer.status_code, said.get("type", ""), rows)
-
-
-def _results(content: Mapping[str, Any]) -> list[Result]:
-    return [Result(one["columns"], one["score_notes"], tuple(one["truncated"])) for one in content["results"]]
-
-
-def _body(rows: Sequence[Mapping[str, object]], amounts: Mapping[str, float | None]) -> dict[str, object]:
-    return {"examples": list(rows), **{name: value for name, value in amounts.items() if value is not None}}
-
-
-class Client(_Calls):
+class Client(Calls):
     """Calls a service; a context manager, safe to share between threads.
 
     Example:
@@ -143,7 +78,35 @@ class Client(_Calls):
         Raises:
             ServiceError: the service refused them, or does not answer.
         """
-        return _results(self._call("POST", "/v1/score", _body(rows, {})))
+        return results_of(self._call("POST", "/v1/score", body_of(rows, {})))
+
+    def score_lines(self, rows: Iterable[Mapping[str, object]]) -> Iterator[Result | BadRow]:
+        """Yield the columns of rows of any accepted shape, in order; a bad row is a :class:`BadRow`.
+
+        Rows are sent in pieces, two at a time, and read as they are sent: any number of them takes little memory.
+
+        Raises:
+            ServiceError: the service refused a piece, or does not answer.
+        """
+        waiting: deque[Future[list[Result | BadRow]]] = deque()
+        with ThreadPoolExecutor(PIECES) as threads:
+            for piece in pieces(rows):
+                waiting.append(threads.submit(self._answered, piece))
+                if len(waiting) == PIECES:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+
+    def _answered(self, piece: Piece) -> list[Result | BadRow]:
+        number = 0
+        while True:
+            answer = self._ask("POST", "/v1/score", content=piece.content(), headers=self._of_lines)
+            if (error := piece.take(answer)) is None:
+                return piece.found
+            if (seconds := self._waits(number, None)) is None:
+                raise error
+            time.sleep(seconds)
+            number += 1
 
     def select(
         self,
@@ -159,7 +122,7 @@ class Client(_Calls):
             ServiceError: the service refused them, or does not answer.
         """
         amounts = {"top": top, "fraction": fraction, "max_loss": max_loss}
-        return list(self._call("POST", "/v1/select", _body(rows, amounts))["selected"])
+        return list(self._call("POST", "/v1/select", body_of(rows, amounts))["selected"])
 
     def health(self) -> dict[str, Any]:
         """Return what runs there.
@@ -169,23 +132,26 @@ class Client(_Calls):
         """
         return self._call("GET", "/health", None)
 
-    def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
+        return content_of(self._ask(method, path, content=body, headers=self._of_json))
+
+    def _ask(self, method: str, path: str, *, content: bytes | None, headers: Mapping[bytes, bytes]) -> httpx2.Response:
         number = 0
         while True:
             answer: httpx2.Response | None = None
             try:
-                answer = self._http.request(method, path, json=body, headers=self._headers)
+                answer = self._http.request(method, path, content=content, headers=headers)
             except httpx2.TransportError as error:
                 if (seconds := self._waits(number, None)) is None:
                     raise ServiceError(f"{self._http.base_url}: {type(error).__name__}: {error}") from error
             else:
                 if (seconds := self._waits(number, answer)) is None:
-                    return _content(answer)
+                    return answer
             time.sleep(seconds)
             number += 1
 
 
-class AsyncClient(_Calls):
+class AsyncClient(Calls):
     """Calls a service from an event loop; an async context manager."""
 
     def __init__(
@@ -217,7 +183,40 @@ class AsyncClient(_Calls):
         Raises:
             ServiceError: the service refused them, or does not answer.
         """
-        return _results(await self._call("POST", "/v1/score", _body(rows, {})))
+        return results_of(await self._call("POST", "/v1/score", body_of(rows, {})))
+
+    async def score_lines(self, rows: Iterable[Mapping[str, object]]) -> AsyncIterator[Result | BadRow]:
+        """Yield the columns of rows of any accepted shape, in order; a bad row is a :class:`BadRow`.
+
+        Rows are sent in pieces, two at a time, and read as they are sent: any number of them takes little memory.
+
+        Raises:
+            ServiceError: the service refused a piece, or does not answer.
+        """
+        waiting: deque[asyncio.Task[list[Result | BadRow]]] = deque()
+        try:
+            for piece in pieces(rows):
+                waiting.append(asyncio.create_task(self._answered(piece)))
+                if len(waiting) == PIECES:
+                    for found in await waiting.popleft():
+                        yield found
+            while waiting:
+                for found in await waiting.popleft():
+                    yield found
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def _answered(self, piece: Piece) -> list[Result | BadRow]:
+        number = 0
+        while True:
+            answer = await self._ask("POST", "/v1/score", content=piece.content(), headers=self._of_lines)
+            if (error := piece.take(answer)) is None:
+                return piece.found
+            if (seconds := self._waits(number, None)) is None:
+                raise error
+            await asyncio.sleep(seconds)
+            number += 1
 
     async def select(
         self,
@@ -233,7 +232,7 @@ class AsyncClient(_Calls):
             ServiceError: the service refused them, or does not answer.
         """
         amounts = {"top": top, "fraction": fraction, "max_loss": max_loss}
-        return list((await self._call("POST", "/v1/select", _body(rows, amounts)))["selected"])
+        return list((await self._call("POST", "/v1/select", body_of(rows, amounts)))["selected"])
 
     async def health(self) -> dict[str, Any]:
         """Return what runs there.
@@ -243,17 +242,22 @@ class AsyncClient(_Calls):
         """
         return await self._call("GET", "/health", None)
 
-    async def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> dict[str, Any]:
+    async def _call(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
+        return content_of(await self._ask(method, path, content=body, headers=self._of_json))
+
+    async def _ask(
+        self, method: str, path: str, *, content: bytes | None, headers: Mapping[bytes, bytes]
+    ) -> httpx2.Response:
         number = 0
         while True:
             answer: httpx2.Response | None = None
             try:
-                answer = await self._http.request(method, path, json=body, headers=self._headers)
+                answer = await self._http.request(method, path, content=content, headers=headers)
             except httpx2.TransportError as error:
                 if (seconds := self._waits(number, None)) is None:
                     raise ServiceError(f"{self._http.base_url}: {type(error).__name__}: {error}") from error
             else:
                 if (seconds := self._waits(number, answer)) is None:
-                    return _content(answer)
+                    return answer
             await asyncio.sleep(seconds)
             number += 1

@@ -16,13 +16,10 @@ from instructmining.errors import DeviceError
 from instructmining.inference.batching import Batch, Batching
 from instructmining.inference.executor import Job
 from instructmining.inference.sessions import OF_POSITIONS
-from instructmining.reading.examples import read_examples
-from instructmining.reading.formats import FieldOptions
 from instructmining.scorer.requests import RowRequests, Texts
 from instructmining.tokenizing.truncation import Tokens
 from instructmining.types import InputWindow, ScoredWindow
 
-_USUAL = FieldOptions()
 Outputs: TypeAlias = Mapping[str, NDArray[Any]]  # (scored positions,), or (texts, …)
 # Computes jobs, in order; an error in the place of what a job gives fails the requests with texts in it, and no other.
 Compute: TypeAlias = Callable[[Sequence[Job]], Iterable[Outputs | DeviceError]]
@@ -51,16 +48,6 @@ class JointScoring:
             found if isinstance(found, DeviceError) else self.requests.finish(one, found, self.others)
             for one, found in zip(prepared, computed, strict=True)
         ]
-
-
-def window_of(rows: Sequence[Mapping[str, object]], fields: FieldOptions = _USUAL) -> InputWindow:
-    """Return rows, as of a JSON file, as one window; a row that holds no example is a reject in it.
-
-    Raises:
-        InputError: the rows are in no known format.
-    """
-    windows = read_examples(rows, fields=fields).windows(len(rows)) if rows else ()
-    return InputWindow([item for window in windows for item in window.items])
 
 
 def outputs_of(

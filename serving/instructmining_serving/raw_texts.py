@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -11,8 +12,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from instructmining.bundle import Role
+from instructmining.bundle.template import Template
 from instructmining.errors import BundleError, RowError
-from instructmining.tokenizing.tokenizer import MOST_PIECE, tokenizer_errors
+from instructmining.tokenizing.templates import conversation
+from instructmining.tokenizing.tokenizer import MOST_PIECE, TextEncoder, tokenizer_errors
+from instructmining.types import Example
+
+_ALL = 1 << 62  # tokens: nothing is cut
 
 
 def check_characters(text: str) -> None:
@@ -145,10 +151,35 @@ class RawTokenizer:
         name = str(self._tokenizer.id_to_token(token))
         return Piece(token, name, name, None)
 
-    def text(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, with special tokens."""
+    def conversation(self, example: Example, template: Template, *, open_end: bool) -> list[int]:
+        """Return the ids of a conversation in a template, whole.
+
+        Args:
+            example: with the turns; a text in them is no special token.
+            template: of the role.
+            open_end: whether it ends where a further response would begin.
+
+        Raises:
+            RowError: the template cannot hold it, or a text is too long for the tokenizer.
+            BundleError: the tokenizer fails on it.
+        """
+        self._encoder.check_length([turn.text for turn in example.turns])
+        parts = conversation(example, template, open_end=open_end)
+        (tokens,) = self._encoder.rendered([parts], max_length=_ALL)
+        return list(tokens.ids.tolist())
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        return TextEncoder(self._path)
+
+    def names(self, ids: Sequence[int]) -> list[str]:
+        """Return what tokens are called in the vocabulary."""
+        return [str(self._tokenizer.id_to_token(token)) for token in ids]
+
+    def text(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """Return the text of ids, with special tokens or without."""
         with tokenizer_errors(self._path, "the tokenizer fails on ids"):
-            return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+            return str(self._tokenizer.decode(ids, skip_special_tokens=not special))
 
     def string(self, token: int) -> str:
         """Return a token's text inside a text, where a decoder keeps the space that begins a word."""

@@ -10,23 +10,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.bundle import Bundle, Role, RoleName
-from instructmining.errors import InputError, InstructMiningError, RuleError
+from instructmining.errors import InstructMiningError, RuleError
 from instructmining.knn.options import KnnOptions
 from instructmining.rules import Rule
 from instructmining.scorer.requests import RowRequests, Texts
 from instructmining.scorer.scorer import Scorer
 from instructmining.tokenizing.truncation import Tokens
-from instructmining.types import InputWindow, Reject, ScoredRow, ScoredWindow
-from instructmining_serving.joint import window_of
+from instructmining.types import ScoredRow, ScoredWindow
 from instructmining_serving.raw_texts import RawTokenizer
+from instructmining_serving.rows import Row, RowsRefusedError, accepted_window, reason_of, window_of_each
+from instructmining_serving.scheduling.room import Room
 from instructmining_serving.scheduling.scheduler import Computed, Limits, Scheduler
 from instructmining_serving.scheduling.work import Outputs, Work
+from instructmining_serving.traces import past_span, span
 
 TOKENIZERS = 2  # threads; a tokenizer releases the interpreter's lock
 _WARM_ROWS = (1, 4)  # rows of the batches that warm up a width
@@ -37,18 +39,7 @@ _OPENED_BY: Mapping[RoleName, str] = {
     "unieval": "--indicators naturalness",
 }
 _Result = TypeVar("_Result")
-Row: TypeAlias = Mapping[str, object]
-
-
-class RowsRefusedError(InstructMiningError):
-    """Rows of a request cannot be scored."""
-
-    def __init__(self, reasons: Sequence[tuple[int, str]]) -> None:
-        """Take the number of each bad row, from 0, and why it is bad."""
-        first, why = reasons[0]
-        more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-        super().__init__(f"row {first}: {why}{more}")
-        self.reasons = tuple(reasons)
+_STREAMS_SHARE = 4  # all streams have one part in so many of the queue, beside what others may fill it with
 
 
 class TooLargeError(InstructMiningError):
@@ -88,6 +79,7 @@ class Observer:
 
     batch: Callable[[Computed], None] = lambda _: None
     tokenized: Callable[[float], None] = lambda _: None  # seconds, of a request
+    rows: Callable[[int], None] = lambda _: None  # rows, or texts alone, that were computed
 
 
 class ScoringService:
@@ -105,7 +97,9 @@ class ScoringService:
         self.scheduler = Scheduler(self._requests.executor, scorer.batching, options.limits, observe=observer.batch)
         self._threads = ThreadPoolExecutor(TOKENIZERS, "instructmining-tokens")
         self._stack = ExitStack()
+        self._streams_room = Room(max(1, options.limits.queue_tokens // _STREAMS_SHARE))
         self._ready = False
+        self.closing = asyncio.Event()
 
     @classmethod
     def open(cls, options: ServiceOptions, observer: Observer | None = None) -> Self:
@@ -151,7 +145,13 @@ class ScoringService:
     @property
     def not_ready(self) -> str | None:
         """Why no request is taken now; None where the service is ready."""
+        if self.closing.is_set():
+            return "shutting down"
         return "warming up" if not self._ready else self.scheduler.fault
+
+    def begin_closing(self) -> None:
+        """Take no more requests, and no more lines of streams; what was taken is answered."""
+        self.closing.set()
 
     @property
     def roles(self) -> Mapping[str, Role]:
@@ -211,6 +211,33 @@ class ScoringService:
         finished, _ = await self._finished(rows, self._requests, self._others)
         return list(self.scorer.rows(finished))
 
+    async def score_each(self, rows: Sequence[Row], seconds: float) -> list[ScoredRow | str]:
+        """Score rows of a stream in order, each of any accepted shape; of a bad one, return why it is bad.
+
+        They wait for room in the streams' share of the queue, and are never refused for want of it.
+
+        Args:
+            rows: dicts, as of a JSON file.
+            seconds: in which they must be computed once they have room.
+
+        Raises:
+            TimeoutError: they are not.
+            DeviceError: a graph fails, also in a new session.
+            ClosingError: the service is shutting down.
+        """
+        with self.scheduler.arriving():
+            prepared = await self.in_thread(lambda: self._requests.prepare(window_of_each(rows)))
+        work = Work(prepared.parts)
+        async with self._streams_room.taken(work.left_tokens):
+            self.scheduler.submit(work, has_room=True)
+            async with asyncio.timeout(seconds):
+                outputs = await asyncio.wrap_future(work.future)
+        finished = await self.in_thread(lambda: self._requests.finish(prepared, outputs, self._others))
+        bad = dict(map(reason_of, finished.rejects))
+        self._observer.rows(len(rows) - len(bad))
+        scored = iter(self.scorer.rows(finished))
+        return [bad[place] if place in bad else next(scored) for place in range(len(rows))]
+
     async def rewards(self, rows: Sequence[Row]) -> Rewards:
         """Compute the column ``reward`` of rows of any accepted shape but pairs, and nothing else.
 
@@ -231,15 +258,17 @@ class ScoringService:
         """Return the rows with their columns, and the tokens of their texts."""
         self.check_rows(len(rows))
         with self.scheduler.arriving():
-            prepared = await self.in_thread(lambda: requests.prepare(_window(rows)))
+            with span("tokenize", rows=len(rows)):
+                prepared = await self.in_thread(lambda: requests.prepare(accepted_window(rows)))
             if prepared.rejects:
-                raise RowsRefusedError([_reason(reject) for reject in prepared.rejects])
+                raise RowsRefusedError([reason_of(reject) for reject in prepared.rejects])
             work = self._admitted(prepared.parts)
             tokens = work.left_tokens
-        outputs = await asyncio.wrap_future(work.future)
+        outputs = await self._outputs(work, tokens)
         finished = await self.in_thread(lambda: requests.finish(prepared, outputs, others))
         if finished.rejects:
-            raise RowsRefusedError([_reason(reject) for reject in finished.rejects])
+            raise RowsRefusedError([reason_of(reject) for reject in finished.rejects])
+        self._observer.rows(len(rows))
         return finished, tokens
 
     def check_rows(self, rows: int) -> None:
@@ -259,7 +288,18 @@ class ScoringService:
             OverloadedError: too much waits already.
             DeviceError: a graph fails, also in a new session.
         """
-        return await asyncio.wrap_future(self._admitted(parts).future)
+        work = self._admitted(parts)
+        outputs = await self._outputs(work, work.left_tokens)
+        self._observer.rows(sum(len(part.texts) for part in parts))
+        return outputs
+
+    async def _outputs(self, work: Work, tokens: int) -> list[Outputs]:
+        """Wait for what a request wants computed."""
+        outputs = await asyncio.wrap_future(work.future)
+        if work.started is not None:
+            past_span("queue", work.arrived, work.started, tokens=tokens)
+            past_span("infer", work.started, time.monotonic(), tokens=tokens)
+        return outputs
 
     def _admitted(self, parts: Sequence[Texts]) -> Work:
         work = Work(parts)
@@ -272,7 +312,7 @@ class ScoringService:
 
     async def tokenize(self, task: Callable[[], _Result]) -> _Result:
         """Tokenize texts for :meth:`compute` in a thread; an unfilled batch may wait for them."""
-        with self.scheduler.arriving():
+        with self.scheduler.arriving(), span("tokenize"):
             return await self.in_thread(task)
 
     async def in_thread(self, task: Callable[[], _Result]) -> _Result:
@@ -296,22 +336,6 @@ def _raw_tokenizers(roles: Mapping[str, Role]) -> dict[str, RawTokenizer]:
             loaded[key] = RawTokenizer(role)
         found[name] = loaded[key]
     return found
-
-
-def _window(rows: Sequence[Row]) -> InputWindow:
-    """Return the rows as one window; rows without an example are rejects in it.
-
-    Raises:
-        RowsRefusedError: they are in no known format.
-    """
-    try:
-        return window_of(rows)
-    except InputError as error:
-        raise RowsRefusedError([(0, str(error))]) from error
-
-
-def _reason(reject: Reject) -> tuple[int, str]:
-    return reject.line - 1, reject.reason
 
 
 def _widths(longest: int, multiple: int) -> list[int]:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
+from served import listening
 
 from instructmining_serving import client as client_module
-from instructmining_serving.client import AsyncClient, Client, Result, Retries, ServiceError
+from instructmining_serving.client import AsyncClient, BadRow, Client, Result, Retries, ServiceError
 
 ROWS = [{"instruction": "Name a colour.", "output": "Green."}]
 COLUMNS = {"perplexity": 2.5, "mtld": None}
@@ -47,12 +49,14 @@ def call(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cal
         if request.param == "sync":
             http = httpx2.Client(transport=transport, base_url="http://service")
             with Client("http://service", token="t", retries=Retries(tries), http=http) as client:
-                return getattr(client, method)(*arguments, **options)
+                found = getattr(client, method)(*arguments, **options)
+                return list(found) if method == "score_lines" else found
 
         async def run() -> object:
             http = httpx2.AsyncClient(transport=transport, base_url="http://service")
             async with AsyncClient("http://service", token="t", retries=Retries(tries), http=http) as client:
-                return await getattr(client, method)(*arguments, **options)
+                found = getattr(client, method)(*arguments, **options)
+                return [one async for one in found] if method == "score_lines" else await found
 
         return asyncio.run(run())
 
@@ -109,3 +113,81 @@ def test_bad_rows_are_named_and_not_sent_again(call: Callable[..., object]) -> N
     html = Service(httpx2.Response(200, text="<html>"))
     with pytest.raises(ServiceError, match="200, not JSON"):
         call(html, "health")
+
+
+RESULT = {"columns": COLUMNS, "score_notes": {}, "truncated": []}
+SCORED_ROW = Result(COLUMNS, {}, ())
+
+
+def lines(*said: object) -> httpx2.Response:
+    return httpx2.Response(200, text="".join(json.dumps(line) + "\n" for line in said))
+
+
+def of_each(request: httpx2.Request) -> httpx2.Response:
+    """Answer each line with a result that has its row in it."""
+    assert request.headers["content-type"] == "application/x-ndjson"
+    rows = [json.loads(line) for line in request.content.splitlines()]
+    assert len(rows) <= 64
+    return lines(*({**RESULT, "columns": row} for row in rows))
+
+
+def test_any_number_of_rows_is_sent_in_pieces_as_they_are_read(call: Callable[..., object]) -> None:
+    read: list[int] = []
+
+    def rows() -> Iterator[dict[str, object]]:
+        for number in range(1000):
+            read.append(number)
+            yield {"number": number, "text": "a" * (200_000 if number == 500 else 1)}
+
+    found = call(of_each, "score_lines", rows())
+    assert [one.columns["number"] for one in found] == [*range(1000)]  # type: ignore[attr-defined]
+    assert call(of_each, "score_lines", []) == []
+
+    transport = httpx2.MockTransport(of_each)
+    with Client("http://service", http=httpx2.Client(transport=transport, base_url="http://service")) as client:
+        read.clear()
+        next(iter(client.score_lines(rows())))
+        assert len(read) == 128
+
+
+def test_bad_lines_are_named_by_their_rows(call: Callable[..., object]) -> None:
+    bad = {"error": {"message": "empty", "type": "invalid_rows"}, "line": 2}
+    assert call(Service(lines(RESULT, bad, RESULT)), "score_lines", ROWS * 3) == [
+        SCORED_ROW,
+        BadRow(1, "empty", "invalid_rows"),
+        SCORED_ROW,
+    ]
+
+
+def test_lines_without_an_answer_are_sent_again(call: Callable[..., object]) -> None:
+    rows = [{"row": number} for number in range(3)]
+    closing = {"error": {"message": "the service is shutting down", "type": "not_ready"}}
+    service = Service(lines(RESULT, closing), answer(503, closing), lines(RESULT, RESULT))
+    assert call(service, "score_lines", rows) == [SCORED_ROW] * 3
+    sent = [[json.loads(line)["row"] for line in request.content.splitlines()] for request in service.asked]
+    assert sent == [[0, 1, 2], [1, 2], [1, 2]]
+    ended = Service(*(lines(closing) for _ in range(3)))
+    with pytest.raises(ServiceError, match="the service is shutting down") as caught:
+        call(ended, "score_lines", rows, tries=3)
+    assert caught.value.kind == "not_ready"
+    with pytest.raises(ServiceError, match="too large"):
+        call(Service(answer(413, {"error": {"message": "too large", "type": "too_large"}})), "score_lines", rows)
+
+
+def test_lines_of_a_real_service_are_scored(small_bundle: Path) -> None:
+    given = [{"instruction": "Count.", "output": "One. " * (1 + number % 7)} for number in range(300)]
+    given[70] = {"instruction": "Count.", "output": ""}
+
+    async def scored(url: str) -> list[Result | BadRow]:
+        async with AsyncClient(url) as client:
+            return [found async for found in client.score_lines(iter(given))]
+
+    with listening(small_bundle, indicators="mtld,reward") as served, Client(served.url) as client:
+        found = list(client.score_lines(iter(given)))
+        assert [place for place, one in enumerate(found) if isinstance(one, BadRow)] == [70]
+        expected = client.score(given[:7])
+        for one, other in zip(found[:7], expected, strict=True):
+            assert isinstance(one, Result)
+            assert one.columns == pytest.approx(other.columns, rel=1e-5)
+        again = asyncio.run(scored(served.url))
+    assert [type(one) for one in again] == [type(one) for one in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,9 @@ def serve(
         int, typer.Option(min=1, callback=a_count, help="Bytes of a request's body, decompressed.")
     ] = 32 << 20,
     timeout: Annotated[float, typer.Option(min=0.1, callback=a_span, help="Seconds that a request may take.")] = 60.0,
+    tokenizer_info: Annotated[
+        bool, typer.Option("--tokenizer-info", help="Answer /tokenizer_info: lm-eval then uses this tokenizer.")
+    ] = False,
 ) -> None:
     """Score rows over HTTP: POST /v1/score and /v1/select, in batches that join the texts of many requests.
 
@@ -66,6 +70,7 @@ def serve(
         from instructmining_serving.http.app import HttpOptions, create_app
         from instructmining_serving.http.bodies import BodyLimits
         from instructmining_serving.http.metrics import Metrics
+        from instructmining_serving.http.server import Server
         from instructmining_serving.scheduling.scheduler import Limits
         from instructmining_serving.service import ScoringService, ServiceOptions
     except ModuleNotFoundError as error:
@@ -87,9 +92,9 @@ def serve(
         if service.scorer.caution is not None:
             say(f"warning: {service.scorer.caution}")
         say(f"warming up {', '.join(service.roles)} on {', '.join(map(str, service.scorer.devices))}")
-        app = create_app(service, metrics, HttpOptions(token, BodyLimits(max_bytes), timeout))
+        app = create_app(service, metrics, HttpOptions(token, BodyLimits(max_bytes), timeout, tokenizer_info))
         with stopping().left_to_server():
-            uvicorn.run(
+            config = uvicorn.Config(
                 app,
                 host=host,
                 port=port,
@@ -99,6 +104,11 @@ def serve(
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=int(timeout) + 1,
             )
+            server = Server(config, service)
+            with suppress(KeyboardInterrupt):
+                server.run()
+            if not server.started:
+                raise typer.Exit(1)  # uvicorn has said why
 
 
 def _token(file: str | None) -> str | None:

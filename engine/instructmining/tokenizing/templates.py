@@ -19,8 +19,13 @@ _STRIP: dict[Strip, Callable[[str], str]] = {
 }
 
 
-def conversation(example: Example, template: Template) -> list[Part]:
+def conversation(example: Example, template: Template, *, open_end: bool = False) -> list[Part]:
     """Render the whole conversation in a model's template.
+
+    Args:
+        example: with the turns.
+        template: of the model.
+        open_end: whether the text ends where a further response would begin, a generation prompt, and not as a whole.
 
     Raises:
         RowError: the template has no place for one of the turns at its position.
@@ -30,14 +35,14 @@ def conversation(example: Example, template: Template) -> list[Part]:
     last = len(example.turns) - 1
     for number, turn in enumerate(example.turns):
         is_assistant = turn.role == "assistant"
-        after = "response" if is_assistant and number == last else turn.role
+        after = "response" if is_assistant and number == last and not open_end else turn.role
         segments.join(_joint(template, before, after))
         text = turn.text
         if template.strip:
             text = _STRIP[_strip(template, after)](text)
         segments.write(text, response=is_assistant)
         before = after
-    segments.join(_joint(template, before, "end"))
+    segments.join(_joint(template, before, "response" if open_end else "end"))
     return segments.finish()
 
 

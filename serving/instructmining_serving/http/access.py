@@ -15,7 +15,12 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})  # for probes
 
-_KSERVE = ("/v2/models", "/v2/health")
+_NOT_KSERVE = "/v2/rerank"  # which is vLLM's
+
+
+def is_of_kserve(path: str) -> bool:
+    """Return whether a route's clients speak KServe's protocol, whose errors are texts."""
+    return path == "/v2" or (path.startswith("/v2/") and path != _NOT_KSERVE)
 
 
 class BearerToken:
@@ -44,8 +49,7 @@ class BearerToken:
             }
         )
         message = "a bearer token is needed, and this is not it"
-        of_kserve = scope["path"] == "/v2" or scope["path"].startswith(_KSERVE)  # its clients read a text
-        said = {"error": message if of_kserve else {"message": message, "type": "unauthorized"}}
+        said = {"error": message if is_of_kserve(scope["path"]) else {"message": message, "type": "unauthorized"}}
         await send({"type": "http.response.body", "body": orjson.dumps(said)})
 
     def _is_right(self, scope: Mapping[str, Any]) -> bool:

@@ -13,10 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from instructmining.errors import InstructMiningError
+from instructmining.types import ScoredRow
 from instructmining_serving.http.bodies import BodyError
 from instructmining_serving.http.metrics import Metrics
-from instructmining_serving.scheduling.scheduler import OverloadedError
-from instructmining_serving.service import NotServedError, RowsRefusedError, ScoringService, TooLargeError
+from instructmining_serving.rows import RowsRefusedError
+from instructmining_serving.scheduling.scheduler import ClosingError, OverloadedError
+from instructmining_serving.service import NotServedError, ScoringService, TooLargeError
 
 _Result = TypeVar("_Result")
 
@@ -32,6 +34,11 @@ class ClientGoneError(InstructMiningError):
 def answer(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON answer."""
     return Response(orjson.dumps(content), status, dict(headers or {}), media_type="application/json")
+
+
+def result_of(row: ScoredRow) -> dict[str, object]:
+    """Return a row's result as JSON."""
+    return {"columns": row.columns, "score_notes": row.notes, "truncated": list(row.truncated)}
 
 
 def problem(status: int, kind: str, message: str, **more: object) -> Response:
@@ -58,7 +65,10 @@ def answer_of(error: Exception) -> Response:
             message = "the request took too long"
     if status == 503:
         more["retry_after"] = _RETRY_S
-    return problem(status, kind, message, **more)
+    found = problem(status, kind, message, **more)
+    if isinstance(error, HTTPException):
+        found.headers.update(error.headers or {})  # the methods that are allowed
+    return found
 
 
 _RETRY_S = 5
@@ -70,6 +80,7 @@ _ANSWERS: Mapping[type[Exception], tuple[int, str]] = {
     TooLargeError: (413, "too_large"),
     OverloadedError: (429, "overloaded"),
     NotReadyError: (503, "not_ready"),
+    ClosingError: (503, "not_ready"),
     NotServedError: (404, "not_served"),
     ClientGoneError: (499, "cancelled"),  # which nobody reads; it is counted
     TimeoutError: (504, "timeout"),

@@ -12,15 +12,18 @@ from starlette.exceptions import HTTPException
 
 from instructmining import __version__
 from instructmining.errors import InstructMiningError
-from instructmining_serving.http.access import BearerToken
+from instructmining_serving.http.access import BearerToken, is_of_kserve
 from instructmining_serving.http.answers import counted
 from instructmining_serving.http.bodies import BodyError, BodyLimits
-from instructmining_serving.http.kserve import kserve_routes
+from instructmining_serving.http.forms import kserve_form
+from instructmining_serving.http.kserve import MODEL, VERSION, kserve_routes
 from instructmining_serving.http.metrics import MeasuredRequests, Metrics
 from instructmining_serving.http.native import native_routes
 from instructmining_serving.http.openai import openai_routes
+from instructmining_serving.http.openapi import DescribedApp
 from instructmining_serving.http.tei import tei_routes
-from instructmining_serving.http.tokenize import token_routes
+from instructmining_serving.http.tokenize import token_routes, tokenizer_info_routes
+from instructmining_serving.http.tracing import TracedRequests
 from instructmining_serving.http.vllm import vllm_routes
 from instructmining_serving.service import ScoringService
 
@@ -34,6 +37,7 @@ class HttpOptions:
     token: str | None = None  # that every request but those of probes must bear; None for none
     bodies: BodyLimits = field(default_factory=BodyLimits)
     seconds: float = 60.0  # that a request may take
+    tokenizer_info: bool = False  # whether clients may take the service's tokenizer for their own
 
 
 def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) -> FastAPI:
@@ -50,12 +54,24 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
         await service.warm_up()
         yield
 
-    app = FastAPI(title="instructmining", version=__version__, lifespan=warm)
+    app = DescribedApp(
+        title="instructmining",
+        version=__version__,
+        lifespan=warm,
+        # FastAPI's own spans have paths and messages of errors, and so texts of users.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+    )
+    app.needs_token = options.token is not None
+    app.in_paths = {"model": MODEL, "version": VERSION}
     for routes in (native_routes, openai_routes, vllm_routes, tei_routes, token_routes, kserve_routes):
         app.include_router(routes(service, metrics, options.bodies, options.seconds))
 
-    async def refused(_: Request, error: Exception) -> Response:
-        return counted(error, metrics)
+    if options.tokenizer_info:
+        app.include_router(tokenizer_info_routes(service, metrics))
+
+    async def refused(request: Request, error: Exception) -> Response:
+        found = counted(error, metrics)
+        return kserve_form(error, found) if is_of_kserve(request.url.path) else found
 
     async def unforeseen(_: Request, error: Exception) -> Response:
         _log.error("%s in a request", type(error).__name__, exc_info=error)
@@ -68,5 +84,6 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
     rule = scorer.rule.id if scorer.rule is not None else ""
     metrics.info.labels(__version__, scorer.bundle.digest[:12], rule, str(scorer.device)).set(1)
     app.add_middleware(BearerToken, token=options.token)
+    app.add_middleware(TracedRequests)
     app.add_middleware(MeasuredRequests, metrics=metrics)
     return app

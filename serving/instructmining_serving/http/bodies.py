@@ -32,6 +32,27 @@ class BodyLimits:
     seconds: float = 30.0  # for the whole body
 
 
+def decoded(request: Request) -> AsyncIterator[bytes]:
+    """Yield the body of a request as it comes, decompressed in parts of some megabytes at most.
+
+    Raises:
+        BodyError: 415 where its encoding is not known; while iterating, 400 where it is damaged.
+        ClientDisconnect: while iterating, the client goes away.
+    """
+    wanted = request.headers.get("content-encoding", "identity").strip().lower()
+    if wanted not in _DECODERS:
+        raise BodyError(415, f"the content encoding {wanted[:40]!r} is not known; wanted {', '.join(_DECODERS)}")
+    return _undamaged(_DECODERS[wanted](request.stream()), wanted)
+
+
+async def _undamaged(parts: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
+    try:
+        async for part in parts:
+            yield part
+    except (zlib.error, zstandard.ZstdError) as error:
+        raise BodyError(400, f"the body is not {encoding}: {error}") from error
+
+
 async def read_body(request: Request, limits: BodyLimits) -> bytes:
     """Return the body of a request.
 
@@ -39,9 +60,7 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
         BodyError: 413 where it is too large, 408 where it takes too long, 415 where its encoding is not known, 400
             where it is damaged or the client went away.
     """
-    wanted = request.headers.get("content-encoding", "identity").strip().lower()
-    if wanted not in _DECODERS:
-        raise BodyError(415, f"the content encoding {wanted[:40]!r} is not known; wanted {', '.join(_DECODERS)}")
+    stream = decoded(request)
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > limits.max_bytes:
         raise BodyError(413, f"the body has {length[:20]} bytes, more than {limits.max_bytes:,}")
@@ -49,7 +68,7 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
     left = limits.max_bytes
     try:
         async with asyncio.timeout(limits.seconds):
-            async for part in _DECODERS[wanted](request.stream()):
+            async for part in stream:
                 left -= len(part)
                 if left < 0:
                     raise BodyError(413, f"the body has more than {limits.max_bytes:,} bytes")
@@ -58,8 +77,6 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
         raise BodyError(408, f"the body did not come within {limits.seconds:g} seconds") from error
     except ClientDisconnect as error:
         raise BodyError(400, "the client went away before its body was read") from error
-    except (zlib.error, zstandard.ZstdError) as error:
-        raise BodyError(400, f"the body is not {wanted}: {error}") from error
     return b"".join(parts)
 
 
@@ -69,12 +86,25 @@ async def read_json(request: Request, limits: BodyLimits) -> Mapping[str, Any]:
     Raises:
         BodyError: as of :func:`read_body`; 400 where it is not JSON, 422 where it is not an object.
     """
+    return json_object(await read_body(request, limits), "the body")
+
+
+def json_object(content: bytes, what: str) -> Mapping[str, Any]:
+    """Return a JSON object.
+
+    Args:
+        content: its text.
+        what: has it.
+
+    Raises:
+        BodyError: 400 where it is not JSON, 422 where it is not an object.
+    """
     try:
-        found = orjson.loads(await read_body(request, limits))
+        found = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise BodyError(400, f"the body is not JSON: {error.msg} at character {error.pos}") from error
+        raise BodyError(400, f"{what} is not JSON: {error.msg} at character {error.pos}") from error
     if not isinstance(found, dict):
-        raise BodyError(422, f"the body is {_kind(found)}, wanted an object")
+        raise BodyError(422, f"{what} is {_kind(found)}, wanted an object")
     return found
 
 
@@ -93,20 +123,27 @@ def _inflated(bits: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes
         async for part in stream:
             left = part
             while left:
+                if decoder.eof:  # another file follows, as in two that were put together
+                    decoder = zlib.decompressobj(bits)
                 yield decoder.decompress(left, _CHUNK)
-                left = decoder.unconsumed_tail
+                left = decoder.unused_data or decoder.unconsumed_tail
         if not decoder.eof:
             raise zlib.error("it ends too early")
-        yield decoder.flush()
 
     return decode
 
 
 async def _zstd(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    decoder = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj(write_size=_CHUNK)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    decoder = decompressor.decompressobj(write_size=_CHUNK)
     async for part in stream:
         for begin in range(0, len(part), 1 << 10):  # so that a small part does not become gigabytes at once
-            yield decoder.decompress(part[begin : begin + (1 << 10)])
+            left = part[begin : begin + (1 << 10)]
+            while left:
+                if decoder.eof:  # another file follows, as in two that were put together
+                    decoder = decompressor.decompressobj(write_size=_CHUNK)
+                yield decoder.decompress(left)
+                left = decoder.unused_data
     if not decoder.eof:
         raise zstandard.ZstdError("it ends too early")
 

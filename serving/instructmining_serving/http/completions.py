@@ -15,8 +15,8 @@ from instructmining.scorer.requests import Texts
 from instructmining.tokenizing.truncation import Tokens
 from instructmining_serving.http.prompts import ParameterError, Prompt, one_of, prompts_of, token_ids
 from instructmining_serving.raw_texts import RawTokenizer
+from instructmining_serving.rows import RowsRefusedError
 from instructmining_serving.scheduling.work import Outputs
-from instructmining_serving.service import RowsRefusedError
 
 OUTPUTS = ("nll", "best_token", "best_log_probability")
 _LEAST = -9999.0  # JSON has no -inf; vLLM's value

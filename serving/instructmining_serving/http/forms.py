@@ -19,6 +19,7 @@ from instructmining_serving.http.prompts import EMPTY, ParameterError
 _Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 Form: TypeAlias = Callable[[Exception, Response], Response]  # an error, and its answer in the service's own form
 _SERVER_ERROR, _OVERLOADED = 500, 429
+_KEPT = ("Retry-After", "Allow")  # headers, in every form
 
 
 def answering(metrics: Metrics, usual: Form) -> type[APIRoute]:
@@ -97,5 +98,4 @@ def _said(found: Response) -> Mapping[str, Any]:
 
 
 def _answer(found: Response, status: int, content: object) -> Response:
-    retry = found.headers.get("retry-after")
-    return answer(content, status, None if retry is None else {"Retry-After": retry})
+    return answer(content, status, {name: found.headers[name] for name in _KEPT if name in found.headers})

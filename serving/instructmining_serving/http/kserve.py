@@ -13,12 +13,11 @@ from starlette.exceptions import HTTPException
 from instructmining import __version__
 from instructmining.types import ScoredRow
 from instructmining_serving.http import schemas
-from instructmining_serving.http.answers import NotReadyError, answer, within
+from instructmining_serving.http.answers import NotReadyError, answer, result_of, within
 from instructmining_serving.http.bodies import BodyLimits, read_body
 from instructmining_serving.http.forms import answering, kserve_form
 from instructmining_serving.http.kserve_tensors import HEADER, INPUT, Asked, Values, answered, number_of, rows_in
 from instructmining_serving.http.metrics import Metrics
-from instructmining_serving.http.native import result_of
 from instructmining_serving.service import ScoringService
 
 MODEL, VERSION = "instructmining", "1"
@@ -83,15 +82,9 @@ def kserve_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
         asked = Asked.of(await read_body(request, bodies), request.headers.get(HEADER))
         rows = rows_in(asked.texts)
         scored = await within(request, service, lambda: service.score(rows), seconds)
-        metrics.rows.inc(len(scored))
         tensors = _tensors(service.scorer.columns, scored)
         content, headers = answered(asked, {"model_name": MODEL, "model_version": VERSION}, tensors)
         return Response(content, headers=headers)
-
-    @router.api_route("/{rest:path}", methods=["GET", "POST"], include_in_schema=False)
-    async def other() -> Response:
-        """Refuse what the protocol's extensions ask for."""
-        raise HTTPException(404, "no such route; there are models, health and infer")
 
     return router
 

@@ -30,7 +30,7 @@ class Metrics:
             buckets=_SECONDS, registry=own,
         )  # fmt: skip
         self.in_flight = Gauge(f"{name}requests_in_flight", "Requests being answered.", registry=own)
-        self.rows = Counter(f"{name}rows", "Rows scored.", registry=own)
+        self.rows = Counter(f"{name}rows", "Rows and texts computed, by any route.", registry=own)
         self.tokens = Counter(f"{name}tokens", "Tokens computed, without padding.", ["role"], registry=own)
         self.padding = Counter(f"{name}padding_tokens", "Padding computed.", ["role"], registry=own)
         self.queue_requests = Gauge(f"{name}queue_requests", "Requests that wait.", registry=own)
@@ -61,7 +61,7 @@ class Metrics:
 
     def observer(self) -> Observer:
         """Return what a service tells its batches to."""
-        return Observer(self._batch, self.tokenization.observe)
+        return Observer(self._batch, self.tokenization.observe, self.rows.inc)
 
     def _batch(self, done: Computed) -> None:
         self.tokens.labels(done.roles).inc(done.tokens)

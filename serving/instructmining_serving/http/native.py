@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from starlette.responses import PlainTextResponse
 
 from instructmining import __version__
 from instructmining.types import PREDICTION, ScoredRow
-from instructmining_serving.http.answers import answer, problem, within
+from instructmining_serving.http import schemas
+from instructmining_serving.http.answers import answer, problem, result_of, within
 from instructmining_serving.http.bodies import BodyError, BodyLimits, read_json
 from instructmining_serving.http.forms import answering, openai_form, own_form, speak
 from instructmining_serving.http.metrics import Metrics
+from instructmining_serving.http.streams import LINES, LineStream, has_lines
 from instructmining_serving.http.vllm import SCORE_FORMS, asks_vllm, scores_of
-from instructmining_serving.service import Row, ScoringService
+from instructmining_serving.rows import Row
+from instructmining_serving.service import ScoringService
 
 _WANTED = 'wanted either {"examples": [{…}, …]}, or two of vLLM\'s lists, such as {"queries", "documents"}'
 _AMOUNTS = ("top", "fraction", "max_loss")
@@ -33,7 +37,12 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
 
     @router.post("/v1/score", openapi_extra=_SCORE)
     async def score(request: Request) -> Response:
-        """Score rows, in order; one bad row refuses the request with the reason for each. Also vLLM's /score."""
+        """Score rows, in order; one bad row refuses the request with the reason for each. Also vLLM's /score.
+
+        Lines of JSON, each a row, are answered with lines while they come; a bad one with its error.
+        """
+        if has_lines(request):
+            return LineStream(request, service, metrics, bodies, seconds)
         body = await read_json(request, bodies)
         if asks_vllm(body):
             if "examples" in body:
@@ -44,7 +53,6 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
             raise BodyError(422, f'"examples" is missing or empty; {_WANTED}')
         rows = rows_of(body)
         scored = await within(request, service, lambda: service.score(rows), seconds)
-        metrics.rows.inc(len(scored))
         return answer({"results": [result_of(row) for row in scored]})
 
     @router.post("/v1/select", openapi_extra=_SELECT)
@@ -56,11 +64,10 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
         if service.scorer.rule is None:
             raise BodyError(422, "the service has no rule, and nothing to select by; serve with --rule")
         scored = await within(request, service, lambda: service.score(rows), seconds)
-        metrics.rows.inc(len(scored))
         chosen = _selected(scored, name, amount)
         return answer({"selected": chosen, "results": [{"row": row, **result_of(scored[row])} for row in chosen]})
 
-    @router.get("/health")
+    @router.get("/health", responses=_NOT_READY)
     async def health() -> Response:
         """Say what runs here, and whether it takes requests."""
         reason = service.not_ready
@@ -82,14 +89,14 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
         """Answer while the process runs."""
         return answer({"status": "live"})
 
-    @router.get("/health/ready")
+    @router.get("/health/ready", responses=_NOT_READY)
     async def ready() -> Response:
         """Answer 200 where requests are taken."""
         if (reason := service.not_ready) is not None:
             return problem(503, "not_ready", reason, retry_after=5)
         return answer({"status": "ready"})
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def measured() -> Response:
         """Return the metrics in Prometheus' text form."""
         metrics.queue_tokens.set(service.scheduler.waiting_tokens)
@@ -115,11 +122,6 @@ def rows_of(body: Mapping[str, Any]) -> Sequence[Row]:
     return rows
 
 
-def result_of(row: ScoredRow) -> dict[str, object]:
-    """Return a row's result as JSON."""
-    return {"columns": row.columns, "score_notes": row.notes, "truncated": list(row.truncated)}
-
-
 def _amount(body: Mapping[str, Any]) -> tuple[str, float]:
     given = [name for name in _AMOUNTS if body.get(name) is not None]
     if len(given) != 1:
@@ -143,34 +145,34 @@ def _selected(scored: Sequence[ScoredRow], name: str, amount: float) -> list[int
     return [number for _, number in ranked[:most]]
 
 
-_ROWS = {
-    "type": "array",
-    "minItems": 1,
-    "items": {"type": "object"},
-    "examples": [[{"instruction": "Name a colour.", "output": "Green."}]],
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "not ready"}}
+_EXAMPLES: dict[str, object] = {
+    "examples": {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}}
 }
-
-
-def _body(properties: Mapping[str, object]) -> dict[str, Any]:
-    schema = {"type": "object", "required": ["examples"], "properties": {"examples": _ROWS, **properties}}
-    statuses = {
-        400: "not JSON",
-        401: "no token",
-        413: "too large",
-        422: "bad rows",
-        429: "overloaded",
-        503: "not ready",
-    }
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": {str(status): {"description": what} for status, what in statuses.items()},
-    }
-
-
-_SCORE = _body({})
-_SCORE["requestBody"]["content"]["application/json"]["schema"] = {
-    "oneOf": [_SCORE["requestBody"]["content"]["application/json"]["schema"], *SCORE_FORMS]
+_BODY = {"examples": [{"instruction": "Name a colour.", "output": "Green is a colour."}]}
+_RESULT = {"columns": {"reward": 0.408}, "score_notes": {}, "truncated": []}
+_STATUSES = {**schemas.STATUSES, 400: "not JSON", 422: "bad rows, each with its reason, or a wrong parameter"}
+_SCORE = schemas.operation(
+    [schemas.members(_EXAMPLES), *SCORE_FORMS], _BODY, {"results": [_RESULT]}, statuses=_STATUSES
+)
+_LINE = '{"instruction": "Name a colour.", "output": "Green is a colour."}\n'
+_SCORE["requestBody"]["content"][LINES] = {
+    "schema": {"type": "string", "description": "a row as JSON on each line"},
+    "example": _LINE,
 }
-_SELECT = _body(
-    {"top": {"type": "integer", "minimum": 1}, "fraction": {"type": "number"}, "max_loss": {"type": "number"}}
+_SCORE["responses"]["200"]["content"][LINES] = {
+    "schema": {"type": "string", "description": "a result, or an error, as JSON for each line"}
+}
+_SELECT = schemas.operation(
+    [
+        schemas.members({**_EXAMPLES, name: amount})
+        for name, amount in (
+            ("top", {"type": "integer", "minimum": 1}),
+            ("fraction", {"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
+            ("max_loss", {"type": "number"}),
+        )
+    ],
+    {**_BODY, "top": 1},
+    {"selected": [0], "results": [{"row": 0, **_RESULT}]},
+    statuses=_STATUSES,
 )

@@ -11,6 +11,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
+from instructmining_serving.http import schemas
 from instructmining_serving.http.answers import answer, within
 from instructmining_serving.http.bodies import BodyLimits, read_json
 from instructmining_serving.http.completions import OUTPUTS, Completion, Prompts
@@ -108,63 +109,71 @@ def _vectors(values: NDArray[np.float32], form: str) -> list[dict[str, object]]:
     ]
 
 
+_TEXT: dict[str, object] = {"type": "string", "minLength": 1}
+_MANY: dict[str, object] = {"type": "array", "minItems": 1, "items": _TEXT}
 _ONE_OR_MANY = {
-    "oneOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-        {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
-        {
-            "type": "array",
-            "minItems": 1,
-            "items": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
-        },
-    ]
+    "oneOf": [_TEXT, _MANY, schemas.IDS, {"type": "array", "minItems": 1, "items": schemas.IDS}],
 }
-
-
-def _body(properties: dict[str, object], required: list[str], example: dict[str, object]) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "required": required,
-        "properties": {"model": {"type": "string"}, **properties},
-        "examples": [example],
-    }
-    statuses = {
-        400: "a wrong parameter, in OpenAI's form as all errors here",
-        401: "no token",
-        404: "the model is not open",
-        413: "too large",
-        429: "overloaded",
-        503: "not ready",
-    }
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": {str(status): {"description": what} for status, what in statuses.items()},
-    }
-
-
-_COMPLETIONS = _body(
-    {
-        "prompt": _ONE_OR_MANY,
-        "max_tokens": {"type": "integer", "minimum": 0, "maximum": 1, "description": "0 with echo alone"},
-        "echo": {"type": "boolean", "default": False},
-        "logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": 1},
-        "temperature": {
-            "type": ["number", "null"],
-            "description": "0 or absent: the likeliest token is generated; with max_tokens 0 also 1",
-        },
-        "add_special_tokens": {"type": "boolean", "default": True, "description": "of texts; token ids are complete"},
-        "seed": {"type": "integer", "description": "changes nothing"},
-    },
-    ["prompt", "max_tokens"],
+_COMPLETIONS = schemas.operation(
+    [
+        schemas.members(
+            {
+                "prompt": _ONE_OR_MANY,
+                "max_tokens": {"type": "integer", "minimum": 0, "maximum": 1, "description": "0 with echo alone"},
+            },
+            {
+                "model": schemas.TEXT,
+                "echo": {"type": "boolean", "default": False},
+                "logprobs": {"type": "integer", "minimum": 0, "maximum": 1},
+                "temperature": {
+                    "type": "number",
+                    "description": "0 or absent: the likeliest token is generated; with max_tokens 0 also 1",
+                },
+                "add_special_tokens": {
+                    "type": "boolean",
+                    "default": True,
+                    "description": "of texts; token ids are complete",
+                },
+                "seed": {"description": "changes nothing"},
+            },
+        )
+    ],
     {"model": "any", "prompt": "Green is a colour.", "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1},
-)
-_EMBEDDINGS = _body(
     {
-        "input": _ONE_OR_MANY,
-        "encoding_format": {"enum": ["float", "base64"], "default": "float"},
-        "dimensions": {"type": "integer", "description": "the size of the model's vectors, or absent"},
+        "object": "text_completion",
+        "model": "any",
+        "choices": [
+            {
+                "index": 0,
+                "text": "Green is",
+                "finish_reason": "length",
+                "logprobs": {
+                    "tokens": ["Green", " is"],
+                    "token_logprobs": [None, -1.2],
+                    "top_logprobs": [None, {" is": -1.2}],
+                    "text_offset": [0, 5],
+                },
+            }
+        ],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     },
-    ["input"],
+)
+_EMBEDDINGS = schemas.operation(
+    [
+        schemas.members(
+            {"input": _ONE_OR_MANY},
+            {
+                "model": schemas.TEXT,
+                "encoding_format": {"enum": ["float", "base64"], "default": "float"},
+                "dimensions": {"type": "integer", "description": "the size of the model's vectors, or absent"},
+            },
+        )
+    ],
     {"model": "any", "input": ["Green is a colour.", "The train leaves at noon."]},
+    {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.1, -0.2, 0.3]}],
+        "model": "any",
+        "usage": {"prompt_tokens": 6, "total_tokens": 6},
+    },
 )

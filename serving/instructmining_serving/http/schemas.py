@@ -30,9 +30,19 @@ def members(required: Mapping[str, object], others: Mapping[str, object] | None 
 
     Args:
         required: schemas of the members that it must have.
-        others: schemas of those that it may have.
+        others: schemas of those that it may have; null is as if they were absent.
     """
-    return {"type": "object", "required": list(required), "properties": {**required, **(others or {})}}
+    optional = {name: _or_null(schema) for name, schema in (others or {}).items()}
+    return {"type": "object", "required": list(required), "properties": {**required, **optional}}
+
+
+def _or_null(schema: Any) -> object:  # noqa: ANN401 - JSON
+    match schema:
+        case {"enum": [*values]} if None not in values:
+            return schema | {"enum": [*values, None]}
+        case {"type": str(kind)}:
+            return schema | {"type": [kind, "null"]}
+    return schema
 
 
 def operation(

@@ -46,24 +46,20 @@ def tei_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits, se
     async def embed(request: Request) -> Response:
         """Return a vector for each text, of the text alone."""
         body = await read_json(request, bodies)
-        role = service.role("embedding", ["embedding"])
-
-        async def compute() -> Response:
-            texts = _inputs(body)
-            one_of(body, "normalize", True, why=": all vectors have length 1")
-            one_of(body, "prompt_name", None, why=": texts are taken as they are")
-            one_of(body, "dimensions", service.scorer.embedding_size, why=", the size of the model's vectors")
-            vectors, _ = await embeddings_of(service, texts, "inputs", cut=_cut(body, role.max_length))
-            return answer(vectors.tolist())
-
-        return await within(request, service, compute, seconds)
+        return await within(request, service, lambda: _embedded(service, body), seconds)
 
     @router.post("/predict", openapi_extra=_PREDICT)
     async def predict(request: Request) -> Response:
         """Return the reward of a text, of a pair of prompt and response, or of a list of such lists."""
         body = await read_json(request, bodies)
-        service.role("reward", ["reward"])
         return await within(request, service, lambda: _predicted(service, body), seconds)
+
+    @router.post("/", openapi_extra=_USUAL)
+    async def usual(request: Request) -> Response:
+        """Answer for the model that /info names: as /predict where rewards are open, else as /embed."""
+        body = await read_json(request, bodies)
+        answer_to = _predicted if "reward" in service.roles else _embedded
+        return await within(request, service, lambda: answer_to(service, body), seconds)
 
     @router.post("/rerank", openapi_extra=_RERANK)
     async def rerank(request: Request) -> Response:
@@ -113,7 +109,18 @@ def _info(service: ScoringService) -> dict[str, object]:
     }
 
 
+async def _embedded(service: ScoringService, body: Mapping[str, Any]) -> Response:
+    role = service.role("embedding", ["embedding"])
+    texts = _inputs(body)
+    one_of(body, "normalize", True, why=": all vectors have length 1")
+    one_of(body, "prompt_name", None, why=": texts are taken as they are")
+    one_of(body, "dimensions", service.scorer.embedding_size, why=", the size of the model's vectors")
+    vectors, _ = await embeddings_of(service, texts, "inputs", cut=_cut(body, role.max_length))
+    return answer(vectors.tolist())
+
+
 async def _predicted(service: ScoringService, body: Mapping[str, Any]) -> Response:
+    service.role("reward", ["reward"])
     items, single = _items(body)
     raw = one_of(body, "raw_scores", False, True)
     cut = _cut(body, service.roles["reward"].max_length)
@@ -266,6 +273,12 @@ _PREDICT = schemas.operation(
     ],
     {"inputs": [["Name a colour.", "Green is a colour."]], "raw_scores": True},
     [[{"score": 0.408, "label": LABEL}]],
+    statuses=_STATUSES,
+)
+_USUAL = schemas.operation(
+    [schemas.members({"inputs": {}}, _TRUNCATE | _RAW)],
+    {"inputs": "Green is a colour."},
+    [{"score": 0.6, "label": LABEL}],
     statuses=_STATUSES,
 )
 _RERANK_TEXTS = schemas.members(

@@ -18,7 +18,8 @@ from instructmining_serving.http.forms import answering, openai_form
 from instructmining_serving.http.metrics import Metrics
 from instructmining_serving.http.one_text import activated, embeddings_of, numbers, rewards_of, source_id
 from instructmining_serving.http.prompts import ParameterError, model_name, one_of, prompts_of
-from instructmining_serving.service import Row, ScoringService
+from instructmining_serving.rows import Row
+from instructmining_serving.service import ScoringService
 
 # The prompts and the responses of a request, in the order in which vLLM looks for them.
 PAIRS = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))

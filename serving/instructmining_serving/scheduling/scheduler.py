@@ -36,6 +36,10 @@ class OverloadedError(InstructMiningError):
         self.retry_after_s = retry_after_s
 
 
+class ClosingError(InstructMiningError):
+    """The service is shutting down; another one may take the request."""
+
+
 class Computes(Protocol):
     """What of an executor is used."""
 
@@ -130,7 +134,7 @@ class Scheduler:
             if thread.is_alive():
                 thread.join(None if end is None else max(0.0, end - time.monotonic()))
         for work in self._drop_all():
-            work.future.set_exception(OverloadedError("the service is shutting down", 1.0))
+            work.future.set_exception(ClosingError("the service is shutting down"))
 
     @property
     def fault(self) -> str | None:
@@ -162,13 +166,18 @@ class Scheduler:
                 self._arriving -= 1
                 self._changed.notify_all()
 
-    def submit(self, work: Work) -> None:
+    def submit(self, work: Work, *, has_room: bool = False) -> None:
         """Queue the texts of a request, all or none.
 
         A request larger than the queue is taken when nothing else waits.
 
+        Args:
+            work: of the request.
+            has_room: whether the caller bounds what it submits: the limit of the queue does not hold.
+
         Raises:
-            OverloadedError: too much waits, or the service is shutting down.
+            OverloadedError: too much waits.
+            ClosingError: the service is shutting down.
         """
         work.arrived = time.monotonic()
         if not work.left_texts:
@@ -176,9 +185,9 @@ class Scheduler:
             return
         with self._changed:
             if self._closing:
-                raise OverloadedError("the service is shutting down", 1.0)
+                raise ClosingError("the service is shutting down")
             waiting = self._queue.tokens
-            if waiting and waiting + work.left_tokens > self._limits.queue_tokens:
+            if not has_room and waiting and waiting + work.left_tokens > self._limits.queue_tokens:
                 seconds = (waiting + self._at_work) / self._tokens_per_s if self._tokens_per_s else 1.0
                 most = self._limits.queue_tokens
                 raise OverloadedError(

@@ -23,7 +23,8 @@ from instructmining.rules import Rule
 from instructmining.scored.selection.conditions import Condition
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import PAIR_COLUMNS, PREDICTION, Reject, ScoredRow, SourceRow
-from instructmining_serving.joint import JointScoring, Outputs, window_of
+from instructmining_serving.joint import JointScoring, Outputs
+from instructmining_serving.rows import window_of
 
 Row: TypeAlias = Mapping[str, object]
 RANK = "LOCAL_RANK"  # the number of a process on its machine, as torchrun and accelerate set it

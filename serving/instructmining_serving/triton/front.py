@@ -20,7 +20,8 @@ from instructmining.inference.sessions import OF_POSITIONS
 from instructmining.rules import Rule
 from instructmining.scorer.requests import RowRequests
 from instructmining.types import InputWindow, Reject, ScoredWindow
-from instructmining_serving.joint import JointScoring, Outputs, window_of
+from instructmining_serving.joint import JointScoring, Outputs
+from instructmining_serving.rows import window_of
 from instructmining_serving.triton.layout import BUNDLE, INPUT, RESULT, RULE, FrontSettings
 
 _ONE = np.array([[0, 1]], dtype=np.int64)  # a scored position where the graph wants one and nothing reads its value

@@ -190,3 +190,21 @@ def test_a_column_that_needs_neighbours_wants_a_file_of_them(small_bundle: Path,
     for client in client_of(small_bundle, rule=None, indicators="knn_6", knn_against=str(pool)):
         result = client.post("/v1/score", json={"examples": ALPACA}).json()["results"][0]
         assert 0 < result["columns"]["knn_6"] < 2
+
+
+def test_a_service_that_shuts_down_says_503_and_when_to_come_again(small_bundle: Path) -> None:
+    tensor = {"name": "EXAMPLE", "datatype": "BYTES", "shape": [1], "data": [json.dumps(ALPACA[0])]}
+    options = ServiceOptions(small_bundle, indicators="reward", device="cpu")
+    with ScoringService.open(options) as service, TestClient(create_app(service, Metrics(), HttpOptions())) as client:
+        for begin in (service.begin_closing, service.scheduler.close):
+            begin()  # the second, where a request was taken before the first and queues its texts after it
+            for route, body in (
+                ("/v1/score", {"examples": ALPACA}),
+                ("/score", {"queries": "a", "documents": "b"}),
+                ("/predict", {"inputs": "a"}),
+                ("/v2/models/instructmining/infer", {"inputs": [tensor]}),
+            ):
+                answer = client.post(route, json=body)
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+                assert "shutting down" in answer.text
+            service.closing.clear()

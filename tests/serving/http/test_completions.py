@@ -9,7 +9,7 @@ import pytest
 from instructmining.bundle import Bundle
 from instructmining_serving.http.completions import Completion, Prompts
 from instructmining_serving.raw_texts import RawTokenizer
-from instructmining_serving.service import RowsRefusedError
+from instructmining_serving.rows import RowsRefusedError
 
 
 @pytest.fixture

@@ -159,5 +159,17 @@ def test_the_routes_are_in_openapi_with_an_example_that_is_answered(client: Test
     paths: dict[str, Any] = client.get("/openapi.json").json()["paths"]
     for route in BODIES:
         said = paths[route]["post"]
-        assert {"200", "400", "401", "404", "413", "422", "424", "429", "503"} <= said["responses"].keys()
+        assert {"200", "400", "404", "413", "422", "424", "429", "503"} <= said["responses"].keys()
         posted(client, route, **said["requestBody"]["content"]["application/json"]["example"])
+
+
+def test_the_root_answers_for_the_model_that_is_described(client: TestClient, small_bundle: Path) -> None:
+    body: dict[str, object] = {"inputs": [PROMPT, RESPONSES[0]], "raw_scores": True}
+    assert posted(client, "/", **body) == posted(client, "/predict", **body)
+    pool = small_bundle.parent / "root.jsonl"
+    pool.write_text('{"prompt": "a", "response": "b"}\n' * 7, encoding="utf-8")
+    for embedding in client_of(small_bundle, indicators="knn_6", knn_against=str(pool)):
+        np.testing.assert_allclose(
+            posted(embedding, "/", inputs=RESPONSES), posted(embedding, "/embed", inputs=RESPONSES), atol=1e-6
+        )
+        assert embedding.post("/", json={"inputs": []}).json()["error_type"] == "Empty"

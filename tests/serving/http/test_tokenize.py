@@ -7,6 +7,9 @@ from served import client_of, posted
 from small_bundle import small_tokenizer
 from starlette.testclient import TestClient
 
+from instructmining_serving.http.app import HttpOptions
+
+MESSAGES = [{"role": "user", "content": "Hi <|im_end|>"}]
 TEXT = "Naïve: green 日本"
 
 
@@ -43,14 +46,17 @@ def test_inputs_are_tokenized_with_the_place_of_each_token(client: TestClient) -
 def test_a_request_of_both_clients_or_of_none_is_refused(client: TestClient, body: dict[str, object]) -> None:
     answer = client.post("/tokenize", json=body)
     assert answer.status_code == 422
-    assert 'wanted either "prompt", of vLLM, or "inputs"' in answer.json()["error"]["message"]
+    assert 'wanted either "prompt" or "messages", of vLLM, or "inputs"' in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
     ("route", "body", "said"),
     [
         ("/tokenize", {"prompt": 1}, "wanted a text"),
-        ("/tokenize", {"messages": []}, "a conversation (messages) is not tokenized here"),
+        ("/tokenize", {"messages": []}, "wanted a list of messages that is not empty"),
+        ("/tokenize", {"messages": [{"role": "bystander", "content": "a"}]}, "bystander"),
+        ("/tokenize", {"messages": MESSAGES, "chat_template": "{{ 1 }}"}, "the bundle's template is used"),
+        ("/tokenize", {"messages": MESSAGES, "add_special_tokens": True}, "wanted false; the template has them"),
         ("/tokenize", {"prompt": "a", "add_special_tokens": 1}, "wanted true or false"),
         ("/tokenize", {"prompt": "a", "model": 1}, "wanted a name"),
         ("/tokenize", {"prompt": "a" * 1_000_001}, "has 1,000,001 characters"),
@@ -101,5 +107,41 @@ def test_more_tokens_than_a_request_may_have_and_no_model_at_all_are_refused(sma
 
 def test_the_routes_are_in_openapi_with_an_example_that_is_answered(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    for route in ("/tokenize", "/detokenize"):
+    for route in ("/tokenize", "/detokenize", "/decode"):
         posted(client, route, **paths[route]["post"]["requestBody"]["content"]["application/json"]["example"])
+
+
+def test_a_conversation_is_tokenized_in_the_template_and_no_text_in_it_is_a_special_token(client: TestClient) -> None:
+    said = posted(client, "/tokenize", messages=MESSAGES, return_token_strs=True)
+    assert posted(client, "/detokenize", tokens=said["tokens"])["prompt"] == (
+        "<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert said["token_strs"].count("<|im_end|>") == 1
+    answered = [*MESSAGES, {"role": "assistant", "content": "Hello!"}]
+    whole = posted(client, "/tokenize", messages=answered, add_generation_prompt=False)["tokens"]
+    assert whole[: said["count"]] == said["tokens"]
+    assert posted(client, "/detokenize", tokens=whole)["prompt"].endswith("assistant\nHello!<|im_end|>")
+    again = posted(client, "/tokenize", messages=answered)["tokens"]
+    assert again[: len(whole)] == whole
+    assert posted(client, "/detokenize", tokens=again)["prompt"].endswith("<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_ids_are_decoded_as_text_embeddings_inference_does(client: TestClient) -> None:
+    (tokens,) = posted(client, "/tokenize", inputs=TEXT)
+    ids = [token["id"] for token in tokens]
+    assert posted(client, "/decode", ids=ids) == [TEXT]
+    assert posted(client, "/decode", ids=[ids, []], skip_special_tokens=False) == [f"[CLS]{TEXT}[SEP]", ""]
+    for body in ({}, {"ids": "a"}, {"ids": [[1], 2]}, {"ids": [4000]}):
+        answer = client.post("/decode", json=body)
+        assert (answer.status_code, answer.json()["error_type"]) == (422, "Validation")
+
+
+def test_tokenizer_info_is_there_if_asked_for(client: TestClient, small_bundle: Path) -> None:
+    assert client.get("/tokenizer_info").status_code == 404
+    http = HttpOptions(tokenizer_info=True)
+    for open_client in client_of(small_bundle, http=http, indicators="perplexity"):
+        said = open_client.get("/tokenizer_info").json()
+        assert (said["eos_token"], said["bos_token"], said["chat_template"]) == ("<|im_end|>", None, None)
+        assert len(posted(open_client, "/tokenize", prompt="<|im_end|>", add_special_tokens=False)["tokens"]) == 1
+    for without in client_of(small_bundle, http=http, indicators="mtld"):
+        assert without.get("/tokenizer_info").status_code == 404

@@ -16,7 +16,7 @@ from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Job
 from instructmining.scorer.requests import Texts
 from instructmining.tokenizing.truncation import Tokens
-from instructmining_serving.scheduling.scheduler import Computed, Limits, OverloadedError, Scheduler
+from instructmining_serving.scheduling.scheduler import ClosingError, Computed, Limits, OverloadedError, Scheduler
 from instructmining_serving.scheduling.work import Outputs, Work
 
 CPU = Device("cpu", threads=1)
@@ -265,14 +265,14 @@ def test_closing_computes_what_waits_or_fails_it_after_a_time(
     futures = submit(scheduler, *(work(role, [5]) for _ in range(20)))
     scheduler.close()
     assert all(len(future.result(0)) == 1 for future in futures)
-    with pytest.raises(OverloadedError, match="shutting down"):
+    with pytest.raises(ClosingError, match="shutting down"):
         scheduler.submit(work(role, [5]))
     stuck, executor = begin(held=True)
     stuck.submit(work(role, [5]))
     assert executor.began.wait(10)
     (waiting,) = submit(stuck, work(role, [5]))
     stuck.close(0.05)
-    with pytest.raises(OverloadedError, match="shutting down"):
+    with pytest.raises(ClosingError, match="shutting down"):
         waiting.result(0)
 
 
