@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from instructmining.bundle import Bundle, Role, RoleName
@@ -26,6 +26,7 @@ from instructmining.tokenizing.truncation import Tokens
 from instructmining.types import InputWindow, Reject, ScoredRow, ScoredWindow
 from instructmining_serving.raw_texts import RawTokenizer
 from instructmining_serving.scheduling.scheduler import Computed, Limits, Scheduler
+from instructmining_serving.scheduling.threads import SmallFirst
 from instructmining_serving.scheduling.work import Outputs, Work
 
 TOKENIZERS = 2  # threads; a tokenizer releases the interpreter's lock
@@ -103,7 +104,7 @@ class ScoringService:
         self.raw_tokenizers = _raw_tokenizers(self.roles)
         self._others = self._requests.embedded_others()
         self.scheduler = Scheduler(self._requests.executor, scorer.batching, options.limits, observe=observer.batch)
-        self._threads = ThreadPoolExecutor(TOKENIZERS, "instructmining-tokens")
+        self._threads = SmallFirst(TOKENIZERS, "instructmining-tokens")
         self._stack = ExitStack()
         self._ready = False
 
@@ -231,7 +232,8 @@ class ScoringService:
         """Return the rows with their columns, and the tokens of their texts."""
         self.check_rows(len(rows))
         with self.scheduler.arriving():
-            prepared = await self.in_thread(lambda: requests.prepare(_window(rows)))
+            size = len(orjson.dumps(rows))
+            prepared = await self.in_thread(lambda: requests.prepare(_window(rows)), size=size)
             if prepared.rejects:
                 raise RowsRefusedError([_reason(reject) for reject in prepared.rejects])
             work = self._admitted(prepared.parts)
@@ -270,16 +272,21 @@ class ScoringService:
         self.scheduler.submit(work)
         return work
 
-    async def tokenize(self, task: Callable[[], _Result]) -> _Result:
-        """Tokenize texts for :meth:`compute` in a thread; an unfilled batch may wait for them."""
+    async def tokenize(self, task: Callable[[], _Result], *, size: int) -> _Result:
+        """Tokenize texts of some characters for :meth:`compute` in a thread; an unfilled batch may wait for them."""
         with self.scheduler.arriving():
-            return await self.in_thread(task)
+            return await self.in_thread(task, size=size)
 
-    async def in_thread(self, task: Callable[[], _Result]) -> _Result:
-        """Run a part of a request that takes more than a moment; the event loop goes on."""
+    async def in_thread(self, task: Callable[[], _Result], *, size: int = 0) -> _Result:
+        """Run a part of a request that takes more than a moment; the event loop goes on.
+
+        Args:
+            task: the part.
+            size: bytes that it reads, about; small ones go first.
+        """
         begin = time.perf_counter()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, task)
+            return await asyncio.wrap_future(self._threads.submit(task, size))
         finally:
             self._observer.tokenized(time.perf_counter() - begin)
 

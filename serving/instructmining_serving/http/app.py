@@ -15,6 +15,7 @@ from instructmining.errors import InstructMiningError
 from instructmining_serving.http.access import BearerToken
 from instructmining_serving.http.answers import counted
 from instructmining_serving.http.bodies import BodyError, BodyLimits
+from instructmining_serving.http.held import HeldBodies
 from instructmining_serving.http.kserve import kserve_routes
 from instructmining_serving.http.metrics import MeasuredRequests, Metrics
 from instructmining_serving.http.native import native_routes
@@ -24,6 +25,7 @@ from instructmining_serving.http.tokenize import token_routes
 from instructmining_serving.http.vllm import vllm_routes
 from instructmining_serving.service import ScoringService
 
+_BODIES_HELD = 8  # of the largest size, in memory at a time
 _log = logging.getLogger("instructmining.serving")
 
 
@@ -34,10 +36,11 @@ class HttpOptions:
     token: str | None = None  # that every request but those of probes must bear; None for none
     bodies: BodyLimits = field(default_factory=BodyLimits)
     seconds: float = 60.0  # that a request may take
+    warms_up: bool = True  # before it takes requests; where not, the caller warms the service up
 
 
 def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) -> FastAPI:
-    """Return the application of a service; it warms up when it starts.
+    """Return the application of a service.
 
     Args:
         service: entered by the caller.
@@ -47,7 +50,8 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
 
     @asynccontextmanager
     async def warm(_: FastAPI) -> AsyncIterator[None]:
-        await service.warm_up()
+        if options.warms_up:
+            await service.warm_up()
         yield
 
     app = FastAPI(title="instructmining", version=__version__, lifespan=warm)
@@ -68,5 +72,6 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
     rule = scorer.rule.id if scorer.rule is not None else ""
     metrics.info.labels(__version__, scorer.bundle.digest[:12], rule, str(scorer.device)).set(1)
     app.add_middleware(BearerToken, token=options.token)
+    app.add_middleware(HeldBodies, most_bytes=_BODIES_HELD * options.bodies.max_bytes)
     app.add_middleware(MeasuredRequests, metrics=metrics)
     return app

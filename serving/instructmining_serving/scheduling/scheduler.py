@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from instructmining_serving.scheduling.work import Outputs, Work
 _ALL = 1 << 62  # tokens: a batch that was put together is not divided again
 _PROBE_TOKENS = 8  # of the text that shows whether a device computes again
 _PROBE_S = 1.0  # between two tries
+_CLOSING_STEP_S = 0.1  # between two looks whether a batch hangs
 _SPEED_SHARE = 0.1  # of the latest batch in the running mean of the speed
 
 
@@ -34,6 +36,10 @@ class OverloadedError(InstructMiningError):
         """Take the seconds after which there should be room."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class HangingError(InstructMiningError):
+    """A batch does not end; only the end of the process stops it."""
 
 
 class Computes(Protocol):
@@ -67,6 +73,7 @@ class Limits:
 
     queue_tokens: int = 1 << 18
     max_wait_s: float = 0.002
+    max_batch_s: float = 60.0  # a batch that takes longer hangs; as long as a request may take, since none outlives it
 
 
 class Scheduler:
@@ -99,25 +106,32 @@ class Scheduler:
         self._closing = False
         self._tokens_per_s = 0.0
         self._faults: dict[Device, str] = {}
-        self._threads = [
-            Thread(target=self._serve, args=(device,), name=f"instructmining-{device}", daemon=True)
+        self._began: dict[Device, float] = {}  # when the batch at work began, seconds, monotonic
+        self._threads = {
+            device: Thread(target=self._serve, args=(device,), name=f"instructmining-{device}", daemon=True)
             for device in executor.devices
-        ]
+        }
 
     def __enter__(self) -> Self:
         """Start the threads."""
-        for thread in self._threads:
+        for thread in self._threads.values():
             thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Compute what waits, and end the threads."""
+        """Compute what waits, and end the threads.
+
+        Raises:
+            HangingError: a batch takes longer than any may; its thread is left to itself.
+        """
         self.close()
+        if hanging := [device for device, thread in self._threads.items() if thread.is_alive()]:
+            raise HangingError(self._hang(hanging[0]) or f"{hanging[0]}: a batch did not end")
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Compute what waits, and end the threads; take no further work.
+        """Compute what waits, and end the threads; take no further work. A batch that hangs is not waited for.
 
         Args:
             timeout_s: after this many seconds what still waits fails; None waits for all of it.
@@ -125,18 +139,28 @@ class Scheduler:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        for device, thread in self._threads.items():
+            while thread.is_alive() and time.monotonic() < end and self._hang(device) is None:
+                thread.join(min(_CLOSING_STEP_S, max(0.0, end - time.monotonic())))
         for work in self._drop_all():
             work.future.set_exception(OverloadedError("the service is shutting down", 1.0))
 
     @property
     def fault(self) -> str | None:
-        """Why a device does not compute now; None where all do."""
+        """Why a device does not compute now, or does not end its batch; None where all do."""
+        hangs = (self._hang(device) for device in self._threads)
         with self._changed:
-            return next(iter(self._faults.values()), None)
+            faults = list(self._faults.values())
+        return next((said for said in (*hangs, *faults) if said is not None), None)
+
+    def _hang(self, device: Device) -> str | None:
+        """Say that a device's batch takes longer than any may; None where it does not."""
+        with self._changed:
+            begin = self._began.get(device)
+        seconds = 0.0 if begin is None else time.monotonic() - begin
+        most = self._limits.max_batch_s
+        return None if seconds <= most else f"{device}: a batch takes {seconds:.1f} s, longer than {most:g} s"
 
     @property
     def waiting_tokens(self) -> int:
@@ -200,7 +224,8 @@ class Scheduler:
         while (taken := self._next()) is not None:
             lane, entries = taken
             try:
-                self._compute(lane, entries, device)
+                with self._at_work_on(device):
+                    self._compute(lane, entries, device)
             except Exception as error:  # whatever it is: without this thread every request would wait for ever
                 self._fail(entries, error)
             finally:
@@ -208,6 +233,16 @@ class Scheduler:
                     self._at_work -= sum(entry.length for entry in entries)
             if self._is_faulty(device):
                 self._recover(lane, device)
+
+    @contextmanager
+    def _at_work_on(self, device: Device) -> Iterator[None]:
+        with self._changed:
+            self._began[device] = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._began[device]
 
     def _compute(self, lane: Lane, entries: Sequence[Entry], device: Device) -> None:
         now = time.monotonic()
@@ -236,12 +271,13 @@ class Scheduler:
         job = Job(lane[0], self._batch([text], _PROBE_TOKENS), lane[1])
         while True:
             try:
-                self._executor.compute(job, device)
+                with self._at_work_on(device):
+                    self._executor.compute(job, device)
             except DeviceError:
                 with self._changed:
                     if self._closing or self._changed.wait_for(lambda: self._closing, _PROBE_S):
                         return
-                with suppress(InstructMiningError):
+                with suppress(InstructMiningError), self._at_work_on(device):
                     self._executor.reopen(job, device)
                 continue
             with self._changed:

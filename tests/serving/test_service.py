@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import uvicorn
+
+from instructmining.inference.devices import Device
+from instructmining.inference.executor import Done, Executor, Job
+from instructmining_serving.http.app import HttpOptions, create_app
+from instructmining_serving.http.connections import TimedConnection
+from instructmining_serving.http.metrics import Metrics
+from instructmining_serving.scheduling.scheduler import Limits
+from instructmining_serving.scheduling.work import Work
+from instructmining_serving.service import ScoringService, ServiceOptions
+
+SMALL = json.dumps({"examples": [{"instruction": "Name a colour.", "output": "Green."}]}).encode()
+
+
+def large(number: int) -> bytes:
+    """200 different rows of about 100 tokens."""
+    rows = [{"instruction": f"Name {number} and {row}.", "output": "Bread rises. " * 30} for row in range(200)]
+    return json.dumps({"examples": rows}).encode()
+
+
+@dataclass
+class Listening:
+    """A service on a port, whose batches are counted and can be held."""
+
+    service: ScoringService
+    url: str
+    port: int
+    batches: int = 0
+    let: threading.Event = field(default_factory=threading.Event)
+
+    def post(self, body: bytes) -> httpx2.Response:
+        return httpx2.post(f"{self.url}/v1/score", content=body, timeout=60)
+
+    def send(self, body: bytes, *, length: int | None = None) -> socket.socket:
+        """Send a request, or a part of it, and return the connection."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        size = len(body) if length is None else length
+        connection.sendall(b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size + body)
+        return connection
+
+    def metric(self, name: str) -> float:
+        (line,) = [line for line in httpx2.get(f"{self.url}/metrics").text.splitlines() if line.startswith(f"{name} ")]
+        return float(line.split()[1])
+
+
+@pytest.fixture
+def listening(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listening]:
+    """Its queue holds 60,000 tokens, three large requests."""
+    compute = Executor.compute
+
+    def counted(self: Executor, job: Job, device: Device) -> Done:
+        found.batches += 1
+        assert found.let.wait(60)
+        time.sleep(0.002)  # a device is slower than this bundle's models
+        return compute(self, job, device)
+
+    monkeypatch.setattr(Executor, "compute", counted)
+    metrics = Metrics()
+    options = ServiceOptions(small_bundle, indicators="perplexity", device="cpu", limits=Limits(queue_tokens=60_000))
+    with ScoringService.open(options, metrics.observer()) as service:
+        config = uvicorn.Config(
+            create_app(service, metrics, HttpOptions()), port=0, http=TimedConnection, log_level="error"
+        )
+        server = uvicorn.Server(config)
+        found = Listening(service, "", 0)
+        found.let.set()
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        found.port = server.servers[0].sockets[0].getsockname()[1]
+        found.batches = 0  # without the warm-up's
+        found.url = f"http://127.0.0.1:{found.port}"
+        yield found
+        found.let.set()
+        server.should_exit = True
+        thread.join(30)
+
+
+def wait_for(condition: Any, seconds: float = 30) -> None:  # noqa: ANN401
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert condition()
+
+
+def test_small_requests_beside_a_flood_of_large_ones_wait_at_most_two_batches(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []  # batches that began between the admission of a small request and its result
+    submit = listening.service.scheduler.submit
+
+    def noting(work: Work) -> None:
+        begin = listening.batches
+        if work.left_texts == 1:
+            work.future.add_done_callback(lambda _: waited.append(listening.batches - begin))
+        submit(work)
+
+    monkeypatch.setattr(listening.service.scheduler, "submit", noting)
+    ended = threading.Event()
+    statuses: list[int] = []
+
+    def flood(number: int) -> None:
+        while not ended.is_set():
+            statuses.append(listening.post(large(number)).status_code)
+
+    with ThreadPoolExecutor(8) as pool:
+        flooding = [pool.submit(flood, number) for number in range(8)]
+        wait_for(lambda: listening.service.scheduler.waiting_requests >= 2)
+        for _ in range(20):
+            answer = listening.post(SMALL)
+            while answer.status_code == 429:
+                answer = listening.post(SMALL)
+            assert answer.status_code == 200
+        ended.set()
+    for future in flooding:
+        future.result()
+    assert len(waited) == 20
+    assert max(waited) <= 2
+    assert set(statuses) <= {200, 429}
+
+
+def test_a_flood_is_refused_with_retry_after_while_the_queue_is_full(listening: Listening) -> None:
+    listening.let.clear()
+    with ThreadPoolExecutor(16) as pool:
+        answers = [pool.submit(listening.post, large(number)) for number in range(16)]
+        wait_for(lambda: sum(answer.done() for answer in answers) >= 11)
+        assert listening.service.scheduler.waiting_tokens <= 60_000
+        listening.let.set()
+        found = [answer.result(60) for answer in answers]
+    refused = [answer for answer in found if answer.status_code == 429]
+    assert {answer.status_code for answer in found} == {200, 429}
+    assert len(refused) >= 11
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert listening.post(SMALL).status_code == 200
+
+
+def test_a_thousand_clients_that_go_away_leave_no_place_taken(listening: Listening) -> None:
+    listening.let.clear()
+    with ThreadPoolExecutor(1) as pool:
+        at_work: Future[httpx2.Response] = pool.submit(listening.post, SMALL)
+        wait_for(lambda: listening.batches and not listening.service.scheduler.waiting_requests)
+        for _ in range(10):
+            connections = [listening.send(SMALL) for _ in range(100)]
+            time.sleep(0.02)
+            for connection in connections:
+                connection.close()
+        wait_for(lambda: listening.metric("instructmining_requests_in_flight") == 2)
+        scheduler = listening.service.scheduler
+        assert (scheduler.waiting_requests, scheduler.waiting_tokens) == (0, 0)
+        before = listening.batches
+        listening.let.set()
+        assert at_work.result(60).status_code == 200
+    assert listening.post(SMALL).status_code == 200
+    assert listening.batches <= before + 2  # nothing was computed for those who went away
+
+
+def test_slow_clients_starve_nobody(listening: Listening) -> None:
+    slow = [listening.send(SMALL[:1], length=len(SMALL)) for _ in range(200)]
+    deaf = [listening.send(large(number)) for number in range(2)]  # they never read
+    begin = time.monotonic()
+    place = 1
+    while place < len(SMALL) and time.monotonic() < begin + 20:
+        for connection in slow[place % 10 :: 10]:
+            connection.send(SMALL[place : place + 1])
+        if place % 10 == 0:
+            assert listening.post(SMALL).status_code == 200
+        place += 1
+    for connection in (*slow, *deaf):
+        connection.close()
+    assert time.monotonic() - begin < 20
