@@ -59,8 +59,8 @@ def serve(
 ) -> None:
     """Score rows over HTTP: POST /v1/score and /v1/select, in batches that join the texts of many requests.
 
-    Takes requests once every model is warm, 503 until then; /health says what runs, /metrics is for Prometheus, /docs has
-    all routes. A bearer token is required on addresses that are not loopback. Needs the extra [serve].
+    Takes requests once every model is warm, 503 until then; /health says what runs, /metrics is for Prometheus, and
+    /docs has all routes. A bearer token is required on addresses that are not loopback. Needs the extra [serve].
 
     Examples:
         instructmining serve --indicators perplexity,reward
@@ -86,7 +86,7 @@ def serve(
             "--token-file, or give --no-auth"
         )
     metrics = Metrics()
-    limits = Limits(queue_tokens, max_wait_ms / 1000, timeout)
+    limits = Limits(queue_tokens, max_wait_ms / 1000, max_batch_s=timeout)
     options = ServiceOptions(
         bundle or demo_bundle(say), rule, indicators, device, knn_against, max_rows, max_tokens, limits
     )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Condition, Thread
 from types import TracebackType
 from typing import Protocol, Self
@@ -22,10 +23,12 @@ from instructmining.tokenizing.truncation import Tokens
 from instructmining_serving.scheduling.queue import Entry, Lane, TextQueue, by_work
 from instructmining_serving.scheduling.work import Outputs, Work
 
+_IDLE: tuple[Lane, list[Entry]] = ((Path(), ()), [])  # no batch: nothing waits
 _ALL = 1 << 62  # tokens: a batch that was put together is not divided again
 _PROBE_TOKENS = 8  # of the text that shows whether a device computes again
 _PROBE_S = 1.0  # between two tries
 _CLOSING_STEP_S = 0.1  # between two looks whether a batch hangs
+_LARGE = 0.25  # of the budget: the memory of larger batches is returned
 _SPEED_SHARE = 0.1  # of the latest batch in the running mean of the speed
 
 
@@ -53,6 +56,9 @@ class Computes(Protocol):
     def reopen(self, job: Job, device: Device) -> None:
         """Open the job's graph in a new session."""
 
+    def release(self, device: Device) -> None:
+        """Return the memory of earlier batches."""
+
 
 @dataclass(frozen=True, slots=True)
 class Computed:
@@ -73,6 +79,7 @@ class Limits:
 
     queue_tokens: int = 1 << 18
     max_wait_s: float = 0.002
+    idle_s: float = 5.0  # without a request, after which the memory of large batches is returned
     max_batch_s: float = 60.0  # a batch that takes longer hangs; as long as a request may take, since none outlives it
 
 
@@ -107,6 +114,7 @@ class Scheduler:
         self._tokens_per_s = 0.0
         self._faults: dict[Device, str] = {}
         self._began: dict[Device, float] = {}  # when the batch at work began, seconds, monotonic
+        self._grown: set[Device] = set()  # whose sessions keep the memory of a large batch
         self._threads = {
             device: Thread(target=self._serve, args=(device,), name=f"instructmining-{device}", daemon=True)
             for device in executor.devices
@@ -221,7 +229,7 @@ class Scheduler:
             return [work for work in self._queue.clear() if work.future.set_running_or_notify_cancel()]
 
     def _serve(self, device: Device) -> None:
-        while (taken := self._next()) is not None:
+        while (taken := self._next(device)) is not None:
             lane, entries = taken
             try:
                 with self._at_work_on(device):
@@ -254,6 +262,8 @@ class Scheduler:
         part = entries[0].work.parts[entries[0].part]
         batch = self._batch([entry.work.parts[entry.part].texts[entry.text] for entry in entries], part.role.max_length)
         done = self._computed(Job(lane[0], batch, lane[1]), device)
+        if batch.ids.size > _LARGE * self._batching.max_batch_tokens[part.role.name]:
+            self._grown.add(device)
         self._give(entries, batch, done)
         tokens = int(batch.mask.sum())
         self._note_speed(tokens / max(done.seconds, 1e-9))
@@ -284,22 +294,34 @@ class Scheduler:
                 self._faults.pop(device, None)
             return
 
-    def _next(self) -> tuple[Lane, list[Entry]] | None:
-        """Wait for the next batch; None when the service ends."""
+    def _next(self, device: Device) -> tuple[Lane, list[Entry]] | None:
+        """Wait for the next batch; None when the service ends. A device that is idle returns memory meanwhile."""
+        while device in self._grown:
+            with self._changed:
+                found = self._waited(self._limits.idle_s)
+            if found is not _IDLE:
+                return found
+            self._grown.discard(device)
+            with suppress(InstructMiningError), self._at_work_on(device):  # the next batch meets a fault too
+                self._executor.release(device)
         with self._changed:
-            while True:
-                oldest = self._queue.oldest
-                if oldest is not None:
-                    left = oldest + self._limits.max_wait_s - time.monotonic()
-                    if not self._arriving or left <= 0 or self._closing or self._queue.fills_a_batch():
-                        lane, entries = self._queue.take()
-                        self._at_work += sum(entry.length for entry in entries)
-                        return lane, entries
-                    self._changed.wait(left)
-                elif self._closing:
-                    return None
-                else:
-                    self._changed.wait()
+            return self._waited(None)
+
+    def _waited(self, idle_s: float | None) -> tuple[Lane, list[Entry]] | None:
+        """Wait for the next batch, but no longer than some seconds for a request: ``_IDLE`` then."""
+        while True:
+            oldest = self._queue.oldest
+            if oldest is not None:
+                left = oldest + self._limits.max_wait_s - time.monotonic()
+                if not self._arriving or left <= 0 or self._closing or self._queue.fills_a_batch():
+                    lane, entries = self._queue.take()
+                    self._at_work += sum(entry.length for entry in entries)
+                    return lane, entries
+                self._changed.wait(left)
+            elif self._closing:
+                return None
+            elif not self._changed.wait(idle_s):
+                return _IDLE
 
     def _batch(self, texts: Sequence[Tokens], max_width: int) -> Batch:
         multiple = self._batching.width_multiple

@@ -30,6 +30,7 @@ class Executor:
         self.devices = (CPU,)
         self.jobs: list[Job] = []
         self.reopened = 0
+        self.released = 0
         self.failures: list[Exception] = []
         self.began = Event()
         self.let = Event()
@@ -51,6 +52,9 @@ class Executor:
 
     def reopen(self, job: Job, device: Device) -> None:  # noqa: ARG002
         self.reopened += 1
+
+    def release(self, device: Device) -> None:  # noqa: ARG002
+        self.released += 1
 
 
 @pytest.fixture
@@ -325,6 +329,20 @@ def test_thousands_of_cancelled_requests_leave_no_place_taken(
     executor.let.set()
     submit(scheduler, work(role, [5]))[0].result(10)
     assert len(executor.jobs) == 2
+
+
+def test_the_memory_of_a_large_batch_is_returned_once_when_nothing_waits(
+    begin: Callable[..., tuple[Scheduler, Executor]], role: Role
+) -> None:
+    scheduler, executor = begin(idle_s=0.1)
+    submit(scheduler, work(role, [5]))[0].result(10)
+    time.sleep(0.3)
+    assert executor.released == 0  # a small batch takes little
+    submit(scheduler, work(role, [30]))[0].result(10)
+    assert executor.released == 0
+    time.sleep(0.5)
+    assert executor.released == 1
+    submit(scheduler, work(role, [5]))[0].result(10)
 
 
 def test_a_request_without_texts_is_done_at_once(begin: Callable[..., tuple[Scheduler, Executor]], role: Role) -> None:
