@@ -31,12 +31,6 @@ from instructmining_serving.scheduling.work import Outputs, Work
 
 TOKENIZERS = 2  # threads; a tokenizer releases the interpreter's lock
 _WARM_ROWS = (1, 4)  # rows of the batches that warm up a width
-_OPENED_BY: Mapping[RoleName, str] = {
-    "perplexity": "--indicators perplexity",
-    "reward": "--indicators reward",
-    "embedding": "--indicators knn_6 --knn-against FILE",
-    "unieval": "--indicators naturalness",
-}
 _Result = TypeVar("_Result")
 Row: TypeAlias = Mapping[str, object]
 
@@ -68,6 +62,7 @@ class ServiceOptions:
     rule: str | Path | Rule | None = None
     indicators: Sequence[str] | str | None = None
     device: str = "auto"
+    roles: Sequence[RoleName] | str = ()  # models to open beside those that the columns need
     knn_against: str | None = None  # a file whose rows are the neighbours
     max_rows: int = 2048  # of a request
     max_tokens: int = 1 << 17  # of all texts of a request
@@ -124,6 +119,7 @@ class ScoringService:
             indicators=options.indicators,
             device=options.device,
             batches_at_once=None if options.device.startswith("cuda") else 1,
+            roles=options.roles,
             knn=None if options.knn_against is None else KnnOptions(against=options.knn_against),
         )
         if scorer.searches_neighbours and options.knn_against is None:
@@ -167,13 +163,11 @@ class ScoringService:
             outputs: wanted of its graph.
 
         Raises:
-            NotServedError: no column needs the model, or the graph lacks an output.
+            NotServedError: the model is not open, or the graph lacks an output.
         """
-        role = next((each.role for each in self._requests.row_pass.plan.streams if name in each.roles), None)
+        role = next((each.role for each in self._requests.opened.plan.streams if name in each.roles), None)
         if role is None:
-            raise NotServedError(
-                f"the {name} model is not open, since no column of this service needs it; serve with {_OPENED_BY[name]}"
-            )
+            raise NotServedError(f"the {name} model is not open; serve with --roles {name}")
         missing = sorted({*outputs} - self._requests.executor.outputs(role.graph))
         if missing:
             raise NotServedError(f"the {name} model's graph does not compute {missing[0]}; export the bundle again")
@@ -186,7 +180,7 @@ class ScoringService:
             DeviceError: a graph fails.
         """
         batching = self.scorer.batching
-        for stream in self._requests.row_pass.plan.streams:
+        for stream in self._requests.opened.plan.streams:
             role = stream.role
             for width in _widths(role.max_length, batching.width_multiple):
                 fits = max(1, batching.max_batch_tokens[role.name] // width)
@@ -204,11 +198,14 @@ class ScoringService:
             rows: dicts, as of a JSON file.
 
         Raises:
+            NotServedError: the service computes no column.
             RowsRefusedError: some rows cannot be scored; none is.
             TooLargeError: the request has too many rows or tokens.
             OverloadedError: too much waits already.
             DeviceError: a graph fails, also in a new session.
         """
+        if not self.scorer.columns:
+            raise NotServedError("the service computes no column; serve with --indicators or --rule")
         finished, _ = await self._finished(rows, self._requests, self._others)
         return list(self.scorer.rows(finished))
 
@@ -216,7 +213,7 @@ class ScoringService:
         """Compute the column ``reward`` of rows of any accepted shape but pairs, and nothing else.
 
         Raises:
-            NotServedError: no column needs the reward model.
+            NotServedError: the reward model is not open.
             RowsRefusedError: some rows cannot be scored; none is.
             TooLargeError: the request has too many rows or tokens.
             OverloadedError: too much waits already.

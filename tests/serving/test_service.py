@@ -13,9 +13,11 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
+from served import client_of, posted
 
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Executor, Job
+from instructmining.scorer.scorer import Scorer
 from instructmining_serving.http.app import HttpOptions, create_app
 from instructmining_serving.http.connections import TimedConnection
 from instructmining_serving.http.metrics import Metrics
@@ -23,7 +25,8 @@ from instructmining_serving.scheduling.scheduler import Limits
 from instructmining_serving.scheduling.work import Work
 from instructmining_serving.service import ScoringService, ServiceOptions
 
-SMALL = json.dumps({"examples": [{"instruction": "Name a colour.", "output": "Green."}]}).encode()
+ROW = {"instruction": "Name a colour.", "output": "Green."}
+SMALL = json.dumps({"examples": [ROW]}).encode()
 
 
 def large(number: int) -> bytes:
@@ -183,3 +186,30 @@ def test_slow_clients_starve_nobody(listening: Listening) -> None:
     for connection in (*slow, *deaf):
         connection.close()
     assert time.monotonic() - begin < 20
+
+
+def test_embeddings_alone_are_served_without_rows_to_compare_with(small_bundle: Path) -> None:
+    with Scorer.open(small_bundle, roles=["embedding"], device="cpu") as scorer:
+        size = scorer.embedding_size
+    for client in client_of(small_bundle, roles="embedding"):
+        assert client.get("/health").json()["columns"] == []
+        (vector,) = posted(client, "/embed", inputs=["Green."], dimensions=size)
+        found = posted(client, "/v1/embeddings", input="Green.", dimensions=size)
+        assert found["data"][0]["embedding"] == pytest.approx(vector)
+        refused = client.post("/v1/score", json={"examples": [ROW]})
+        assert (refused.status_code, refused.json()["error"]["message"]) == (
+            404,
+            "the service computes no column; serve with --indicators or --rule",
+        )
+        refused = client.post("/v1/completions", json={"prompt": "Green.", "max_tokens": 1})
+        assert (refused.status_code, "serve with --roles perplexity" in refused.text) == (404, True)
+        assert client.post("/v1/select", json={"examples": [ROW], "top": 1}).status_code == 422
+
+
+def test_rewards_are_served_beside_other_columns(small_bundle: Path) -> None:
+    with Scorer.open(small_bundle, indicators="reward", device="cpu") as scorer:
+        (row,) = scorer.score([{"prompt": "Name a colour.", "response": "Green."}])
+    for client in client_of(small_bundle, roles="reward", indicators="mtld"):
+        assert client.get("/health").json()["columns"] == ["mtld"]
+        found = posted(client, "/score", text_1="Name a colour.", text_2="Green.", use_activation=False)
+        assert found["data"][0]["score"] == pytest.approx(row.columns["reward"])

@@ -12,7 +12,7 @@ import typer
 from instructmining.errors import InputError, InstructMiningError
 from instructmining_cli.options.checks import a_count, a_port, a_span
 from instructmining_cli.options.devices import DeviceName
-from instructmining_cli.options.scoring import BundleFolder, Indicators, RuleName
+from instructmining_cli.options.scoring import BundleFolder, Indicators, Roles, RuleName
 from instructmining_cli.process.stopping import stopping
 from instructmining_cli.process.terminal import say
 
@@ -30,6 +30,7 @@ def serve(
     bundle: BundleFolder = None,
     rule: RuleName = None,
     indicators: Indicators = None,
+    roles: Roles = "",
     knn_against: Annotated[
         str | None, typer.Option(metavar="FILE", help="Rows that are the neighbours of each row, for knn columns.")
     ] = None,
@@ -88,7 +89,7 @@ def serve(
     metrics = Metrics()
     limits = Limits(queue_tokens, max_wait_ms / 1000, max_batch_s=timeout)
     options = ServiceOptions(
-        bundle or demo_bundle(say), rule, indicators, device, knn_against, max_rows, max_tokens, limits
+        bundle or demo_bundle(say), rule, indicators, device, roles, knn_against, max_rows, max_tokens, limits
     )
     http = HttpOptions(token, BodyLimits(max_bytes), timeout, warms_up=False)
     try:

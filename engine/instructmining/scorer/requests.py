@@ -49,6 +49,7 @@ class RowRequests:
     """Scores a few rows at a time, with outputs of the graphs that somebody else computes; safe to share."""
 
     row_pass: RowPass
+    opened: RowPass  # of all roles that are open
     corpus_pass: CorpusPass | None
     rule: Rule | None
     batching: Batching
@@ -59,10 +60,8 @@ class RowRequests:
         return self.row_pass.executor
 
     def only(self, column: str) -> RowRequests:
-        """Return what computes one column of single rows that is no length."""
-        plan = self.row_pass.plan.only(column)
-        row_pass = RowPass(plan, self.row_pass.windows.only(plan), self.row_pass.executor)
-        return RowRequests(row_pass, None, None, self.batching)
+        """Return what computes one column of single rows that is no length; its role is open."""
+        return RowRequests(self.opened.only([column]), self.opened, None, None, self.batching)
 
     def prepare(self, window: InputWindow) -> Prepared:
         """Tokenize a few rows; bad ones become rejects."""
