@@ -18,6 +18,7 @@ from instructmining.errors import DeviceError, DeviceMemoryError, InstructMining
 from instructmining.inference.batching import Batch, Batching, batches
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Job
+from instructmining.inference.memory import trim
 from instructmining.inference.sessions import OF_POSITIONS
 from instructmining.tokenizing.truncation import Tokens
 from instructmining_serving.scheduling.queue import Entry, Lane, TextQueue, by_work
@@ -28,6 +29,7 @@ _ALL = 1 << 62  # tokens: a batch that was put together is not divided again
 _PROBE_TOKENS = 8  # of the text that shows whether a device computes again
 _PROBE_S = 1.0  # between two tries
 _CLOSING_STEP_S = 0.1  # between two looks whether a batch hangs
+_TRIM_S = 10.0  # between two times that the heaps are trimmed under load; each takes milliseconds
 _LARGE = 0.25  # of the budget: the memory of larger batches is returned
 _SPEED_SHARE = 0.1  # of the latest batch in the running mean of the speed
 
@@ -114,6 +116,7 @@ class Scheduler:
         self._tokens_per_s = 0.0
         self._faults: dict[Device, str] = {}
         self._began: dict[Device, float] = {}  # when the batch at work began, seconds, monotonic
+        self._trimmed = time.monotonic()
         self._grown: set[Device] = set()  # whose sessions keep the memory of a large batch
         self._threads = {
             device: Thread(target=self._serve, args=(device,), name=f"instructmining-{device}", daemon=True)
@@ -241,6 +244,7 @@ class Scheduler:
                     self._at_work -= sum(entry.length for entry in entries)
             if self._is_faulty(device):
                 self._recover(lane, device)
+            self._trim()
 
     @contextmanager
     def _at_work_on(self, device: Device) -> Iterator[None]:
@@ -270,6 +274,15 @@ class Scheduler:
         self._observe(
             Computed(part.role.name, len(entries), tokens, batch.ids.size, done.seconds, tuple(waited), device)
         )
+
+    def _trim(self) -> None:
+        """Return what requests took and freed to the system, now and then: else the heaps stay at their largest."""
+        now = time.monotonic()
+        with self._changed:
+            if now - self._trimmed < _TRIM_S:
+                return
+            self._trimmed = now
+        trim()
 
     def _is_faulty(self, device: Device) -> bool:
         with self._changed:

@@ -16,6 +16,7 @@ from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Job
 from instructmining.scorer.requests import Texts
 from instructmining.tokenizing.truncation import Tokens
+from instructmining_serving.scheduling import scheduler as scheduling
 from instructmining_serving.scheduling.scheduler import Computed, HangingError, Limits, OverloadedError, Scheduler
 from instructmining_serving.scheduling.work import Outputs, Work
 
@@ -343,6 +344,19 @@ def test_the_memory_of_a_large_batch_is_returned_once_when_nothing_waits(
     time.sleep(0.5)
     assert executor.released == 1
     submit(scheduler, work(role, [5]))[0].result(10)
+
+
+def test_the_heaps_are_trimmed_now_and_then_under_load(
+    begin: Callable[..., tuple[Scheduler, Executor]], role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trimmed: list[float] = []
+    monkeypatch.setattr(scheduling, "trim", lambda: trimmed.append(time.monotonic()))
+    monkeypatch.setattr(scheduling, "_TRIM_S", 0.2)
+    scheduler, _ = begin()
+    start = time.monotonic()
+    while time.monotonic() < start + 1:
+        submit(scheduler, work(role, [5]))[0].result(10)
+    assert 2 <= len(trimmed) <= 5
 
 
 def test_a_request_without_texts_is_done_at_once(begin: Callable[..., tuple[Scheduler, Executor]], role: Role) -> None:
