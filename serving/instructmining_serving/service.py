@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from instructmining.bundle import Bundle, Role, RoleName
@@ -26,10 +25,11 @@ from instructmining.tokenizing.truncation import Tokens
 from instructmining.types import InputWindow, Reject, ScoredRow, ScoredWindow
 from instructmining_serving.raw_texts import RawTokenizer
 from instructmining_serving.scheduling.scheduler import Computed, Limits, Scheduler
-from instructmining_serving.scheduling.threads import SmallFirst
+from instructmining_serving.scheduling.threads import LARGEST, SmallFirst
 from instructmining_serving.scheduling.work import Outputs, Work
 
 TOKENIZERS = 2  # threads; a tokenizer releases the interpreter's lock
+_VALUE_CHARACTERS = 8  # that a value other than a text counts as
 _WARM_ROWS = (1, 4)  # rows of the batches that warm up a width
 _Result = TypeVar("_Result")
 Row: TypeAlias = Mapping[str, object]
@@ -229,7 +229,7 @@ class ScoringService:
         """Return the rows with their columns, and the tokens of their texts."""
         self.check_rows(len(rows))
         with self.scheduler.arriving():
-            size = len(orjson.dumps(rows))
+            size = _size(rows)
             prepared = await self.in_thread(lambda: requests.prepare(_window(rows)), size=size)
             if prepared.rejects:
                 raise RowsRefusedError([_reason(reject) for reject in prepared.rejects])
@@ -314,6 +314,20 @@ def _window(rows: Sequence[Row]) -> InputWindow:
         raise RowsRefusedError([(0, str(error))]) from error
     items = [item for window in windows for item in window.items]
     return InputWindow(items)
+
+
+def _size(rows: Sequence[Row]) -> int:
+    """Return the characters of rows, about; counts no further than what makes a difference."""
+    left: list[object] = list(rows)
+    size = 0
+    while left and size < LARGEST:
+        value = left.pop()
+        size += len(value) if isinstance(value, str) else _VALUE_CHARACTERS
+        if isinstance(value, Mapping):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return size
 
 
 def _reason(reject: Reject) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 _Result = TypeVar("_Result")
 
 _DELAY_S = 1e-5  # by which a task is served later, for each byte: tokenizing takes about a tenth of it
-_LONGEST_DELAY_S = 10.0  # so that a large one is not passed for ever
+LARGEST = 1_000_000  # bytes; larger tasks count as this large, so that none is passed for ever
 
 
 @dataclass(slots=True, order=True)
@@ -48,7 +48,7 @@ class SmallFirst:
             size: bytes that it reads, about.
         """
         future: Future[_Result] = Future()
-        due = time.monotonic() + min(size * _DELAY_S, _LONGEST_DELAY_S)
+        due = time.monotonic() + min(size, LARGEST) * _DELAY_S
         task = _Task(due, next(self._numbers), call, future)
         future.add_done_callback(lambda _: setattr(task, "call", None))  # a cancelled one holds no rows
         with self._changing:
