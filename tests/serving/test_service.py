@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import httpx2
 import pytest
 import uvicorn
 from served import client_of, posted
+from starlette.testclient import TestClient
 
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Executor, Job
@@ -92,6 +94,11 @@ def listening(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[L
         found.let.set()
         server.should_exit = True
         thread.join(30)
+
+
+def is_ready(client: TestClient, status: int) -> bool:
+    """Whether the probe's answer has this status."""
+    return client.get("/health/ready").status_code == status
 
 
 def wait_for(condition: Any, seconds: float = 30) -> None:  # noqa: ANN401
@@ -186,6 +193,30 @@ def test_slow_clients_starve_nobody(listening: Listening) -> None:
     for connection in (*slow, *deaf):
         connection.close()
     assert time.monotonic() - begin < 20
+
+
+def test_a_graph_that_hangs_makes_the_service_not_ready_until_it_goes_on(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let = threading.Event()
+    let.set()
+    compute = Executor.compute
+
+    def hanging(self: Executor, job: Job, device: Device) -> Done:
+        assert let.wait(60)
+        return compute(self, job, device)
+
+    monkeypatch.setattr(Executor, "compute", hanging)
+    options = {"indicators": "perplexity", "limits": Limits(max_batch_s=0.5)}
+    for client in client_of(small_bundle, http=HttpOptions(seconds=0.5), **options):
+        let.clear()
+        assert client.post("/v1/score", content=SMALL).status_code == 504
+        wait_for(partial(is_ready, client, 503))
+        assert "a batch takes" in client.get("/health").json()["reason"]
+        assert client.post("/v1/score", content=SMALL).status_code == 503  # at once, without a time-out
+        let.set()
+        wait_for(partial(is_ready, client, 200))
+        assert client.post("/v1/score", content=SMALL).status_code == 200
 
 
 def test_embeddings_alone_are_served_without_rows_to_compare_with(small_bundle: Path) -> None:
