@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,17 +26,13 @@ from instructmining_serving.raw_texts import RawTokenizer
 from instructmining_serving.rows import Row, RowsRefusedError, accepted_window, reason_of, window_of_each
 from instructmining_serving.scheduling.room import Room
 from instructmining_serving.scheduling.scheduler import Computed, Limits, Scheduler
+from instructmining_serving.scheduling.threads import LARGEST, SmallFirst
 from instructmining_serving.scheduling.work import Outputs, Work
 from instructmining_serving.traces import past_span, span
 
 TOKENIZERS = 2  # threads; a tokenizer releases the interpreter's lock
+_VALUE_CHARACTERS = 8  # that a value other than a text counts as
 _WARM_ROWS = (1, 4)  # rows of the batches that warm up a width
-_OPENED_BY: Mapping[RoleName, str] = {
-    "perplexity": "--indicators perplexity",
-    "reward": "--indicators reward",
-    "embedding": "--indicators knn_6 --knn-against FILE",
-    "unieval": "--indicators naturalness",
-}
 _Result = TypeVar("_Result")
 _STREAMS_SHARE = 4  # all streams have one part in so many of the queue, beside what others may fill it with
 
@@ -58,6 +53,7 @@ class ServiceOptions:
     rule: str | Path | Rule | None = None
     indicators: Sequence[str] | str | None = None
     device: str = "auto"
+    roles: Sequence[RoleName] | str = ()  # models to open beside those that the columns need
     knn_against: str | None = None  # a file whose rows are the neighbours
     max_rows: int = 2048  # of a request
     max_tokens: int = 1 << 17  # of all texts of a request
@@ -95,7 +91,7 @@ class ScoringService:
         self.raw_tokenizers = _raw_tokenizers(self.roles)
         self._others = self._requests.embedded_others()
         self.scheduler = Scheduler(self._requests.executor, scorer.batching, options.limits, observe=observer.batch)
-        self._threads = ThreadPoolExecutor(TOKENIZERS, "instructmining-tokens")
+        self._threads = SmallFirst(TOKENIZERS, "instructmining-tokens")
         self._stack = ExitStack()
         self._streams_room = Room(max(1, options.limits.queue_tokens // _STREAMS_SHARE))
         self._ready = False
@@ -117,6 +113,7 @@ class ScoringService:
             indicators=options.indicators,
             device=options.device,
             batches_at_once=None if options.device.startswith("cuda") else 1,
+            roles=options.roles,
             knn=None if options.knn_against is None else KnnOptions(against=options.knn_against),
         )
         if scorer.searches_neighbours and options.knn_against is None:
@@ -166,13 +163,11 @@ class ScoringService:
             outputs: wanted of its graph.
 
         Raises:
-            NotServedError: no column needs the model, or the graph lacks an output.
+            NotServedError: the model is not open, or the graph lacks an output.
         """
-        role = next((each.role for each in self._requests.row_pass.plan.streams if name in each.roles), None)
+        role = next((each.role for each in self._requests.opened.plan.streams if name in each.roles), None)
         if role is None:
-            raise NotServedError(
-                f"the {name} model is not open, since no column of this service needs it; serve with {_OPENED_BY[name]}"
-            )
+            raise NotServedError(f"the {name} model is not open; serve with --roles {name}")
         missing = sorted({*outputs} - self._requests.executor.outputs(role.graph))
         if missing:
             raise NotServedError(f"the {name} model's graph does not compute {missing[0]}; export the bundle again")
@@ -185,7 +180,7 @@ class ScoringService:
             DeviceError: a graph fails.
         """
         batching = self.scorer.batching
-        for stream in self._requests.row_pass.plan.streams:
+        for stream in self._requests.opened.plan.streams:
             role = stream.role
             for width in _widths(role.max_length, batching.width_multiple):
                 fits = max(1, batching.max_batch_tokens[role.name] // width)
@@ -203,11 +198,14 @@ class ScoringService:
             rows: dicts, as of a JSON file.
 
         Raises:
+            NotServedError: the service computes no column.
             RowsRefusedError: some rows cannot be scored; none is.
             TooLargeError: the request has too many rows or tokens.
             OverloadedError: too much waits already.
             DeviceError: a graph fails, also in a new session.
         """
+        if not self.scorer.columns:
+            raise NotServedError("the service computes no column; serve with --indicators or --rule")
         finished, _ = await self._finished(rows, self._requests, self._others)
         return list(self.scorer.rows(finished))
 
@@ -226,7 +224,7 @@ class ScoringService:
             ClosingError: the service is shutting down.
         """
         with self.scheduler.arriving():
-            prepared = await self.in_thread(lambda: self._requests.prepare(window_of_each(rows)))
+            prepared = await self.in_thread(lambda: self._requests.prepare(window_of_each(rows)), size=_size(rows))
         work = Work(prepared.parts)
         async with self._streams_room.taken(work.left_tokens):
             self.scheduler.submit(work, has_room=True)
@@ -242,7 +240,7 @@ class ScoringService:
         """Compute the column ``reward`` of rows of any accepted shape but pairs, and nothing else.
 
         Raises:
-            NotServedError: no column needs the reward model.
+            NotServedError: the reward model is not open.
             RowsRefusedError: some rows cannot be scored; none is.
             TooLargeError: the request has too many rows or tokens.
             OverloadedError: too much waits already.
@@ -258,8 +256,9 @@ class ScoringService:
         """Return the rows with their columns, and the tokens of their texts."""
         self.check_rows(len(rows))
         with self.scheduler.arriving():
+            size = _size(rows)
             with span("tokenize", rows=len(rows)):
-                prepared = await self.in_thread(lambda: requests.prepare(accepted_window(rows)))
+                prepared = await self.in_thread(lambda: requests.prepare(accepted_window(rows)), size=size)
             if prepared.rejects:
                 raise RowsRefusedError([reason_of(reject) for reject in prepared.rejects])
             work = self._admitted(prepared.parts)
@@ -310,16 +309,21 @@ class ScoringService:
         self.scheduler.submit(work)
         return work
 
-    async def tokenize(self, task: Callable[[], _Result]) -> _Result:
-        """Tokenize texts for :meth:`compute` in a thread; an unfilled batch may wait for them."""
+    async def tokenize(self, task: Callable[[], _Result], *, size: int) -> _Result:
+        """Tokenize texts of some characters for :meth:`compute` in a thread; an unfilled batch may wait for them."""
         with self.scheduler.arriving(), span("tokenize"):
-            return await self.in_thread(task)
+            return await self.in_thread(task, size=size)
 
-    async def in_thread(self, task: Callable[[], _Result]) -> _Result:
-        """Run a part of a request that takes more than a moment; the event loop goes on."""
+    async def in_thread(self, task: Callable[[], _Result], *, size: int = 0) -> _Result:
+        """Run a part of a request that takes more than a moment; the event loop goes on.
+
+        Args:
+            task: the part.
+            size: bytes that it reads, about; small ones go first.
+        """
         begin = time.perf_counter()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, task)
+            return await asyncio.wrap_future(self._threads.submit(task, size))
         finally:
             self._observer.tokenized(time.perf_counter() - begin)
 
@@ -336,6 +340,20 @@ def _raw_tokenizers(roles: Mapping[str, Role]) -> dict[str, RawTokenizer]:
             loaded[key] = RawTokenizer(role)
         found[name] = loaded[key]
     return found
+
+
+def _size(rows: Sequence[Row]) -> int:
+    """Return the characters of rows, about; counts no further than what makes a difference."""
+    left: list[object] = list(rows)
+    size = 0
+    while left and size < LARGEST:
+        value = left.pop()
+        size += len(value) if isinstance(value, str) else _VALUE_CHARACTERS
+        if isinstance(value, Mapping):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return size
 
 
 def _widths(longest: int, multiple: int) -> list[int]:

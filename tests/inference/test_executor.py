@@ -57,6 +57,7 @@ class Play:
     open: int = 0
     ran: list[tuple[Device, Path, tuple[int, ...]]] = field(default_factory=list)  # device, graph, shape
     threads: dict[Device, set[str]] = field(default_factory=dict)
+    released: list[tuple[Device, Path]] = field(default_factory=list)
     at_work: int = 0
     most_at_work: int = 0
     gate: threading.Event | None = None  # runs wait for it
@@ -74,6 +75,9 @@ class FakeSession:
         assert isinstance(acceleration, Acceleration)
         self.placement = self.play.placement
         self.play.open += 1
+
+    def release(self) -> None:
+        self.play.released.append((self._device, self._graph))
 
     def run(self, batch: Batch, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         play = self.play
@@ -162,6 +166,13 @@ def test_each_job_runs_on_its_own_graph_and_a_graph_named_twice_is_opened_once(p
         list(executor.run([*jobs(2), *jobs(1, graph=OTHER), *jobs(1)]))
     assert [graph for _, graph, _ in play.ran] == [GRAPH, GRAPH, OTHER, GRAPH]
     assert play.open == 2
+
+
+def test_memory_of_all_graphs_on_one_device_is_released(play: Play) -> None:
+    graphs = [Path("a.onnx"), Path("b.onnx")]
+    with Executor(graphs, (FIRST, SECOND)) as executor:
+        executor.release(SECOND)
+    assert play.released == [(SECOND, graph) for graph in graphs]
 
 
 def test_a_graph_that_was_not_opened_is_an_error(play: Play) -> None:

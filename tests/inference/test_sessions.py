@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,6 +172,24 @@ def test_the_vocabulary_is_given_no_position_where_nll_is_not_asked_for(
     graph = GraphSession(small_bundle / "perplexity/model.onnx", CPU)
     assert list(graph.run(one_batch(letters(12, 7)), ("reward",))) == ["reward"]
     assert [scored.shape for scored in given] == [(0, 2)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_the_memory_of_a_large_batch_can_be_returned_and_later_values_are_the_same(small_bundle: Path) -> None:
+    session = GraphSession(small_bundle / "perplexity/model.onnx", CPU)
+    large, small = one_batch(letters(*[500] * 64)), one_batch(letters(20, 30))
+    values = session.run(small, ["nll"])["nll"]
+    before = resident_bytes()
+    session.run(large, ["nll"])
+    most = resident_bytes()
+    session.release()
+    assert most - before > 50 << 20
+    assert resident_bytes() - before < (most - before) // 4
+    assert session.run(small, ["nll"])["nll"].tolist() == values.tolist()
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_row_in_a_padded_batch_has_the_values_that_it_has_alone(small_bundle: Path) -> None:

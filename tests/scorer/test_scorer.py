@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from instructmining import Example, Rule, ScoredRow, Scorer, Statistics, Turn
-from instructmining.bundle import ROLES
+from instructmining.bundle import ROLES, RoleName
 from instructmining.bundle.demo import demo_place
 from instructmining.errors import BundleError, DeviceError, InstructMiningError, RowError, RuleError
 from instructmining.inference.batching import Batch, Batching
@@ -707,6 +708,47 @@ def test_an_error_of_the_source_reaches_the_caller(small_bundle: Path, new_threa
     ):
         list(scorer.score(broken()))
     assert new_threads() == []
+
+
+# Roles beside the columns
+
+
+def test_a_model_is_open_that_no_column_needs(small_bundle: Path) -> None:
+    with Scorer.open(small_bundle, indicators=["knn_6"], device="cpu") as scorer:
+        (expected,) = scorer.embeddings(varied(8))
+    with Scorer.open(small_bundle, roles=["embedding"], device="cpu") as scorer:
+        assert (scorer.columns, scorer.roles, scorer.embedding_size) == ((), {"embedding"}, 32)
+        (found,) = scorer.embeddings(varied(8))
+        with pytest.raises(RuleError, match="computes no column; open it with indicators or a rule"):
+            list(scorer.score(varied(8)))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_roles_beside_columns_change_none_of_their_values(small_bundle: Path) -> None:
+    rows = [Example.of("Name a colour.", "Green is a colour. " * 400), *varied(5)]
+    with Scorer.open(small_bundle, indicators="perplexity,output_length", device="cpu") as scorer:
+        expected = list(scorer.score(rows))
+    with Scorer.open(
+        small_bundle, indicators="perplexity,output_length", roles="reward, embedding", device="cpu"
+    ) as scorer:
+        assert scorer.roles == {"perplexity", "reward", "embedding"}
+        found = list(scorer.score(rows))
+    assert [row.columns for row in found] == [row.columns for row in expected]
+    assert found[0].truncated == expected[0].truncated == ("perplexity",)
+
+
+@pytest.mark.parametrize(
+    ("roles", "error", "said"),
+    [
+        ("rewrd", RuleError, "no role 'rewrd'; did you mean 'reward'?"),
+        (["unieval"], BundleError, "has no role 'unieval', which the option of roles needs"),
+    ],
+)
+def test_a_role_that_cannot_be_opened_is_an_error(
+    small_bundle: Path, roles: str | list[RoleName], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=re.escape(said)):
+        Scorer.open(small_bundle, roles=roles, device="cpu")
 
 
 # What must be said

@@ -238,7 +238,7 @@ class Encoder:
 
         folder = self._bundle or demo_bundle(say)
         with naming_another():
-            scorer = self._stack.enter_context(Scorer.open(folder, indicators=["knn_6"], device=self._device))
+            scorer = self._stack.enter_context(Scorer.open(folder, roles=["embedding"], device=self._device))
         say(f"device: {', '.join(map(str, scorer.devices))}")
         self.facts |= {"bundle": scorer.bundle.name, "digest": scorer.bundle.digest, "device": str(scorer.device)}
         yield from scorer.embeddings(examples)

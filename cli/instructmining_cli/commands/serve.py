@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from instructmining.errors import InputError, InstructMiningError
 from instructmining_cli.options.checks import a_count, a_port, a_span
 from instructmining_cli.options.devices import DeviceName
-from instructmining_cli.options.scoring import BundleFolder, Indicators, RuleName
+from instructmining_cli.options.scoring import BundleFolder, Indicators, Roles, RuleName
 from instructmining_cli.process.stopping import stopping
 from instructmining_cli.process.terminal import say
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from instructmining_serving.service import ScoringService
 
 TOKEN_VARIABLE = "INSTRUCTMINING_TOKEN"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -25,6 +31,7 @@ def serve(
     bundle: BundleFolder = None,
     rule: RuleName = None,
     indicators: Indicators = None,
+    roles: Roles = "",
     knn_against: Annotated[
         str | None, typer.Option(metavar="FILE", help="Rows that are the neighbours of each row, for knn columns.")
     ] = None,
@@ -57,8 +64,8 @@ def serve(
 ) -> None:
     """Score rows over HTTP: POST /v1/score and /v1/select, in batches that join the texts of many requests.
 
-    Takes requests once every model is warm; /health says what runs, /metrics is for Prometheus, /docs has all routes.
-    A bearer token is required on addresses that are not loopback. Needs the extra [serve].
+    Takes requests once every model is warm, 503 until then; /health says what runs, /metrics is for Prometheus, and
+    /docs has all routes. A bearer token is required on addresses that are not loopback. Needs the extra [serve].
 
     Examples:
         instructmining serve --indicators perplexity,reward
@@ -69,9 +76,10 @@ def serve(
 
         from instructmining_serving.http.app import HttpOptions, create_app
         from instructmining_serving.http.bodies import BodyLimits
+        from instructmining_serving.http.connections import TimedConnection
         from instructmining_serving.http.metrics import Metrics
         from instructmining_serving.http.server import Server
-        from instructmining_serving.scheduling.scheduler import Limits
+        from instructmining_serving.scheduling.scheduler import HangingError, Limits
         from instructmining_serving.service import ScoringService, ServiceOptions
     except ModuleNotFoundError as error:
         raise InstructMiningError(f"{error.name} is not installed; pip install 'instructmining[serve]'") from error
@@ -84,20 +92,21 @@ def serve(
             "--token-file, or give --no-auth"
         )
     metrics = Metrics()
-    limits = Limits(queue_tokens, max_wait_ms / 1000)
+    limits = Limits(queue_tokens, max_wait_ms / 1000, max_batch_s=timeout)
     options = ServiceOptions(
-        bundle or demo_bundle(say), rule, indicators, device, knn_against, max_rows, max_tokens, limits
+        bundle or demo_bundle(say), rule, indicators, device, roles, knn_against, max_rows, max_tokens, limits
     )
-    with naming_another(), ScoringService.open(options, metrics.observer()) as service:
-        if service.scorer.caution is not None:
-            say(f"warning: {service.scorer.caution}")
-        say(f"warming up {', '.join(service.roles)} on {', '.join(map(str, service.scorer.devices))}")
-        app = create_app(service, metrics, HttpOptions(token, BodyLimits(max_bytes), timeout, tokenizer_info))
-        with stopping().left_to_server():
+    http = HttpOptions(token, BodyLimits(max_bytes), timeout, tokenizer_info, warms_up=False)
+    try:
+        with naming_another(), ScoringService.open(options, metrics.observer()) as service:
+            if service.scorer.caution is not None:
+                say(f"warning: {service.scorer.caution}")
+            say(f"warming up {', '.join(service.roles)} on {', '.join(map(str, service.scorer.devices))}")
             config = uvicorn.Config(
-                app,
+                create_app(service, metrics, http),
                 host=host,
                 port=port,
+                http=TimedConnection,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -105,10 +114,30 @@ def serve(
                 timeout_graceful_shutdown=int(timeout) + 1,
             )
             server = Server(config, service)
-            with suppress(KeyboardInterrupt):
-                server.run()
+            with stopping().left_to_server(), suppress(KeyboardInterrupt):
+                asyncio.run(_run(server, service))
             if not server.started:
                 raise typer.Exit(1)  # uvicorn has said why
+    except HangingError as error:
+        stopping().abandon(f"error: {error}")  # the interpreter's end could wait for its thread, or crash under it
+
+
+async def _run(server: uvicorn.Server, service: ScoringService) -> None:
+    """Answer from the beginning, so that a probe sees the warm-up, and a signal ends it.
+
+    Raises:
+        DeviceError: a graph fails in the warm-up.
+    """
+    warming = asyncio.create_task(service.warm_up())
+
+    def warmed(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            server.should_exit = True
+
+    warming.add_done_callback(warmed)
+    await server.serve()
+    if not warming.cancel():
+        await warming
 
 
 def _token(file: str | None) -> str | None:

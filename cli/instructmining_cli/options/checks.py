@@ -65,6 +65,24 @@ def known_indicators(names: str | None) -> str | None:
     return names
 
 
+def known_roles(names: str) -> str:
+    """Return comma-separated roles.
+
+    Raises:
+        BadParameter: one is not known.
+    """
+    if not names:
+        return names
+    from instructmining.errors import RuleError
+    from instructmining.indicators.plan import role_names
+
+    try:
+        role_names(names)
+    except RuleError as error:
+        raise typer.BadParameter(str(error)) from error
+    return names
+
+
 def named_rule(name: str | None) -> str | None:
     """Return the name of a preset, or of a file that may be a rule, or None.
 

@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_rule
+from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_roles, known_rule
 
 BundleFolder: TypeAlias = Annotated[
     str | None, typer.Option(help="Bundle folder; by default the demo's, fetched (180 MB) the first time.")
@@ -21,6 +21,15 @@ Indicators: TypeAlias = Annotated[
         callback=known_indicators,
         help="Columns to compute, comma-separated, or 'all' that the bundle supports. With --rule the rule's terms are "
         "computed too; without it nothing is predicted.",
+    ),
+]
+Roles: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        callback=known_roles,
+        metavar="ROLE,...",
+        help="Models to open beside those that the columns need: perplexity, reward, embedding, unieval. Without "
+        "--rule and --indicators no column is computed then.",
     ),
 ]
 IndicatorsAlone: TypeAlias = Annotated[

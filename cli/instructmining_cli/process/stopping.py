@@ -116,6 +116,11 @@ class Stopping:
         _write_now(f"{_WORDS[signal.Signals(number)]}{f'; {note}' if note else ''}\n".encode())
         os._exit(128 + number)
 
+    def abandon(self, line: str) -> NoReturn:
+        """Report an error in one line, and end the process at once: threads that never end are not waited for."""
+        _write_now(f"{line}\n".encode())
+        os._exit(1)
+
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if self.number is not None or not self._raises:
             self.end(number)

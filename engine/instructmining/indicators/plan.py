@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from instructmining.bundle import Bundle, Role, RoleName
+from instructmining.bundle import ROLES, Bundle, Role, RoleName
 from instructmining.errors import RuleError
 from instructmining.errors.arguments import shown
 from instructmining.errors.names import no_such
@@ -30,6 +30,15 @@ _TEXT_AND_OUTPUT: dict[Measurement, tuple[TextKind, str]] = {
 }
 
 
+# A column that each role computes.
+BY_ROLE: dict[RoleName, str] = {
+    "perplexity": "perplexity",
+    "reward": "reward",
+    "embedding": "knn_6",
+    "unieval": "naturalness",
+}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Stream:
     """One kind of text through one graph."""
@@ -44,6 +53,12 @@ class Stream:
         """The graph outputs needed."""
         return tuple(_TEXT_AND_OUTPUT[measure][1] for measure in self.measures)
 
+    def only(self, needs: Collection[Measurement]) -> Stream:
+        """Return the part of the stream that computes some measurements."""
+        measures = tuple(measure for measure in self.measures if measure in needs)
+        users = {MEASURED_BY[measure] for measure in measures}
+        return replace(self, measures=measures, roles=tuple(role for role in self.roles if role in users))
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -53,14 +68,11 @@ class Plan:
     streams: tuple[Stream, ...]
     needs: frozenset[Measurement]
 
-    def only(self, column: str) -> Plan:
-        """Return what one of the columns needs, through the same graphs."""
-        indicators = tuple(indicator for indicator in self.indicators if indicator.column == column)
+    def only(self, columns: Collection[str]) -> Plan:
+        """Return what columns need, through the same graphs; their roles are in this plan."""
+        indicators = tuple(indicator for column, indicator in INDICATORS.items() if column in columns)
         needs = frozenset(measure for indicator in indicators for measure in indicator.needs)
-        streams = (
-            replace(stream, measures=tuple(measure for measure in stream.measures if measure in needs))
-            for stream in self.streams
-        )
+        streams = (stream.only(needs) for stream in self.streams)
         return Plan(indicators, tuple(stream for stream in streams if stream.measures), needs)
 
 
@@ -70,6 +82,7 @@ def plan(
     indicators: Sequence[str],
     document: DocumentText = "document",
     kept: Collection[str] = (),
+    roles: Collection[RoleName] = (),
 ) -> Plan:
     """Work out what must be computed.
 
@@ -79,6 +92,7 @@ def plan(
         indicators: further columns to compute.
         document: the turns of a row to embed.
         kept: columns that the rows already have, which are not computed.
+        roles: further roles, to open for texts that are in no row; no column of the plan computes with them.
 
     Raises:
         RuleError: an indicator is not known.
@@ -92,6 +106,9 @@ def plan(
             if measure in MEASURED_BY:
                 role = bundle.role(MEASURED_BY[measure], wanted_by=_asked_by(indicator.column, rule))
                 _add(streams, role, measure, document)
+    for name in roles:
+        column = INDICATORS[BY_ROLE[name]]
+        _add(streams, bundle.role(name, wanted_by="the option of roles"), column.needs[0], document)
     needs = frozenset(measure for indicator in chosen for measure in indicator.needs)
     return Plan(chosen, tuple(streams), needs)
 
@@ -124,6 +141,19 @@ def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
     if text.strip() != "all":
         return [name.strip() for name in text.split(",") if name.strip()]
     return [column for column in USUAL if roles_of(column) <= bundle.roles.keys()]
+
+
+def role_names(text: str | Sequence[str]) -> list[RoleName]:
+    """Parse roles given as a list, or as comma-separated text.
+
+    Raises:
+        RuleError: one is not known.
+    """
+    parts = [name.strip() for name in text.split(",")] if isinstance(text, str) else [str(name) for name in text]
+    names = [name for name in parts if name]
+    if unknown := [name for name in names if name not in ROLES]:
+        raise RuleError(f"roles: {no_such('role', unknown, ROLES)}")
+    return [role for role in ROLES if role in names]
 
 
 def _asked_by(column: str, rule: Rule | None) -> str:

@@ -19,6 +19,7 @@ from instructmining.errors import DeviceError, DeviceMemoryError, InstructMining
 from instructmining.inference.batching import Batch
 from instructmining.inference.cuda_driver import CudaDriver
 from instructmining.inference.devices import Device, cpu_threads
+from instructmining.inference.memory import trim
 from instructmining.inference.placement import Placement
 from instructmining.inference.sessions import NO_ACCELERATION, OF_POSITIONS, Acceleration, GraphSession
 
@@ -185,6 +186,19 @@ class Executor:
         """
         file = self._cuda_graphs.get(job.graph, job.graph) if device.kind == "cuda" else job.graph
         self._sessions[device, job.graph] = GraphSession(file, device, self._acceleration)
+
+    def release(self, device: Device) -> None:
+        """Return the memory of earlier batches to a device, and of what the process freed to the system.
+
+        The next batches take it again, a little later than else: for when nothing waits.
+
+        Raises:
+            DeviceError: a graph fails.
+        """
+        for (of_session, _), session in list(self._sessions.items()):
+            if of_session == device:
+                session.release()
+        trim()
 
     def _in_flight(self, jobs: Iterable[Job], pool: ThreadPoolExecutor) -> Iterator[Done]:
         source = iter(jobs)

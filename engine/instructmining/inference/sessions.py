@@ -143,6 +143,15 @@ OF_POSITIONS = frozenset({"nll", "best_token", "best_log_probability"})
 _BEST = OF_POSITIONS - {"nll"}
 
 
+_SHORT = Batch(
+    members=np.zeros(1, dtype=np.int64),
+    ids=np.ones((1, 8), dtype=np.int64),
+    positions=np.arange(8)[None],
+    mask=np.ones((1, 8), dtype=np.int64),
+    scored=np.array([[0, 7]]),
+)
+
+
 class GraphSession:
     """One graph on one device; safe to share between threads."""
 
@@ -212,12 +221,27 @@ class GraphSession:
         named = dict(zip(outputs, values, strict=True))
         return {name: value[: len(scored)] if name in OF_POSITIONS else value for name, value in named.items()}
 
+    def release(self) -> None:
+        """Return the memory of earlier batches to the device, by a run over a short text; later runs take it again.
+
+        onnxruntime keeps the memory of the largest batch for as long as the session lives; it frees what is unused at
+        the end of a run that asks for it.
+
+        Raises:
+            DeviceError: the graph fails.
+        """
+        self._shrink = True
+        self.run(_SHORT, sorted(self.outputs)[:1])
+
     def _run(self, outputs: Sequence[str], feeds: dict[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        if self._binding is None:
-            values: list[NDArray[np.float32]] = self._session.run(list(outputs), feeds)
-            return values
-        values = self._binding.run(outputs, feeds, shrink=self._shrink)
-        self._shrink = False
+        shrink, self._shrink = self._shrink, False
+        if self._binding is not None:
+            return self._binding.run(outputs, feeds, shrink=shrink)
+        options = []
+        if shrink:
+            options = [ort.RunOptions()]
+            options[0].add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        values: list[NDArray[np.float32]] = self._session.run(list(outputs), feeds, *options)
         return values
 
     def _error(self, batch: Batch, error: Exception) -> DeviceError:

@@ -51,6 +51,7 @@ class RowRequests:
     """Scores a few rows at a time, with outputs of the graphs that somebody else computes; safe to share."""
 
     row_pass: RowPass
+    opened: RowPass  # of all roles that are open
     corpus_pass: CorpusPass | None
     rule: Rule | None
     batching: Batching
@@ -74,7 +75,8 @@ class RowRequests:
         work = plan(bundle, rule, indicators)
         windows = WindowBuilder(work, bundle.roles[bundle.length_tokenizer].tokenizer)
         batching = Batching.usual(device_kind, [stream.role.name for stream in work.streams])
-        return cls(RowPass(work, windows, Executor((), (Device("cpu"),))), None, rule, batching)
+        row_pass = RowPass(work, windows, Executor((), (Device("cpu"),)))
+        return cls(row_pass, row_pass, None, rule, batching)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -88,10 +90,8 @@ class RowRequests:
         return self.row_pass.executor
 
     def only(self, column: str) -> RowRequests:
-        """Return what computes one column of single rows that is no length."""
-        plan = self.row_pass.plan.only(column)
-        row_pass = RowPass(plan, self.row_pass.windows.only(plan), self.row_pass.executor)
-        return RowRequests(row_pass, None, None, self.batching)
+        """Return what computes one column of single rows that is no length; its role is open."""
+        return RowRequests(self.opened.only([column]), self.opened, None, None, self.batching)
 
     def prepare(self, window: InputWindow) -> Prepared:
         """Tokenize a few rows; bad ones become rejects."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -31,6 +31,11 @@ class RowPass:
     plan: Plan
     windows: WindowBuilder
     executor: Executor
+
+    def only(self, columns: Collection[str]) -> RowPass:
+        """Return the pass for columns whose roles are open here."""
+        plan = self.plan.only(columns)
+        return RowPass(plan, self.windows.only(plan), self.executor)
 
     def run(
         self,

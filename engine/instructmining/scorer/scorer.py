@@ -19,7 +19,7 @@ from instructmining.errors import DeviceError, InputError, InstructMiningError, 
 from instructmining.errors.arguments import check_call, check_type
 from instructmining.indicators import CorpusIndicator
 from instructmining.indicators.columns import predict, rows_of
-from instructmining.indicators.plan import indicator_names, plan
+from instructmining.indicators.plan import BY_ROLE, indicator_names, plan, role_names
 from instructmining.inference.batching import Batching
 from instructmining.inference.calibration import CANDIDATES, calibrated
 from instructmining.inference.devices import Device, check_device, choose_devices_for, runtime_version
@@ -48,18 +48,20 @@ class Scorer:
         self,
         bundle: Bundle,
         rule: Rule | None,
-        row_pass: RowPass,
+        opened: RowPass,
         corpus_pass: CorpusPass | None,
         batching: Batching,
     ) -> None:
         """Use :meth:`open`, which reads the parts and chooses the devices."""
         self.bundle = bundle
         self.rule = rule
-        self.devices = row_pass.executor.devices
+        self.devices = opened.executor.devices
         self.batching = batching
-        self.columns = (*(indicator.column for indicator in row_pass.plan.indicators), *([PREDICTION] if rule else []))
+        computed = [indicator.column for indicator in opened.plan.indicators]
+        self.columns = (*computed, *([PREDICTION] if rule else []))
         self._closed = False
-        self._row_pass = row_pass
+        self._opened = opened  # with roles that no column needs
+        self._row_pass = opened.only(computed)
         self._corpus_pass = corpus_pass
 
     @classmethod
@@ -75,6 +77,7 @@ class Scorer:
         acceleration: Acceleration | None = None,
         knn: KnnOptions | None = None,
         kept: Collection[str] = (),
+        roles: Sequence[RoleName] | str = (),
     ) -> Self:
         """Open a bundle for scoring.
 
@@ -92,10 +95,12 @@ class Scorer:
                 exactly.
             kept: columns that the examples have from an earlier run, in :attr:`Example.scores`; they are not computed
                 again, and the rule reads them there.
+            roles: further models to open, beside those that the columns need, such as "embedding" for
+                :meth:`embeddings`. Without rule and indicators no column is computed then.
 
         Raises:
             BundleError: the bundle is damaged or lacks a role, or none is given and none is cached.
-            RuleError: the rule cannot be read, an indicator is not known, or ``knn`` has the wrong type.
+            RuleError: the rule cannot be read, an indicator or a role is not known, or ``knn`` has the wrong type.
             DeviceError: the device does not work here, or ``batching`` or ``acceleration`` has the wrong type.
         """
         check_device(device, batches_at_once)
@@ -105,40 +110,40 @@ class Scorer:
         check_type("kept", kept, (set, frozenset, list, tuple), wanted="names of columns", error=RuleError)
         chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(demo_folder() if bundle is None else bundle)
-        if chosen is None and indicators is None:
+        further = role_names(roles)
+        if chosen is None and indicators is None and not further:
             if opened.default_rule is None:
                 raise RuleError(
                     f"{opened.path}: has no default rule; give a rule or indicators (--rule paper-v1, --indicators all)"
                 )
             chosen = Rule.load(opened.default_rule)
-        if chosen is None and not indicators:
+        if chosen is None and not indicators and not further:
             raise RuleError("no indicator was named; give at least one, or a rule")
         around = knn or KnnOptions()
-        work = plan(opened, chosen, indicator_names(indicators or (), opened), around.text, kept)
-        roles = [stream.role for stream in work.streams]
-        devices = choose_devices_for(roles, device, batches_at_once)
+        work = plan(opened, chosen, indicator_names(indicators or (), opened), around.text, kept, further)
+        models = [stream.role for stream in work.streams]
+        devices = choose_devices_for(models, device, batches_at_once)
         if acceleration not in {None, Acceleration()} and devices[0].kind == "cpu":
             raise DeviceError("CUDA graphs or a limit of GPU memory were asked for, but the graphs run on a CPU")
         with ThreadPoolExecutor(1) as pool:  # tokenizers take half a second to load, graphs more
             loading = pool.submit(WindowBuilder, work, opened.roles[opened.length_tokenizer].tokenizer)
             executor = Executor(
-                {role.graph for role in roles},
+                {role.graph for role in models},
                 devices,
                 acceleration or Acceleration(),
-                cuda_graphs={role.graph: role.graph_on("cuda") for role in roles},
+                cuda_graphs={role.graph: role.graph_on("cuda") for role in models},
             )
             windows = loading.result()
-        usual = Batching.usual(devices[0].kind, [role.name for role in roles])
+        usual = Batching.usual(devices[0].kind, [role.name for role in models])
+        row_pass = RowPass(work, windows, executor)
         corpus = [indicator for indicator in work.indicators if isinstance(indicator, CorpusIndicator)]
         corpus_pass = None
         if corpus:
             others = None
             if around.against is not None:
-                of_others = plan(opened, None, [corpus[0].column], around.text)
-                builder = WindowBuilder(of_others, opened.roles[opened.length_tokenizer].tokenizer)
-                others = RowPass(of_others, builder, executor)
+                others = row_pass.only([corpus[0].column])
             corpus_pass = CorpusPass(NeighbourSearch(corpus, around, devices[0]), others)
-        return cls(opened, chosen, RowPass(work, windows, executor), corpus_pass, batching or usual)
+        return cls(opened, chosen, row_pass, corpus_pass, batching or usual)
 
     def __enter__(self) -> Self:
         """Return the scorer."""
@@ -181,27 +186,26 @@ class Scorer:
 
     @property
     def embedding_size(self) -> int | None:
-        """Size of the embeddings that wait on disk until all rows are read; None where no column needs them."""
-        if not self.searches_neighbours:
-            return None
-        graph = next(stream.role.graph for stream in self._row_pass.plan.streams if "embedding" in stream.outputs)
-        return self._row_pass.executor.output_size(graph, "embedding")
+        """Size of the embeddings; None where the embedding model is not open."""
+        graphs = (stream.role.graph for stream in self._opened.plan.streams if "embedding" in stream.outputs)
+        graph = next(graphs, None)
+        return None if graph is None else self._opened.executor.output_size(graph, "embedding")
 
     @property
     def roles(self) -> frozenset[RoleName]:
-        """The roles of the bundle that the columns need."""
-        return frozenset(role for stream in self._row_pass.plan.streams for role in stream.roles)
+        """The roles of the bundle that are open."""
+        return frozenset(role for stream in self._opened.plan.streams for role in stream.roles)
 
     @property
     def precisions(self) -> frozenset[str]:
         """Precisions of the graphs that run."""
-        return frozenset(stream.role.precision for stream in self._row_pass.plan.streams)
+        return frozenset(stream.role.precision for stream in self._opened.plan.streams)
 
     @property
     def placements(self) -> dict[str, Placement]:
         """Where the nodes of each graph run on a GPU, by its roles joined with "+"; empty on a CPU."""
         placed = self._row_pass.executor.placements()
-        streams = self._row_pass.plan.streams
+        streams = self._opened.plan.streams
         return {"+".join(each.roles): placed[each.role.graph] for each in streams if each.role.graph in placed}
 
     @property
@@ -314,9 +318,12 @@ class Scorer:
         Raises:
             RowError: a row cannot be scored, and ``strict`` is set.
             ResumeError: the rows are not those in the journal.
+            RuleError: the scorer was opened for its roles alone.
             InstructMiningError: the scorer was closed.
         """
         self._check_open()
+        if self._opened.plan.streams and not self.columns:
+            raise RuleError("this scorer computes no column; open it with indicators or a rule")
         counts = statistics if statistics is not None else Statistics()
         report = on_progress or (lambda _: None)
         measured = self._row_pass.run(windows, self.batching, counts, report, strict=strict, journal=journal)
@@ -342,10 +349,10 @@ class Scorer:
             InstructMiningError: the scorer was closed.
         """
         self._check_open()
-        return RowRequests(self._row_pass, self._corpus_pass, self.rule, self.batching)
+        return RowRequests(self._row_pass, self._opened, self._corpus_pass, self.rule, self.batching)
 
     def embeddings(self, examples: Examples) -> Generator[NDArray[np.float32], None, None]:
-        """Yield the embeddings of examples in order, as for ``knn_6``; open the scorer with ``indicators=["knn_6"]``.
+        """Yield the embeddings of examples in order, as for ``knn_6``; open the scorer with ``roles=["embedding"]``.
 
         A preference pair has the embedding of its chosen conversation.
 
@@ -356,16 +363,17 @@ class Scorer:
             Unit vectors, float32 (rows, size), one window of examples at a time.
 
         Raises:
-            RuleError: no column of the scorer needs embeddings.
+            RuleError: the embedding model is not open.
             RowError: an example cannot be embedded.
             InstructMiningError: the scorer was closed.
         """
         if self._closed:
             raise InstructMiningError("the scorer is closed: ask for embeddings inside its with block")
-        if "embedding" not in self._row_pass.plan.needs:
-            raise RuleError("no column of this scorer needs embeddings; open it with indicators=['knn_6']")
+        if "embedding" not in self.roles:
+            raise RuleError("the embedding model is not open; open the scorer with roles=['embedding']")
         windows = map(_chosen, windows_given(examples, self.batching.window_rows))
-        measured = self._row_pass.run(windows, self.batching, Statistics(), lambda _: None, strict=True, journal=None)
+        embedding_pass = self._opened.only([BY_ROLE["embedding"]])
+        measured = embedding_pass.run(windows, self.batching, Statistics(), lambda _: None, strict=True, journal=None)
         with closing(measured):
             for _, embedding in measured:
                 if embedding is not None:

@@ -50,15 +50,18 @@ class WindowBuilder:
         self._plan = plan
         self._length_tokenizer = length_tokenizer
         self._lengths = {"prompt_tokens", "response_tokens"} & plan.needs
-        paths = {stream.role.tokenizer for stream in plan.streams} | ({length_tokenizer} if self._lengths else set())
-        self._encoders = {path: TextEncoder(path) for path in paths}
+        self._encoders = {path: TextEncoder(path) for path in self._paths()}
 
     def only(self, plan: Plan) -> WindowBuilder:
-        """Return a builder with the same tokenizers for a part of the plan, which needs no lengths."""
+        """Return a builder with the same tokenizers for a part of the plan."""
         part = copy(self)
-        part._plan, part._lengths = plan, set()
-        part._encoders = {stream.role.tokenizer: self._encoders[stream.role.tokenizer] for stream in plan.streams}
+        part._plan, part._lengths = plan, self._lengths & plan.needs
+        part._encoders = {path: self._encoders[path] for path in part._paths()}
         return part
+
+    def _paths(self) -> set[Path]:
+        lengths = {self._length_tokenizer} if self._lengths else set()
+        return {stream.role.tokenizer for stream in self._plan.streams} | lengths
 
     def build(self, taken: InputWindow, *, strict: bool = False) -> TokenizedWindow:
         """Tokenize examples; those without a response, or that a template cannot hold, become rejects.

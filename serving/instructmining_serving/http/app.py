@@ -16,6 +16,7 @@ from instructmining_serving.http.access import BearerToken, is_of_kserve
 from instructmining_serving.http.answers import counted
 from instructmining_serving.http.bodies import BodyError, BodyLimits
 from instructmining_serving.http.forms import kserve_form
+from instructmining_serving.http.held import HeldBodies
 from instructmining_serving.http.kserve import MODEL, VERSION, kserve_routes
 from instructmining_serving.http.metrics import MeasuredRequests, Metrics
 from instructmining_serving.http.native import native_routes
@@ -27,6 +28,7 @@ from instructmining_serving.http.tracing import TracedRequests
 from instructmining_serving.http.vllm import vllm_routes
 from instructmining_serving.service import ScoringService
 
+_BODIES_HELD = 8  # of the largest size, in memory at a time
 _log = logging.getLogger("instructmining.serving")
 
 
@@ -38,10 +40,11 @@ class HttpOptions:
     bodies: BodyLimits = field(default_factory=BodyLimits)
     seconds: float = 60.0  # that a request may take
     tokenizer_info: bool = False  # whether clients may take the service's tokenizer for their own
+    warms_up: bool = True  # before it takes requests; where not, the caller warms the service up
 
 
 def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) -> FastAPI:
-    """Return the application of a service; it warms up when it starts.
+    """Return the application of a service.
 
     Args:
         service: entered by the caller.
@@ -51,7 +54,8 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
 
     @asynccontextmanager
     async def warm(_: FastAPI) -> AsyncIterator[None]:
-        await service.warm_up()
+        if options.warms_up:
+            await service.warm_up()
         yield
 
     app = DescribedApp(
@@ -84,6 +88,7 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
     rule = scorer.rule.id if scorer.rule is not None else ""
     metrics.info.labels(__version__, scorer.bundle.digest[:12], rule, str(scorer.device)).set(1)
     app.add_middleware(BearerToken, token=options.token)
+    app.add_middleware(HeldBodies, most_bytes=_BODIES_HELD * options.bodies.max_bytes)
     app.add_middleware(TracedRequests)
     app.add_middleware(MeasuredRequests, metrics=metrics)
     return app

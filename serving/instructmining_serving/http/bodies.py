@@ -12,6 +12,8 @@ import orjson
 import zstandard
 from starlette.requests import ClientDisconnect, Request
 
+from instructmining_serving.http.held import hold
+
 _CHUNK = 1 << 20
 
 
@@ -59,6 +61,8 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
     Raises:
         BodyError: 413 where it is too large, 408 where it takes too long, 415 where its encoding is not known, 400
             where it is damaged or the client went away.
+        TooLargeError: it takes too much memory.
+        OverloadedError: the bodies of all requests do.
     """
     stream = decoded(request)
     length = request.headers.get("content-length", "0")
@@ -72,6 +76,7 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
                 left -= len(part)
                 if left < 0:
                     raise BodyError(413, f"the body has more than {limits.max_bytes:,} bytes")
+                hold(request.scope, part)
                 parts.append(part)
     except TimeoutError as error:
         raise BodyError(408, f"the body did not come within {limits.seconds:g} seconds") from error

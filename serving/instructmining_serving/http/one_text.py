@@ -74,7 +74,8 @@ async def _computed(
     # A role that shares its graph with this one has the same tokenizer.
     tokenizer = service.raw_tokenizers[role.name]
     ids = await service.tokenize(
-        lambda: token_ids(list(texts), param, tokenizer, encode, generated=0, max_length=role.max_length)
+        lambda: token_ids(list(texts), param, tokenizer, encode, generated=0, max_length=role.max_length),
+        size=sum(map(len, texts)),
     )
     part = Texts(role, (output,), [Tokens(each, _NOT_POSITIONS) for each in ids])
     (found,) = await service.compute([part])

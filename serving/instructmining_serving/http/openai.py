@@ -57,7 +57,8 @@ def openai_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
             asked = Completion.of(body)
             service.check_rows(len(asked.prompts))
             name = model_name(body, source_id(service.roles["perplexity"]))
-            prompts = await service.tokenize(lambda: Prompts(asked, role, tokenizers["perplexity"]))
+            size = sum(map(len, asked.prompts))
+            prompts = await service.tokenize(lambda: Prompts(asked, role, tokenizers["perplexity"]), size=size)
             found = (await service.compute([prompts.texts]))[0] if prompts.texts.texts else None
 
             def finish() -> Response:

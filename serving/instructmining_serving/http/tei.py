@@ -83,7 +83,7 @@ def _info(service: ScoringService) -> dict[str, object]:
     """
     name = next((name for name in ("reward", "embedding") if name in service.roles), None)
     if name is None:
-        raise NotServedError("no model of these routes is open; serve with --indicators reward")
+        raise NotServedError("no model of these routes is open; serve with --roles reward")
     role = service.roles[name]
     kind: dict[str, object] = {"reranker": {"id2label": {"0": LABEL}, "label2id": {LABEL: 0}}}
     if name == "embedding":

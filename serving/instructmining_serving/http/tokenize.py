@@ -201,7 +201,7 @@ def _tokenizer(
     name = model_name(body, "")
     opened = [role for role in usual if role in service.roles]
     if not opened:
-        raise NotServedError("no model is open, since no column of this service needs one; serve with --indicators all")
+        raise NotServedError("no model with a tokenizer is open; serve with --roles perplexity")
     chosen = next((role for role in opened if source_id(service.roles[role]) == name), opened[0])
     return chosen, service.raw_tokenizers[chosen]
 

@@ -82,13 +82,9 @@ class TextQueue:
 
     def discard(self, work: Work) -> None:
         """Remove what still waits of a request."""
-        for part, entries in self._waiting.pop(work, {}).items():
-            gone = set(entries)
-            lane = (work.parts[part].role.graph, work.parts[part].outputs)
-            self._lanes[lane] = [entry for entry in self._lanes[lane] if entry not in gone]
-            tokens = sum(entry.length for entry in entries)
-            self._tokens[lane] -= tokens
-            self.tokens -= tokens
+        for entries in list(self._waiting.get(work, {}).values()):
+            for entry in reversed(entries):
+                self._remove(entry)
 
     def clear(self) -> list[Work]:
         """Remove everything, and return the requests that waited."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Condition, Thread
 from types import TracebackType
 from typing import Protocol, Self
@@ -16,14 +18,19 @@ from instructmining.errors import DeviceError, DeviceMemoryError, InstructMining
 from instructmining.inference.batching import Batch, Batching, batches
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Job
+from instructmining.inference.memory import trim
 from instructmining.inference.sessions import OF_POSITIONS
 from instructmining.tokenizing.truncation import Tokens
 from instructmining_serving.scheduling.queue import Entry, Lane, TextQueue, by_work
 from instructmining_serving.scheduling.work import Outputs, Work
 
+_IDLE: tuple[Lane, list[Entry]] = ((Path(), ()), [])  # no batch: nothing waits
 _ALL = 1 << 62  # tokens: a batch that was put together is not divided again
 _PROBE_TOKENS = 8  # of the text that shows whether a device computes again
 _PROBE_S = 1.0  # between two tries
+_CLOSING_STEP_S = 0.1  # between two looks whether a batch hangs
+_TRIM_S = 10.0  # between two times that the heaps are trimmed under load; each takes milliseconds
+_LARGE = 0.25  # of the budget: the memory of larger batches is returned
 _SPEED_SHARE = 0.1  # of the latest batch in the running mean of the speed
 
 
@@ -40,6 +47,10 @@ class ClosingError(InstructMiningError):
     """The service is shutting down; another one may take the request."""
 
 
+class HangingError(InstructMiningError):
+    """A batch does not end; only the end of the process stops it."""
+
+
 class Computes(Protocol):
     """What of an executor is used."""
 
@@ -50,6 +61,9 @@ class Computes(Protocol):
 
     def reopen(self, job: Job, device: Device) -> None:
         """Open the job's graph in a new session."""
+
+    def release(self, device: Device) -> None:
+        """Return the memory of earlier batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,8 @@ class Limits:
 
     queue_tokens: int = 1 << 18
     max_wait_s: float = 0.002
+    idle_s: float = 5.0  # without a request, after which the memory of large batches is returned
+    max_batch_s: float = 60.0  # a batch that takes longer hangs; as long as a request may take, since none outlives it
 
 
 class Scheduler:
@@ -103,25 +119,34 @@ class Scheduler:
         self._closing = False
         self._tokens_per_s = 0.0
         self._faults: dict[Device, str] = {}
-        self._threads = [
-            Thread(target=self._serve, args=(device,), name=f"instructmining-{device}", daemon=True)
+        self._began: dict[Device, float] = {}  # when the batch at work began, seconds, monotonic
+        self._trimmed = time.monotonic()
+        self._grown: set[Device] = set()  # whose sessions keep the memory of a large batch
+        self._threads = {
+            device: Thread(target=self._serve, args=(device,), name=f"instructmining-{device}", daemon=True)
             for device in executor.devices
-        ]
+        }
 
     def __enter__(self) -> Self:
         """Start the threads."""
-        for thread in self._threads:
+        for thread in self._threads.values():
             thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Compute what waits, and end the threads."""
+        """Compute what waits, and end the threads.
+
+        Raises:
+            HangingError: a batch takes longer than any may; its thread is left to itself.
+        """
         self.close()
+        if hanging := [device for device, thread in self._threads.items() if thread.is_alive()]:
+            raise HangingError(self._hang(hanging[0]) or f"{hanging[0]}: a batch did not end")
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Compute what waits, and end the threads; take no further work.
+        """Compute what waits, and end the threads; take no further work. A batch that hangs is not waited for.
 
         Args:
             timeout_s: after this many seconds what still waits fails; None waits for all of it.
@@ -129,18 +154,28 @@ class Scheduler:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        for device, thread in self._threads.items():
+            while thread.is_alive() and time.monotonic() < end and self._hang(device) is None:
+                thread.join(min(_CLOSING_STEP_S, max(0.0, end - time.monotonic())))
         for work in self._drop_all():
             work.future.set_exception(ClosingError("the service is shutting down"))
 
     @property
     def fault(self) -> str | None:
-        """Why a device does not compute now; None where all do."""
+        """Why a device does not compute now, or does not end its batch; None where all do."""
+        hangs = (self._hang(device) for device in self._threads)
         with self._changed:
-            return next(iter(self._faults.values()), None)
+            faults = list(self._faults.values())
+        return next((said for said in (*hangs, *faults) if said is not None), None)
+
+    def _hang(self, device: Device) -> str | None:
+        """Say that a device's batch takes longer than any may; None where it does not."""
+        with self._changed:
+            begin = self._began.get(device)
+        seconds = 0.0 if begin is None else time.monotonic() - begin
+        most = self._limits.max_batch_s
+        return None if seconds <= most else f"{device}: a batch takes {seconds:.1f} s, longer than {most:g} s"
 
     @property
     def waiting_tokens(self) -> int:
@@ -206,10 +241,11 @@ class Scheduler:
             return [work for work in self._queue.clear() if work.future.set_running_or_notify_cancel()]
 
     def _serve(self, device: Device) -> None:
-        while (taken := self._next()) is not None:
+        while (taken := self._next(device)) is not None:
             lane, entries = taken
             try:
-                self._compute(lane, entries, device)
+                with self._at_work_on(device):
+                    self._compute(lane, entries, device)
             except Exception as error:  # whatever it is: without this thread every request would wait for ever
                 self._fail(entries, error)
             finally:
@@ -217,6 +253,17 @@ class Scheduler:
                     self._at_work -= sum(entry.length for entry in entries)
             if self._is_faulty(device):
                 self._recover(lane, device)
+            self._trim()
+
+    @contextmanager
+    def _at_work_on(self, device: Device) -> Iterator[None]:
+        with self._changed:
+            self._began[device] = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._began[device]
 
     def _compute(self, lane: Lane, entries: Sequence[Entry], device: Device) -> None:
         now = time.monotonic()
@@ -228,12 +275,23 @@ class Scheduler:
         part = entries[0].work.parts[entries[0].part]
         batch = self._batch([entry.work.parts[entry.part].texts[entry.text] for entry in entries], part.role.max_length)
         done = self._computed(Job(lane[0], batch, lane[1]), device)
+        if batch.ids.size > _LARGE * self._batching.max_batch_tokens[part.role.name]:
+            self._grown.add(device)
         self._give(entries, batch, done)
         tokens = int(batch.mask.sum())
         self._note_speed(tokens / max(done.seconds, 1e-9))
         self._observe(
             Computed(part.role.name, len(entries), tokens, batch.ids.size, done.seconds, tuple(waited), device)
         )
+
+    def _trim(self) -> None:
+        """Return what requests took and freed to the system, now and then: else the heaps stay at their largest."""
+        now = time.monotonic()
+        with self._changed:
+            if now - self._trimmed < _TRIM_S:
+                return
+            self._trimmed = now
+        trim()
 
     def _is_faulty(self, device: Device) -> bool:
         with self._changed:
@@ -245,34 +303,47 @@ class Scheduler:
         job = Job(lane[0], self._batch([text], _PROBE_TOKENS), lane[1])
         while True:
             try:
-                self._executor.compute(job, device)
+                with self._at_work_on(device):
+                    self._executor.compute(job, device)
             except DeviceError:
                 with self._changed:
                     if self._closing or self._changed.wait_for(lambda: self._closing, _PROBE_S):
                         return
-                with suppress(InstructMiningError):
+                with suppress(InstructMiningError), self._at_work_on(device):
                     self._executor.reopen(job, device)
                 continue
             with self._changed:
                 self._faults.pop(device, None)
             return
 
-    def _next(self) -> tuple[Lane, list[Entry]] | None:
-        """Wait for the next batch; None when the service ends."""
+    def _next(self, device: Device) -> tuple[Lane, list[Entry]] | None:
+        """Wait for the next batch; None when the service ends. A device that is idle returns memory meanwhile."""
+        while device in self._grown:
+            with self._changed:
+                found = self._waited(self._limits.idle_s)
+            if found is not _IDLE:
+                return found
+            self._grown.discard(device)
+            with suppress(InstructMiningError), self._at_work_on(device):  # the next batch meets a fault too
+                self._executor.release(device)
         with self._changed:
-            while True:
-                oldest = self._queue.oldest
-                if oldest is not None:
-                    left = oldest + self._limits.max_wait_s - time.monotonic()
-                    if not self._arriving or left <= 0 or self._closing or self._queue.fills_a_batch():
-                        lane, entries = self._queue.take()
-                        self._at_work += sum(entry.length for entry in entries)
-                        return lane, entries
-                    self._changed.wait(left)
-                elif self._closing:
-                    return None
-                else:
-                    self._changed.wait()
+            return self._waited(None)
+
+    def _waited(self, idle_s: float | None) -> tuple[Lane, list[Entry]] | None:
+        """Wait for the next batch, but no longer than some seconds for a request: ``_IDLE`` then."""
+        while True:
+            oldest = self._queue.oldest
+            if oldest is not None:
+                left = oldest + self._limits.max_wait_s - time.monotonic()
+                if not self._arriving or left <= 0 or self._closing or self._queue.fills_a_batch():
+                    lane, entries = self._queue.take()
+                    self._at_work += sum(entry.length for entry in entries)
+                    return lane, entries
+                self._changed.wait(left)
+            elif self._closing:
+                return None
+            elif not self._changed.wait(idle_s):
+                return _IDLE
 
     def _batch(self, texts: Sequence[Tokens], max_width: int) -> Batch:
         multiple = self._batching.width_multiple

@@ -50,6 +50,7 @@ WRONG = {
     "--preset": "dmo",
     "--quota": "science",
     "--random-baseline": "random.txt",
+    "--roles": "rewrd",
     "--rounds": "0",
     "--rows": "-1",
     "--rule": "paper_v1",

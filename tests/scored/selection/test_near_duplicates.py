@@ -286,7 +286,7 @@ def test_a_scorers_embeddings_give_the_distances_of_its_neighbour_column(small_b
 def test_a_scorer_without_embeddings_says_how_to_open_it(small_bundle: Path) -> None:
     with (
         Scorer.open(small_bundle, indicators=["mtld"], device="cpu") as scorer,
-        pytest.raises(RuleError, match=r"open it with indicators=\['knn_6'\]"),
+        pytest.raises(RuleError, match=r"open the scorer with roles=\['embedding'\]"),
     ):
         next(scorer.embeddings(examples("Green.")))
 

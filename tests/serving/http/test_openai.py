@@ -373,7 +373,7 @@ def test_a_graph_of_an_earlier_exporter_is_not_served(bundle: Path, monkeypatch:
 
 def test_models_that_no_column_needs_are_not_served(bundle: Path) -> None:
     for client in client_of(bundle, indicators="mtld"):
-        for route, option in (("completions", "--indicators perplexity"), ("embeddings", "--indicators knn_6")):
+        for route, option in (("completions", "--roles perplexity"), ("embeddings", "--roles embedding")):
             answer = client.post(f"/v1/{route}", json=GOOD | {"input": "a"})
             assert answer.status_code == 404
             assert answer.json()["error"]["code"] == "not_served"

@@ -151,7 +151,7 @@ def test_models_that_no_column_needs_are_not_served(small_bundle: Path) -> None:
         for route, body in BODIES.items():
             answer = client.post(route, json=body)
             assert (answer.status_code, answer.json()["error_type"]) == (404, "Validation")
-            assert "serve with --indicators" in answer.json()["error"]
+            assert "serve with --roles" in answer.json()["error"]
         assert client.get("/info").status_code == 404
 
 

@@ -102,7 +102,7 @@ def test_more_tokens_than_a_request_may_have_and_no_model_at_all_are_refused(sma
             ("/tokenize", {"inputs": "a"}),
         ):
             answer = client.post(route, json=body)
-            assert (answer.status_code, "serve with --indicators" in answer.text) == (404, True)
+            assert (answer.status_code, "serve with --roles" in answer.text) == (404, True)
 
 
 def test_the_routes_are_in_openapi_with_an_example_that_is_answered(client: TestClient) -> None:

@@ -181,8 +181,8 @@ def test_models_that_no_column_needs_are_not_served(small_bundle: Path) -> None:
     for client in client_of(small_bundle, indicators="perplexity"):
         for route, body in BODIES.items():
             error = refused(client, route, body, 404)
-            assert (error["code"], "--indicators reward" in error["message"]) == ("not_served", route != "/pooling")
-        assert "--indicators knn_6" in refused(client, "/pooling", {"input": "a"}, 404)["message"]
+            assert (error["code"], "--roles reward" in error["message"]) == ("not_served", route != "/pooling")
+        assert "--roles embedding" in refused(client, "/pooling", {"input": "a"}, 404)["message"]
 
 
 def test_the_routes_are_in_openapi_with_an_example_that_is_answered(client: TestClient) -> None:

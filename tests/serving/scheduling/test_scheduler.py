@@ -16,7 +16,15 @@ from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Job
 from instructmining.scorer.requests import Texts
 from instructmining.tokenizing.truncation import Tokens
-from instructmining_serving.scheduling.scheduler import ClosingError, Computed, Limits, OverloadedError, Scheduler
+from instructmining_serving.scheduling import scheduler as scheduling
+from instructmining_serving.scheduling.scheduler import (
+    ClosingError,
+    Computed,
+    HangingError,
+    Limits,
+    OverloadedError,
+    Scheduler,
+)
 from instructmining_serving.scheduling.work import Outputs, Work
 
 CPU = Device("cpu", threads=1)
@@ -30,6 +38,7 @@ class Executor:
         self.devices = (CPU,)
         self.jobs: list[Job] = []
         self.reopened = 0
+        self.released = 0
         self.failures: list[Exception] = []
         self.began = Event()
         self.let = Event()
@@ -51,6 +60,9 @@ class Executor:
 
     def reopen(self, job: Job, device: Device) -> None:  # noqa: ARG002
         self.reopened += 1
+
+    def release(self, device: Device) -> None:  # noqa: ARG002
+        self.released += 1
 
 
 @pytest.fixture
@@ -274,6 +286,84 @@ def test_closing_computes_what_waits_or_fails_it_after_a_time(
     stuck.close(0.05)
     with pytest.raises(ClosingError, match="shutting down"):
         waiting.result(0)
+
+
+def test_a_batch_that_takes_longer_than_any_may_is_a_fault_until_it_ends(
+    begin: Callable[..., tuple[Scheduler, Executor]], role: Role
+) -> None:
+    scheduler, executor = begin(held=True, max_batch_s=0.1)
+    (future,) = submit(scheduler, work(role, [5]))
+    assert executor.began.wait(10)
+    assert scheduler.fault is None
+    time.sleep(0.15)
+    assert str(scheduler.fault).startswith("cpu (1 threads): a batch takes 0.")
+    executor.let.set()
+    future.result(10)
+    end = time.monotonic() + 10
+    while scheduler.fault is not None and time.monotonic() < end:
+        time.sleep(0.01)
+    assert scheduler.fault is None
+
+
+def test_closing_does_not_wait_for_a_batch_that_hangs(role: Role) -> None:
+    executor = Executor(held=True)
+    stuck = Scheduler(executor, BATCHING, Limits(max_batch_s=0.2)).__enter__()
+    (hanging,) = submit(stuck, work(role, [5]))
+    assert executor.began.wait(10)
+    (waiting,) = submit(stuck, work(role, [5]))
+    start = time.monotonic()
+    with pytest.raises(HangingError, match="a batch takes 0"):
+        stuck.__exit__(None, None, None)
+    assert time.monotonic() - start < 5
+    with pytest.raises(ClosingError, match="shutting down"):
+        waiting.result(0)
+    executor.let.set()
+    assert len(hanging.result(10)) == 1
+
+
+def test_thousands_of_cancelled_requests_leave_no_place_taken(
+    begin: Callable[..., tuple[Scheduler, Executor]], role: Role
+) -> None:
+    scheduler, executor = begin(held=True, queue_tokens=1 << 20)
+    scheduler.submit(work(role, [5]))
+    assert executor.began.wait(10)
+    rng = np.random.default_rng(0)
+    gone = submit(scheduler, *(work(role, rng.integers(2, 40, size=10).tolist()) for _ in range(3000)))
+    assert scheduler.waiting_requests == 3000
+    start = time.monotonic()
+    assert all(future.cancel() for future in gone)
+    assert time.monotonic() - start < 5  # a cancelled request costs its own texts, not all that wait
+    assert (scheduler.waiting_requests, scheduler.waiting_tokens) == (0, 0)
+    executor.let.set()
+    submit(scheduler, work(role, [5]))[0].result(10)
+    assert len(executor.jobs) == 2
+
+
+def test_the_memory_of_a_large_batch_is_returned_once_when_nothing_waits(
+    begin: Callable[..., tuple[Scheduler, Executor]], role: Role
+) -> None:
+    scheduler, executor = begin(idle_s=0.1)
+    submit(scheduler, work(role, [5]))[0].result(10)
+    time.sleep(0.3)
+    assert executor.released == 0  # a small batch takes little
+    submit(scheduler, work(role, [30]))[0].result(10)
+    assert executor.released == 0
+    time.sleep(0.5)
+    assert executor.released == 1
+    submit(scheduler, work(role, [5]))[0].result(10)
+
+
+def test_the_heaps_are_trimmed_now_and_then_under_load(
+    begin: Callable[..., tuple[Scheduler, Executor]], role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trimmed: list[float] = []
+    monkeypatch.setattr(scheduling, "trim", lambda: trimmed.append(time.monotonic()))
+    monkeypatch.setattr(scheduling, "_TRIM_S", 0.2)
+    scheduler, _ = begin()
+    start = time.monotonic()
+    while time.monotonic() < start + 1:
+        submit(scheduler, work(role, [5]))[0].result(10)
+    assert 2 <= len(trimmed) <= 5
 
 
 def test_a_request_without_texts_is_done_at_once(begin: Callable[..., tuple[Scheduler, Executor]], role: Role) -> None:

@@ -100,7 +100,7 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
         >>> from instructmining import SelectionOptions, Distinct, Extras, Scorer, select
         >>> select("scored.jsonl", "best.jsonl", top=1000, where=["output_length>=5"]).kept  # doctest: +SKIP
         >>> select("scored.jsonl", fraction=0.1).kept_rows  # doctest: +SKIP
-        >>> with Scorer.open("bundle", indicators=["knn_6"]) as scorer:  # doctest: +SKIP
+        >>> with Scorer.open("bundle", roles=["embedding"]) as scorer:  # doctest: +SKIP
         ...     choice = SelectionOptions(top=1000, where=["output_length>=5"], distinct=Distinct(0.3, scorer))
         ...     select("scored.jsonl", "best.jsonl", choice, extras=Extras(explain="why.jsonl"))
     """

@@ -24,7 +24,7 @@ _NO_UNIT = 1e-3  # a norm farther from 1 is the embedder's mistake
 
 
 class Embedder(Protocol):
-    """Embeds examples, as ``Scorer.open(bundle, indicators=["knn_6"])`` does."""
+    """Embeds examples, as ``Scorer.open(bundle, roles=["embedding"])`` does."""
 
     def embeddings(self, examples: Iterable[Example], /) -> Generator[NDArray[np.float32], None, None]:
         """Yield unit vectors of all examples in order, float32 (rows, size), in blocks of any number of rows."""
