@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from instructmining_serving.http.app import HttpOptions, create_app
 from instructmining_serving.http.metrics import Metrics
 from instructmining_serving.http.server import Server
-from instructmining_serving.scheduling.scheduler import OverloadedError
+from instructmining_serving.scheduling.errors import OverloadedError
 from instructmining_serving.service import ScoringService, ServiceOptions
 
 

@@ -79,7 +79,8 @@ def serve(
         from instructmining_serving.http.connections import TimedConnection
         from instructmining_serving.http.metrics import Metrics
         from instructmining_serving.http.server import Server
-        from instructmining_serving.scheduling.scheduler import HangingError, Limits
+        from instructmining_serving.scheduling.errors import HangingError
+        from instructmining_serving.scheduling.scheduler import Limits
         from instructmining_serving.service import ScoringService, ServiceOptions
     except ModuleNotFoundError as error:
         raise InstructMiningError(f"{error.name} is not installed; pip install 'instructmining[serve]'") from error

@@ -17,7 +17,7 @@ from instructmining.types import ScoredRow
 from instructmining_serving.http.bodies import BodyError
 from instructmining_serving.http.metrics import Metrics
 from instructmining_serving.rows import RowsRefusedError
-from instructmining_serving.scheduling.scheduler import ClosingError, OverloadedError
+from instructmining_serving.scheduling.errors import ClosingError, OverloadedError
 from instructmining_serving.service import NotServedError, ScoringService, TooLargeError
 
 _Result = TypeVar("_Result")

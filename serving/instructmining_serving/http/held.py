@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instructmining_serving.http.access import App, Receive, Scope, Send
-from instructmining_serving.scheduling.scheduler import OverloadedError
+from instructmining_serving.scheduling.errors import OverloadedError
 from instructmining_serving.service import TooLargeError
 
 _KEY = "instructmining.held"  # in the scope of a request

@@ -21,6 +21,7 @@ from instructmining.inference.executor import Done, Job
 from instructmining.inference.memory import trim
 from instructmining.inference.sessions import OF_POSITIONS
 from instructmining.tokenizing.truncation import Tokens
+from instructmining_serving.scheduling.errors import ClosingError, HangingError, OverloadedError
 from instructmining_serving.scheduling.queue import Entry, Lane, TextQueue, by_work
 from instructmining_serving.scheduling.work import Outputs, Work
 
@@ -32,23 +33,6 @@ _CLOSING_STEP_S = 0.1  # between two looks whether a batch hangs
 _TRIM_S = 10.0  # between two times that the heaps are trimmed under load; each takes milliseconds
 _LARGE = 0.25  # of the budget: the memory of larger batches is returned
 _SPEED_SHARE = 0.1  # of the latest batch in the running mean of the speed
-
-
-class OverloadedError(InstructMiningError):
-    """More waits than may wait; the request can be repeated after some seconds."""
-
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        """Take the seconds after which there should be room."""
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-class ClosingError(InstructMiningError):
-    """The service is shutting down; another one may take the request."""
-
-
-class HangingError(InstructMiningError):
-    """A batch does not end; only the end of the process stops it."""
 
 
 class Computes(Protocol):

@@ -8,7 +8,7 @@ import pytest
 
 from instructmining_serving.http.access import App, Receive, Scope, Send
 from instructmining_serving.http.held import HeldBodies, hold
-from instructmining_serving.scheduling.scheduler import OverloadedError
+from instructmining_serving.scheduling.errors import OverloadedError
 from instructmining_serving.service import TooLargeError
 
 Ask = Callable[[bytes], Coroutine[Any, Any, None]]

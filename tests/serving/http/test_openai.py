@@ -25,7 +25,8 @@ from instructmining_export.graphs.tensors import save
 from instructmining_export.transformers_versions import graph_settings
 from instructmining_serving.http.app import HttpOptions, create_app
 from instructmining_serving.http.metrics import Metrics
-from instructmining_serving.scheduling.scheduler import OverloadedError, Scheduler
+from instructmining_serving.scheduling.errors import OverloadedError
+from instructmining_serving.scheduling.scheduler import Scheduler
 from instructmining_serving.service import ScoringService, ServiceOptions
 
 LIMIT = 64

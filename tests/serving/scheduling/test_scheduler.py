@@ -17,14 +17,8 @@ from instructmining.inference.executor import Done, Job
 from instructmining.scorer.requests import Texts
 from instructmining.tokenizing.truncation import Tokens
 from instructmining_serving.scheduling import scheduler as scheduling
-from instructmining_serving.scheduling.scheduler import (
-    ClosingError,
-    Computed,
-    HangingError,
-    Limits,
-    OverloadedError,
-    Scheduler,
-)
+from instructmining_serving.scheduling.errors import ClosingError, HangingError, OverloadedError
+from instructmining_serving.scheduling.scheduler import Computed, Limits, Scheduler
 from instructmining_serving.scheduling.work import Outputs, Work
 
 CPU = Device("cpu", threads=1)
