@@ -4,7 +4,7 @@ Prints tables for docs/serving.md and writes ``results/serving-<device>.json``. 
 or WRK names the program), and for the peer the environment that ``make peers`` makes.
 
 BENCH_BUNDLE is a bundle instead of the demo's, BENCH_CLIENTS (1,8,64,256) how many clients, BENCH_SECONDS (15) how long
-each, BENCH_ROUNDS (3) how often, and BENCH_ONLY (overhead,score,embeddings) what.
+each, BENCH_ROUNDS (3) how often, and BENCH_ONLY (equality,overhead,score,embeddings) what.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from benchmarks.serving.report import tables
 from instructmining import __version__
 from instructmining.inference.devices import cpu_threads
 
-_MEASURES = {"overhead": measures.overhead, "score": measures.score, "embeddings": measures.embeddings}
+_MEASURES = {
+    "equality": measures.equality,
+    "overhead": measures.overhead,
+    "score": measures.score,
+    "embeddings": measures.embeddings,
+}
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from instructmining.types import InputWindow
 
 
 class BareSession:
-    """The graph of a role, opened with onnxruntime's defaults, and the feeds of each row alone."""
+    """The graph of a role, opened with onnxruntime's defaults but that no thread spins after a run, and the feeds of each row alone."""
 
     def __init__(self, bundle: Path, indicator: str, rows: InputWindow) -> None:
         """Tokenize the rows by the engine, and open the graph.
@@ -33,6 +33,7 @@ class BareSession:
             graph = scorer.bundle.path / part.role.graph
         options = ort.SessionOptions()
         options.intra_op_num_threads = cpu_threads()
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # a server computes after it
         self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         self._outputs = list(part.outputs)
         names = {value.name for value in self._session.get_inputs()}

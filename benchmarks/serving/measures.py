@@ -25,6 +25,7 @@ from benchmarks.serving.servers import Server, ServerError, infinity, own_server
 from benchmarks.serving.wrk import Load, load
 from instructmining import Example, Scorer, read_examples
 from instructmining.types import InputWindow
+from instructmining_serving.client import Client, Result
 
 ROWS = 128  # of Alpaca, at even steps of length
 WORDS = 180  # of a text to embed: no server truncates it
@@ -32,6 +33,8 @@ _WARM_UP_S = 3
 _WITHIN = 1e-4  # largest difference of an embedding's element from the peer's
 _CALLS = 64  # single requests that the service's own time is measured by
 _LEAST_BARE_S = 5.0
+_COMPARED = ("perplexity", "reward", "ifd", "mtld", "input_length", "output_length")
+_ALL_S = 600.0  # for all rows in one request
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,30 @@ class Run:
         path = self.folder / f"{name}.jsonl"
         path.write_text("".join(json.dumps(body) + "\n" for body in bodies), encoding="utf-8")
         return path
+
+
+def equality(run: Run) -> dict[str, Any]:
+    """The largest difference from ``score`` of real rows sent one by one, all at once, and as lines."""
+    with Scorer.open(run.material.bundle, indicators=list(_COMPARED), device="cpu") as scorer:
+        scored = [row.columns for row in scorer.score(run.examples)]
+    wanted = np.array([[row[name] for name in _COMPARED] for row in scored], dtype=np.float64)
+    found: dict[str, Any] = {"rows": len(scored), "columns": list(_COMPARED)}
+    server = own_server(run.material.bundle, "--indicators", ",".join(_COMPARED), "--timeout", str(_ALL_S))
+    with closing(server), server.running() as url, Client(url, timeout=_ALL_S) as client:
+        sent = {
+            "one by one": (result for row in run.rows for result in client.score([row])),
+            "at once": client.score(run.rows),
+            "as lines": client.score_lines(run.rows),
+        }
+        for name, results in sent.items():
+            values = [
+                [result.columns[column] for column in _COMPARED] for result in results if isinstance(result, Result)
+            ]
+            difference = np.abs(np.array(values, dtype=np.float64) - wanted) / np.maximum(1, np.abs(wanted))
+            assert np.array_equal(np.isnan(difference), np.isnan(wanted))
+            found[f"largest difference, {name}"] = float(np.nanmax(difference))
+        say(f"  {found}")
+    return found
 
 
 def overhead(run: Run) -> dict[str, Any]:

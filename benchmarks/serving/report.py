@@ -10,6 +10,10 @@ from typing import Any
 def tables(results: Mapping[str, Any]) -> str:
     """Return Markdown tables; each figure is the median of the rounds."""
     made = []
+    if "equality" in results:
+        found = results["equality"]
+        said = ", ".join(f"{name} {value:.2g}" for name, value in found.items() if name.startswith("largest"))
+        made.append(f"{found['rows']} real rows, {', '.join(found['columns'])}: {said}.")
     if "overhead" in results:
         lines = ["| one client, one row | service p50 | bare session p50 | difference p50 |", "|---|---|---|---|"]
         for name, found in _models(results["overhead"]):
