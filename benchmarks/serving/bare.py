@@ -11,16 +11,16 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from instructmining import Scorer
+from instructmining import Example, Scorer
 from instructmining.inference.batching import Batch, batches
 from instructmining.inference.devices import cpu_threads
 from instructmining.types import InputWindow
 
 
 class BareSession:
-    """The graph of a role, opened with onnxruntime's defaults but that no thread spins after a run, and the feeds of each row alone."""
+    """The graph of a role in a session of onnxruntime's defaults, and the feeds of each row alone."""
 
-    def __init__(self, bundle: Path, indicator: str, rows: InputWindow) -> None:
+    def __init__(self, bundle: Path, indicator: str, rows: Sequence[Example]) -> None:
         """Tokenize the rows by the engine, and open the graph.
 
         Args:
@@ -29,15 +29,16 @@ class BareSession:
             rows: of which each becomes one feed.
         """
         with Scorer.open(bundle, indicators=[indicator], device="cpu") as scorer:
-            (part,) = scorer.requests().prepare(rows).parts
-            graph = scorer.bundle.path / part.role.graph
+            requests = scorer.requests()
+            parts = [part for row in rows for part in requests.prepare(InputWindow([row])).parts]
+            graph = scorer.bundle.path / parts[0].role.graph
         options = ort.SessionOptions()
         options.intra_op_num_threads = cpu_threads()
         options.add_session_config_entry("session.force_spinning_stop", "1")  # a server computes after it
         self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-        self._outputs = list(part.outputs)
+        self._outputs = list(parts[0].outputs)
         names = {value.name for value in self._session.get_inputs()}
-        self._feeds = [_feed(batch, names) for text in part.texts for batch in batches([text], max_batch_tokens=1)]
+        self._feeds = [_feed(batch, names) for part in parts for batch in batches(part.texts, max_batch_tokens=1)]
 
     def run(self, place: int) -> tuple[float, Sequence[NDArray[Any]]]:
         """Run one row; gives the seconds and the outputs."""

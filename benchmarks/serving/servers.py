@@ -119,7 +119,7 @@ def infinity(python: Path, model: Path) -> Server:
     program = str(python.with_name("infinity_emb"))
     command = [program, "v2", "--model-id", ".", "--engine", "optimum", "--device", "cpu", "--port", "{port}"]
     return Server(
-        [*command, "--no-bettertransformer", "--onnx-do-not-prefer-quantized"],
+        [*command, "--pooling-method", "mean", "--no-bettertransformer", "--onnx-do-not-prefer-quantized"],
         "/health",
         {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"},
         model,  # optimum takes the path of the graph for one within the model's folder

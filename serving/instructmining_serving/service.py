@@ -31,6 +31,7 @@ from instructmining_serving.scheduling.work import Outputs, Work
 from instructmining_serving.traces import past_span, span
 
 TOKENIZERS = 2  # threads; a tokenizer releases the interpreter's lock
+_AT_ONCE = 1000  # bytes, tokenized in about a millisecond
 _VALUE_CHARACTERS = 8  # that a value other than a text counts as
 _WARM_ROWS = (1, 4)  # rows of the batches that warm up a width
 _Result = TypeVar("_Result")
@@ -224,13 +225,16 @@ class ScoringService:
             ClosingError: the service is shutting down.
         """
         with self.scheduler.arriving():
-            prepared = await self.in_thread(lambda: self._requests.prepare(window_of_each(rows)), size=_size(rows))
+            size = _size(rows)
+            prepared = await self.in_thread(lambda: self._requests.prepare(window_of_each(rows)), size=size)
         work = Work(prepared.parts)
         async with self._streams_room.taken(work.left_tokens):
             self.scheduler.submit(work, has_room=True)
             async with asyncio.timeout(seconds):
                 outputs = await asyncio.wrap_future(work.future)
-        finished = await self.in_thread(lambda: self._requests.finish(prepared, outputs, self._others))
+        finished = await self.in_thread(
+            lambda: self._requests.finish(prepared, outputs, self._others), size=size, first=True
+        )
         bad = dict(map(reason_of, finished.rejects))
         self._observer.rows(len(rows) - len(bad))
         scored = iter(self.scorer.rows(finished))
@@ -259,12 +263,12 @@ class ScoringService:
             size = _size(rows)
             with span("tokenize", rows=len(rows)):
                 prepared = await self.in_thread(lambda: requests.prepare(accepted_window(rows)), size=size)
-            if prepared.rejects:
-                raise RowsRefusedError([reason_of(reject) for reject in prepared.rejects])
-            work = self._admitted(prepared.parts)
-            tokens = work.left_tokens
+        if prepared.rejects:
+            raise RowsRefusedError([reason_of(reject) for reject in prepared.rejects])
+        work = self._admitted(prepared.parts)
+        tokens = work.left_tokens
         outputs = await self._outputs(work, tokens)
-        finished = await self.in_thread(lambda: requests.finish(prepared, outputs, others))
+        finished = await self.in_thread(lambda: requests.finish(prepared, outputs, others), size=size, first=True)
         if finished.rejects:
             raise RowsRefusedError([reason_of(reject) for reject in finished.rejects])
         self._observer.rows(len(rows))
@@ -314,16 +318,19 @@ class ScoringService:
         with self.scheduler.arriving(), span("tokenize"):
             return await self.in_thread(task, size=size)
 
-    async def in_thread(self, task: Callable[[], _Result], *, size: int = 0) -> _Result:
-        """Run a part of a request that takes more than a moment; the event loop goes on.
+    async def in_thread(self, task: Callable[[], _Result], *, size: int = LARGEST, first: bool = False) -> _Result:
+        """Run a part of a request; the event loop goes on, unless the part takes less time than a thread's waking up.
 
         Args:
             task: the part.
             size: bytes that it reads, about; small ones go first.
+            first: before all others, since its batches are done.
         """
         begin = time.perf_counter()
         try:
-            return await asyncio.wrap_future(self._threads.submit(task, size))
+            if size <= _AT_ONCE:
+                return task()
+            return await asyncio.wrap_future(self._threads.submit(task, 0 if first else size))
         finally:
             self._observer.tokenized(time.perf_counter() - begin)
 

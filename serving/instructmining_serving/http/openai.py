@@ -75,7 +75,7 @@ def openai_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
                     }
                 )
 
-            return await service.in_thread(finish)
+            return await service.in_thread(finish, first=True)
 
         return await within(request, service, compute, seconds)
 
@@ -95,7 +95,8 @@ def openai_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
             values, tokens = await embeddings_of(service, texts, "input")
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
             return await service.in_thread(
-                lambda: answer({"object": "list", "data": _vectors(values, form), "model": name, "usage": usage})
+                lambda: answer({"object": "list", "data": _vectors(values, form), "model": name, "usage": usage}),
+                first=True,
             )
 
         return await within(request, service, compute, seconds)

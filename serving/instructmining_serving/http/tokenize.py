@@ -49,14 +49,16 @@ def token_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits, 
             )
         speak(request, tei_form if asked == ["inputs"] else openai_form)
         task = _of_tei if asked == ["inputs"] else _of_vllm
-        return await within(request, service, lambda: service.in_thread(lambda: answer(task(service, body))), seconds)
+        return await within(
+            request, service, lambda: service.in_thread(lambda: answer(task(service, body)), first=True), seconds
+        )
 
     @router.post("/detokenize", openapi_extra=_DETOKENIZE)
     async def detokenize(request: Request) -> Response:
         """Return the text of token ids, with special tokens."""
         body = await read_json(request, bodies)
         return await within(
-            request, service, lambda: service.in_thread(lambda: answer(_text_of(service, body))), seconds
+            request, service, lambda: service.in_thread(lambda: answer(_text_of(service, body)), first=True), seconds
         )
 
     @router.post("/decode", openapi_extra=_DECODE)
@@ -65,7 +67,7 @@ def token_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits, 
         speak(request, tei_form)
         body = await read_json(request, bodies)
         return await within(
-            request, service, lambda: service.in_thread(lambda: answer(_texts_of(service, body))), seconds
+            request, service, lambda: service.in_thread(lambda: answer(_texts_of(service, body)), first=True), seconds
         )
 
     return router

@@ -183,7 +183,8 @@ class Scheduler:
         finally:
             with self._changed:
                 self._arriving -= 1
-                self._changed.notify_all()
+                if len(self._queue):
+                    self._changed.notify_all()
 
     def submit(self, work: Work, *, has_room: bool = False) -> None:
         """Queue the texts of a request, all or none.
