@@ -23,7 +23,6 @@ from instructmining_cli.commands.score import score
 from instructmining_cli.commands.select import select
 from instructmining_cli.commands.serve import serve
 from instructmining_cli.options.command import Command, sharing
-from instructmining_cli.options.renamed import by_new_names
 from instructmining_cli.process.memory import return_large_blocks
 from instructmining_cli.process.terminal import VisibleFormatter, echo
 
@@ -77,7 +76,7 @@ def run() -> int:
     log.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[log])
     try:
-        code = app(args=by_new_names(sys.argv[1:]), prog_name=app.info.name, standalone_mode=False)
+        code = app(args=sys.argv[1:], prog_name=app.info.name, standalone_mode=False)
     except InstructMiningError as error:
         echo(f"error: {_bounded(str(error))}", err=True)
         code = 1

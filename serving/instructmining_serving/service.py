@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.bundle import Bundle, Role, RoleName
+from instructmining.bundle.demo import demo_folder
 from instructmining.errors import InstructMiningError, RuleError
+from instructmining.indicators.plan import indicator_names
 from instructmining.knn.options import KnnOptions
 from instructmining.rules import Rule
 from instructmining.scorer.requests import RowRequests, Texts
@@ -100,7 +102,7 @@ class ScoringService:
 
     @classmethod
     def open(cls, options: ServiceOptions, observer: Observer | None = None) -> Self:
-        """Open the bundle on its devices, and embed the rows of ``knn_against``.
+        """Open the bundle on its devices, and embed the rows of ``knn_against``; without it "all" has no neighbours.
 
         Raises:
             BundleError: the bundle is damaged or lacks a role.
@@ -108,10 +110,16 @@ class ScoringService:
             DeviceError: the device does not work here.
             InputError: the file of neighbours cannot be read.
         """
+        bundle = options.bundle
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(demo_folder() if bundle is None else bundle)
+        indicators = options.indicators
+        if indicators is not None:
+            indicators = indicator_names(indicators, bundle, neighbours=options.knn_against is not None)
         scorer = Scorer.open(
-            options.bundle,
+            bundle,
             rule=options.rule,
-            indicators=options.indicators,
+            indicators=indicators,
             device=options.device,
             batches_at_once=None if options.device.startswith("cuda") else 1,
             roles=options.roles,
@@ -139,6 +147,12 @@ class ScoringService:
         """Compute what waits, and close."""
         self._ready = False
         self._stack.close()
+
+    @property
+    def left_out(self) -> list[str]:
+        """Columns that were asked for as "all" and need neighbours, where no rows to compare with are given."""
+        asked = indicator_names(self.options.indicators or (), self.scorer.bundle)
+        return [column for column in asked if column not in self.scorer.columns]
 
     @property
     def not_ready(self) -> str | None:

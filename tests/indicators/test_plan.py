@@ -125,6 +125,9 @@ def test_all_is_every_column_that_the_bundles_roles_give_in_column_order(
     row_columns = ["input_length", "output_length", "reward", "perplexity", "mtld", "knn_6"]
     assert indicator_names("all", bundle) == [*row_columns, "ifd"]
     everything = altered(add_unieval)
+    without_neighbours = [column for column in row_columns if column != "knn_6"]
+    assert indicator_names("all", bundle, neighbours=False) == [*without_neighbours, "ifd"]
+    assert indicator_names("knn_6", bundle, neighbours=False) == ["knn_6"]
     assert indicator_names(" all ", everything) == [*row_columns, *QUESTIONS, "ifd"]
     assert [
         indicator.column for indicator in plan(everything, None, indicator_names("all", everything)).indicators
@@ -166,14 +169,14 @@ def test_a_role_that_the_bundle_lacks_is_named_with_the_column_that_needs_it(
         manifest["length_tokenizer"] = next(iter(manifest["roles"]))
 
     lacking = altered(change)
-    with pytest.raises(BundleError, match=rf"has no role '{role}', which '{column}' \(your --indicators\) needs"):
+    with pytest.raises(BundleError, match=rf"has no role '{role}', which '{column}' needs"):
         plan(lacking, None, [column])
     assert [indicator.column for indicator in plan(lacking, None, ["mtld"]).indicators] == ["mtld"]
     assert column not in indicator_names("all", lacking)
 
 
 def test_an_indicator_asked_for_beside_a_rule_is_not_said_to_be_the_rules(bundle: Bundle) -> None:
-    with pytest.raises(BundleError, match=r"'coherence' \(your --indicators\) needs"):
+    with pytest.raises(BundleError, match=r"which 'coherence' needs"):
         plan(bundle, Rule.load("paper-v1"), ["coherence"])
 
 

@@ -741,7 +741,7 @@ def test_roles_beside_columns_change_none_of_their_values(small_bundle: Path) ->
     ("roles", "error", "said"),
     [
         ("rewrd", RuleError, "no role 'rewrd'; did you mean 'reward'?"),
-        (["unieval"], BundleError, "has no role 'unieval', which the option of roles needs"),
+        (["unieval"], BundleError, "has no role 'unieval', which the option roles (--roles) needs"),
     ],
 )
 def test_a_role_that_cannot_be_opened_is_an_error(

@@ -17,6 +17,7 @@ import uvicorn
 from served import client_of, posted
 from starlette.testclient import TestClient
 
+from instructmining.errors import RuleError
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Executor, Job
 from instructmining.scorer.scorer import Scorer
@@ -217,6 +218,22 @@ def test_a_graph_that_hangs_makes_the_service_not_ready_until_it_goes_on(
         let.set()
         wait_for(partial(is_ready, client, 200))
         assert client.post("/v1/score", content=SMALL).status_code == 200
+
+
+def test_all_columns_are_those_without_neighbours_where_no_rows_to_compare_with_are_given(
+    small_bundle: Path, tmp_path: Path
+) -> None:
+    with ScoringService.open(ServiceOptions(small_bundle, indicators="all", device="cpu")) as service:
+        assert service.left_out == ["knn_6"]
+        assert service.scorer.columns == ("input_length", "output_length", "reward", "perplexity", "mtld", "ifd")
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text('{"prompt": "a", "response": "b"}\n' * 10, encoding="utf-8")
+    options = ServiceOptions(small_bundle, indicators="all", knn_against=str(pool), device="cpu")
+    with ScoringService.open(options) as service:
+        assert service.left_out == []
+        assert "knn_6" in service.scorer.columns
+    with pytest.raises(RuleError, match=r"knn_6 needs the neighbours of each row"):
+        ScoringService.open(ServiceOptions(small_bundle, rule="paper-v1", indicators="all", device="cpu"))
 
 
 def test_embeddings_alone_are_served_without_rows_to_compare_with(small_bundle: Path) -> None:

@@ -105,7 +105,8 @@ def export(
     document: dict[str, object] = {}
     if bundle is None:
         if out is None:
-            raise typer.BadParameter("--out is missing: the folder of the bundle")
+            missing = "--out is missing: the folder of the bundle"
+            raise typer.BadParameter(missing if triton is None else "--triton: give --bundle, or models and -o")
         wanted = _Wanted(precision, max_length, via, revision, only)
         document = _bundle(out, models, preset, wanted, overwrite=overwrite)
     elif out is not None or preset is not None or models:
@@ -178,6 +179,8 @@ def _write_repository(
     assert bundle is not None  # checked with the options
     rule = None if served.rule is None else Rule.load(served.rule)
     repository = Repository.of(Bundle.open(bundle), rule, served.indicators, device_kind=served.device)
+    if left_out := ", ".join(repository.left_out(served.indicators)):
+        say(f"left out: {left_out}, which needs the neighbours of each row; a model of Triton has a few rows")
     repository.write(triton, overwrite=overwrite)
     models, columns = list(repository.models), list(repository.columns)
     say(f"models: {', '.join(models)}; columns: {', '.join(columns)}")

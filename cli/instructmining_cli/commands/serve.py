@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,11 +15,11 @@ from instructmining_cli.options.checks import a_count, a_port, a_span
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.scoring import BundleFolder, Indicators, Roles, RuleName
 from instructmining_cli.process.stopping import stopping
-from instructmining_cli.process.terminal import say
+from instructmining_cli.process.terminal import say, warn
 
 if TYPE_CHECKING:
-    import uvicorn
-
+    from instructmining_serving.http.server import Server
+    from instructmining_serving.http.sockets import Address
     from instructmining_serving.service import ScoringService
 
 TOKEN_VARIABLE = "INSTRUCTMINING_TOKEN"
@@ -64,8 +64,9 @@ def serve(
 ) -> None:
     """Score rows over HTTP: POST /v1/score and /v1/select, in batches that join the texts of many requests.
 
-    Takes requests once every model is warm, 503 until then; /health says what runs, /metrics is for Prometheus, and
-    /docs has all routes. A bearer token is required on addresses that are not loopback. Needs the extra [serve].
+    Takes requests once every model is warm, and says so; 503 until then. /health says what runs, /metrics is for
+    Prometheus, and /docs has all routes. A bearer token is required on addresses that are not loopback. Ctrl-C ends it
+    when the requests at work are answered, a second one at once. Needs the extra [serve].
 
     Examples:
         instructmining serve --indicators perplexity,reward
@@ -76,9 +77,11 @@ def serve(
 
         from instructmining_serving.http.app import HttpOptions, create_app
         from instructmining_serving.http.bodies import BodyLimits
+        from instructmining_serving.http.completions import not_computed
         from instructmining_serving.http.connections import TimedConnection
         from instructmining_serving.http.metrics import Metrics
         from instructmining_serving.http.server import Server
+        from instructmining_serving.http.sockets import bound
         from instructmining_serving.scheduling.errors import HangingError
         from instructmining_serving.scheduling.scheduler import Limits
         from instructmining_serving.service import ScoringService, ServiceOptions
@@ -94,19 +97,19 @@ def serve(
         )
     metrics = Metrics()
     limits = Limits(queue_tokens, max_wait_ms / 1000, max_batch_s=timeout)
-    options = ServiceOptions(
-        bundle or demo_bundle(say), rule, indicators, device, roles, knn_against, max_rows, max_tokens, limits
-    )
+    options = ServiceOptions(None, rule, indicators, device, roles, knn_against, max_rows, max_tokens, limits)
     http = HttpOptions(token, BodyLimits(max_bytes), timeout, tokenizer_info, warms_up=False)
     try:
-        with naming_another(), ScoringService.open(options, metrics.observer()) as service:
-            if service.scorer.caution is not None:
-                say(f"warning: {service.scorer.caution}")
-            say(f"warming up {', '.join(service.roles)} on {', '.join(map(str, service.scorer.devices))}")
+        with (
+            bound(host, port) as address,
+            naming_another(),
+            ScoringService.open(replace(options, bundle=bundle or demo_bundle(say)), metrics.observer()) as service,
+        ):
+            _say_what_lacks(service, not_computed(service))
+            models = ", ".join(service.roles) or "no model"
+            say(f"warming up {models} on {', '.join(map(str, service.scorer.devices))}")
             config = uvicorn.Config(
                 create_app(service, metrics, http),
-                host=host,
-                port=port,
                 http=TimedConnection,
                 log_level="warning",
                 access_log=False,
@@ -115,15 +118,22 @@ def serve(
                 timeout_graceful_shutdown=int(timeout) + 1,
             )
             server = Server(config, service)
-            with stopping().left_to_server(), suppress(KeyboardInterrupt):
-                asyncio.run(_run(server, service))
-            if not server.started:
-                raise typer.Exit(1)  # uvicorn has said why
+            with stopping().asking(server.ask_to_end):
+                address.listen()
+                asyncio.run(_run(server, service, address))
     except HangingError as error:
         stopping().abandon(f"error: {error}")  # the interpreter's end could wait for its thread, or crash under it
 
 
-async def _run(server: uvicorn.Server, service: ScoringService) -> None:
+def _say_what_lacks(service: ScoringService, not_computed: str | None) -> None:
+    if left_out := ", ".join(service.left_out):
+        say(f"left out: {left_out}, which needs rows to compare with (--knn-against)")
+    for caution in (service.scorer.caution, not_computed):
+        if caution is not None:
+            warn(f"warning: {caution}")
+
+
+async def _run(server: Server, service: ScoringService, address: Address) -> None:
     """Answer from the beginning, so that a probe sees the warm-up, and a signal ends it.
 
     Raises:
@@ -132,11 +142,15 @@ async def _run(server: uvicorn.Server, service: ScoringService) -> None:
     warming = asyncio.create_task(service.warm_up())
 
     def warmed(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            server.should_exit = True
+        if task.cancelled():
+            return
+        if task.exception() is not None:
+            server.ask_to_end()
+        elif not server.should_exit:
+            say(f"ready: {address.url}, all routes: /docs")
 
     warming.add_done_callback(warmed)
-    await server.serve()
+    await server.serve(list(address.sockets))
     if not warming.cancel():
         await warming
 

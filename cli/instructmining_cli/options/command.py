@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from instructmining_cli.options.config import as_toml, from_file, long_name, values_of
-from instructmining_cli.options.renamed import JSON_FILE, json_file_by_new_name
+from instructmining_cli.options.renamed import JSON_FILE, by_new_names, json_file_by_new_name
 from instructmining_cli.process.terminal import echo, voice
 
 
@@ -124,6 +124,7 @@ class Command(TyperCommand):
         Raises:
             UsageError: an argument or a value in the file is wrong.
         """
+        args = by_new_names(self.name or "", args)
         if (option := JSON_FILE.get(self.name or "")) is not None:
             args = json_file_by_new_name(args, lambda given: self._positional(ctx, given), option)
         try:

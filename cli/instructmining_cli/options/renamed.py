@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from instructmining_cli.process.terminal import warn
 
-RENAMED = {"--budget-tokens": "--max-batch-tokens", "--max-tokens": "--max-length"}
+# command → its options' former names → their names
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "score": {"--budget-tokens": "--max-batch-tokens", "--max-tokens": "--max-length"},
+    "bench": {"--budget-tokens": "--max-batch-tokens"},
+    "inspect": {"--max-tokens": "--max-length"},
+    "export": {"--max-tokens": "--max-length"},
+}
 JSON_FILE = {"bench": "--out", "fit": "--figures"}  # command → the option that replaces its ``--json FILE``
 _JSON = "--json"
 
 
-def by_new_names(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with renamed options under their new names, and warn about each.
+def by_new_names(command: str, arguments: Sequence[str]) -> list[str]:
+    """Return a command's arguments with renamed options under their new names, and warn about each.
 
     Args:
-        arguments: arguments of the command line; those after ``--`` are not changed.
+        command: its name; other commands may have options by names that this one no longer has.
+        arguments: without the command's name; those after ``--`` are not changed.
     """
-    return list(_renamed(arguments))
+    return list(_renamed(arguments, RENAMED.get(command, {})))
 
 
-def _renamed(arguments: Sequence[str]) -> Iterator[str]:
+def _renamed(arguments: Sequence[str], names: Mapping[str, str]) -> Iterator[str]:
     rest = iter(arguments)
     for argument in rest:
         if argument == "--":
@@ -29,7 +36,7 @@ def _renamed(arguments: Sequence[str]) -> Iterator[str]:
             yield from rest
             return
         name, equals, value = argument.partition("=")
-        new = RENAMED.get(name)
+        new = names.get(name)
         if new is not None:
             warn(f"{name} is now {new}; the next release removes the old name")
         yield f"{new or name}{equals}{value}"

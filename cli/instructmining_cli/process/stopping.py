@@ -3,7 +3,7 @@
 Before a command starts and after it ends, a signal ends the process at once. During the command, the first signal
 raises :class:`Stopped` in the main thread, so that files are closed. If that takes too long, as in a read that the
 system does not interrupt, a thread that only waits for signals ends the process; so does a second signal. This loses no
-more than a kill would.
+more than a kill would. A server is asked to end by the first signal, and takes its time; a second one ends the process.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Stopping:
         """Prepare; handlers are set by :meth:`install`."""
         self.number: int | None = None
         self._raises = False
+        self._ask: Callable[[], None] | None = None  # asks a server to end
+        self._asked = False
         self._note: Callable[[], str | None] = lambda: None
         self._said = Lock()  # taken by the thread that ends the process, and never released
         self._wakeup = -1
@@ -87,21 +89,17 @@ class Stopping:
             raise
 
     @contextmanager
-    def left_to_server(self) -> Iterator[None]:
-        """Inside the block, a server handles signals and ends in its own time; the process then goes on to its end."""
-        if self._wakeup >= 0:
-            signal.set_wakeup_fd(-1)
-        ours = {number: signal.getsignal(number) for number in _WORDS}
-        for number, handler in ours.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, lambda *_: None)  # for a server that raises a signal again when it has ended
+    def asking(self, server: Callable[[], None]) -> Iterator[None]:
+        """Inside the block, the first signal asks a server to end in its own time; the process then goes on to its end.
+
+        Args:
+            server: is called in the main thread, between two instructions of whatever runs there.
+        """
+        self._ask = server
         try:
             yield
         finally:
-            for number, handler in ours.items():
-                signal.signal(number, handler)
-            if self._wakeup >= 0:
-                signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+            self._ask = None
 
     def end(self, number: int = signal.SIGINT) -> NoReturn:
         """Report the stop in one line and end the process.
@@ -122,15 +120,22 @@ class Stopping:
         os._exit(1)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
-        if self.number is not None or not self._raises:
+        if self.number is not None or self._asked or not self._raises:
             self.end(number)
+        if self._ask is not None:
+            self._asked = True
+            self._ask()
+            return
         self.number = number
         raise Stopped
 
     def _watch(self, reader: int) -> None:
         """Wait for signals in a separate thread; the main thread may be blocked."""
         number = _next_handled_signal(reader)
-        select.select([reader], [], [], _PATIENCE_S)  # or until a second signal
+        if self._ask is not None or self._asked:
+            number = _next_handled_signal(reader)
+        else:
+            select.select([reader], [], [], _PATIENCE_S)  # or until a second signal
         self.end(number)
 
 

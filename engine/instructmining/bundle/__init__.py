@@ -178,6 +178,8 @@ def _read_manifest(folder: Path) -> bytes:
     try:
         content = read_small(file)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not folder.exists():
+            raise BundleError(f"{folder}: no such folder") from error
         raise BundleError(f"{folder}: is not a bundle: {MANIFEST}: {error.strerror}") from error
     try:
         manifest = orjson.loads(content)

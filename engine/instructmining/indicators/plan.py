@@ -10,7 +10,7 @@ from instructmining.bundle import ROLES, Bundle, Role, RoleName
 from instructmining.errors import RuleError
 from instructmining.errors.arguments import shown
 from instructmining.errors.names import no_such
-from instructmining.indicators import INDICATORS, USUAL, Indicator, roles_of
+from instructmining.indicators import INDICATORS, USUAL, CorpusIndicator, Indicator, roles_of
 from instructmining.indicators.base import MEASURED_BY, Measurement, Question
 from instructmining.rules import Rule
 from instructmining.types import known_columns
@@ -108,7 +108,7 @@ def plan(
                 _add(streams, role, measure, document)
     for name in roles:
         column = INDICATORS[BY_ROLE[name]]
-        _add(streams, bundle.role(name, wanted_by="the option of roles"), column.needs[0], document)
+        _add(streams, bundle.role(name, wanted_by="the option roles (--roles)"), column.needs[0], document)
     needs = frozenset(measure for indicator in chosen for measure in indicator.needs)
     return Plan(chosen, tuple(streams), needs)
 
@@ -127,8 +127,13 @@ def check_columns(rule: Rule | None, indicators: Sequence[str]) -> set[str]:
     return wanted
 
 
-def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
+def indicator_names(text: str | Sequence[str], bundle: Bundle, *, neighbours: bool = True) -> list[str]:
     """Parse columns given as a list, as comma-separated text, or as "all": those that the bundle's roles allow.
+
+    Args:
+        text: the columns.
+        bundle: with the roles.
+        neighbours: whether "all" has those that need the neighbours of each row.
 
     Raises:
         RuleError: the value is neither a list of names nor text.
@@ -140,7 +145,8 @@ def indicator_names(text: str | Sequence[str], bundle: Bundle) -> list[str]:
         return names
     if text.strip() != "all":
         return [name.strip() for name in text.split(",") if name.strip()]
-    return [column for column in USUAL if roles_of(column) <= bundle.roles.keys()]
+    possible = [column for column in USUAL if roles_of(column) <= bundle.roles.keys()]
+    return [column for column in possible if neighbours or not isinstance(INDICATORS[column], CorpusIndicator)]
 
 
 def role_names(text: str | Sequence[str]) -> list[RoleName]:
@@ -157,7 +163,7 @@ def role_names(text: str | Sequence[str]) -> list[RoleName]:
 
 
 def _asked_by(column: str, rule: Rule | None) -> str:
-    return f"{column!r} ({f'rule {rule.id!r}' if rule is not None and column in rule.terms else 'your --indicators'})"
+    return f"{column!r} (rule {rule.id!r})" if rule is not None and column in rule.terms else f"{column!r}"
 
 
 def _add(streams: list[Stream], role: Role, measure: Measurement, document: DocumentText) -> None:

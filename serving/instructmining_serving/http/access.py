@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-import orjson
+from instructmining.errors import InstructMiningError
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -15,46 +15,46 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})  # for probes
 
-_NOT_KSERVE = "/v2/rerank"  # which is vLLM's
 
-
-def is_of_kserve(path: str) -> bool:
-    """Return whether a route's clients speak KServe's protocol, whose errors are texts."""
-    return path == "/v2" or (path.startswith("/v2/") and path != _NOT_KSERVE)
+class UnauthorizedError(InstructMiningError):
+    """A request has no token, or another one."""
 
 
 class BearerToken:
     """ASGI middleware that refuses requests without the token; probes need none."""
 
-    def __init__(self, app: App, token: str | None) -> None:
+    def __init__(self, app: App, token: str | None, refused: Callable[[Scope, UnauthorizedError], App]) -> None:
         """Wrap an application.
 
         Args:
             app: what answers.
             token: None lets everybody in.
+            refused: returns what answers a request that is refused.
         """
         self._app = app
         self._token = None if token is None else token.encode()
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if self._token is None or scope["type"] != "http" or scope["path"] in OPEN or self._is_right(scope):
-            await self._app(scope, receive, send)
-            return
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 401,
-                "headers": [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")],
-            }
-        )
-        message = "a bearer token is needed, and this is not it"
-        said = {"error": message if is_of_kserve(scope["path"]) else {"message": message, "type": "unauthorized"}}
-        await send({"type": "http.response.body", "body": orjson.dumps(said)})
+        answers = self._app
+        if self._token is not None and scope["type"] == "http" and scope["path"] not in OPEN:
+            try:
+                _check(scope, self._token)
+            except UnauthorizedError as error:
+                answers = self._refused(scope, error)
+        await answers(scope, receive, send)
 
-    def _is_right(self, scope: Mapping[str, Any]) -> bool:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1 or self._token is None:
-            return False
-        scheme, _, token = given[0].partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+
+def _check(scope: Scope, wanted: bytes) -> None:
+    """Check the token of a request.
+
+    Raises:
+        UnauthorizedError: it is not the right one.
+    """
+    given = [value.partition(b" ") for name, value in scope["headers"] if name == b"authorization"]
+    tokens = [token.strip() for scheme, _, token in given if scheme.lower() == b"bearer" and token.strip()]
+    if not tokens:
+        raise UnauthorizedError("no token was sent; wanted Authorization: Bearer TOKEN")
+    if len(given) != 1 or not hmac.compare_digest(tokens[0], wanted):
+        raise UnauthorizedError("the token is not the right one")

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from instructmining.errors import InstructMiningError
 from instructmining.types import ScoredRow
+from instructmining_serving.http.access import UnauthorizedError
 from instructmining_serving.http.bodies import BodyError
 from instructmining_serving.http.metrics import Metrics
 from instructmining_serving.rows import RowsRefusedError
@@ -57,6 +58,7 @@ def answer_of(error: Exception) -> Response:
             status, kind = error.status, _BODY_KINDS.get(error.status, "bad_request")
         case HTTPException():
             status, message = error.status_code, str(error.detail)
+            kind, message = _OF_ROUTER.get(status, (kind, message))
         case RowsRefusedError():
             more["rows"] = [{"row": row, "reason": reason} for row, reason in error.reasons]
         case OverloadedError():
@@ -68,6 +70,8 @@ def answer_of(error: Exception) -> Response:
     found = problem(status, kind, message, **more)
     if isinstance(error, HTTPException):
         found.headers.update(error.headers or {})  # the methods that are allowed
+    if isinstance(error, UnauthorizedError):
+        found.headers["WWW-Authenticate"] = "Bearer"
     return found
 
 
@@ -76,6 +80,7 @@ _RETRY_S = 5
 _ANSWERS: Mapping[type[Exception], tuple[int, str]] = {
     BodyError: (400, "bad_request"),
     HTTPException: (400, "bad_request"),
+    UnauthorizedError: (401, "unauthorized"),
     RowsRefusedError: (422, "invalid_rows"),
     TooLargeError: (413, "too_large"),
     OverloadedError: (429, "overloaded"),
@@ -85,6 +90,11 @@ _ANSWERS: Mapping[type[Exception], tuple[int, str]] = {
     ClientGoneError: (499, "cancelled"),  # which nobody reads; it is counted
     TimeoutError: (504, "timeout"),
     InstructMiningError: (503, "model_fault"),
+}
+# What only the router finds.
+_OF_ROUTER = {
+    404: ("not_found", "there is no such route; /docs has all"),
+    405: ("method_not_allowed", "the route has no such method; the header Allow names those that it has"),
 }
 _BODY_KINDS = {413: "too_large", 408: "timeout", 415: "unsupported", 422: "invalid"}
 

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from instructmining import __version__
 from instructmining.errors import InstructMiningError
-from instructmining_serving.http.access import BearerToken, is_of_kserve
+from instructmining_serving.http.access import BearerToken, Scope
 from instructmining_serving.http.answers import counted
 from instructmining_serving.http.bodies import BodyError, BodyLimits
-from instructmining_serving.http.forms import kserve_form
+from instructmining_serving.http.forms import form_at
 from instructmining_serving.http.held import HeldBodies
 from instructmining_serving.http.kserve import MODEL, VERSION, kserve_routes
 from instructmining_serving.http.metrics import MeasuredRequests, Metrics
@@ -67,15 +67,19 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
     )
     app.needs_token = options.token is not None
     app.in_paths = {"model": MODEL, "version": VERSION}
-    for routes in (native_routes, openai_routes, vllm_routes, tei_routes, token_routes, kserve_routes):
-        app.include_router(routes(service, metrics, options.bodies, options.seconds))
-
+    families = (native_routes, openai_routes, vllm_routes, tei_routes, token_routes, kserve_routes)
+    routers: list[APIRouter] = [routes(service, metrics, options.bodies, options.seconds) for routes in families]
     if options.tokenizer_info:
-        app.include_router(tokenizer_info_routes(service, metrics))
+        routers.append(tokenizer_info_routes(service, metrics))
+    for router in routers:
+        app.include_router(router)
+
+    def answer_to(scope: Scope, error: Exception) -> Response:
+        form = form_at(scope["path"], (route for router in routers for route in router.routes))
+        return form(error, counted(error, metrics))
 
     async def refused(request: Request, error: Exception) -> Response:
-        found = counted(error, metrics)
-        return kserve_form(error, found) if is_of_kserve(request.url.path) else found
+        return answer_to(request.scope, error)
 
     async def unforeseen(_: Request, error: Exception) -> Response:
         _log.error("%s in a request", type(error).__name__, exc_info=error)
@@ -87,7 +91,7 @@ def create_app(service: ScoringService, metrics: Metrics, options: HttpOptions) 
     scorer = service.scorer
     rule = scorer.rule.id if scorer.rule is not None else ""
     metrics.info.labels(__version__, scorer.bundle.digest[:12], rule, str(scorer.device)).set(1)
-    app.add_middleware(BearerToken, token=options.token)
+    app.add_middleware(BearerToken, token=options.token, refused=answer_to)
     app.add_middleware(HeldBodies, most_bytes=_BODIES_HELD * options.bodies.max_bytes)
     app.add_middleware(TracedRequests)
     app.add_middleware(MeasuredRequests, metrics=metrics)

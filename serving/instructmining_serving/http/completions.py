@@ -17,6 +17,7 @@ from instructmining_serving.http.prompts import ParameterError, Prompt, one_of, 
 from instructmining_serving.raw_texts import RawTokenizer
 from instructmining_serving.rows import RowsRefusedError
 from instructmining_serving.scheduling.work import Outputs
+from instructmining_serving.service import NotServedError, ScoringService
 
 OUTPUTS = ("nll", "best_token", "best_log_probability")
 _LEAST = -9999.0  # JSON has no -inf; vLLM's value
@@ -69,6 +70,17 @@ class Completion:
             generated=int(generated),
             special=one_of(body, "add_special_tokens", True, False),
         )
+
+
+def not_computed(service: ScoringService) -> str | None:
+    """Return why completions are not served though their model is open; None where they are, or it is not."""
+    if "perplexity" not in service.roles:
+        return None
+    try:
+        service.role("perplexity", OUTPUTS)
+    except NotServedError as error:
+        return f"/v1/completions is not served: {error}"
+    return None
 
 
 class Prompts:

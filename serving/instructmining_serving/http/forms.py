@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, ClassVar, TypeAlias
 
 import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 
 from instructmining.errors import InstructMiningError
 from instructmining_serving.http.answers import answer, counted
@@ -19,13 +20,21 @@ from instructmining_serving.http.prompts import EMPTY, ParameterError
 _Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 Form: TypeAlias = Callable[[Exception, Response], Response]  # an error, and its answer in the service's own form
 _SERVER_ERROR, _OVERLOADED = 500, 429
-_KEPT = ("Retry-After", "Allow")  # headers, in every form
+_KEPT = ("Retry-After", "Allow", "WWW-Authenticate")  # headers, in every form
 
 
-def answering(metrics: Metrics, usual: Form) -> type[APIRoute]:
+class FormedRoute(APIRoute):
+    """A route whose errors have a form of their own."""
+
+    usual: ClassVar[staticmethod[[Exception, Response], Response]]
+
+
+def answering(metrics: Metrics, form_of_errors: Form) -> type[APIRoute]:
     """Return a class of routes whose errors are in a form, or in that of :func:`speak`."""
 
-    class Route(APIRoute):
+    class Route(FormedRoute):
+        usual = staticmethod(form_of_errors)
+
         def get_route_handler(self) -> _Handler:
             handle = super().get_route_handler()
 
@@ -33,7 +42,7 @@ def answering(metrics: Metrics, usual: Form) -> type[APIRoute]:
                 try:
                     return await handle(request)
                 except (BodyError, InstructMiningError, TimeoutError, HTTPException) as error:
-                    form: Form = getattr(request.state, "form", usual)
+                    form: Form = getattr(request.state, "form", form_of_errors)
                     return form(error, counted(error, metrics))
 
             return handled
@@ -49,6 +58,14 @@ def speak(request: Request, form: Form) -> None:
 def own_form(_: Exception, found: Response) -> Response:
     """Return the service's own form."""
     return found
+
+
+def form_at(path: str, routes: Iterable[BaseRoute]) -> Form:
+    """Return the form of errors on a path: that of its route, of no route KServe's below /v2, else the service's."""
+    for route in routes:
+        if isinstance(route, FormedRoute) and route.path_regex.match(path):
+            return route.usual
+    return kserve_form if path.startswith("/v2/") else own_form
 
 
 def openai_form(error: Exception, found: Response) -> Response:

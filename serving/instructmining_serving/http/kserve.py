@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
-from starlette.exceptions import HTTPException
 
 from instructmining import __version__
 from instructmining.types import ScoredRow
@@ -18,7 +17,7 @@ from instructmining_serving.http.bodies import BodyLimits, read_body
 from instructmining_serving.http.forms import answering, kserve_form
 from instructmining_serving.http.kserve_tensors import HEADER, INPUT, Asked, Values, answered, number_of, rows_in
 from instructmining_serving.http.metrics import Metrics
-from instructmining_serving.service import ScoringService
+from instructmining_serving.service import NotServedError, ScoringService
 
 MODEL, VERSION = "instructmining", "1"
 RESULT = "RESULT"  # the output with all of a row's result as JSON
@@ -104,10 +103,10 @@ def _check(model: str, version: str) -> None:
     """Check that a model is the one that is served.
 
     Raises:
-        HTTPException: it is not.
+        NotServedError: it is not.
     """
     if (model, version) != (MODEL, VERSION):
-        raise HTTPException(404, f"no such model is served; there is {MODEL!r}, version {VERSION!r}")
+        raise NotServedError(f"no such model is served; there is {MODEL!r}, version {VERSION!r}")
 
 
 def _tensors(columns: Sequence[str], scored: Sequence[ScoredRow]) -> dict[str, Values]:

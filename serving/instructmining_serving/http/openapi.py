@@ -31,9 +31,10 @@ class DescribedApp(FastAPI):
                     parameter["schema"]["enum"] = [self.in_paths[parameter["name"]]]
                 operation["responses"] = self._responses(path, method, operation["responses"])
             if self.needs_token:
+                found["security"] = [{"bearer": []}]
                 found["components"] = {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}}
                 for path, _, operation in _operations(found):
-                    operation["security"] = [] if path in OPEN else [{"bearer": []}]
+                    operation["security"] = [] if path in OPEN else found["security"]
             self.openapi_schema = found
         return self.openapi_schema
 

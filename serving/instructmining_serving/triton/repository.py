@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from instructmining.bundle import MANIFEST, Bundle, Role
 from instructmining.errors import BundleError, ExportError, OutputError, RuleError
-from instructmining.indicators import USUAL, CorpusIndicator, roles_of
+from instructmining.indicators import CorpusIndicator
 from instructmining.indicators.plan import Plan, indicator_names, plan
 from instructmining.rules import Rule
 from instructmining.types import PREDICTION
@@ -61,8 +61,8 @@ class Repository:
         Args:
             bundle: with the graphs.
             rule: its terms are computed too.
-            indicators: columns to compute; without a rule by default all that the bundle's roles allow and that need no
-                neighbours.
+            indicators: columns to compute, or "all" that the bundle's roles allow and that need no neighbours, which is
+                the default without a rule.
             device_kind: "cpu" or "cuda", on which Triton will run the graphs.
 
         Raises:
@@ -70,11 +70,8 @@ class Repository:
             BundleError: the bundle lacks a role.
             ExportError: a graph does not run on the device.
         """
-        if indicators is None:
-            single = [column for column in USUAL if not column.startswith("knn_")]
-            names = [] if rule is not None else [column for column in single if roles_of(column) <= bundle.roles.keys()]
-        else:
-            names = indicator_names(indicators, bundle)
+        asked = ("all" if rule is None else ()) if indicators is None else indicators
+        names = indicator_names(asked, bundle, neighbours=False)
         work = plan(bundle, rule, names)
         for indicator in work.indicators:
             if isinstance(indicator, CorpusIndicator):
@@ -92,6 +89,10 @@ class Repository:
         """The columns that the front computes."""
         columns = tuple(indicator.column for indicator in self.work.indicators)
         return columns if self.rule is None else (*columns, PREDICTION)
+
+    def left_out(self, asked: Sequence[str] | str | None) -> list[str]:
+        """Return the columns that "all" means elsewhere, and that are not computed here."""
+        return [column for column in indicator_names(asked or (), self.bundle) if column not in self.columns]
 
     @property
     def models(self) -> dict[str, Role]:

@@ -53,7 +53,8 @@ def test_an_export_becomes_a_model_repository_too(
     ("arguments", "words"),
     [
         ([], "--out is missing"),
-        (["--triton", "models"], "--out is missing"),
+        (["--reward", "model"], "--out is missing: the folder of the bundle"),
+        (["--triton", "models"], "--triton: give --bundle, or models and -o"),
         (["-o", "out", "--preset", "demo", "--rule", "paper-v3"], "--rule is for a model repository"),
         (["--bundle", "bundle"], "--bundle is for a model repository"),
         (["--triton", "models", "--bundle", "bundle", "--preset", "demo"], "--bundle is a bundle that exists"),
@@ -80,3 +81,13 @@ def test_columns_that_need_neighbours_are_no_part_of_a_repository(
     assert run("export", "--triton", tmp_path / "models", "--bundle", small_bundle, "--rule", "paper-v1") == 1
     assert "knn_6 needs the neighbours of each row" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_all_columns_of_a_model_repository_are_those_without_neighbours(
+    run: Callable[..., int], small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "models"
+    assert run("export", "--triton", out, "--bundle", small_bundle, "--indicators", "all") == 0
+    said = capsys.readouterr().err
+    assert "left out: knn_6, which needs the neighbours of each row" in said
+    assert "columns: input_length, output_length, reward, perplexity, mtld, ifd\n" in said

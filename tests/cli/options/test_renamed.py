@@ -11,12 +11,8 @@ from instructmining_cli.options.renamed import RENAMED, by_new_names, json_file_
 
 
 def test_an_option_by_its_former_name_is_the_new_one_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert by_new_names(["score", "--max-tokens", "64", "--budget-tokens=5"]) == [
-        "score",
-        "--max-length",
-        "64",
-        "--max-batch-tokens=5",
-    ]
+    given = ["--max-tokens", "64", "--budget-tokens=5"]
+    assert by_new_names("score", given) == ["--max-length", "64", "--max-batch-tokens=5"]
     assert capsys.readouterr().err.splitlines() == [
         "--max-tokens is now --max-length; the next release removes the old name",
         "--budget-tokens is now --max-batch-tokens; the next release removes the old name",
@@ -24,13 +20,24 @@ def test_an_option_by_its_former_name_is_the_new_one_and_said(capsys: pytest.Cap
 
 
 def test_what_is_no_option_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["score", "a=b", "--max-length", "7", "--", "--max-tokens"]
-    assert by_new_names(arguments) == arguments
+    arguments = ["a=b", "--max-length", "7", "--", "--max-tokens"]
+    assert by_new_names("score", arguments) == arguments
     assert not capsys.readouterr().err
 
 
+def test_a_command_that_never_had_the_former_name_has_its_own_option(
+    run: Callable[..., int], small_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("serve", "train"):
+        assert by_new_names(command, ["--max-tokens", "64"]) == ["--max-tokens", "64"]
+    assert run("serve", "--bundle", small_bundle, "--max-tokens", 1000, "--print-config") == 0
+    said = capsys.readouterr()
+    assert "max-tokens = 1000" in said.out
+    assert not said.err
+
+
 def test_a_run_takes_the_former_names(run: Callable[..., int], small_bundle: Path, tmp_path: Path) -> None:
-    former = [part for name in RENAMED for part in (name, "512")]
+    former = [part for name in RENAMED["score"] for part in (name, "512")]
     arguments = ("score", EXAMPLES / "alpaca.json", "-o", tmp_path / "out.jsonl", "--bundle", small_bundle)
     assert run(*arguments, "--indicators", "perplexity", *former) == 0
 

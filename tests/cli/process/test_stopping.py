@@ -138,6 +138,38 @@ with stopping().unwinding(), stopping().noting(lambda: "much is kept", say=print
         assert process.stderr.read() == b"interrupted; much is kept\n"
 
 
+@pytest.mark.parametrize("number", ENDS)
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_server_ends_in_its_own_time_after_one_signal_and_at_once_after_two(
+    signals: int, number: signal.Signals
+) -> None:
+    code = """
+import time
+from instructmining_cli.process.stopping import stopping
+stopping().install()
+asked = []
+with stopping().unwinding():
+    with stopping().asking(lambda: asked.append(True)):
+        print("ready", flush=True)
+        while not asked:
+            time.sleep(0.01)
+        time.sleep(1)
+    time.sleep(0.2)
+print("answered")
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"ready\n"
+        for _ in range(signals):
+            process.send_signal(number)
+            time.sleep(0.1)
+        code_of_end, word = ENDS[number]
+        assert process.wait(_WITHIN_S) == (0 if signals == 1 else code_of_end)
+        assert process.stdout.read() == (b"answered\n" if signals == 1 else b"")
+        assert process.stderr.read() == (b"" if signals == 1 else word + b"\n")
+
+
 def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
     source.write_bytes(ROWS)

@@ -100,7 +100,7 @@ def test_rows_are_selected_by_their_predicted_loss(client: TestClient) -> None:
             '"top": wanted a whole number above 0',
         ),
         ("/v1/select", json.dumps({"examples": ALPACA, "fraction": 2}).encode(), 422, '"fraction": wanted a number'),
-        ("/nowhere", b"{}", 404, "Not Found"),
+        ("/nowhere", b"{}", 404, "there is no such route; /docs has all"),
     ],
 )
 def test_a_malformed_request_is_one_clear_error(
@@ -159,6 +159,40 @@ def test_a_token_is_needed_for_all_but_probes(guarded: TestClient, header: str |
     assert guarded.post("/v1/score", json={"examples": ALPACA}, headers=headers).status_code == 401
     assert guarded.get("/health/live").status_code == guarded.get("/health/ready").status_code == 200
     assert guarded.get("/health", headers={"authorization": "bearer sésame".encode()}).status_code == 200
+
+
+def test_a_request_without_the_token_learns_whether_one_was_sent(guarded: TestClient) -> None:
+    missing, wrong = "no token was sent; wanted Authorization: Bearer TOKEN", "the token is not the right one"
+    for header, said in ((None, missing), ("Basic abc", missing), ("Bearer", missing), ("Bearer wrong", wrong)):
+        headers = {} if header is None else {"authorization": header}
+        error = guarded.get("/health", headers=headers).json()["error"]
+        assert error == {"message": said, "type": "unauthorized"}
+    twice = [("authorization", "Bearer a"), ("authorization", "Bearer b")]
+    assert guarded.get("/health", headers=twice).json()["error"]["message"] == wrong
+    text = guarded.get("/metrics", headers={"authorization": "Bearer sésame".encode()}).text
+    assert 'instructmining_errors_total{kind="unauthorized"}' in text
+
+
+def test_errors_before_a_route_is_reached_are_in_its_form(guarded: TestClient, client: TestClient) -> None:
+    message = "no token was sent; wanted Authorization: Bearer TOKEN"
+    openai = {"message": message, "type": "invalid_request_error", "param": None, "code": "unauthorized"}
+    for path, said in (
+        ("/embed", {"error": message, "error_type": "Validation"}),
+        ("/score", {"error": openai}),
+        ("/v2/rerank", {"error": openai}),
+        ("/v1/completions", {"error": openai}),
+        ("/v2/models/instructmining/infer", {"error": message}),
+        ("/v2/nowhere", {"error": message}),
+        ("/nowhere", {"error": {"message": message, "type": "unauthorized"}}),
+        ("/v1/score", {"error": {"message": message, "type": "unauthorized"}}),
+    ):
+        answer = guarded.post(path, json={})
+        assert (answer.status_code, answer.json()) == (401, said)
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert client.get("/embed").json().keys() == {"error", "error_type"}
+    assert client.get("/score").json()["error"]["code"] == "method_not_allowed"
+    assert client.get("/v1/score").json()["error"]["type"] == "method_not_allowed"
+    assert client.get("/nowhere").json()["error"]["type"] == "not_found"
 
 
 def test_health_says_what_runs(client: TestClient) -> None:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from instructmining.bundle import Bundle
-from instructmining_serving.http.completions import Completion, Prompts
+from instructmining.inference.executor import Executor
+from instructmining_serving.http.completions import Completion, Prompts, not_computed
 from instructmining_serving.raw_texts import RawTokenizer
 from instructmining_serving.rows import RowsRefusedError
+from instructmining_serving.service import ScoringService, ServiceOptions
 
 
 @pytest.fixture
@@ -56,3 +58,17 @@ def test_of_two_tokens_with_one_text_the_likelier_is_shown(small_bundle: Path) -
 def test_an_output_that_is_not_a_number_refuses_the_request(prompts: Prompts) -> None:
     with pytest.raises(RowsRefusedError, match="row 1: the model's output is not a number"):
         prompts.answers(outputs([1, 1, np.nan, 3], [8, 8, 7, 8], [-0.5, -1, -2, -3]))
+
+
+def test_a_graph_without_what_completions_need_is_known_before_they_are_asked_for(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScoringService.open(ServiceOptions(small_bundle, indicators="perplexity", device="cpu")) as service:
+        assert not_computed(service) is None
+        monkeypatch.setattr(Executor, "outputs", lambda *_: frozenset({"nll", "best_token"}))
+        assert not_computed(service) == (
+            "/v1/completions is not served: the perplexity model's graph does not compute best_log_probability; "
+            "export the bundle again"
+        )
+    with ScoringService.open(ServiceOptions(small_bundle, indicators="mtld", device="cpu")) as service:
+        assert not_computed(service) is None

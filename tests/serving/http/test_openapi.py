@@ -27,6 +27,7 @@ def test_every_route_names_its_errors_and_the_token_it_needs(small_bundle: Path,
     for guarded in client_of(small_bundle, http=HttpOptions(token="secret"), indicators="mtld"):
         said = guarded.get("/openapi.json", headers={"authorization": "Bearer secret"}).json()
         assert said["components"] == {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}}
+        assert said["security"] == [{"bearer": []}]
         for path, method, operation in operations(said):
             answers = operation["responses"]
             assert answers.keys() >= BODIES or method == "get", path
@@ -34,6 +35,7 @@ def test_every_route_names_its_errors_and_the_token_it_needs(small_bundle: Path,
             assert ("401" in answers) == (path not in OPEN), path
             assert all("application/json" in answers[status]["content"] for status in answers if status != "200")
     open_to_all = client.get("/openapi.json").json()
+    assert "security" not in open_to_all
     assert "components" not in open_to_all or not open_to_all["components"].get("securitySchemes")
     assert all("401" not in operation["responses"] for _, _, operation in operations(open_to_all))
 
@@ -42,7 +44,7 @@ def test_a_wrong_method_is_answered_with_the_right_ones(client: TestClient) -> N
     for method, path, allowed in (("GET", "/v2/rerank", "POST"), ("POST", "/v2/health/live", "GET")):
         answer = client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
-    assert client.get("/v2/repository/index").json() == {"error": "Not Found"}
+    assert client.get("/v2/repository/index").json() == {"error": "there is no such route; /docs has all"}
 
 
 @pytest.mark.slow

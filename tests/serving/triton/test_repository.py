@@ -43,6 +43,10 @@ def test_a_repository_has_the_front_and_a_model_for_each_graph(small_bundle: Pat
 def test_by_default_all_columns_are_computed_that_need_no_neighbours(small_bundle: Path) -> None:
     repository = of(small_bundle)
     assert repository.columns == ("input_length", "output_length", "reward", "perplexity", "mtld", "ifd")
+    assert repository.left_out(None) == []
+    asked = of(small_bundle, indicators="all")
+    assert asked.columns == repository.columns
+    assert asked.left_out("all") == ["knn_6"]
     assert of(small_bundle, Rule("mine", 0.0, {"mtld": 1.0})).columns == ("mtld", "predicted_log_loss")
 
 
