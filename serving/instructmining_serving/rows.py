@@ -62,7 +62,7 @@ def _items(rows: Sequence[object]) -> Sequence[Example | Reject]:
     """Return rows with the same signature."""
     objects = [row for row in rows if isinstance(row, Mapping)]
     if not objects:
-        return [_reject(f"is {kind_of(row)}, wanted an object") for row in rows]
+        return [_reject(f"found {kind_of(row)}, wanted an object") for row in rows]
     try:
         return window_of(objects, _FIELDS).items
     except InputError:

@@ -50,9 +50,9 @@ def test_each_row_of_a_request_has_a_format_of_its_own_and_is_read_as_it_would_b
         ({"prompt": "a", "colour": "b"}, "no field for a response (format prompt_response)"),
         ({"output": "a"}, "field 'instruction' is missing"),
         ({"prompt": "a", "chosen": "b"}, "field 'rejected' is missing"),
-        ([1], "is a list, wanted an object"),
-        (None, "is null, wanted an object"),
-        ("a", "is text, wanted an object"),
+        ([1], "found a list, wanted an object"),
+        (None, "found null, wanted an object"),
+        ("a", "found text, wanted an object"),
     ],
 )
 def test_a_row_without_an_example_says_in_short_what_it_lacks(row: object, reason: str) -> None:

@@ -87,7 +87,7 @@ def test_rows_are_selected_by_their_predicted_loss(client: TestClient) -> None:
         ("/v1/score", b"[1]", 422, "the body is a list, wanted an object"),
         ("/v1/score", b'{"examples": []}', 422, '"examples" is missing or empty'),
         ("/v1/score", b"{}", 422, '"examples" is missing or empty'),
-        ("/v1/score", b'{"examples": [1]}', 422, "row 0: is a number, wanted an object"),
+        ("/v1/score", b'{"examples": [1]}', 422, "row 0: found a number, wanted an object"),
         ("/v1/score", b'{"examples": [{"x": 1}]}', 422, "row 0"),
         ("/v1/score", b"[" * 5000, 400, "not JSON"),
         ("/v1/score", b'{"examples": [{"instruction": "\\ud800", "output": "a"}]}', 400, "not JSON"),
@@ -123,7 +123,7 @@ def test_one_bad_row_refuses_the_request_with_the_reason_for_each(client: TestCl
         ),
         (1, "the response is empty"),
         (3, "no response: field 'output' is missing"),
-        (4, "is a list, wanted an object"),
+        (4, "found a list, wanted an object"),
     ]
 
 

@@ -132,7 +132,7 @@ def test_a_bad_line_is_answered_with_its_error_and_the_stream_goes_on(served: Li
         said,
         [
             ("bad_request", "the line is not JSON"),
-            ("invalid_rows", "is a list, wanted an object"),
+            ("invalid_rows", "found a list, wanted an object"),
             ("invalid_rows", "no known format"),
             ("too_large", "the line has more than 5,000 bytes"),
             ("invalid_rows", "the response is empty"),

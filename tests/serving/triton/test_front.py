@@ -75,7 +75,7 @@ def test_a_bad_row_is_the_error_of_its_request_alone(server: PretendedTriton) ->
     said = [error.message() for error in errors]
     assert said[0] == "row 1: the response is empty"
     assert said[1].startswith("EXAMPLE, element 0: is not JSON")
-    assert said[2] == "row 0: is a list, wanted an object"
+    assert said[2] == "row 0: found a list, wanted an object"
     assert "no known format" in said[3]
     assert "is not JSON" in said[4]
 
