@@ -107,6 +107,9 @@ class Example:
     rejected: tuple[Turn, ...] | None = None  # of a preference pair, whose chosen conversation is ``turns``
     scores: EarlierScores | None = None  # scores of an earlier run
     side: Side | None = None  # side of the pair, while its sides are computed separately
+    # Fields of the row that hold text and are not read, ``messages[].name`` for a key of turns. Lost where rows wait on
+    # disk for their neighbours.
+    unread: tuple[str, ...] = ()
 
     @property
     def sides(self) -> tuple[Example, ...]:
@@ -114,14 +117,14 @@ class Example:
         if self.rejected is None:
             return (self if self.side is None else replace(self, side=None),)
         return (
-            Example(self.turns, self.row, scores=self.scores, side="chosen"),
-            Example(self.rejected, self.row, scores=self.scores, side="rejected"),
+            replace(self, rejected=None, side="chosen"),
+            replace(self, turns=self.rejected, rejected=None, side="rejected"),
         )
 
-    @classmethod
-    def of_sides(cls, chosen: Example, rejected: Example) -> Example:
+    @staticmethod
+    def of_sides(chosen: Example, rejected: Example) -> Example:
         """Join two sides to a pair."""
-        return cls(chosen.turns, chosen.row, rejected.turns, chosen.scores)
+        return replace(chosen, rejected=rejected.turns, side=None)
 
     def __post_init__(self) -> None:
         """Check the turns.

@@ -19,10 +19,12 @@ from instructmining_serving.client_calls import (
     Piece,
     Result,
     Retries,
+    Rows,
     ServiceError,
     body_of,
     content_of,
     pieces,
+    pieces_as_they_come,
     results_of,
 )
 
@@ -185,17 +187,20 @@ class AsyncClient(Calls):
         """
         return results_of(await self._call("POST", "/v1/score", body_of(rows, {})))
 
-    async def score_lines(self, rows: Iterable[Mapping[str, object]]) -> AsyncIterator[Result | BadRow]:
+    async def score_lines(self, rows: Rows) -> AsyncIterator[Result | BadRow]:
         """Yield the columns of rows of any accepted shape, in order; a bad row is a :class:`BadRow`.
 
         Rows are sent in pieces, two at a time, and read as they are sent: any number of them takes little memory.
+
+        Args:
+            rows: an iterable, or an asynchronous one.
 
         Raises:
             ServiceError: the service refused a piece, or does not answer.
         """
         waiting: deque[asyncio.Task[list[Result | BadRow]]] = deque()
         try:
-            for piece in pieces(rows):
+            async for piece in pieces_as_they_come(rows):
                 waiting.append(asyncio.create_task(self._answered(piece)))
                 if len(waiting) == PIECES:
                     for found in await waiting.popleft():

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx2
 
 from instructmining.errors import InstructMiningError
 
+Rows: TypeAlias = Iterable[Mapping[str, object]] | AsyncIterable[Mapping[str, object]]
 _RETRIED = frozenset({429, 502, 503, 504})
 _FIRST_S, _LONGEST_S = 0.25, 30.0  # between two tries
 _PIECE_ROWS, _PIECE_BYTES, PIECES = 64, 256 << 10, 2  # of rows sent as lines; the last: pieces at a time
@@ -38,9 +39,10 @@ class ServiceError(InstructMiningError):
 class Result:
     """The columns of a row."""
 
-    columns: Mapping[str, float | int | None]  # None where undefined, with the reason in notes
-    notes: Mapping[str, str]
+    columns: Mapping[str, float | int | None]  # None where undefined, with the reason in score_notes
+    score_notes: Mapping[str, str]
     truncated: tuple[str, ...]  # roles whose text was truncated
+    unread: tuple[str, ...]  # fields of the row that hold text and are not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def results_of(content: Mapping[str, Any]) -> list[Result]:
 
 
 def _result(said: Mapping[str, Any]) -> Result:
-    return Result(said["columns"], said["score_notes"], tuple(said["truncated"]))
+    return Result(said["columns"], said["score_notes"], tuple(said["truncated"]), tuple(said["unread"]))
 
 
 class Piece:
@@ -124,6 +126,11 @@ class Piece:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self._lines)
+
+    @property
+    def end(self) -> int:
+        """The number of the row after its last one."""
+        return self._first + len(self._lines)
 
     def content(self) -> bytes:
         """Return the lines that have no answer."""
@@ -152,17 +159,49 @@ class Piece:
         return ServiceError(f"{answer.url}: {why}", answer.status_code, kind)
 
 
+class Pieces:
+    """Divides rows into pieces that are sent whole before their answers are read, as HTTP clients do."""
+
+    def __init__(self) -> None:
+        """Begin with no row."""
+        self._piece = Piece(0)
+
+    def add(self, row: Mapping[str, object]) -> list[Piece]:
+        """Add a row; return the piece that is large enough, if any."""
+        return self.last() if self._piece.add(row) else []
+
+    def last(self) -> list[Piece]:
+        """Return the piece that has begun, if any, and begin another."""
+        piece = self._piece
+        self._piece = Piece(piece.end)
+        return [piece] if len(piece) else []
+
+
 def pieces(rows: Iterable[Mapping[str, object]]) -> Iterator[Piece]:
-    """Yield rows in pieces that are sent whole before their answers are read, as HTTP clients do."""
-    piece = Piece(0)
-    first = 0
+    """Yield rows in pieces."""
+    divided = Pieces()
     for row in rows:
-        if piece.add(row):
+        yield from divided.add(row)
+    yield from divided.last()
+
+
+async def pieces_as_they_come(rows: Rows) -> AsyncIterator[Piece]:
+    """Yield rows in pieces."""
+    divided = Pieces()
+    async for row in _each(rows):
+        for piece in divided.add(row):
             yield piece
-            first += len(piece)
-            piece = Piece(first)
-    if len(piece):
+    for piece in divided.last():
         yield piece
+
+
+async def _each(rows: Rows) -> AsyncIterator[Mapping[str, object]]:
+    if isinstance(rows, AsyncIterable):
+        async for row in rows:
+            yield row
+    else:
+        for row in rows:
+            yield row
 
 
 def body_of(rows: Sequence[Mapping[str, object]], amounts: Mapping[str, float | None]) -> bytes:

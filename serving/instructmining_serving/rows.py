@@ -1,4 +1,4 @@
-"""Rows of a request as windows that are scored together, and why rows are refused."""
+"""Rows of a request: windows that are scored together, why rows are refused, and results as JSON."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from itertools import groupby
 from typing import TypeAlias
 
 from instructmining.errors import InputError, InstructMiningError
+from instructmining.reading.conversations import kind_of
 from instructmining.reading.examples import read_examples
-from instructmining.reading.formats import FieldOptions
-from instructmining.types import Example, InputWindow, Reject
+from instructmining.reading.formats import FieldOptions, field_names, lacking_one
+from instructmining.types import Example, InputWindow, Reject, ScoredRow
 
 Row: TypeAlias = Mapping[str, object]
-_USUAL = FieldOptions()
+_FIELDS = FieldOptions(unread="count")  # each row's result names the text that is not read
 
 
 class RowsRefusedError(InstructMiningError):
@@ -27,7 +28,7 @@ class RowsRefusedError(InstructMiningError):
         self.reasons = tuple(reasons)
 
 
-def window_of(rows: Sequence[Row], fields: FieldOptions = _USUAL) -> InputWindow:
+def window_of(rows: Sequence[Row], fields: FieldOptions) -> InputWindow:
     """Return rows of one format, as of a JSON file, as a window; rows without an example are rejects in it.
 
     Raises:
@@ -37,20 +38,12 @@ def window_of(rows: Sequence[Row], fields: FieldOptions = _USUAL) -> InputWindow
     return InputWindow([item for window in windows for item in window.items])
 
 
-def accepted_window(rows: Sequence[Row]) -> InputWindow:
-    """Return the same of a request's rows.
+def window_of_each(rows: Sequence[object]) -> InputWindow:
+    """Return rows as a window, each in a format of its own; what holds no example is a reject in it.
 
-    Raises:
-        RowsRefusedError: they are in no known format.
+    Args:
+        rows: values of JSON; one that is no object is a reject.
     """
-    try:
-        return window_of(rows)
-    except InputError as error:
-        raise RowsRefusedError([(0, str(error))]) from error
-
-
-def window_of_each(rows: Sequence[Row]) -> InputWindow:
-    """Return rows as a window, each in a format of its own; rows without an example are rejects in it."""
     items: list[Example | Reject] = []
     for _, alike in groupby(rows, _signature):
         of_one_kind = list(alike)
@@ -58,18 +51,36 @@ def window_of_each(rows: Sequence[Row]) -> InputWindow:
     return InputWindow(items)
 
 
-def _signature(row: Row) -> tuple[tuple[str, type], ...]:
+def _signature(row: object) -> tuple[tuple[str, type, bool], ...] | None:
     """Return what the format of a row is detected by, so that it is detected once for rows that follow each other."""
-    return tuple((name, type(value)) for name, value in row.items())
+    if not isinstance(row, Mapping):
+        return None
+    return tuple((name, type(value), bool(value)) for name, value in row.items())
 
 
-def _items(rows: Sequence[Row]) -> Sequence[Example | Reject]:
+def _items(rows: Sequence[object]) -> Sequence[Example | Reject]:
+    """Return rows with the same signature."""
+    objects = [row for row in rows if isinstance(row, Mapping)]
+    if not objects:
+        return [_reject(f"found {kind_of(row)}, wanted an object") for row in rows]
     try:
-        return window_of(rows).items
-    except InputError as error:
-        if len(rows) > 1:
-            return [item for row in rows for item in _items([row])]
-        return [Reject("rows", 1, 0, str(error), b"")]
+        return window_of(objects, _FIELDS).items
+    except InputError:
+        return [_without_format(row) for row in objects]
+
+
+def _without_format(row: Row) -> Example | Reject:
+    """Return a row in no known format with what it lacks, in a few words."""
+    if (nearest := lacking_one(row)) is not None:
+        return window_of([row], replace(_FIELDS, format=nearest)).items[0]
+    return _reject(
+        f"no known format; fields found: {field_names(row)}; wanted for example instruction and output, prompt and "
+        "response, or messages"
+    )
+
+
+def _reject(reason: str) -> Reject:
+    return Reject("rows", 1, 0, reason, b"")
 
 
 def _placed(item: Example | Reject, place: int) -> Example | Reject:
@@ -82,3 +93,13 @@ def _placed(item: Example | Reject, place: int) -> Example | Reject:
 def reason_of(reject: Reject) -> tuple[int, str]:
     """Return the number of a row in its window, from 0, and why it is bad."""
     return reject.line - 1, reject.reason
+
+
+def result_of(row: ScoredRow) -> dict[str, object]:
+    """Return a row's result as JSON."""
+    return {
+        "columns": row.columns,
+        "score_notes": row.notes,
+        "truncated": list(row.truncated),
+        "unread": list(row.example.unread),
+    }

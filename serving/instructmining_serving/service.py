@@ -25,7 +25,7 @@ from instructmining.scorer.scorer import Scorer
 from instructmining.tokenizing.truncation import Tokens
 from instructmining.types import ScoredRow, ScoredWindow
 from instructmining_serving.raw_texts import RawTokenizer
-from instructmining_serving.rows import Row, RowsRefusedError, accepted_window, reason_of, window_of_each
+from instructmining_serving.rows import RowsRefusedError, reason_of, window_of_each
 from instructmining_serving.scheduling.room import Room
 from instructmining_serving.scheduling.scheduler import Computed, Limits, Scheduler
 from instructmining_serving.scheduling.threads import LARGEST, SmallFirst
@@ -206,11 +206,20 @@ class ScoringService:
                     await asyncio.wrap_future(work.future)
         self._ready = True
 
-    async def score(self, rows: Sequence[Row]) -> list[ScoredRow]:
-        """Score rows of any accepted shape, in order.
+    def check_columns(self) -> None:
+        """Check that there is a column to compute.
+
+        Raises:
+            NotServedError: there is none.
+        """
+        if not self.scorer.columns:
+            raise NotServedError("the service computes no column; serve with --indicators or --rule")
+
+    async def score(self, rows: Sequence[object]) -> list[ScoredRow]:
+        """Score rows, each of any accepted shape, in order.
 
         Args:
-            rows: dicts, as of a JSON file.
+            rows: values of JSON; one that is no object is a bad row.
 
         Raises:
             NotServedError: the service computes no column.
@@ -219,18 +228,17 @@ class ScoringService:
             OverloadedError: too much waits already.
             DeviceError: a graph fails, also in a new session.
         """
-        if not self.scorer.columns:
-            raise NotServedError("the service computes no column; serve with --indicators or --rule")
+        self.check_columns()
         finished, _ = await self._finished(rows, self._requests, self._others)
         return list(self.scorer.rows(finished))
 
-    async def score_each(self, rows: Sequence[Row], seconds: float) -> list[ScoredRow | str]:
+    async def score_each(self, rows: Sequence[object], seconds: float) -> list[ScoredRow | str]:
         """Score rows of a stream in order, each of any accepted shape; of a bad one, return why it is bad.
 
         They wait for room in the streams' share of the queue, and are never refused for want of it.
 
         Args:
-            rows: dicts, as of a JSON file.
+            rows: values of JSON; one that is no object is a bad row.
             seconds: in which they must be computed once they have room.
 
         Raises:
@@ -254,7 +262,7 @@ class ScoringService:
         scored = iter(self.scorer.rows(finished))
         return [bad[place] if place in bad else next(scored) for place in range(len(rows))]
 
-    async def rewards(self, rows: Sequence[Row]) -> Rewards:
+    async def rewards(self, rows: Sequence[object]) -> Rewards:
         """Compute the column ``reward`` of rows of any accepted shape but pairs, and nothing else.
 
         Raises:
@@ -269,14 +277,14 @@ class ScoringService:
         return Rewards(finished.columns["reward"].values, tokens, [bool(roles) for roles in finished.truncated])
 
     async def _finished(
-        self, rows: Sequence[Row], requests: RowRequests, others: NDArray[np.float32] | None = None
+        self, rows: Sequence[object], requests: RowRequests, others: NDArray[np.float32] | None = None
     ) -> tuple[ScoredWindow, int]:
         """Return the rows with their columns, and the tokens of their texts."""
         self.check_rows(len(rows))
         with self.scheduler.arriving():
             size = _size(rows)
             with span("tokenize", rows=len(rows)):
-                prepared = await self.in_thread(lambda: requests.prepare(accepted_window(rows)), size=size)
+                prepared = await self.in_thread(lambda: requests.prepare(window_of_each(rows)), size=size)
         if prepared.rejects:
             raise RowsRefusedError([reason_of(reject) for reject in prepared.rejects])
         work = self._admitted(prepared.parts)
@@ -363,7 +371,7 @@ def _raw_tokenizers(roles: Mapping[str, Role]) -> dict[str, RawTokenizer]:
     return found
 
 
-def _size(rows: Sequence[Row]) -> int:
+def _size(rows: Sequence[object]) -> int:
     """Return the characters of rows, about; counts no further than what makes a difference."""
     left: list[object] = list(rows)
     size = 0

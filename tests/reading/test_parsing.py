@@ -238,8 +238,8 @@ def test_any_text_in_any_field_is_seen_or_named(
 def test_text_that_no_role_takes_is_counted_once_a_row() -> None:
     parser = RowParser(SHAPES["alpaca"])
     fields = {"instruction": "a", "output": "b", "topic": "c", "tags": ["d", "e"], "meta": {"x": {"y": "f"}}, "id": 3}
-    parser.example(row(fields))
-    parser.example(row({**fields, "topic": " ", "tags": [], "meta": {}}))
+    assert parser.example(row(fields)).unread == ("meta", "tags", "topic")
+    assert parser.example(row({**fields, "topic": " ", "tags": [], "meta": {}})).unread == ()
     parser.example(row({**fields, "tags": None}))
     assert parser.unread == {"topic": 2, "tags": 1, "meta": 2}
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx2
@@ -14,7 +14,9 @@ from instructmining_serving.client import AsyncClient, BadRow, Client, Result, R
 
 ROWS = [{"instruction": "Name a colour.", "output": "Green."}]
 COLUMNS = {"perplexity": 2.5, "mtld": None}
-SCORED = {"results": [{"columns": COLUMNS, "score_notes": {"mtld": "short"}, "truncated": ["reward"]}]}
+SCORED = {
+    "results": [{"columns": COLUMNS, "score_notes": {"mtld": "short"}, "truncated": ["reward"], "unread": ["response"]}]
+}
 Answers = Callable[[httpx2.Request], httpx2.Response]
 
 
@@ -72,7 +74,7 @@ def answer(status: int, content: object, **headers: str) -> httpx2.Response:
 
 def test_rows_come_back_as_results(call: Callable[..., object]) -> None:
     service = Service(answer(200, SCORED))
-    assert call(service, "score", ROWS) == [Result(COLUMNS, {"mtld": "short"}, ("reward",))]
+    assert call(service, "score", ROWS) == [Result(COLUMNS, {"mtld": "short"}, ("reward",), ("response",))]
     assert json.loads(service.asked[0].content) == {"examples": ROWS}
     assert service.asked[0].headers["authorization"] == "Bearer t"
 
@@ -115,8 +117,8 @@ def test_bad_rows_are_named_and_not_sent_again(call: Callable[..., object]) -> N
         call(html, "health")
 
 
-RESULT = {"columns": COLUMNS, "score_notes": {}, "truncated": []}
-SCORED_ROW = Result(COLUMNS, {}, ())
+RESULT = {"columns": COLUMNS, "score_notes": {}, "truncated": [], "unread": []}
+SCORED_ROW = Result(COLUMNS, {}, (), ())
 
 
 def lines(*said: object) -> httpx2.Response:
@@ -148,6 +150,20 @@ def test_any_number_of_rows_is_sent_in_pieces_as_they_are_read(call: Callable[..
         read.clear()
         next(iter(client.score_lines(rows())))
         assert len(read) == 128
+
+
+def test_the_client_for_an_event_loop_takes_rows_as_they_come() -> None:
+    async def rows() -> AsyncIterator[dict[str, object]]:
+        for number in range(200):
+            await asyncio.sleep(0)
+            yield {"number": number}
+
+    async def run() -> list[object]:
+        http = httpx2.AsyncClient(transport=httpx2.MockTransport(of_each), base_url="http://service")
+        async with AsyncClient("http://service", http=http) as client:
+            return [one.columns["number"] async for one in client.score_lines(rows()) if isinstance(one, Result)]
+
+    assert asyncio.run(run()) == [*range(200)]
 
 
 def test_bad_lines_are_named_by_their_rows(call: Callable[..., object]) -> None:

@@ -331,12 +331,22 @@ def detect(rows: Sequence[SourceRow], ignored: frozenset[str] = frozenset()) -> 
                 if shape.has(fields, ignored):
                     return shape.name
     where = rows[0].source if rows else "input"
+    found = field_names(chain.from_iterable(row.fields for row in rows))
     known = ", ".join(shape.described() for shape in SHAPES.values())
     raise InputError(
         f"{where}: no known format in the first {'row' if len(rows) == 1 else f'{len(rows)} rows'}; fields found: "
-        f"{field_names(rows)}; known: {known}; say which fields are meant, as in --map prompt=FIELD,response=FIELD or, "
+        f"{found}; known: {known}; say which fields are meant, as in --map prompt=FIELD,response=FIELD or, "
         "of a list of turns, --map messages=FIELD; fields inside of others have dots: response=answer.text"
     )
+
+
+def lacking_one(fields: Fields) -> FormatName | None:
+    """Return the first format of which a row lacks one role; None where each lacks more."""
+    for shape in SHAPES.values():
+        taken = shape.assigned(fields)
+        if 0 < sum(role in taken for role in shape.needs) == len(shape.needs) - 1:
+            return shape.name
+    return None
 
 
 def is_a_row(names: Collection[str]) -> bool:
@@ -346,9 +356,9 @@ def is_a_row(names: Collection[str]) -> bool:
     )
 
 
-def field_names(rows: Sequence[SourceRow]) -> str:
-    """Return the names of the rows' fields, for messages."""
-    found = sorted(set(chain.from_iterable(row.fields for row in rows)))
+def field_names(names: Iterable[str]) -> str:
+    """Return the names of fields, each once, for messages."""
+    found = sorted(set(names))
     return f"{', '.join(map(short, found[:12]))}{', …' if len(found) > 12 else ''}" or "none"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from shlex import quote
 from typing import Literal
 
@@ -88,8 +89,9 @@ class RowParser:
         else:
             example = Example(_conversation(parsed), row)
         _check_response(example, self.shape)
-        if parsed.assignment.others or parsed.unread:
-            self._count_unread(parsed, example, row)
+        if (parsed.assignment.others or parsed.unread) and (unread := self._unread(parsed, example, row)):
+            self._count(unread)
+            example = replace(example, unread=unread)
         parsed.assignment.rows += 1
         if not parsed.assignment.is_kept:
             self._taken.update(parsed.taken.items())
@@ -146,20 +148,28 @@ class RowParser:
                 self._assignments[names] = known
         return Parsed(self.shape, fields, known.taken, known)
 
-    def _count_unread(self, parsed: Parsed, example: Example, row: SourceRow) -> None:
+    def _unread(self, parsed: Parsed, example: Example, row: SourceRow) -> tuple[str, ...]:
+        """Return the fields of a row that hold text and are not read.
+
+        Raises:
+            InputError: there are some, and ``unread`` is "error".
+        """
         unread, fields = parsed.unread, parsed.fields
         for name in parsed.assignment.others:
             unread.look(name, fields[name])
         unread -= self._options.ignore
         if not unread:
-            return
+            return ()
         said = {turn.text for turn in (*example.turns, *(example.rejected or ()))}
-        names = sorted(name for name in unread if not _is_said(fields.get(name), said, self.shape.keys))
+        names = tuple(sorted(name for name in unread if not _is_said(fields.get(name), said, self.shape.keys)))
         if names and self._options.unread == "error":
             raise InputError(
                 f"{row.source}, line {row.line}: text that is not read, in {', '.join(names)} (format "
                 f"{self.shape.name}); --ignore {quote(','.join(names))} leaves it out"
             )
+        return names
+
+    def _count(self, names: Sequence[str]) -> None:
         kept = (name if name in self.unread or len(self.unread) < _MOST_UNREAD else OTHERS for name in names)
         self.unread.update(dict.fromkeys(kept, 1))
 

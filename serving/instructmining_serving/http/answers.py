@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from instructmining.errors import InstructMiningError
-from instructmining.types import ScoredRow
 from instructmining_serving.http.access import UnauthorizedError
 from instructmining_serving.http.bodies import BodyError
 from instructmining_serving.http.metrics import Metrics
@@ -35,11 +34,6 @@ class ClientGoneError(InstructMiningError):
 def answer(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON answer."""
     return Response(orjson.dumps(content), status, dict(headers or {}), media_type="application/json")
-
-
-def result_of(row: ScoredRow) -> dict[str, object]:
-    """Return a row's result as JSON."""
-    return {"columns": row.columns, "score_notes": row.notes, "truncated": list(row.truncated)}
 
 
 def problem(status: int, kind: str, message: str, **more: object) -> Response:

@@ -12,9 +12,12 @@ import orjson
 import zstandard
 from starlette.requests import ClientDisconnect, Request
 
+from instructmining.reading.conversations import kind_of
 from instructmining_serving.http.held import hold
 
 _CHUNK = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # by what they begin with, as no JSON does
 
 
 class BodyError(Exception):
@@ -37,14 +40,17 @@ class BodyLimits:
 def decoded(request: Request) -> AsyncIterator[bytes]:
     """Yield the body of a request as it comes, decompressed in parts of some megabytes at most.
 
+    A byte order mark at its begin is left out.
+
     Raises:
-        BodyError: 415 where its encoding is not known; while iterating, 400 where it is damaged.
+        BodyError: 415 where its encoding is not known; while iterating, 415 where it is compressed in another way than
+            its encoding says, 400 where it is damaged.
         ClientDisconnect: while iterating, the client goes away.
     """
     wanted = request.headers.get("content-encoding", "identity").strip().lower()
     if wanted not in _DECODERS:
         raise BodyError(415, f"the content encoding {wanted[:40]!r} is not known; wanted {', '.join(_DECODERS)}")
-    return _undamaged(_DECODERS[wanted](request.stream()), wanted)
+    return _undamaged(_text(_DECODERS[wanted](request.stream())), wanted)
 
 
 async def _undamaged(parts: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
@@ -53,6 +59,25 @@ async def _undamaged(parts: AsyncIterator[bytes], encoding: str) -> AsyncIterato
             yield part
     except (zlib.error, zstandard.ZstdError) as error:
         raise BodyError(400, f"the body is not {encoding}: {error}") from error
+
+
+async def _text(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the parts of a text, in UTF-8 and without a byte order mark.
+
+    Raises:
+        BodyError: it is compressed.
+    """
+    first = b""
+    async for part in parts:
+        first += part
+        if not any(len(first) < len(mark) and mark.startswith(first) for mark in (_BOM, *_COMPRESSED)):
+            break
+    for mark, name in _COMPRESSED.items():
+        if first.startswith(mark):
+            raise BodyError(415, f"the body is {name}, and its headers do not say so; wanted Content-Encoding: {name}")
+    yield first.removeprefix(_BOM)
+    async for part in parts:
+        yield part
 
 
 async def read_body(request: Request, limits: BodyLimits) -> bytes:
@@ -104,17 +129,27 @@ def json_object(content: bytes, what: str) -> Mapping[str, Any]:
     Raises:
         BodyError: 400 where it is not JSON, 422 where it is not an object.
     """
-    try:
-        found = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise BodyError(400, f"{what} is not JSON: {error.msg} at character {error.pos}") from error
+    found = json_value(content, what)
     if not isinstance(found, dict):
-        raise BodyError(422, f"{what} is {_kind(found)}, wanted an object")
+        raise BodyError(422, f"{what} is {kind_of(found)}, wanted an object")
     return found
 
 
-def _kind(value: object) -> str:
-    return {list: "a list", str: "a text", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
+def json_value(content: bytes, what: str) -> object:
+    """Return any value of JSON.
+
+    Args:
+        content: its text.
+        what: has it.
+
+    Raises:
+        BodyError: 400 where it is not JSON.
+    """
+    try:
+        found: object = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise BodyError(400, f"{what} is not JSON: {error.msg} at character {error.pos}") from error
+    return found
 
 
 async def _plain(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -12,11 +12,12 @@ from fastapi import APIRouter, Request, Response
 from instructmining import __version__
 from instructmining.types import ScoredRow
 from instructmining_serving.http import schemas
-from instructmining_serving.http.answers import NotReadyError, answer, result_of, within
+from instructmining_serving.http.answers import NotReadyError, answer, within
 from instructmining_serving.http.bodies import BodyLimits, read_body
 from instructmining_serving.http.forms import answering, kserve_form
 from instructmining_serving.http.kserve_tensors import HEADER, INPUT, Asked, Values, answered, number_of, rows_in
 from instructmining_serving.http.metrics import Metrics
+from instructmining_serving.rows import result_of
 from instructmining_serving.service import NotServedError, ScoringService
 
 MODEL, VERSION = "instructmining", "1"

@@ -101,26 +101,31 @@ def datatype(values: Values) -> str:
     return "FP64" if isinstance(values, np.ndarray) else "BYTES"
 
 
-def rows_in(texts: Sequence[str]) -> list[Mapping[str, Any]]:
-    """Return the rows that texts hold as JSON.
+def rows_in(texts: Sequence[str]) -> list[object]:
+    """Return the rows that texts hold as JSON, whatever it is.
 
     Raises:
-        BodyError: a text is no JSON object.
+        BodyError: a text is no JSON.
     """
-    return [_object(text.encode(), f"{INPUT}, element {number}: ") for number, text in enumerate(texts)]
+    return [_value(text.encode(), f"{INPUT}, element {number}: ") for number, text in enumerate(texts)]
 
 
 def _wrong(message: str) -> BodyError:
     return BodyError(400, message)
 
 
-def _object(text: bytes, where: str = "") -> Mapping[str, Any]:
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise _wrong(f"{where or 'the body '}is not JSON: {error.msg} at character {error.pos}") from error
+def _object(text: bytes) -> Mapping[str, Any]:
+    found = _value(text, "the body ")
     if not isinstance(found, dict):
-        raise _wrong(f"{where}wanted a JSON object")
+        raise _wrong("wanted a JSON object")
+    return found
+
+
+def _value(text: bytes, where: str) -> object:
+    try:
+        found: object = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise _wrong(f"{where}is not JSON: {error.msg} at character {error.pos}") from error
     return found
 
 

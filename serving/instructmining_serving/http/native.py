@@ -11,16 +11,17 @@ from starlette.responses import PlainTextResponse
 from instructmining import __version__
 from instructmining.types import PREDICTION, ScoredRow
 from instructmining_serving.http import schemas
-from instructmining_serving.http.answers import answer, problem, result_of, within
+from instructmining_serving.http.answers import answer, problem, within
 from instructmining_serving.http.bodies import BodyError, BodyLimits, read_json
 from instructmining_serving.http.forms import answering, openai_form, own_form, speak
 from instructmining_serving.http.metrics import Metrics
 from instructmining_serving.http.streams import LINES, LineStream, has_lines
 from instructmining_serving.http.vllm import SCORE_FORMS, asks_vllm, scores_of
-from instructmining_serving.rows import Row
+from instructmining_serving.rows import result_of
 from instructmining_serving.service import ScoringService
 
 _WANTED = 'wanted either {"examples": [{…}, …]}, or two of vLLM\'s lists, such as {"queries", "documents"}'
+_WANTED_TO_SELECT = 'wanted one JSON object, such as {"examples": [{…}, …], "top": 10}'
 _AMOUNTS = ("top", "fraction", "max_loss")
 
 
@@ -58,6 +59,8 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
     @router.post("/v1/select", openapi_extra=_SELECT)
     async def select(request: Request) -> Response:
         """Score rows, and return the places of those with the least predicted loss, best first."""
+        if has_lines(request):
+            raise BodyError(415, f"lines are not taken here, since a selection needs all rows; {_WANTED_TO_SELECT}")
         body = await read_json(request, bodies)
         rows = rows_of(body)
         name, amount = _amount(body)
@@ -107,8 +110,8 @@ def native_routes(service: ScoringService, metrics: Metrics, bodies: BodyLimits,
     return router
 
 
-def rows_of(body: Mapping[str, Any]) -> Sequence[Row]:
-    """Return the examples of a request.
+def rows_of(body: Mapping[str, Any]) -> Sequence[object]:
+    """Return the examples of a request, whatever they are.
 
     Raises:
         BodyError: there are none.
@@ -116,9 +119,6 @@ def rows_of(body: Mapping[str, Any]) -> Sequence[Row]:
     rows = body.get("examples")
     if not isinstance(rows, list) or not rows:
         raise BodyError(422, '"examples" is missing or empty; wanted a list of rows: {"examples": [{…}, …]}')
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise BodyError(422, f'"examples", row {number}: wanted an object')
     return rows
 
 
@@ -150,7 +150,7 @@ _EXAMPLES: dict[str, object] = {
     "examples": {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}}
 }
 _BODY = {"examples": [{"instruction": "Name a colour.", "output": "Green is a colour."}]}
-_RESULT = {"columns": {"reward": 0.408}, "score_notes": {}, "truncated": []}
+_RESULT = {"columns": {"reward": 0.408}, "score_notes": {}, "truncated": [], "unread": []}
 _STATUSES = {**schemas.STATUSES, 400: "not JSON", 422: "bad rows, each with its reason, or a wrong parameter"}
 _SCORE = schemas.operation(
     [schemas.members(_EXAMPLES), *SCORE_FORMS], _BODY, {"results": [_RESULT]}, statuses=_STATUSES
@@ -174,5 +174,5 @@ _SELECT = schemas.operation(
     ],
     {**_BODY, "top": 1},
     {"selected": [0], "results": [{"row": 0, **_RESULT}]},
-    statuses=_STATUSES,
+    statuses={**_STATUSES, 415: "lines, or an unknown content encoding"},
 )

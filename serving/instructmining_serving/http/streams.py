@@ -15,11 +15,11 @@ from starlette.requests import ClientDisconnect
 from instructmining.errors import DeviceMemoryError, InstructMiningError
 from instructmining.types import ScoredRow
 from instructmining_serving.http.access import Receive, Scope, Send
-from instructmining_serving.http.answers import ClientGoneError, NotReadyError, counted, result_of
-from instructmining_serving.http.bodies import BodyError, BodyLimits, decoded, json_object
+from instructmining_serving.http.answers import ClientGoneError, NotReadyError, counted
+from instructmining_serving.http.bodies import BodyError, BodyLimits, decoded, json_value
 from instructmining_serving.http.lines import Line, lines_of
 from instructmining_serving.http.metrics import Metrics
-from instructmining_serving.rows import Row, RowsRefusedError
+from instructmining_serving.rows import RowsRefusedError, result_of
 from instructmining_serving.scheduling.room import Room
 from instructmining_serving.service import ScoringService, TooLargeError
 
@@ -67,11 +67,13 @@ class LineStream(Response):
 
         Raises:
             NotReadyError: the service takes no requests now.
+            NotServedError: it computes no column.
             BodyError: the encoding of the body is not known.
         """
         super().__init__(media_type=LINES)
         if (reason := service.not_ready) is not None:
             raise NotReadyError(f"not ready: {reason}")
+        service.check_columns()
         self._request = request
         self._service = service
         self._metrics = metrics
@@ -148,7 +150,7 @@ class LineStream(Response):
 
     async def _answered(self, lines: Sequence[Line]) -> tuple[bytes, Exception | None]:
         """Return the answers to some lines, and why there can be no more after them, if so."""
-        rows: dict[int, Row] = {}
+        rows: dict[int, object] = {}
         answers: dict[int, object] = {}
         for line in lines:
             try:
@@ -167,16 +169,16 @@ class LineStream(Response):
             answers |= {number: self._result(number, found) for number, found in zip(rows, scored, strict=True)}
         return b"".join(orjson.dumps(answers[line.number]) + b"\n" for line in lines), None
 
-    def _row(self, line: Line) -> Row:
-        """Return the row of a line.
+    def _row(self, line: Line) -> object:
+        """Return the row of a line, any value of JSON.
 
         Raises:
             TooLargeError: it is longer than a line may be.
-            BodyError: it is not a JSON object.
+            BodyError: it is not JSON.
         """
         if line.content is None:
             raise TooLargeError(f"the line has more than {self._max_bytes:,} bytes")
-        return json_object(line.content, "the line")
+        return json_value(line.content, "the line")
 
     def _result(self, number: int, found: ScoredRow | str) -> object:
         if isinstance(found, str):

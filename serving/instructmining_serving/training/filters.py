@@ -73,7 +73,7 @@ class RowFilter:
             batch: the values of each field, as ``datasets`` gives them.
 
         Raises:
-            RowError: a row cannot be scored, and ``on_reject`` is None.
+            RowError: a row cannot be scored, and ``on_reject`` is None; it has the row's number in the batch, from 0.
             InputError: this is no batch, or its rows are in no known format.
             DeviceError: a graph fails.
         """
@@ -89,6 +89,6 @@ class RowFilter:
         if isinstance(row, ScoredRow):
             return passes(row, self._conditions)
         if self._on_reject is None:
-            raise RowError(f"row {row.line} of the batch: {row.reason}")
+            raise RowError(f"row {row.line - 1} of the batch: {row.reason}")
         self._on_reject(row)
         return False

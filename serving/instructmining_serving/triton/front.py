@@ -13,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from instructmining.bundle import Bundle
-from instructmining.errors import DeviceError, InputError
+from instructmining.errors import DeviceError
 from instructmining.indicators.columns import rows_of
 from instructmining.inference.executor import Job
 from instructmining.inference.sessions import OF_POSITIONS
@@ -21,7 +21,7 @@ from instructmining.rules import Rule
 from instructmining.scorer.requests import RowRequests
 from instructmining.types import InputWindow, Reject, ScoredWindow
 from instructmining_serving.joint import JointScoring, Outputs
-from instructmining_serving.rows import window_of
+from instructmining_serving.rows import RowsRefusedError, reason_of, result_of, window_of_each
 from instructmining_serving.triton.layout import BUNDLE, INPUT, RESULT, RULE, FrontSettings
 
 _ONE = np.array([[0, 1]], dtype=np.int64)  # a scored position where the graph wants one and nothing reads its value
@@ -74,19 +74,13 @@ class Front:
     def _window(self, request: Any) -> InputWindow | str:  # noqa: ANN401
         """Return the rows of a request, or what is wrong with them."""
         texts = self._backend.get_input_tensor_by_name(request, INPUT).as_numpy()
-        rows: list[Mapping[str, object]] = []
+        rows: list[object] = []
         for number, text in enumerate(texts.reshape(-1).tolist()):
             try:
-                row = orjson.loads(text)
+                rows.append(orjson.loads(text))
             except orjson.JSONDecodeError as error:
                 return f"{INPUT}, element {number}: is not JSON: {error.msg} at character {error.pos}"
-            if not isinstance(row, dict):
-                return f"{INPUT}, element {number}: wanted a JSON object"
-            rows.append(row)
-        try:
-            window = window_of(rows)
-        except InputError as error:
-            return str(error)
+        window = window_of_each(rows)
         bad = [item for item in window.items if isinstance(item, Reject)]
         return _reasons(bad) if bad else window
 
@@ -111,11 +105,7 @@ class Front:
             column: np.array([[_number(row.columns.get(column))] for row in rows], dtype=np.float64)
             for column in self._columns
         }
-        results = [
-            orjson.dumps({"columns": row.columns, "score_notes": row.notes, "truncated": list(row.truncated)})
-            for row in rows
-        ]
-        tensors[RESULT] = np.array([[result] for result in results], dtype=np.object_)
+        tensors[RESULT] = np.array([[orjson.dumps(result_of(row))] for row in rows], dtype=np.object_)
         return tensors
 
 
@@ -159,9 +149,7 @@ def _feeds(job: Job) -> dict[str, NDArray[np.int64]]:
 
 
 def _reasons(rejects: Sequence[Reject]) -> str:
-    first = rejects[0]
-    more = f", and {len(rejects) - 1} more" if len(rejects) > 1 else ""
-    return f"row {first.line - 1}: {first.reason}{more}"
+    return str(RowsRefusedError([reason_of(reject) for reject in rejects]))
 
 
 def _number(value: float | None) -> float:

@@ -87,7 +87,7 @@ def test_rows_are_selected_by_their_predicted_loss(client: TestClient) -> None:
         ("/v1/score", b"[1]", 422, "the body is a list, wanted an object"),
         ("/v1/score", b'{"examples": []}', 422, '"examples" is missing or empty'),
         ("/v1/score", b"{}", 422, '"examples" is missing or empty'),
-        ("/v1/score", b'{"examples": [1]}', 422, '"examples", row 0: wanted an object'),
+        ("/v1/score", b'{"examples": [1]}', 422, "row 0: found a number, wanted an object"),
         ("/v1/score", b'{"examples": [{"x": 1}]}', 422, "row 0"),
         ("/v1/score", b"[" * 5000, 400, "not JSON"),
         ("/v1/score", b'{"examples": [{"instruction": "\\ud800", "output": "a"}]}', 400, "not JSON"),
@@ -112,13 +112,40 @@ def test_a_malformed_request_is_one_clear_error(
 
 
 def test_one_bad_row_refuses_the_request_with_the_reason_for_each(client: TestClient) -> None:
-    rows = [ALPACA[0], {"instruction": "a", "output": ""}, ALPACA[1], {"instruction": "b", "output": " "}]
+    rows = [{"foo": 1}, {"instruction": "a", "output": ""}, ALPACA[1], {"instruction": "b"}, [1], ROWS[2]]
     answer = client.post("/v1/score", json={"examples": rows})
     assert answer.status_code == 422
     assert [(row["row"], row["reason"]) for row in answer.json()["error"]["rows"]] == [
+        (
+            0,
+            "no known format; fields found: foo; wanted for example instruction and output, prompt and response, or "
+            "messages",
+        ),
         (1, "the response is empty"),
-        (3, "the response is empty"),
+        (3, "no response: field 'output' is missing"),
+        (4, "found a list, wanted an object"),
     ]
+
+
+def test_rows_of_one_request_may_have_different_shapes(client: TestClient) -> None:
+    rows = [{"messages": ROWS[2]["messages"]}, *ALPACA, {"prompt": "Say hello.", "response": "Good morning to you."}]
+    for row, found in zip(rows, client.post("/v1/score", json={"examples": rows}).json()["results"], strict=True):
+        (alone,) = client.post("/v1/score", json={"examples": [row]}).json()["results"]
+        assert found["columns"] == pytest.approx(alone["columns"], rel=1e-5)
+    assert len(client.post("/v1/select", json={"examples": rows, "top": 4}).json()["selected"]) == 4
+
+
+def test_text_that_is_not_read_is_named_in_the_result(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{**ALPACA[0], "response": "Red."}, ALPACA[1]]
+    results = client.post("/v1/score", json={"examples": rows}).json()["results"]
+    assert [result["unread"] for result in results] == [["response"], []]
+    assert not [record for record in caplog.records if record.name.startswith("instructmining")]
+
+
+def test_lines_are_not_taken_to_select_among(client: TestClient) -> None:
+    answer = client.post("/v1/select", content=with_rows(top=1), headers={"content-type": "application/x-ndjson"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (415, "unsupported")
+    assert "lines are not taken here" in answer.json()["error"]["message"]
 
 
 def test_too_many_rows_or_tokens_are_refused(client: TestClient, small_bundle: Path) -> None:

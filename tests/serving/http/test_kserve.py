@@ -102,9 +102,12 @@ def test_binary_inputs_and_outputs_have_the_same_numbers(client: TestClient, exp
         assert named["reward"] == pytest.approx([result["columns"]["reward"]], rel=1e-5)
 
 
-def test_many_rows_of_one_shape_are_scored_in_order(client: TestClient) -> None:
-    rows = [{"instruction": "Count.", "output": "one two three " * number} for number in range(1, 6)]
-    expected = posted(client, "/v1/score", examples=rows)["results"]
+def test_many_rows_each_of_any_shape_are_scored_in_order(client: TestClient) -> None:
+    rows: list[dict[str, str]] = [
+        {"instruction": "Count.", "output": "one two three " * number} for number in range(1, 5)
+    ]
+    rows.insert(2, {"prompt": "Count.", "response": "four five six seven"})
+    expected = [posted(client, "/v1/score", examples=[row])["results"][0] for row in rows]
     found = inferred(client, {"inputs": [tensor(shape=[5], data=[json.dumps(row) for row in rows])]})
     assert found["reward"] == pytest.approx([result["columns"]["reward"] for result in expected], rel=1e-5)
 
@@ -142,7 +145,7 @@ def said_of(client: TestClient, content: bytes, status: int = 400, **headers: st
         ({"inputs": [tensor(data=[1, 2])]}, "data: wanted a list of texts"),
         ({"inputs": [tensor(data=None)]}, "data: wanted a list of texts"),
         ({"inputs": [tensor(data=["{}", "["])]}, "EXAMPLE, element 1: is not JSON"),
-        ({"inputs": [tensor(data=["{}", "1"])]}, "EXAMPLE, element 1: wanted a JSON object"),
+        ({"inputs": [tensor(data=["{}", "1"])]}, "row 1: found a number, wanted an object"),
         ({"inputs": [tensor(parameters=1)]}, "parameters: wanted an object"),
         ({"inputs": [tensor(parameters={"shared_memory_region": "x"})]}, "shared_memory_region is not served"),
         ({"inputs": [tensor(parameters={"binary_data_size": 5})]}, "binary_data_size does not say 0"),

@@ -117,7 +117,7 @@ def test_lines_of_any_shape_are_answered_in_order_with_the_numbers_of_the_json_a
         answer = httpx2.post(f"{served.url}/v1/score", json={"examples": [row]})
         (expected,) = answer.json()["results"]
         for result in found[number :: len(ROWS)]:
-            assert set(result) == {"columns", "score_notes", "truncated"}
+            assert set(result) == {"columns", "score_notes", "truncated", "unread"}
             assert result["columns"] == pytest.approx(expected["columns"], rel=1e-5)
             assert (result["score_notes"], result["truncated"]) == (expected["score_notes"], expected["truncated"])
 
@@ -132,7 +132,7 @@ def test_a_bad_line_is_answered_with_its_error_and_the_stream_goes_on(served: Li
         said,
         [
             ("bad_request", "the line is not JSON"),
-            ("invalid", "the line is a list, wanted an object"),
+            ("invalid_rows", "found a list, wanted an object"),
             ("invalid_rows", "no known format"),
             ("too_large", "the line has more than 5,000 bytes"),
             ("invalid_rows", "the response is empty"),
@@ -167,6 +167,37 @@ def test_compressed_lines_are_read_as_they_come(
 def test_a_body_that_is_damaged_at_once_is_refused(served: Listening) -> None:
     found = httpx2.post(f"{served.url}/v1/score", content=b"plain", headers=NDJSON | {"content-encoding": "gzip"})
     assert (found.status_code, found.json()["error"]["type"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzip.compress), ("zstd", zstandard.compress)])
+def test_a_compressed_body_that_does_not_say_so_is_refused_once(
+    served: Listening, encoding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    body = encode(as_lines(ROWS))
+    for headers, content in ((NDJSON, iter([body[:1], body[1:3], body[3:]])), ({}, body)):
+        found = httpx2.post(f"{served.url}/v1/score", content=content, headers=headers)
+        error = found.json()["error"]
+        assert (found.status_code, error["type"]) == (415, "unsupported")
+        assert f"wanted Content-Encoding: {encoding}" in error["message"]
+
+
+def test_a_byte_order_mark_is_left_out(served: Listening) -> None:
+    mark = b"\xef\xbb\xbf"
+    for body in (iter([mark[:2], mark[2:], as_lines(ROWS[:1])]), mark + as_lines(ROWS[:1])):
+        (found,) = answers(httpx2.post(f"{served.url}/v1/score", content=body, headers=NDJSON))
+        assert "columns" in found
+    whole = mark + json.dumps({"examples": ROWS[:1]}).encode()
+    assert httpx2.post(f"{served.url}/v1/score", content=whole).status_code == 200
+    with Connection(served.port) as client:  # no byte is waited for that need not come
+        client.send(b"1\n")
+        assert json.loads(client.answer().readline())["line"] == 1
+
+
+def test_a_service_without_columns_refuses_lines_as_it_does_json(small_bundle: Path) -> None:
+    with listening(small_bundle, roles="embedding") as served:
+        for body, headers in ((as_lines(ROWS), NDJSON), (json.dumps({"examples": ROWS}).encode(), {})):
+            found = httpx2.post(f"{served.url}/v1/score", content=body, headers=headers)
+            assert (found.status_code, found.json()["error"]["type"]) == (404, "not_served")
 
 
 def test_each_line_is_answered_while_the_next_is_not_sent_yet(served: Listening) -> None:

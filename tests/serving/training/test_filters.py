@@ -47,7 +47,7 @@ def test_a_pair_is_kept_by_its_margin(scorer: Scorer) -> None:
 
 def test_a_bad_row_raises_or_is_given_away_and_not_kept(scorer: Scorer) -> None:
     batch = {"instruction": ["Go.", "Go.", "Go."], "output": ["Yes, at once.", "", None]}
-    with pytest.raises(RowError, match=r"row 2 of the batch: .*empty"):
+    with pytest.raises(RowError, match=r"row 1 of the batch: .*empty"):
         RowFilter(scorer, where="output_length>0")(batch)
     rejects: list[Reject] = []
     assert RowFilter(scorer, where="output_length>0", on_reject=rejects.append)(batch) == [True, False, False]

@@ -30,7 +30,7 @@ def test_requests_of_one_call_share_batches_and_get_the_numbers_of_score(
     server: PretendedTriton, scorer: Scorer
 ) -> None:
     columns = [*scorer.columns, "RESULT"]
-    given = [*([row] for row in ROWS), TWO]
+    given = [*([row] for row in ROWS), TWO, ROWS]
     responses = server.model.execute([server.request(encoded(*rows), *columns) for rows in given])
     for rows, response in zip(given, responses, strict=True):
         assert not response.has_error()
@@ -75,7 +75,7 @@ def test_a_bad_row_is_the_error_of_its_request_alone(server: PretendedTriton) ->
     said = [error.message() for error in errors]
     assert said[0] == "row 1: the response is empty"
     assert said[1].startswith("EXAMPLE, element 0: is not JSON")
-    assert said[2] == "EXAMPLE, element 0: wanted a JSON object"
+    assert said[2] == "row 0: found a list, wanted an object"
     assert "no known format" in said[3]
     assert "is not JSON" in said[4]
 
