@@ -101,6 +101,8 @@ def export(
         raise typer.BadParameter(f"--precision: {no_such('precision', precision, PRECISIONS)}")
     if via not in VIAS:
         raise typer.BadParameter(f"--via: {no_such('way', via, VIAS)}")
+    if via in {"optimum", "transformers"} and precision != "fp32":
+        raise typer.BadParameter(f"--precision {precision}: graphs made with --via {via} are in fp32")
     served = _served(triton, bundle, _Served(rule, indicators, device))
     document: dict[str, object] = {}
     if bundle is None:
