@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 
 import pytest
 
-from instructmining_serving.http.sockets import AddressError, bound
+from instructmining_serving.http.sockets import Address, AddressError, bound
 
 
 def test_the_port_that_the_system_chose_is_in_the_address() -> None:
@@ -16,6 +17,25 @@ def test_the_port_that_the_system_chose_is_in_the_address() -> None:
             socket.create_connection(("127.0.0.1", address.port))
         address.listen()
         socket.create_connection(("127.0.0.1", address.port)).close()
+
+
+def test_answers_are_sent_at_once() -> None:
+    """Without TCP_NODELAY, which asyncio sets on sockets of the protocol TCP alone, an answer may wait 40 ms."""
+    found: list[int] = []
+
+    async def look(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        found.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def connect(address: Address) -> None:
+        async with await asyncio.start_server(look, sock=address.sockets[0]):
+            reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+            await reader.read()
+            writer.close()
+
+    with bound("127.0.0.1", 0) as address:
+        asyncio.run(connect(address))
+    assert found == [1]
 
 
 def test_a_name_is_bound_on_all_its_addresses_with_one_port() -> None:
