@@ -8,7 +8,7 @@ TRANSFORMERS5 := .venv-transformers5
 OPTIMUM := .venv-optimum
 TRL := .venv-trl
 TRITON := .venv-triton
-PEERS := ctranslate2 python wana datasets infinity
+PEERS := ctranslate2 python wana datasets
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 
 .PHONY: demo setup test cuda-dry slow test-transformers5 test-via test-trl test-triton faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
@@ -152,4 +152,4 @@ $(READY): $(BASE)
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(TRANSFORMERS5) $(OPTIMUM) $(TRL) $(TRITON) $(PEERS:%=.venv-peers-%) demo-out gpu-results
+	rm -rf $(VENV) $(TRANSFORMERS5) $(OPTIMUM) $(TRL) $(TRITON) $(PEERS:%=.venv-peers-%) .venv-peers-infinity demo-out gpu-results

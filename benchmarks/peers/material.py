@@ -26,7 +26,8 @@ from instructmining_export.demo.data import fetch
 from instructmining_export.demo.preset import GGUF
 from instructmining_export.demo.weights import MINILM, SMOLLM2, fetch_weights
 
-PEERS = ("ctranslate2", "python", "wana", "datasets", "infinity")  # environments .venv-peers-NAME, made by make peers
+# Environments .venv-peers-NAME; the last is made by make bench-serving, the others by make peers.
+PEERS = ("ctranslate2", "python", "wana", "datasets", "infinity")
 RULE = "paper-v1"
 MIN_ROWS = 8  # knn_6 needs a sixth neighbour, latency eight rows
 

@@ -1,7 +1,7 @@
 """The service under load: ``python -m benchmarks.serving``.
 
 Prints tables for docs/serving.md and writes ``results/serving-<device>.json``. Needs wrk (Debian has a package ``wrk``,
-or WRK names the program), and for the peer the environment that ``make peers`` makes.
+or WRK names the program), and for the peer the environment that ``make bench-serving`` makes.
 
 BENCH_BUNDLE is a bundle instead of the demo's, BENCH_CLIENTS (1,8,64,256) how many clients, BENCH_SECONDS (15) how long
 each, BENCH_ROUNDS (3) how often, and BENCH_ONLY (equality,overhead,score,embeddings) what.

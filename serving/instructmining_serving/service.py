@@ -20,7 +20,7 @@ from instructmining.errors import InstructMiningError, RuleError
 from instructmining.indicators.plan import indicator_names
 from instructmining.knn.options import KnnOptions
 from instructmining.rules import Rule
-from instructmining.scorer.requests import RowRequests, Texts
+from instructmining.scorer.requests import Prepared, RowRequests, Texts
 from instructmining.scorer.scorer import Scorer
 from instructmining.tokenizing.truncation import Tokens
 from instructmining.types import ScoredRow, ScoredWindow
@@ -254,9 +254,7 @@ class ScoringService:
             self.scheduler.submit(work, has_room=True)
             async with asyncio.timeout(seconds):
                 outputs = await asyncio.wrap_future(work.future)
-        finished = await self.in_thread(
-            lambda: self._requests.finish(prepared, outputs, self._others), size=size, first=True
-        )
+        finished = await self._finish(self._requests, prepared, outputs, self._others, size=size)
         bad = dict(map(reason_of, finished.rejects))
         self._observer.rows(len(rows) - len(bad))
         scored = iter(self.scorer.rows(finished))
@@ -290,11 +288,25 @@ class ScoringService:
         work = self._admitted(prepared.parts)
         tokens = work.left_tokens
         outputs = await self._outputs(work, tokens)
-        finished = await self.in_thread(lambda: requests.finish(prepared, outputs, others), size=size, first=True)
+        finished = await self._finish(requests, prepared, outputs, others, size=size)
         if finished.rejects:
             raise RowsRefusedError([reason_of(reject) for reject in finished.rejects])
         self._observer.rows(len(rows))
         return finished, tokens
+
+    async def _finish(
+        self,
+        requests: RowRequests,
+        prepared: Prepared,
+        outputs: Sequence[Outputs],
+        others: NDArray[np.float32] | None,
+        *,
+        size: int,
+    ) -> ScoredWindow:
+        """Return rows with their columns; a search among others takes long also for a small request."""
+        return await self.in_thread(
+            lambda: requests.finish(prepared, outputs, others), size=size if others is None else LARGEST, first=True
+        )
 
     def check_rows(self, rows: int) -> None:
         """Check the number of rows, or texts, of a request.

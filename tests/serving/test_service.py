@@ -20,7 +20,9 @@ from starlette.testclient import TestClient
 from instructmining.errors import RuleError
 from instructmining.inference.devices import Device
 from instructmining.inference.executor import Done, Executor, Job
+from instructmining.scorer.requests import RowRequests
 from instructmining.scorer.scorer import Scorer
+from instructmining.types import ScoredWindow
 from instructmining_serving.http.app import HttpOptions, create_app
 from instructmining_serving.http.connections import TimedConnection
 from instructmining_serving.http.metrics import Metrics
@@ -261,3 +263,21 @@ def test_rewards_are_served_beside_other_columns(small_bundle: Path) -> None:
         assert client.get("/health").json()["columns"] == ["mtld"]
         found = posted(client, "/score", text_1="Name a colour.", text_2="Green.", use_activation=False)
         assert found["data"][0]["score"] == pytest.approx(row.columns["reward"])
+
+
+def test_neighbours_of_a_small_request_are_searched_in_a_thread_so_that_others_are_answered(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps({"instruction": f"Say {n}.", "output": f"{n}"}) + "\n" for n in range(8)))
+    threads: list[str] = []
+    finish = RowRequests.finish
+
+    def noted(self: RowRequests, *arguments: Any) -> ScoredWindow:  # noqa: ANN401
+        threads.append(threading.current_thread().name)
+        return finish(self, *arguments)
+
+    monkeypatch.setattr(RowRequests, "finish", noted)
+    for client in client_of(small_bundle, indicators="knn_6", knn_against=str(pool)):
+        posted(client, "/v1/score", examples=[ROW])
+    assert [name.startswith("instructmining-tokens") for name in threads] == [True]
