@@ -13,8 +13,8 @@ from instructmining.bundle import RoleName
 from instructmining.inference.batching import ALIKE, Batching
 from instructmining_serving.scheduling.work import Work
 
-# Tokens that cost about as much as a run has beside its texts, where small batches are fast too: the language model of
-# 135 million weights reads 540 MB for each run (estimated, not measured). A text that adds more padding than this has a run of its own.
+# Tokens that cost about as much as a run has beside its texts, where small batches are fast too; estimated: a language
+# model of 135 million weights reads 540 MB for each run. A text that adds more padding has a run of its own.
 _OF_A_RUN = 32
 Lane: TypeAlias = tuple[Path, tuple[str, ...]]  # graph and outputs: texts of one lane can share a batch
 
