@@ -21,7 +21,7 @@ from instructmining.reading.formats import FieldOptions, FormatName
 from instructmining.reading.objects import is_objects
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import Source, Sources, first_of, open_rows
-from instructmining.reading.scores import ScoreFields
+from instructmining.reading.scores import score_fields
 from instructmining.reading.sources import expand
 from instructmining.reading.values import utf8
 from instructmining.types import (
@@ -77,7 +77,7 @@ def read_examples(
     return ExampleReader(
         readers,
         fields or FieldOptions(format),
-        ScoreFields(prefix),
+        score_fields(prefix),
         limit=limit,
         taken=frozenset(columns),
         on_reject=on_reject or _raise,

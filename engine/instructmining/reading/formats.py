@@ -274,8 +274,10 @@ class FieldOptions:
 
     def shape_named(self, name: str) -> Shape:
         """Return the shape of that name, or the mapped one."""
-        default = SHAPES[name].keys if name in SHAPES else TurnKeys()
         role, content = self.map.get("role"), self.map.get("content")
+        if name in SHAPES and role is None and content is None:
+            return SHAPES[name]
+        default = SHAPES[name].keys if name in SHAPES else TurnKeys()
         keys = TurnKeys((role,) if role else default.role, (content,) if content else default.content)
         if name in SHAPES:
             return replace(SHAPES[name], keys=keys)

@@ -75,9 +75,11 @@ def open_rows(source: Source, options: ReadOptions = _DEFAULT) -> RowReader:
         InputError: there is no such file, it cannot be read, or its kind is not supported.
     """
     if not isinstance(source, (str, Path)):
+        if is_objects(source):
+            return ObjectRows(source, max_row_bytes=options.max_row_bytes)
         if is_table(source):
             return TableRows(source, max_row_bytes=options.max_row_bytes)
-        if is_objects(source) or isinstance(source, Iterator):
+        if isinstance(source, Iterator):
             return ObjectRows(source, max_row_bytes=options.max_row_bytes)
         raise InputError(_no_source(source))
     path = str(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 
 import orjson
 
@@ -70,6 +71,12 @@ class ScoreFields:
         if not isinstance(roles, list):
             raise RowError(f"field '{self._truncated}' is {value!r}, wanted a list of roles")
         return tuple(map(str, roles))
+
+
+@lru_cache(maxsize=8)
+def score_fields(prefix: str) -> ScoreFields:
+    """Return the fields that ``score`` adds with a prefix; a service asks for each request."""
+    return ScoreFields(prefix)
 
 
 def lacking(example: Example, wanted: Collection[str]) -> list[str]:
