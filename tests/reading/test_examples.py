@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instructmining.errors import InputError, RowError
-from instructmining.reading import example_reader
+from instructmining.reading import blocks
 from instructmining.reading.example_reader import DETECTION_ROWS, ExampleReader
 from instructmining.reading.examples import read_examples
 from instructmining.reading.options import ReadOptions
@@ -286,7 +286,7 @@ def test_a_position_among_messages_counts_each_blank_line_and_each_reject_once(t
 def test_a_window_closes_when_its_rows_have_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{**ALPACA, "output": "x" * size} for size in (10, 500, 10, 10, 900, 10)]
     path = write(tmp_path / "a.jsonl", *rows)
-    monkeypatch.setattr(example_reader, "WINDOW_BYTES", 500)
+    monkeypatch.setattr(blocks, "WINDOW_BYTES", 500)
     windows = every(read_examples(path), 4)
     assert [len(window.items) for window in windows] == [2, 3, 1]
     assert [window.end and window.end.rows for window in windows] == [2, 5, 6]

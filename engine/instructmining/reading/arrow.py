@@ -71,6 +71,7 @@ class TableRows:
         path: the path as given, or "table".
         blank: 0.
         bytes_total: size of the file in bytes; None for a table in memory.
+        of_rows: true.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class TableRows:
         self._share = 0.0  # share of the table that was read, 0..1
 
     left_out: Sequence[str] = ()
+    of_rows = True
 
     @property
     def once(self) -> bool:
@@ -120,9 +122,28 @@ class TableRows:
         with closing(self._opened()) as source:
             return source.rows
 
+    def units_total(self, *, scan: bool) -> int | None:
+        """Return the number of rows; of an Arrow file only where its batches may be read for it.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        with closing(self._opened()) as source:
+            if source.rows is not None or not scan:
+                return source.rows
+            rows = 0
+            with suppress(*_damage()):
+                for _, batch in source.batches(0):
+                    rows += batch.num_rows
+            return rows
+
     def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - it is always offset + 1
         """Start at a row met before, with ``offset`` rows before it."""
         self._begin = offset
+
+    def cut(self, begin: int, end: int | None) -> None:  # noqa: ARG002 - whoever reads the rows stops there
+        """Leave out the batches before a row."""
+        self._begin = begin
 
     def __iter__(self) -> Iterator[RowOrReject]:
         """Yield each row, or a reject in its place; row groups before the first row wanted are not read.

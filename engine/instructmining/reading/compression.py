@@ -59,6 +59,11 @@ class ByteSource:
         if self._packed is not None:
             self.stream = io.BufferedReader(cast(io.RawIOBase, self._packed), _CHUNK)
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether the bytes are stored compressed."""
+        return self._packed is not None
+
     def head(self) -> bytes:
         """The first bytes, up to a megabyte, which the stream yields again; only valid before anything else is read.
 

@@ -43,6 +43,9 @@ class DelimitedRows(FileRows):
         self._delimiter = delimiter
         self._encoding_name = options.encoding
 
+    def cut(self, begin: int, end: int | None) -> None:
+        """Leave out nothing: only what is before a row shows whether a newline there is in quotes."""
+
     def rows_of(self, stream: io.BufferedReader, head: bytes) -> Iterator[RowOrReject]:
         """See :meth:`FileRows.rows_of`.
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from instructmining.errors import InputError, RowError
 from instructmining.errors.names import no_such
+from instructmining.reading.blocks import Block, Blocks, Cut, windows_within
 from instructmining.reading.formats import FieldOptions, FieldRole, FormatName, Shape
 from instructmining.reading.parsing import RowParser
-from instructmining.reading.rows import WINDOW_BYTES, RowReader, first_of
+from instructmining.reading.rows import RowReader, first_of
 from instructmining.reading.scores import ScoreFields, lacking
 from instructmining.types import (
     EarlierScores,
@@ -24,14 +25,13 @@ from instructmining.types import (
     Reject,
     RowOrReject,
     SourceRow,
-    bytes_of,
 )
 
 OF_DOCUMENT = " of the document"  # after the name of a member of a document outside of its rows
 DETECTION_ROWS = 20  # a format is detected in the first rows of a file, or the file is refused
 log = logging.getLogger(__name__)
-Item = TypeVar("Item", bound="Example | Reject")
 Read = TypeVar("Read")
+_Read: TypeAlias = tuple[RowOrReject, int, float]  # a row, and the blank lines and bytes up to it
 
 
 class ExampleReader:
@@ -51,6 +51,7 @@ class ExampleReader:
         readers: Sequence[RowReader],
         fields: FieldOptions,
         scores: ScoreFields,
+        blocks: Blocks,
         *,
         limit: int | None,
         taken: frozenset[str],
@@ -66,6 +67,9 @@ class ExampleReader:
         self._readers = readers
         self._begun: dict[int, Iterator[RowOrReject]] = {}  # readers that can be read once and were looked into
         self._begin: Position | None = None
+        self._blocks = blocks
+        self._block: Block | None = None  # of the last row
+        self._passed = 0  # blank lines of the current file that another part counts
         self._at = (0, 0, 0, 0)  # file, line and offset of the last row, and the blank lines before it
         self._seen = (0, 0.0)  # rows, and bytes of all files up to the end of the last row
         self._fields = fields
@@ -148,6 +152,18 @@ class ExampleReader:
         """Reject rows that lack one of these columns, which an earlier run computed and this one will not."""
         self._kept = frozenset(columns)
 
+    def restrict(self, begin: Cut | None, end: Cut | None) -> None:
+        """Read only the rows between two cuts, None for the beginning and the end of the input.
+
+        A file's format is detected in its own first rows all the same.
+
+        Raises:
+            InputError: a source can be read only once.
+        """
+        if once := next((reader.path for reader in self._readers if reader.once), None):
+            raise InputError(f"{once}: can be read only once, so it cannot be read in parts; give files")
+        self._blocks.restrict(begin, end)
+
     def begin_after(self, position: Position) -> None:
         """Resume after a position that an earlier reader of the same files gave.
 
@@ -157,10 +173,14 @@ class ExampleReader:
         self.rows, self.rejected, self.blank = position.rows, position.rejected, position.blank
         self.formats = {path: self._fields.shape_named(name).name for path, name in position.formats.items()}
         self.unread = dict(position.unread)
-        at = self._readers[position.file]
-        if (parser := self._known_parser(at)) is None or not parser.looks_back:
-            at.begin_at(position.line, position.offset)
         self._begin = position
+        self._begin_reader(self._readers[position.file])
+
+    def _begin_reader(self, reader: RowReader) -> None:
+        """Let the reader of the file in which the run resumes start there, unless its rows need those before."""
+        assert self._begin is not None
+        if (parser := self._known_parser(reader)) is None or not parser.looks_back:
+            reader.begin_at(self._begin.line, self._begin.offset)
 
     def __iter__(self) -> Iterator[Example]:
         """Yield the examples; bad rows go to ``on_reject``.
@@ -171,45 +191,61 @@ class ExampleReader:
         for item in self._items():
             if isinstance(item, Example):
                 yield item
-            else:
+            elif item is not None:
                 self._on_reject(item)
 
     def windows(self, rows: int) -> Iterator[InputWindow]:
         """Yield windows of so many rows, good and bad in order, each with the position of its last row.
 
+        A window ends where a block does, see :mod:`~instructmining.reading.blocks`.
+
         Raises:
             InputError: as for :meth:`__iter__`.
         """
-        for taken in filled(self._items(), rows):
+        for taken in windows_within(self._items(), rows):
             file, line, offset, blank = self._at
             unread = {path: dict(counts) for path, counts in self.unread.items() if counts}
             counts = (self.rows, self.rejected, blank)
             yield InputWindow(taken, Position(file, line, offset, *counts, dict(self.formats), unread))
 
-    def _items(self) -> Iterator[Example | Reject]:
-        first_file = self._begin.file if self._begin is not None else 0
-        for file, reader in enumerate(self._readers[first_file:], first_file):
+    def _items(self) -> Iterator[Example | Reject | None]:
+        """Yield the rows of the part, and None before the first row of a block."""
+        for file in self._blocks.files:
             if self._limit is not None and self.rows >= self._limit:
                 return
-            yield from self._of_file(file, reader)
+            if self._begin is None or file >= self._begin.file:
+                yield from self._of_file(file, self._readers[file])
 
-    def _of_file(self, file: int, reader: RowReader) -> Iterator[Example | Reject]:
+    def _of_file(self, file: int, reader: RowReader) -> Iterator[Example | Reject | None]:
         blank_before = self.blank
+        begin, end = self._blocks.bounds(file)
+        is_cut, is_resumed = bool(begin) or end is not None, self._begin is not None and file == self._begin.file
+        if is_cut:
+            self._parser = self._parser_at(begin, reader)
+            reader.cut(begin, end)
+            if is_resumed:
+                self._begin_reader(reader)
         before = _sum(other.bytes_total for other in self._readers[:file]) or 0
         source = self._begun.pop(file, None) or reader
-        rows = ((row, blank_before + reader.blank, before + reader.bytes_read) for row in source)
-        first: deque[tuple[RowOrReject, int, float]] = deque()
-        if self._begin is not None and file == self._begin.file:
-            self._parser = self._known_parser(reader)
+        rows = ((row, reader.blank, before + reader.bytes_read) for row in source)
+        first: deque[_Read] = deque()
+        self._passed = 0
+        if self._begin is not None and is_resumed:
+            if not is_cut:
+                self._parser = self._known_parser(reader)
             self._skip((row for row, _, _ in rows), self._begin)
             if self._parser is not None and self._parser.looks_back:  # blank lines before are counted again
                 blank_before -= reader.blank
             self._seen = (self.rows, before + reader.bytes_read)
-        else:
+        elif not is_cut:
             first = first_of(rows, self._detection_rows, lambda read: read[0].raw)
-            self._parser = self._detected_in(first, reader)
-        for row, self.blank, bytes_read in chain(_released(first), rows):
+            self._parser = self._detected_in([row for row, _, _ in first], reader)
+        for row, blank, bytes_read in self._of_part(file, chain(_released(first), rows)):
+            if (block := self._blocks.of(file, row.offset)) != self._block:
+                self._block = block
+                yield None
             self.rows += 1
+            self.blank = blank_before + blank - self._passed
             self._seen = (self.rows, bytes_read)
             self._at = (file, row.line, row.offset, self.blank)
             item = self._item(row, reader)
@@ -220,12 +256,45 @@ class ExampleReader:
             yield item
             if self.rows == self._limit:
                 return
-        self.blank = blank_before + reader.blank
+        self.blank = blank_before + reader.blank - self._passed
         self._name_left_out(reader)
         if self._fields.unread == "warn" and self._parser is not None and self._parser.unread:
             named = ", ".join(f"{name} ({rows:,})" for name, rows in self._parser.unread.items())
             log.warning("%s: text that is not read, in rows: %s", reader.path, named)
         self._seen = (self.rows, before + (reader.bytes_total or 0))
+
+    def _of_part(self, file: int, rows: Iterator[_Read]) -> Iterator[_Read]:
+        """Yield the rows of a file that are in the part; blank lines before the first are the part before's."""
+        begin, _ = self._blocks.bounds(file)
+        is_before = False
+        for row, blank, bytes_read in rows:
+            if row.offset < begin:
+                is_before = True
+                continue
+            if is_before:
+                is_before, self._passed = False, blank
+            if not self._blocks.holds(file, row.offset):
+                return
+            yield row, blank, bytes_read
+        if is_before:
+            self._passed = self._readers[file].blank
+
+    def _parser_at(self, begin: int, reader: RowReader) -> RowParser | None:
+        """The parser of a file as the rows before an offset leave it; None where none of them is good."""
+        rows = iter(reader)
+        first = first_of(rows, self._detection_rows, raw_of)
+        parser = self._detected_in(first, reader)
+        for row in chain(_released(first), rows):
+            if row.offset >= begin or (parser is not None and not parser.looks_back):
+                break
+            if isinstance(row, SourceRow):
+                if parser is None:
+                    with suppress(InputError):
+                        parser = self._detected(reader, [row])
+                if parser is not None:
+                    with suppress(RowError):
+                        parser.pass_over(self._own(row)[0])
+        return parser
 
     def _name_left_out(self, reader: RowReader) -> None:
         """Count the members of a document outside of its rows as not read, once.
@@ -264,9 +333,9 @@ class ExampleReader:
         self.unread[reader.path] = parser.unread
         return parser
 
-    def _detected_in(self, first: Iterable[tuple[RowOrReject, int, float]], reader: RowReader) -> RowParser | None:
+    def _detected_in(self, first: Iterable[RowOrReject], reader: RowReader) -> RowParser | None:
         """The parser of a file with these first rows; None where none of them is good."""
-        good = [row for row, _, _ in first if isinstance(row, SourceRow)]
+        good = [row for row in first if isinstance(row, SourceRow)]
         return self._detected(reader, good) if good else None
 
     def _detected(self, reader: RowReader, good: Sequence[SourceRow]) -> RowParser:
@@ -339,20 +408,6 @@ def _sum(sizes: Iterable[int | None]) -> int | None:
     """The sum; None where one size is unknown."""
     every = list(sizes)
     return None if None in every else sum(size for size in every if size is not None)
-
-
-def filled(items: Iterable[Item], rows: int) -> Iterator[list[Item]]:
-    """Group items by number of rows or bytes, whichever is full first; a longer item stands alone."""
-    taken: list[Item] = []
-    size = 0
-    for item in items:
-        taken.append(item)
-        size += bytes_of(item)
-        if len(taken) == rows or size >= WINDOW_BYTES:
-            yield taken
-            taken, size = [], 0
-    if taken:
-        yield taken
 
 
 def raw_of(row: RowOrReject) -> bytes:

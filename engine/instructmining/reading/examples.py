@@ -10,10 +10,10 @@ from typing import cast
 
 from instructmining.errors import InputError, RowError
 from instructmining.errors.arguments import check_call, check_type
+from instructmining.reading.blocks import Blocks, windows_within
 from instructmining.reading.compression import is_pipe
 from instructmining.reading.example_reader import (
     ExampleReader,
-    filled,
     log,
     raw_of,
 )
@@ -78,6 +78,7 @@ def read_examples(
         readers,
         fields or FieldOptions(format),
         score_fields(prefix),
+        Blocks(readers, options.block_bytes),
         limit=limit,
         taken=frozenset(columns),
         on_reject=on_reject or _raise,
@@ -129,7 +130,7 @@ def input_digest(path: str) -> dict[str, object]:
 
 def windows_of(examples: Iterable[Example], rows: int) -> Iterator[InputWindow]:
     """Group examples in windows of so many rows."""
-    for taken in filled(examples, rows):
+    for taken in windows_within(examples, rows):
         yield InputWindow(taken)
 
 

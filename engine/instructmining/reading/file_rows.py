@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from instructmining.errors import InputError
@@ -30,10 +31,12 @@ class FileRows(ABC):
         rows_total: None, since such a file does not state it.
         left_out: names of members of a document outside of its rows, so far.
         begin: line and offset of the first row to read; None to read all.
+        of_rows: false, since offsets count bytes.
         parsed: uncompressed bytes of the file up to the end of the last row.
     """
 
     rows_total: int | None = None
+    of_rows = False
 
     def __init__(self, path: str, options: ReadOptions) -> None:
         """Create a reader; the file is opened on iteration.
@@ -65,9 +68,24 @@ class FileRows(ABC):
         """Bytes of the file up to the end of the last row; in a compressed file an estimate that never falls."""
         return self._bytes_read
 
+    def units_total(self, *, scan: bool) -> int | None:
+        """Return the bytes of the text; of a compressed file only where it may be read for it.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        with opened(self._file) as source:
+            if not source.is_packed:
+                return self.bytes_total
+            return _size(source.stream) if scan else None
+
     def begin_at(self, line: int, offset: int) -> None:
         """Start at a row met before, at the line and offset that it had then."""
         self.begin = (line, offset)
+
+    @abstractmethod
+    def cut(self, begin: int, end: int | None) -> None:
+        """Leave out what is cheap to leave out, see :meth:`~instructmining.reading.rows.RowReader.cut`."""
 
     def __iter__(self) -> Iterator[RowOrReject]:
         """Yield each row, or a reject in its place.
@@ -117,3 +135,12 @@ class FileRows(ABC):
                 size -= len(part)
         except DAMAGE as error:
             raise InputError(f"{self.path}: cannot be read: {error}") from error
+
+
+def _size(stream: io.BufferedReader) -> int:
+    """Return the bytes of a stream up to its end, or to where it is damaged."""
+    size = 0
+    with suppress(*DAMAGE):
+        while part := stream.read(_CHUNK):
+            size += len(part)
+    return size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -52,11 +53,19 @@ class JsonRows(FileRows):
         """
         super().__init__(path, options)
         self._is_row = is_row
+        self._cut: tuple[int, int | None] = (0, None)  # lines that begin from here on and before there are read
         self._by_line = not _LINES.isdisjoint(suffix.lower() for suffix in Path(path).suffixes)
         if options.encoding is not None and codecs.lookup(options.encoding).name not in _ENCODINGS:
             raise InputError(
                 f"{path}: JSON is read as UTF-8 only; --encoding {options.encoding} is of CSV and TSV; convert the file"
             )
+
+    def cut(self, begin: int, end: int | None) -> None:
+        """Leave out the lines that begin before or after; lines then count from the first one that is read.
+
+        An array or a document is read from its beginning, and its rows before are not parsed.
+        """
+        self._cut = (begin, end)
 
     def rows_of(self, stream: io.BufferedReader, head: bytes) -> Iterator[RowOrReject]:
         """See :meth:`FileRows.rows_of`.
@@ -67,7 +76,8 @@ class JsonRows(FileRows):
         if (wide := _wide(head)) is not None:
             raise InputError(f"{self.path}: is {wide}; JSON is read as UTF-8 only; convert the file")
         start = head.removeprefix(BOM).lstrip()[:1]
-        line, offset = self.begin or (1, 0)
+        near, end = self._cut
+        line, offset = self.begin or (1, near)
         document = document_of(head, by_line=self._by_line) if start == b"{" else None
         if document is not None and not self._is_row(document.names):
             self.left_out = list(document.names)
@@ -76,20 +86,26 @@ class JsonRows(FileRows):
         elif start == b"[" or (start == b"{" and ".json" in Path(self.path).suffixes):
             yield from self._values(JsonValues(stream, self._max_row_bytes), offset)
         else:
-            self.skip(stream, offset)
-            yield from self._lines(stream, line, offset)
+            if self.begin is None and near:
+                offset = near - 1
+                self.skip(stream, offset)
+                offset += _skip_line(stream)  # one that begins before, or the newline of the last of these
+            else:
+                self.skip(stream, offset)
+            yield from self._lines(stream, line, offset, math.inf if end is None else end)
 
-    def _lines(self, stream: io.BufferedReader, first: int, offset: int) -> Iterator[RowOrReject]:
+    def _lines(self, stream: io.BufferedReader, first: int, offset: int, end: float) -> Iterator[RowOrReject]:
         number = first - 1
         is_blank = False  # whether the line before is blank
         while True:
             number += 1
             try:
                 if is_blank:
-                    blank = _BLANK.match(stream.peek())
-                    lines = stream.read(blank.end()) if blank is not None else b""
+                    lines = stream.read(_blank(stream.peek(), end - offset))
                     passed = lines.count(b"\n")
                     number, offset, self.blank = number + passed, offset + len(lines), self.blank + passed
+                if offset >= end:
+                    return
                 line = stream.readline(self._max_row_bytes + 1)
                 size = len(line)
                 if size > self._max_row_bytes and not line.endswith(b"\n"):
@@ -149,6 +165,14 @@ def _wide(head: bytes) -> str | None:
     if b"\0" in first and first.replace(b"\0", b"")[:1] in (b"{", b"["):
         return "UTF-32" if b"\0\0" in first else "UTF-16"
     return wide_by_head(head)
+
+
+def _blank(text: bytes, most: float) -> int:
+    """Return the bytes of the blank lines at the beginning of a text, of those that begin before a place in it."""
+    found = _BLANK.match(text)
+    if found is None or found.end() <= most:
+        return 0 if found is None else found.end()
+    return text.index(b"\n", max(0, int(most) - 1)) + 1
 
 
 def _skip_line(stream: io.BufferedReader) -> int:

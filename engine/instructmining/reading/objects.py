@@ -65,6 +65,7 @@ class ObjectRows:
                 _check(number, item)
 
     left_out: Sequence[str] = ()
+    of_rows = True
 
     @property
     def once(self) -> bool:
@@ -76,9 +77,17 @@ class ObjectRows:
         """Number of rows; None for an iterator."""
         return len(self._objects) if isinstance(self._objects, Sequence) else None
 
+    def units_total(self, *, scan: bool) -> int | None:  # noqa: ARG002 - a list knows it, an iterator cannot be read twice
+        """Return the number of rows."""
+        return self.rows_total
+
     def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - it is always offset + 1
         """Start at a row met before, with ``offset`` rows before it."""
         self._begin = offset
+
+    def cut(self, begin: int, end: int | None) -> None:  # noqa: ARG002 - whoever reads the rows stops there
+        """Leave out the rows before one."""
+        self._begin = begin
 
     def __iter__(self) -> Iterator[RowOrReject]:
         """Yield each row, or a reject in its place.

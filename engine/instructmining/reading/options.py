@@ -10,6 +10,7 @@ from instructmining.errors import InputError
 from instructmining.errors.arguments import check_type
 
 MAX_ROW_BYTES = 64 * 2**20
+BLOCK_BYTES = 8 * 2**20
 _TABS = ("tab", r"\t")
 
 
@@ -22,11 +23,14 @@ class ReadOptions:
         delimiter: delimiter of delimited text, one character or "tab"; None uses the one of the suffix. If given,
             files without a known suffix are read as delimited text.
         encoding: encoding of delimited text, by its name in Python; None means UTF-8.
+        block_bytes: windows of rows end at multiples of this in a file's uncompressed text, and of a 1024th of it in
+            rows of a table; an input can be cut there into parts.
     """
 
     max_row_bytes: int = MAX_ROW_BYTES
     delimiter: str | None = None
     encoding: str | None = None
+    block_bytes: int = BLOCK_BYTES
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -36,6 +40,9 @@ class ReadOptions:
         """
         check = partial(check_type, error=InputError)
         check("max_row_bytes", self.max_row_bytes, int, wanted="a number of bytes")
+        check("block_bytes", self.block_bytes, int, wanted="a number of bytes")
+        if self.block_bytes < 1:
+            raise InputError(f"block_bytes is {self.block_bytes}; wanted at least 1")
         check("delimiter", self.delimiter, (str, NoneType), wanted="one character, or None")
         check("encoding", self.encoding, (str, NoneType), wanted="a name such as latin-1, or None")
         if self.delimiter in _TABS:

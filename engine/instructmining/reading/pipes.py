@@ -34,12 +34,14 @@ class PipeRows:
         path: "-", or the path as given.
         bytes_total: None, since a pipe does not state it.
         rows_total: None.
+        of_rows: false.
         bytes_read: 0.
         once: true.
     """
 
     bytes_total: int | None = None
     rows_total: int | None = None
+    of_rows = False
     bytes_read = 0.0
     once = True
 
@@ -60,6 +62,10 @@ class PipeRows:
         """Names of members of a document outside of its rows, so far."""
         return self._rows.left_out if self._rows is not None else ()
 
+    def units_total(self, *, scan: bool) -> int | None:  # noqa: ARG002 - it could not be read again
+        """Return None: what a pipe holds is known at its end."""
+        return None
+
     def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - the signature of a file's reader
         """Refuse to start in the middle.
 
@@ -68,6 +74,9 @@ class PipeRows:
         """
         what = "standard input" if self.path == STANDARD_INPUT else f"{self.path}: a pipe"
         raise InputError(f"{what} cannot be read again from the middle; give a file")
+
+    def cut(self, begin: int, end: int | None) -> None:
+        """Leave out nothing."""
 
     def __iter__(self) -> Iterator[RowOrReject]:
         """Yield each row, or a reject in its place.

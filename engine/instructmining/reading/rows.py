@@ -48,6 +48,10 @@ class RowReader(Protocol):
         """Whether the rows can be read only once, as from a pipe."""
 
     @property
+    def of_rows(self) -> bool:
+        """Whether the offset of a row counts rows, not bytes."""
+
+    @property
     def rows_total(self) -> int | None:
         """Number of rows; None where it is only known after reading."""
 
@@ -55,8 +59,21 @@ class RowReader(Protocol):
     def bytes_read(self) -> float:
         """Bytes of the source up to the end of the last row; all of them at the end."""
 
+    def units_total(self, *, scan: bool) -> int | None:
+        """Return the bytes of the text, or the rows of the table: what offsets count; None where it is not known.
+
+        Args:
+            scan: whether to read the file for it, where it does not say.
+        """
+
     def begin_at(self, line: int, offset: int) -> None:
         """Start at a row met before, at the line and offset that it had then."""
+
+    def cut(self, begin: int, end: int | None) -> None:
+        """Leave out what is cheap to leave out of the rows before an offset, and of those from another on.
+
+        The lines of rows may count from the cut then.
+        """
 
     def __iter__(self) -> Iterator[RowOrReject]:
         """Yield each row, or a reject in its place."""
@@ -75,13 +92,7 @@ def open_rows(source: Source, options: ReadOptions = _DEFAULT) -> RowReader:
         InputError: there is no such file, it cannot be read, or its kind is not supported.
     """
     if not isinstance(source, (str, Path)):
-        if is_objects(source):
-            return ObjectRows(source, max_row_bytes=options.max_row_bytes)
-        if is_table(source):
-            return TableRows(source, max_row_bytes=options.max_row_bytes)
-        if isinstance(source, Iterator):
-            return ObjectRows(source, max_row_bytes=options.max_row_bytes)
-        raise InputError(_no_source(source))
+        return _in_memory(source, options)
     path = str(source)
     if is_pipe(path):
         return PipeRows(path, options)
@@ -92,6 +103,16 @@ def open_rows(source: Source, options: ReadOptions = _DEFAULT) -> RowReader:
     if kind == "delimited":
         return DelimitedRows(path, options, delimiter=options.delimiter or name.delimiter)
     return JsonRows(path, options, is_row=is_a_row)
+
+
+def _in_memory(source: Table | Iterator[Object] | Sequence[Object], options: ReadOptions) -> RowReader:
+    if is_objects(source):  # first, since a service reads many short lists
+        return ObjectRows(source, max_row_bytes=options.max_row_bytes)
+    if is_table(source):
+        return TableRows(source, max_row_bytes=options.max_row_bytes)
+    if isinstance(source, Iterator):
+        return ObjectRows(source, max_row_bytes=options.max_row_bytes)
+    raise InputError(_no_source(source))
 
 
 def first_of(items: Iterator[Item], most: int, raw: Callable[[Item], bytes]) -> deque[Item]:

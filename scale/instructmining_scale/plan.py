@@ -1,0 +1,110 @@
+"""The plan of a run in shards: what all of them share. The first shard writes it, the others follow it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from instructmining.errors import InstructMiningError, OutputError
+from instructmining.reading.blocks import Cut
+from instructmining.writing.atomic import beside, sync_folder
+
+NAME = "plan.json"
+_FORMAT = 1
+
+
+class PlanError(InstructMiningError):
+    """A folder's plan is missing, damaged, or that of another run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How an input is scored in shards."""
+
+    shards: int
+    suffix: str  # of the parts' files
+    files: Sequence[tuple[str, int]]  # path and bytes of each file of the input
+    cuts: Sequence[Cut]  # between the shards, one fewer than these
+    identity: Mapping[str, Any]  # everything else that the rows depend on, batch sizes included
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self | None:
+        """Return the plan of a folder; None where it has none yet.
+
+        Raises:
+            PlanError: it cannot be read.
+        """
+        path = Path(folder) / NAME
+        try:
+            said = orjson.loads(path.read_bytes())
+            if said["format"] != _FORMAT:
+                raise PlanError(f"{path}: is of format {said['format']}; wanted {_FORMAT}")
+            files = [(name, size) for name, size in said["files"]]
+            return cls(said["shards"], said["suffix"], files, [Cut(*cut) for cut in said["cuts"]], said["identity"])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise PlanError(f"{path}: {error.strerror}") from error
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"{path}: is no plan of a run in shards, or is damaged") from error
+
+    def kept_in(self, folder: str | Path) -> Plan:
+        """Write the plan into a folder, unless another process was first; return the one that is there.
+
+        Raises:
+            OutputError: the folder cannot be written.
+            PlanError: the other process's plan cannot be read.
+        """
+        path = Path(folder) / NAME
+        partial = beside(path)
+        content = {"format": _FORMAT, **asdict(self), "cuts": [[cut.file, cut.at] for cut in self.cuts]}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("xb") as file:
+                file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                _put(partial, path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}") from error
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+        kept = Plan.load(folder)
+        if kept is None:
+            raise PlanError(f"{path}: was removed while the run began; start it again")
+        return kept
+
+    def bounds(self, shard: int) -> tuple[Cut | None, Cut | None]:
+        """Return the cuts before and after a shard, counted from 1; None at the ends of the input."""
+        return (
+            self.cuts[shard - 2] if shard > 1 else None,
+            self.cuts[shard - 1] if shard < self.shards else None,
+        )
+
+    def part(self, shard: int) -> str:
+        """Return the name of a shard's file of rows."""
+        return f"part-{shard:05}-of-{self.shards:05}{self.suffix}"
+
+
+def _put(partial: Path, path: Path) -> None:
+    """Give a file its name, unless there is one of that name; a rename would replace it.
+
+    Raises:
+        OSError: there is one, or the disk refuses.
+    """
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with path.open("xb") as file:
+            file.write(partial.read_bytes())
