@@ -18,6 +18,7 @@ from instructmining_cli.commands.experiment import COMMANDS as EXPERIMENT
 from instructmining_cli.commands.export import export
 from instructmining_cli.commands.fit import fit
 from instructmining_cli.commands.inspect import inspect
+from instructmining_cli.commands.merge import merge
 from instructmining_cli.commands.rescore import rescore
 from instructmining_cli.commands.score import score
 from instructmining_cli.commands.select import select
@@ -51,7 +52,7 @@ def _options(
     pass
 
 
-for _command in (score, inspect, select, describe, compare, rescore, fit, serve, export, bench, doctor):
+for _command in (score, merge, inspect, select, describe, compare, rescore, fit, serve, export, bench, doctor):
     app.command(cls=Command)(sharing(_command))
 
 _experiment = typer.Typer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -63,11 +64,10 @@ class Plan:
         """
         path = Path(folder) / NAME
         partial = beside(path)
-        content = {"format": _FORMAT, **asdict(self), "cuts": [[cut.file, cut.at] for cut in self.cuts]}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("xb") as file:
-                file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+                file.write(orjson.dumps(self._content(), option=orjson.OPT_INDENT_2) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             with suppress(FileExistsError):
@@ -82,6 +82,14 @@ class Plan:
         if kept is None:
             raise PlanError(f"{path}: was removed while the run began; start it again")
         return kept
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the plan."""
+        return hashlib.sha256(orjson.dumps(self._content(), option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    def _content(self) -> dict[str, object]:
+        return {"format": _FORMAT, **asdict(self), "cuts": [[cut.file, cut.at] for cut in self.cuts]}
 
     def bounds(self, shard: int) -> tuple[Cut | None, Cut | None]:
         """Return the cuts before and after a shard, counted from 1; None at the ends of the input."""

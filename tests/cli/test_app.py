@@ -40,6 +40,7 @@ def test_help_lists_the_commands_that_work(run: Callable[..., int], capsys: pyte
     shown = capsys.readouterr().out
     assert re.findall(r"^  (\w+)  ", shown, re.MULTILINE) == [
         "score",
+        "merge",
         "inspect",
         "select",
         "describe",

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 from instructmining_cli.commands.inspect import Wanted, look
-from instructmining_cli.options.checks import a_count, rows_out
+from instructmining_cli.options.checks import a_count, folder_out, rows_out
 from instructmining_cli.options.devices import (
     BatchesAtOnce,
     CudaGraphs,
@@ -21,10 +18,10 @@ from instructmining_cli.options.devices import (
 )
 from instructmining_cli.options.fields import Format, Ignore, Map, StrictFields, field_options
 from instructmining_cli.options.output import OUT_HELP, Json, check_json
-from instructmining_cli.options.reading import Delimiter, Encoding, expanded, reading_options
+from instructmining_cli.options.reading import BlockBytes, Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.options.scoring import BundleFolder, Indicators, MaxLength, Prefix, RuleName
-from instructmining_cli.process.stopping import stopping
-from instructmining_cli.process.terminal import say, warn
+from instructmining_cli.options.sharding import PartFormat, Shard, shard_of
+from instructmining_cli.process.terminal import warn
 
 _Search: TypeAlias = Literal["exact", "approx"]
 _Metric: TypeAlias = Literal["euclidean", "cosine"]
@@ -33,12 +30,8 @@ _Neighbours: TypeAlias = tuple[_Search, _Metric, _Text, str | None, str | None] 
 
 if TYPE_CHECKING:
     from instructmining.knn.options import KnnOptions
-    from instructmining.reading.example_reader import ExampleReader
-    from instructmining.reading.file_states import State
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
-    from instructmining.writing.run_writer import RunWriter
-    from instructmining_cli.run.display import Display
     from instructmining_cli.run.scoring_run import Run
 
 
@@ -51,7 +44,7 @@ def score(
             "'patterns/**/*.jsonl'; - reads standard input.",
         ),
     ],
-    out: Annotated[str | None, typer.Option("-o", "--out", callback=rows_out, help=OUT_HELP)] = None,
+    out: Annotated[str | None, typer.Option("-o", "--out", help=f"{OUT_HELP} With --shard a folder.")] = None,
     bundle: BundleFolder = None,
     rule: RuleName = None,
     indicators: Indicators = None,
@@ -88,6 +81,9 @@ def score(
     encoding: Encoding = None,
     prefix: Prefix = "",
     limit: Annotated[int | None, typer.Option(min=1, callback=a_count, help="Score only the first N rows.")] = None,
+    shard: Shard = None,
+    part_format: PartFormat = ".jsonl",
+    block_bytes: BlockBytes = None,
     max_row_bytes: Annotated[
         int, typer.Option(min=2, callback=a_count, help="Reject rows longer than this; in bytes, uncompressed.")
     ] = 64 << 20,
@@ -114,18 +110,7 @@ def score(
         instructmining score data.jsonl -o scored.jsonl --rule paper-v1
         instructmining score 'data/**/*.parquet' -o scored.parquet --device cuda
     """
-    from instructmining.bundle import Bundle
-    from instructmining.knn.options import KnnOptions
-    from instructmining.reading.examples import input_digest, read_examples
-    from instructmining.reading.file_states import state_of
-    from instructmining.scorer.scorer import Scorer
-    from instructmining.types import SCORE_COLUMNS
-    from instructmining.writing.run_writer import RunWriter, added_names
-    from instructmining_cli.options.kept_columns import KeptColumns, neighbours_as_json
-    from instructmining_cli.run.calibrations import choose_budgets
-    from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
-    from instructmining_cli.run.resuming import identity_of, kept_budgets
-    from instructmining_cli.run.scoring_run import Run
+    from instructmining_cli.run.scoring import ScoreRequest, score_files
     from instructmining_cli.run.space import check_open_files
 
     if resume and overwrite:
@@ -133,79 +118,46 @@ def score(
             "--resume continues an interrupted run, --overwrite starts a new one; give one of them"
         )
     fields = field_options(format=format, mapping=map, ignore=ignore, strict_fields=strict_fields)
-    options = reading_options(delimiter=delimiter, encoding=encoding, max_row_bytes=max_row_bytes)
+    options = reading_options(
+        delimiter=delimiter, encoding=encoding, max_row_bytes=max_row_bytes, block_bytes=block_bytes
+    )
     if dry_run:
         wanted = Wanted(bundle, rule, indicators, device, prefix, max_length, recompute, limit)
         look(inputs, fields, options, wanted, json=json)
         return
-    out = _checked_out(out, inputs, resume=resume, json=json)
+    out = _checked_out(out, inputs, resume=resume, json=json, shard=shard, limit=limit)
     inputs, skipped = expanded(inputs, out=out, say=warn)
     others, _ = expanded([knn_against] if knn_against else [], out=out, say=warn)
-    states = [(path, state_of(path)) for path in (*inputs, *others)]
     neighbours = (knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
     knn_options = _knn_options(neighbours, inputs, options, fields)
     check_open_files()
-    with ExitStack() as stack:
-        reads = [*others, bundle, rule]
-        writer = stack.enter_context(
-            RunWriter(out, prefix=prefix, overwrite=overwrite, resume=resume, inputs=inputs, reads=reads)
-        )
-        reader = read_examples(
+    run = score_files(
+        ScoreRequest(
             inputs,
-            fields=fields,
-            limit=limit,
-            options=options,
-            columns=added_names(SCORE_COLUMNS, prefix),  # select takes all of them for added columns
+            out,
+            fields,
+            options,
+            skipped=skipped,
+            shard=shard_of(shard) if shard is not None else None,
+            part_suffix=part_format,
+            bundle=bundle,
+            rule=rule,
+            indicators=indicators,
+            device=device,
+            max_batch_tokens=max_batch_tokens,
+            batches_at_once=batches_at_once,
+            acceleration=acceleration(cuda_graphs=cuda_graphs, gpu_memory=gpu_memory),
+            knn=knn_options,
+            neighbours=others,
             prefix=prefix,
+            limit=limit,
+            max_length=max_length,
+            recompute=recompute,
+            strict=strict,
+            resume=resume,
+            overwrite=overwrite,
         )
-        kept = KeptColumns(reader, inputs, knn_options, recompute=recompute, limit=limit)
-        opened = Bundle.open(bundle or demo_bundle(say)).limited(max_length)
-        indicators, rule = kept.asked(indicators, rule, opened.default_rule)
-        with naming_another():
-            scorer = stack.enter_context(
-                Scorer.open(
-                    opened,
-                    rule=rule,
-                    indicators=indicators,
-                    device=device,
-                    batches_at_once=batches_at_once,
-                    acceleration=acceleration(cuda_graphs=cuda_graphs, gpu_memory=gpu_memory),
-                    knn=knn_options,
-                    kept=kept.names,
-                )
-            )
-        kept.say(scorer, say=say, warn=warn)
-        origin = kept_budgets(writer.identity, scorer, given=max_batch_tokens) or choose_budgets(
-            scorer, inputs, fields, given=max_batch_tokens, limit=limit, options=options, say=say
-        )
-        if knn_options != KnnOptions() and not scorer.searches_neighbours:
-            warn("caution: the neighbour options have no effect: no knn column is computed")
-        asked: dict[str, object] = {
-            "rule": rule,
-            "indicators": indicators,
-            "device": device,
-            "batches_at_once": batches_at_once,
-            "cuda_graphs": cuda_graphs,
-            "gpu_memory_gib": gpu_memory,
-            "skipped_files": skipped,
-            "budget_from": origin,
-        }
-        settings: dict[str, object] = {
-            "format": format,
-            "map": dict(fields.map),
-            "ignore": sorted(fields.ignore),
-            "strict_fields": strict_fields,
-            "recompute": recompute,
-            "kept": sorted(kept.names),
-            "prefix": prefix,
-            "limit": limit,
-            "strict": strict,
-            **asdict(options),
-            "max_length": max_length,
-        }
-        run = Run(scorer, inputs, out, asked | settings, knn_options, reader=reader, options=options)
-        settings |= {"knn": neighbours_as_json(knn_options), "knn_against": [input_digest(path) for path in others]}
-        _carry_out(run, reader, writer, identity_of(scorer, inputs, settings, origin), states, strict=strict)
+    )
     _end(run, json=json)
 
 
@@ -221,68 +173,6 @@ def _end(run: Run, *, json: bool) -> None:
         print_record(run.out, ".run.json")
     if run.rejected:
         raise typer.Exit(3)
-
-
-def _carry_out(
-    run: Run,
-    reader: ExampleReader,
-    writer: RunWriter,
-    identity: Mapping[str, object],
-    states: Sequence[tuple[str, State | None]],
-    *,
-    strict: bool,
-) -> None:
-    """Start or resume the run, and put its files in place.
-
-    Raises:
-        ResumeError: the interrupted run is another one.
-        InputError: an input changed during the run.
-        InstructMiningError: rows cannot be read, scored or written.
-    """
-    from instructmining_cli.run.display import Display
-    from instructmining_cli.run.resuming import check_identity, check_inputs, restore
-    from instructmining_cli.run.run_file import run_file
-
-    if writer.identity is not None:
-        check_identity(writer.identity, identity, run.out)
-    if writer.finished:
-        say(f"{run.out}: the run is already finished")
-        return
-    if writer.journal is not None:
-        restore(writer.journal, run, reader)
-    writer.begin(identity)
-    display = Display(run)
-    kept = f"finished work is kept in {run.out}.partial; --resume continues the run"
-    with stopping().noting(lambda: kept if writer.resumable else None, say=warn):
-        with display.showing():
-            display.say_room()
-            _score(run, display, reader, writer, strict=strict)
-        check_inputs(identity, states)
-        run.check_counts()
-        writer.finish(run_file(run) | {"identity": identity})
-        run.keep_speed()
-        display.say_result()
-
-
-def _score(run: Run, display: Display, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
-    """Score the remaining rows and write them, one window at a time."""
-    scorer, statistics = run.scorer, run.statistics
-    windows = scorer.score_windows(
-        reader.windows(scorer.batching.window_rows),
-        strict=strict,
-        on_progress=display.progress,
-        statistics=statistics,
-        journal=writer.journal,
-    )
-    with closing(windows):
-        for window in windows:
-            with statistics.timed("write"):
-                rows = list(scorer.rows(window))
-                writer.write(rows, window.rejects)
-            run.count(rows, window)
-            if writer.journal is not None and writer.journal.due:
-                with statistics.timed("commit"):
-                    writer.commit(run.mark(window.end))
 
 
 def _knn_options(given: _Neighbours, inputs: list[str], options: ReadOptions, fields: FieldOptions) -> KnnOptions:
@@ -310,7 +200,9 @@ def _knn_options(given: _Neighbours, inputs: list[str], options: ReadOptions, fi
     return knn_options
 
 
-def _checked_out(out: str | None, inputs: list[str], *, resume: bool, json: bool) -> str:
+def _checked_out(
+    out: str | None, inputs: list[str], *, resume: bool, json: bool, shard: str | None, limit: int | None
+) -> str:
     """Return OUT, checked together with the other options.
 
     Raises:
@@ -320,6 +212,18 @@ def _checked_out(out: str | None, inputs: list[str], *, resume: bool, json: bool
 
     if out is None:
         raise typer.BadParameter("give -o OUT, or - for standard output")
+    if shard is not None:
+        if limit is not None:
+            raise typer.BadParameter(
+                "--limit counts the rows of the whole input, and a shard reads its own; leave it out"
+            )
+        if json:
+            raise typer.BadParameter("--json: the shards of a run have no result of their own; leave it out")
+        return folder_out(out)
+    try:
+        rows_out(out)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(error.message, param_hint="'-o' / '--out'") from error
     check_json(json, out)
     if not resume:
         return out

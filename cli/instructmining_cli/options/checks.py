@@ -129,6 +129,19 @@ def rows_out(name: str | None) -> str | None:
     return name
 
 
+def folder_out(name: str) -> str:
+    """Return the name of a folder to write the parts of a run to.
+
+    Raises:
+        BadParameter: the name is that of a file.
+    """
+    from instructmining.writing.run_writer import SUFFIXES
+
+    if name == "-" or name.endswith(SUFFIXES) or Path(name).is_file():
+        raise typer.BadParameter(f"{name}: with --shard, wanted a folder; merge writes one file of its parts")
+    return name
+
+
 def conditions(texts: list[str] | None) -> list[str] | None:
     """Return conditions on rows, or None.
 

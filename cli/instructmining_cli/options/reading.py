@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from instructmining_cli.options.checks import a_count
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -21,19 +23,34 @@ Encoding: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Encoding of CSV and TSV, such as latin-1 or utf-16; by default UTF-8."),
 ]
+BlockBytes: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        callback=a_count,
+        help="Shards begin and end at multiples of this in a file's uncompressed text; by default 8 MiB. Smaller "
+        "blocks need more padding.",
+    ),
+]
 
 
-def reading_options(*, delimiter: str | None, encoding: str | None, max_row_bytes: int | None = None) -> ReadOptions:
+def reading_options(
+    *,
+    delimiter: str | None,
+    encoding: str | None,
+    max_row_bytes: int | None = None,
+    block_bytes: int | None = None,
+) -> ReadOptions:
     """Return the options as the engine takes them.
 
     Raises:
         BadParameter: a value is not valid.
     """
     from instructmining.errors import InputError
-    from instructmining.reading.options import MAX_ROW_BYTES, ReadOptions
+    from instructmining.reading.options import BLOCK_BYTES, MAX_ROW_BYTES, ReadOptions
 
     try:
-        return ReadOptions(max_row_bytes or MAX_ROW_BYTES, delimiter, encoding)
+        return ReadOptions(max_row_bytes or MAX_ROW_BYTES, delimiter, encoding, block_bytes or BLOCK_BYTES)
     except InputError as error:
         raise typer.BadParameter(f"--{error}") from error
 

@@ -135,7 +135,7 @@ class Display:
                 f"caution: the text of {rows_of(rows)} contains {mark!r}, a mark of a template; all of it is scored as "
                 "the response"
             )
-        if not run.rows_written and not run.rejected:
+        if not run.rows_written and not run.rejected and run.shard is None:
             self.warn("caution: the input holds no rows")
 
     def _say_plain_result(self) -> None:

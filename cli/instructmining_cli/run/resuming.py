@@ -9,9 +9,8 @@ from typing import Any
 from instructmining import __version__
 from instructmining.errors import InputError, ResumeError
 from instructmining.inference.batching import Batching
+from instructmining.reading.digests import InputPart
 from instructmining.reading.example_reader import ExampleReader
-from instructmining.reading.examples import input_digest
-from instructmining.reading.file_states import State, state_of
 from instructmining.reading.values import all_utf8
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import Position
@@ -22,7 +21,7 @@ _BUDGET_FROM = "budget_from"  # stored with the identity, but changes no row
 
 
 def identity_of(
-    scorer: Scorer, inputs: Sequence[str], settings: Mapping[str, object], origin: str
+    scorer: Scorer, inputs: Sequence[InputPart], settings: Mapping[str, object], origin: str
 ) -> dict[str, object]:
     """Return everything that the rows of a run depend on, and where its batch sizes came from."""
     identity = {
@@ -32,7 +31,7 @@ def identity_of(
         "bundle": scorer.bundle.digest,
         "rule": f"{scorer.rule.id} {scorer.rule.digest}" if scorer.rule else None,
         "columns": list(scorer.columns),
-        "inputs": [input_digest(path) for path in inputs],
+        "inputs": [part.digest() for part in inputs],
         **settings,
         "batching": asdict(scorer.batching),
         _BUDGET_FROM: origin,
@@ -41,21 +40,21 @@ def identity_of(
     return found
 
 
-def check_inputs(identity: Mapping[str, Any], states: Sequence[tuple[str, State | None]]) -> None:
+def check_inputs(identity: Mapping[str, Any], parts: Sequence[InputPart]) -> None:
     """Check that the inputs have not changed; only a file whose state changed is read again.
 
     Args:
         identity: identity of the run.
-        states: states of its inputs and of the files of ``--knn-against`` when it began.
+        parts: its inputs and the files of ``--knn-against``, as they were when it began.
 
     Raises:
         InputError: the content of a file changed.
     """
-    for (path, state), digest in zip(states, [*identity["inputs"], *identity["knn_against"]], strict=True):
-        if state_of(path) != state and all_utf8(input_digest(path)) != digest:
+    for part, digest in zip(parts, [*identity["inputs"], *identity["knn_against"]], strict=True):
+        if part.changed and all_utf8(part.digest()) != digest:
             raise InputError(
-                f"{path}: was changed while it was read, so the partial folder has rows of both versions; start over "
-                "with --overwrite when nothing writes the file"
+                f"{part.path}: was changed while it was read, so the partial folder has rows of both versions; start "
+                "over with --overwrite when nothing writes the file"
             )
 
 
@@ -65,12 +64,16 @@ def check_identity(kept: Mapping[str, object], identity: Mapping[str, object], o
     Raises:
         ResumeError: it is another run; the message names the difference.
     """
+    if found := difference(kept, identity):
+        raise ResumeError(f"{out}: was started by another run: {found}; give --overwrite to start over")
+
+
+def difference(kept: Mapping[str, object], identity: Mapping[str, object]) -> str | None:
+    """Name the first difference between the identities of two runs; None where they are the same run."""
     for name, value in identity.items():
         if name != _BUDGET_FROM and kept.get(name) != value:
-            raise ResumeError(
-                f"{out}: was started by another run: {name} was {_short(kept.get(name))}, is now {_short(value)}; "
-                "give --overwrite to start over"
-            )
+            return f"{name} was {_short(kept.get(name))}, is now {_short(value)}"
+    return None
 
 
 def kept_budgets(identity: Mapping[str, Any] | None, scorer: Scorer, *, given: int | None) -> str | None:

@@ -74,6 +74,8 @@ def run_file(run: Run) -> dict[str, object]:
             **{stage: round(seconds, 3) for stage, seconds in statistics.seconds.items()},
         },
     }
+    if run.reader is not None and run.reader.lines is not None:
+        content["lines"] = run.reader.lines
     valid: dict[str, object] = all_utf8(content)
     return valid
 

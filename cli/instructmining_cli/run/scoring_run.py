@@ -53,6 +53,7 @@ class Run:
     rows_written: int = 0
     rejects_written: int = 0
     options: ReadOptions = field(default_factory=ReadOptions)
+    shard: tuple[int, int] | None = None  # its number, from 1, and how many there are
     from_before: FromBefore = field(default_factory=FromBefore)
     nulls: Counter[str] = field(default_factory=Counter)  # column → rows in which it is null
     unpredicted: int = 0  # rows without a prediction, or pairs without one on either side

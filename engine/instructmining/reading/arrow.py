@@ -99,6 +99,7 @@ class TableRows:
 
     left_out: Sequence[str] = ()
     of_rows = True
+    lines: int | None = None
 
     @property
     def once(self) -> bool:

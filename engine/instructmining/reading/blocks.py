@@ -48,15 +48,13 @@ class Blocks:
             files: in order.
             block_bytes: bytes of a block.
         """
-        self._bytes = block_bytes
-        self._of_rows = [file.of_rows for file in files]
-        self._sizes = [file.bytes_total or 0 for file in files]
+        self._units = [max(1, block_bytes // ROW_BYTES) if file.of_rows else block_bytes for file in files]
         self._begin, self._end = Cut(0, 0), Cut(len(files), 0)
         self._group: list[int] = []  # of each file: files of one group may share a block
         before = 0
-        for size in self._sizes:
+        for file in files:
             self._group.append(before // block_bytes)
-            before += size
+            before += file.bytes_total or 0
 
     def restrict(self, begin: Cut | None, end: Cut | None) -> None:
         """Make the part what is between two cuts, None for the beginning and the end."""
@@ -66,23 +64,19 @@ class Blocks:
     @property
     def files(self) -> range:
         """The files that have rows in the part."""
-        return range(self._begin.file, min(len(self._sizes), self._end.file + (self._end.at > 0)))
+        return range(self._begin.file, min(len(self._units), self._end.file + (self._end.at > 0)))
 
     def bounds(self, file: int) -> tuple[int, int | None]:
         """Return the offsets between which the rows of a file are in the part; None for its end."""
         return self._begin.at if file == self._begin.file else 0, self._end.at if file == self._end.file else None
 
-    def holds(self, file: int, offset: int) -> bool:
-        """Return whether a row is in the part."""
-        return self._begin <= Cut(file, offset) < self._end
-
     def of(self, file: int, offset: int) -> Block:
         """Return the block of a row."""
-        return self._group[file], offset // self.unit(file)
+        return self._group[file], offset // self._units[file]
 
     def unit(self, file: int) -> int:
         """Return the bytes of a file's text, or the rows of a table, after which a block ends."""
-        return max(1, self._bytes // ROW_BYTES) if self._of_rows[file] else self._bytes
+        return self._units[file]
 
     def begins_at(self, file: int) -> bool:
         """Return whether a block begins with this file, whatever is in those before."""

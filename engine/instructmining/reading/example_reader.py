@@ -15,6 +15,7 @@ from instructmining.errors.names import no_such
 from instructmining.reading.blocks import Block, Blocks, Cut, windows_within
 from instructmining.reading.formats import FieldOptions, FieldRole, FormatName, Shape
 from instructmining.reading.parsing import RowParser
+from instructmining.reading.progress import Progress
 from instructmining.reading.rows import RowReader, first_of
 from instructmining.reading.scores import ScoreFields, lacking
 from instructmining.types import (
@@ -41,6 +42,7 @@ class ExampleReader:
         rows: rows so far, with bad ones, without blank lines.
         rejected: bad rows among them.
         blank: blank lines skipped so far.
+        lines: of the last file of a part, where the lines of its rows count from a cut; else None.
         formats: format of each file, detected or given.
         ignored_in_vain: warnings about ignored fields that no row looked at has.
         unread: per file, the fields that hold text and are not read, with their number of rows.
@@ -61,6 +63,7 @@ class ExampleReader:
         self.rows = 0
         self.rejected = 0
         self.blank = 0
+        self.lines: int | None = None
         self.formats: dict[str, FormatName] = {}
         self.unread: dict[str, Mapping[str, int]] = {}
         self.ignored_in_vain: list[str] = []
@@ -71,7 +74,7 @@ class ExampleReader:
         self._block: Block | None = None  # of the last row
         self._passed = 0  # blank lines of the current file that another part counts
         self._at = (0, 0, 0, 0)  # file, line and offset of the last row, and the blank lines before it
-        self._seen = (0, 0.0)  # rows, and bytes of all files up to the end of the last row
+        self._progress = Progress(readers)
         self._fields = fields
         self._scores = scores
         self._kept: frozenset[str] = frozenset()
@@ -87,23 +90,12 @@ class ExampleReader:
 
         Safe to read from any thread.
         """
-        total = self._bytes_total
-        if total is None:
-            return None
-        return self._seen[1] / total if total else 1.0
+        return self._progress.share
 
     @property
     def rows_expected(self) -> float | None:
         """Estimated rows of all files, from the rows counted and their share; None where unknown."""
-        rows, bytes_read = self._seen
-        total = self._bytes_total
-        if not total or not bytes_read:
-            return None
-        return rows * total / bytes_read
-
-    @property
-    def _bytes_total(self) -> int | None:
-        return _sum(reader.bytes_total for reader in self._readers)
+        return self._progress.rows_expected
 
     @property
     def taken(self) -> Mapping[tuple[FieldRole, str], int]:
@@ -163,6 +155,7 @@ class ExampleReader:
         if once := next((reader.path for reader in self._readers if reader.once), None):
             raise InputError(f"{once}: can be read only once, so it cannot be read in parts; give files")
         self._blocks.restrict(begin, end)
+        self._progress.restrict(begin, end)
 
     def begin_after(self, position: Position) -> None:
         """Resume after a position that an earlier reader of the same files gave.
@@ -225,9 +218,8 @@ class ExampleReader:
             reader.cut(begin, end)
             if is_resumed:
                 self._begin_reader(reader)
-        before = _sum(other.bytes_total for other in self._readers[:file]) or 0
         source = self._begun.pop(file, None) or reader
-        rows = ((row, reader.blank, before + reader.bytes_read) for row in source)
+        rows = ((row, reader.blank, reader.bytes_read) for row in source)
         first: deque[_Read] = deque()
         self._passed = 0
         if self._begin is not None and is_resumed:
@@ -236,7 +228,7 @@ class ExampleReader:
             self._skip((row for row, _, _ in rows), self._begin)
             if self._parser is not None and self._parser.looks_back:  # blank lines before are counted again
                 blank_before -= reader.blank
-            self._seen = (self.rows, before + reader.bytes_read)
+            self._progress.note(self.rows, file, reader.bytes_read)
         elif not is_cut:
             first = first_of(rows, self._detection_rows, lambda read: read[0].raw)
             self._parser = self._detected_in([row for row, _, _ in first], reader)
@@ -246,7 +238,7 @@ class ExampleReader:
                 yield None
             self.rows += 1
             self.blank = blank_before + blank - self._passed
-            self._seen = (self.rows, bytes_read)
+            self._progress.note(self.rows, file, bytes_read)
             self._at = (file, row.line, row.offset, self.blank)
             item = self._item(row, reader)
             if reader.left_out:
@@ -257,15 +249,16 @@ class ExampleReader:
             if self.rows == self._limit:
                 return
         self.blank = blank_before + reader.blank - self._passed
+        self.lines = reader.lines if is_cut else None
         self._name_left_out(reader)
         if self._fields.unread == "warn" and self._parser is not None and self._parser.unread:
             named = ", ".join(f"{name} ({rows:,})" for name, rows in self._parser.unread.items())
             log.warning("%s: text that is not read, in rows: %s", reader.path, named)
-        self._seen = (self.rows, before + (reader.bytes_total or 0))
+        self._progress.note(self.rows, file, reader.bytes_total or 0)
 
     def _of_part(self, file: int, rows: Iterator[_Read]) -> Iterator[_Read]:
         """Yield the rows of a file that are in the part; blank lines before the first are the part before's."""
-        begin, _ = self._blocks.bounds(file)
+        begin, end = self._blocks.bounds(file)
         is_before = False
         for row, blank, bytes_read in rows:
             if row.offset < begin:
@@ -273,7 +266,7 @@ class ExampleReader:
                 continue
             if is_before:
                 is_before, self._passed = False, blank
-            if not self._blocks.holds(file, row.offset):
+            if end is not None and row.offset >= end:
                 return
             yield row, blank, bytes_read
         if is_before:
@@ -402,12 +395,6 @@ class ExampleReader:
             hidden = self._taken & own.fields.keys()
             raise RowError(f"field {min(hidden)!r} is also a column of score; --prefix renames the columns")
         return own, scores
-
-
-def _sum(sizes: Iterable[int | None]) -> int | None:
-    """The sum; None where one size is unknown."""
-    every = list(sizes)
-    return None if None in every else sum(size for size in every if size is not None)
 
 
 def raw_of(row: RowOrReject) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -11,7 +10,6 @@ from typing import cast
 from instructmining.errors import InputError, RowError
 from instructmining.errors.arguments import check_call, check_type
 from instructmining.reading.blocks import Blocks, windows_within
-from instructmining.reading.compression import is_pipe
 from instructmining.reading.example_reader import (
     ExampleReader,
     log,
@@ -23,7 +21,6 @@ from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import Source, Sources, first_of, open_rows
 from instructmining.reading.scores import score_fields
 from instructmining.reading.sources import expand
-from instructmining.reading.values import utf8
 from instructmining.types import (
     Example,
     InputWindow,
@@ -110,22 +107,6 @@ def _files(source: Source) -> Sequence[Source]:
     for skipped in files.skipped:
         log.info("%s", skipped)
     return files.paths
-
-
-def input_digest(path: str) -> dict[str, object]:
-    """Identify a file by its path as given, size and SHA-256; a pipe by its path alone.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    if is_pipe(path):
-        return {"path": utf8(path)}
-    try:
-        with Path(path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return {"path": utf8(path), "bytes": file.tell(), "sha256": digest}
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
 
 
 def windows_of(examples: Iterable[Example], rows: int) -> Iterator[InputWindow]:

@@ -29,6 +29,7 @@ class FileRows(ABC):
         blank: blank lines skipped so far.
         bytes_total: size of the file in bytes; None for standard input.
         rows_total: None, since such a file does not state it.
+        lines: lines read, counted as those of rows are, where these count from a cut; else None.
         left_out: names of members of a document outside of its rows, so far.
         begin: line and offset of the first row to read; None to read all.
         of_rows: false, since offsets count bytes.
@@ -36,6 +37,7 @@ class FileRows(ABC):
     """
 
     rows_total: int | None = None
+    lines: int | None = None
     of_rows = False
 
     def __init__(self, path: str, options: ReadOptions) -> None:

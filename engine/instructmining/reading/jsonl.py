@@ -104,6 +104,7 @@ class JsonRows(FileRows):
                     lines = stream.read(_blank(stream.peek(), end - offset))
                     passed = lines.count(b"\n")
                     number, offset, self.blank = number + passed, offset + len(lines), self.blank + passed
+                self.lines = number - 1
                 if offset >= end:
                     return
                 line = stream.readline(self._max_row_bytes + 1)

@@ -66,6 +66,7 @@ class ObjectRows:
 
     left_out: Sequence[str] = ()
     of_rows = True
+    lines: int | None = None
 
     @property
     def once(self) -> bool:

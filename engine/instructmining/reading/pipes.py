@@ -42,6 +42,7 @@ class PipeRows:
     bytes_total: int | None = None
     rows_total: int | None = None
     of_rows = False
+    lines: int | None = None
     bytes_read = 0.0
     once = True
 

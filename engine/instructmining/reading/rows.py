@@ -52,6 +52,10 @@ class RowReader(Protocol):
         """Whether the offset of a row counts rows, not bytes."""
 
     @property
+    def lines(self) -> int | None:
+        """Lines read, counted as those of rows are; None where these never count from a cut."""
+
+    @property
     def rows_total(self) -> int | None:
         """Number of rows; None where it is only known after reading."""
 

@@ -14,7 +14,7 @@ import orjson
 
 from instructmining.errors import SelectionError
 from instructmining.errors.arguments import shown
-from instructmining.reading.examples import input_digest
+from instructmining.reading.digests import input_digest
 from instructmining.reading.json_members import members
 from instructmining.reading.rows import Source
 from instructmining.reading.values import all_utf8, dumps

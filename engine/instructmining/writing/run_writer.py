@@ -272,6 +272,27 @@ class RunWriter:
         for reject in rejects:
             self._put(self._rejects, reject_line(reject))
 
+    def write_lines(self, lines: bytes, *, is_packed: bool = False) -> None:
+        """Write rows that were written before, as JSON lines.
+
+        Args:
+            lines: whole lines, or whole members or frames of them.
+            is_packed: whether they are compressed as OUT's suffix says.
+
+        Raises:
+            OutputError: the disk refuses them.
+        """
+        is_plain = self._final is not None and not is_packed and lines
+        self._put(self._rows, _packed(lines, self._final.name) if self._final is not None and is_plain else lines)
+
+    def write_rejects(self, lines: bytes) -> None:
+        """Write rejects that were written before, as JSON lines.
+
+        Raises:
+            OutputError: the disk refuses them.
+        """
+        self._put(self._rejects, lines)
+
     def commit(self, mark: dict[str, object]) -> None:
         """Record that all rows so far are done; see :meth:`Journal.commit`.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from instructmining.errors import SelectionError
-from instructmining.reading.examples import input_digest
+from instructmining.reading.digests import input_digest
 from instructmining.reading.rows import Source
 from instructmining.reading.values import all_utf8, loads
 from instructmining.rules import Rule

@@ -1,0 +1,41 @@
+"""Options of a run in shards."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, TypeAlias
+
+import typer
+
+_SHARD = re.compile(r"([1-9][0-9]{0,6})/([1-9][0-9]{0,6})")
+Suffix: TypeAlias = Literal[".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"]
+
+
+def _checked(shard: str | None) -> str | None:
+    """Check a shard's number.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    if shard is not None:
+        found = _SHARD.fullmatch(shard)
+        if found is None or int(found[1]) > int(found[2]):
+            raise typer.BadParameter(f"{shard!r}: wanted I/N, the shard's number from 1 and how many there are, as 3/8")
+    return shard
+
+
+Shard: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        callback=_checked,
+        help="Score only the I-th of N parts of the input, into the folder OUT; in any order, on any machine.",
+    ),
+]
+PartFormat: TypeAlias = Annotated[Suffix, typer.Option(help="Suffix of the parts' files, with --shard.")]
+
+
+def shard_of(shard: str) -> tuple[int, int]:
+    """Return the number of a shard, and how many there are."""
+    number, _, shards = shard.partition("/")
+    return int(number), int(shards)

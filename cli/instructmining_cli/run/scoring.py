@@ -1,0 +1,240 @@
+"""One scoring run, from files to files: what ``score`` does once its options are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
+
+from instructmining.bundle import Bundle
+from instructmining.errors import RuleError
+from instructmining.inference.sessions import Acceleration
+from instructmining.knn.options import KnnOptions
+from instructmining.reading.digests import InputPart
+from instructmining.reading.example_reader import ExampleReader
+from instructmining.reading.examples import read_examples
+from instructmining.reading.formats import FieldOptions
+from instructmining.reading.options import ReadOptions
+from instructmining.scorer.scorer import Scorer
+from instructmining.types import KNN_COLUMNS, SCORE_COLUMNS
+from instructmining.writing.run_writer import RunWriter, added_names
+from instructmining_cli.process.stopping import stopping
+from instructmining_cli.process.terminal import say, warn
+from instructmining_cli.run.calibrations import choose_budgets
+from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
+from instructmining_cli.run.display import Display
+from instructmining_cli.run.kept_columns import KeptColumns, neighbours_as_json
+from instructmining_cli.run.resuming import check_identity, check_inputs, identity_of, kept_budgets, restore
+from instructmining_cli.run.run_file import run_file
+from instructmining_cli.run.scoring_run import Run
+from instructmining_cli.run.sharding import Sharding
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """What to score, how, and where to write it."""
+
+    inputs: Sequence[str]  # files
+    out: str  # a file or "-"; with a shard a folder
+    fields: FieldOptions
+    reading: ReadOptions
+    skipped: Sequence[str] = ()  # lines about entries of folders that are not read
+    shard: tuple[int, int] | None = None  # its number, from 1, and how many there are
+    part_suffix: str = ".jsonl"
+    bundle: str | None = None
+    rule: str | None = None
+    indicators: str | None = None
+    device: str = "auto"
+    max_batch_tokens: int | None = None
+    batches_at_once: int | None = None
+    acceleration: Acceleration = field(default_factory=Acceleration)
+    knn: KnnOptions = field(default_factory=KnnOptions)
+    neighbours: Sequence[str] = ()  # files whose rows are the neighbours
+    prefix: str = ""
+    limit: int | None = None
+    max_length: int | None = None
+    recompute: bool = False
+    strict: bool = False
+    resume: bool = False
+    overwrite: bool = False
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """The settings that the run file has beside those of :attr:`settings`."""
+        memory = self.acceleration.memory_bytes
+        return {
+            "device": self.device,
+            "batches_at_once": self.batches_at_once,
+            "cuda_graphs": self.acceleration.cuda_graphs,
+            "gpu_memory_gib": None if memory is None else memory / 2**30,
+            "skipped_files": list(self.skipped),
+            **({} if self.shard is None else {"shard": f"{self.shard[0]}/{self.shard[1]}"}),
+        }
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The settings that rows depend on, and the run file has."""
+        return {
+            "format": self.fields.format,
+            "map": dict(self.fields.map),
+            "ignore": sorted(self.fields.ignore),
+            "strict_fields": self.fields.unread == "error",
+            "recompute": self.recompute,
+            "prefix": self.prefix,
+            "limit": self.limit,
+            "strict": self.strict,
+            **asdict(self.reading),
+            "max_length": self.max_length,
+        }
+
+
+def score_files(request: ScoreRequest) -> Run:
+    """Score the rows of files, or one shard of them, and write them; a run that had finished does nothing.
+
+    Raises:
+        InstructMiningError: a bundle, a rule, an input or OUT cannot be used, or another run writes there.
+    """
+    sharding = None
+    if request.shard is not None:
+        sharding = Sharding(request.out, request.shard, request.part_suffix, request.inputs, request.reading)
+        request = replace(request, out=sharding.out, resume=not request.overwrite)
+    sources = [InputPart.of(path) for path in request.inputs] if sharding is None else sharding.parts()
+    neighbours = [InputPart.of(path) for path in request.neighbours]
+    with ExitStack() as stack:
+        writer = stack.enter_context(
+            RunWriter(
+                request.out,
+                prefix=request.prefix,
+                overwrite=request.overwrite,
+                resume=request.resume,
+                inputs=request.inputs,
+                reads=[*request.neighbours, request.bundle, request.rule],
+            )
+        )
+        reader = read_examples(
+            request.inputs,
+            fields=request.fields,
+            limit=request.limit,
+            options=request.reading,
+            columns=added_names(SCORE_COLUMNS, request.prefix),  # select takes all of them for added columns
+            prefix=request.prefix,
+        )
+        if sharding is not None:
+            sharding.restrict(reader)
+        kept = KeptColumns(reader, request.inputs, request.knn, recompute=request.recompute, limit=request.limit)
+        scorer, rule, indicators = _opened(request, kept, stack)
+        planned = sharding.identity if sharding is not None else None
+        origin = kept_budgets(writer.identity or planned, scorer, given=request.max_batch_tokens) or choose_budgets(
+            scorer,
+            request.inputs,
+            request.fields,
+            given=request.max_batch_tokens,
+            limit=request.limit,
+            options=request.reading,
+            say=say,
+        )
+        if request.knn != KnnOptions() and not scorer.searches_neighbours:
+            warn("caution: the neighbour options have no effect: no knn column is computed")
+        asked = {"rule": rule, "indicators": indicators, **request.asked, "budget_from": origin}
+        settings = request.settings | {"kept": sorted(kept.names)}
+        run = Run(
+            scorer,
+            request.inputs,
+            request.out,
+            asked | settings,
+            request.knn,
+            reader=reader,
+            options=request.reading,
+            shard=request.shard,
+        )
+        settings |= {"knn": neighbours_as_json(request.knn), "knn_against": [part.digest() for part in neighbours]}
+        identity = identity_of(scorer, sources, settings, origin)
+        if sharding is not None:
+            identity = sharding.settled(scorer, identity)
+        _carry_out(run, reader, writer, identity, [*sources, *neighbours], strict=request.strict)
+    return run
+
+
+def _opened(request: ScoreRequest, kept: KeptColumns, stack: ExitStack) -> tuple[Scorer, str | None, str | None]:
+    """Open the scorer; return it, the rule and the indicators that it was opened with."""
+    bundle = Bundle.open(request.bundle or demo_bundle(say)).limited(request.max_length)
+    indicators, rule = kept.asked(request.indicators, request.rule, bundle.default_rule)
+    with naming_another():
+        scorer = stack.enter_context(
+            Scorer.open(
+                bundle,
+                rule=rule,
+                indicators=indicators,
+                device=request.device,
+                batches_at_once=request.batches_at_once,
+                acceleration=request.acceleration,
+                knn=request.knn,
+                kept=kept.names,
+            )
+        )
+    if request.shard is not None and scorer.searches_neighbours and request.knn.against is None:
+        columns = ", ".join(column for column in scorer.columns if column in KNN_COLUMNS.values())
+        raise RuleError(
+            f"{columns} needs the rows of all shards; name a file of rows to compare with (--knn-against), or columns "
+            "without it (--indicators)"
+        )
+    kept.say(scorer, say=say, warn=warn)
+    return scorer, rule, indicators
+
+
+def _carry_out(
+    run: Run,
+    reader: ExampleReader,
+    writer: RunWriter,
+    identity: Mapping[str, object],
+    sources: Sequence[InputPart],
+    *,
+    strict: bool,
+) -> None:
+    """Start or resume the run, and put its files in place.
+
+    Raises:
+        ResumeError: the interrupted run is another one.
+        InputError: an input changed during the run.
+        InstructMiningError: rows cannot be read, scored or written.
+    """
+    if writer.identity is not None:
+        check_identity(writer.identity, identity, run.out)
+    if writer.finished:
+        say(f"{run.out}: the run is already finished")
+        return
+    if writer.journal is not None:
+        restore(writer.journal, run, reader)
+    writer.begin(identity)
+    display = Display(run)
+    kept = f"finished work is kept in {run.out}.partial; --resume continues the run"
+    with stopping().noting(lambda: kept if writer.resumable else None, say=warn):
+        with display.showing():
+            display.say_room()
+            _score(run, display, reader, writer, strict=strict)
+        check_inputs(identity, sources)
+        run.check_counts()
+        writer.finish(run_file(run) | {"identity": identity})
+        run.keep_speed()
+        display.say_result()
+
+
+def _score(run: Run, display: Display, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
+    """Score the remaining rows and write them, one window at a time."""
+    scorer, statistics = run.scorer, run.statistics
+    windows = scorer.score_windows(
+        reader.windows(scorer.batching.window_rows),
+        strict=strict,
+        on_progress=display.progress,
+        statistics=statistics,
+        journal=writer.journal,
+    )
+    with closing(windows):
+        for window in windows:
+            with statistics.timed("write"):
+                rows = list(scorer.rows(window))
+                writer.write(rows, window.rejects)
+            run.count(rows, window)
+            if writer.journal is not None and writer.journal.due:
+                with statistics.timed("commit"):
+                    writer.commit(run.mark(window.end))

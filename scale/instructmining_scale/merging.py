@@ -1,0 +1,233 @@
+"""Merges the parts of a run in shards into the files that one run would have written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from instructmining.errors import OutputError
+from instructmining.errors.names import few
+from instructmining.reading.blocks import Cut
+from instructmining.reading.compression import opened
+from instructmining.writing.run_writer import RunWriter
+from instructmining_scale.plan import NAME, Plan, PlanError
+
+_CHUNK = 1 << 20
+_AGAIN = "score the shard again with --overwrite"
+_COUNTS = ("rows_in", "rows_out", "rows_rejected", "rows_from_before", "blank_lines")
+_BY_NAME = ("null", "truncated")
+_OF_ALL = ("versions", "bundle", "rule", "caution", "settings")  # of the run file, what is the same for all parts
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A finished shard: its files, what its run file says, and the cuts around it."""
+
+    rows: Path
+    run: Mapping[str, Any]
+    begin: Cut
+    end: Cut
+
+    @property
+    def rejects(self) -> Path:
+        """The file of its rejects."""
+        return Path(f"{self.rows}.rejects.jsonl")
+
+    @property
+    def lines(self) -> int:
+        """Lines that the part has of the file in which it ends; 0 where lines do not count from a cut."""
+        return int(self.run.get("lines") or 0)
+
+    @property
+    def is_inside_a_file(self) -> bool:
+        """Whether the part begins and ends in one file."""
+        return self.begin.at > 0 and self.begin.file == self.end.file
+
+    def count(self, name: str) -> int:
+        """Return one of the counts of its run file."""
+        return int(self.run["counts"][name])
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What was merged."""
+
+    parts: int
+    rows: int
+    rejects: int
+
+
+def merge(folder: str, out: str, *, overwrite: bool = False) -> Merged:
+    """Check that all parts of a folder are there and of one run, and join them in the order of the input.
+
+    OUT and its rejects are those of one run to the byte, but for a gzip OUT of parts that are not gzip: then the same
+    lines are compressed in other pieces.
+
+    Args:
+        folder: that ``score --shard`` wrote to.
+        out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or "-" for standard output.
+        overwrite: replace OUT.
+
+    Raises:
+        PlanError: the folder has no plan, or a part is missing, incomplete or of another run.
+        OutputError: OUT exists or cannot be written, or the parts are Parquet files.
+    """
+    if not Path(folder).is_dir():
+        raise PlanError(f"{folder}: No such file or directory; wanted the folder that score --shard wrote to")
+    plan = Plan.load(folder)
+    if plan is None:
+        raise PlanError(f"{folder}: has no {NAME}; wanted the folder that score --shard wrote to")
+    parts = finished_parts(folder, plan)
+    if plan.suffix == ".parquet":
+        raise OutputError(f"{folder}: its parts are Parquet files, which many tools read as one data set; not merged")
+    with RunWriter(out, overwrite=overwrite, reads=[folder]) as writer:
+        writer.begin({})
+        lines = 0  # of the file that a part begins in, before the part
+        for part in parts:
+            _copy_rows(part, writer, is_same=out.endswith(plan.suffix))
+            if part.begin.at:
+                _copy_rejects(part, writer, lines, of_file=plan.files[part.begin.file][0])
+            else:
+                _copy_rejects(part, writer, 0, of_file="")
+            lines = part.lines + (lines if part.is_inside_a_file else 0)
+        writer.finish(_run_file(plan, parts))
+    return Merged(len(parts), _sum(parts, "rows_out"), _sum(parts, "rows_rejected"))
+
+
+def finished_parts(folder: str, plan: Plan) -> list[Part]:
+    """Return the parts of all shards, in order.
+
+    Raises:
+        PlanError: one is missing or of another run.
+    """
+    parts = [_part(Path(folder), plan, shard) for shard in range(1, plan.shards + 1)]
+    if missing := [str(shard) for shard, part in enumerate(parts, 1) if part is None]:
+        raise PlanError(
+            f"{folder}: {len(missing):,} of {plan.shards:,} parts are missing, of the shards {few(missing)}; score them"
+        )
+    return [part for part in parts if part is not None]
+
+
+def _part(folder: Path, plan: Plan, shard: int) -> Part | None:
+    rows = folder / plan.part(shard)
+    try:
+        run = orjson.loads(Path(f"{rows}.run.json").read_bytes())
+        found = (run["identity"]["plan"], run["identity"]["shard"])
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PlanError(f"{rows}.run.json: {error.strerror}") from error
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise PlanError(f"{rows}.run.json: is no run file of a shard; {_AGAIN}") from error
+    if found != (plan.digest, shard):
+        raise PlanError(f"{rows}: was written by another run than {NAME} plans; {_AGAIN}")
+    begin, end = plan.bounds(shard)
+    return Part(rows, run, begin or Cut(0, 0), end or Cut(len(plan.files), 0)) if rows.exists() else None
+
+
+def _copy_rows(part: Part, writer: RunWriter, *, is_same: bool) -> None:
+    """Copy the rows of a part, as they are stored where OUT is stored so too.
+
+    Raises:
+        PlanError: they are not as many as the part's run file says.
+    """
+    wanted = part.count("rows_out")
+    if not wanted:
+        return
+    rows = 0
+    with opened(str(part.rows)) as source:
+        for lines in _whole_lines(source.stream):
+            rows += lines.count(b"\n")
+            if not is_same:
+                writer.write_lines(lines)
+    _check(part.rows, rows, wanted, "rows")
+    if is_same:
+        with part.rows.open("rb") as file:
+            while some := file.read(_CHUNK):
+                writer.write_lines(some, is_packed=True)
+
+
+def _copy_rejects(part: Part, writer: RunWriter, lines: int, *, of_file: str) -> None:
+    """Copy the rejects of a part; their lines count from the beginning of the file.
+
+    Args:
+        part: whose rejects.
+        writer: of OUT.
+        lines: of the file that the part begins in, before the part.
+        of_file: that file, as rejects name it.
+
+    Raises:
+        PlanError: they are not as many as the part's run file says.
+    """
+    rejects = 0
+    try:
+        with part.rejects.open("rb") as file:
+            for line in file:
+                rejects += 1
+                writer.write_rejects(_later(line, lines, of_file) if lines else line)
+    except FileNotFoundError as error:
+        raise PlanError(f"{part.rejects}: is missing; {_AGAIN}") from error
+    _check(part.rejects, rejects, part.count("rows_rejected"), "rejects")
+
+
+def _later(line: bytes, lines: int, of_file: str) -> bytes:
+    reject = orjson.loads(line)
+    if reject["source"] != of_file:
+        return line
+    return orjson.dumps(reject | {"line": reject["line"] + lines}) + b"\n"
+
+
+def _check(path: Path, found: int, wanted: int, what: str) -> None:
+    if found != wanted:
+        raise PlanError(f"{path}: has {found:,} {what}, its run file says {wanted:,}; {_AGAIN}")
+
+
+def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield a stream in pieces that end where lines do."""
+    rest = b""
+    while some := stream.read(_CHUNK):
+        whole, newline, after = some.rpartition(b"\n")
+        if newline:
+            yield rest + whole + newline
+            rest = after
+        else:
+            rest += some
+    if rest:
+        yield rest
+
+
+def _run_file(plan: Plan, parts: Sequence[Part]) -> dict[str, object]:
+    """Return a run file with the sums of the parts' counts."""
+    runs = [part.run for part in parts]
+    counts: dict[str, object] = {name: _sum(parts, name) for name in _COUNTS}
+    for name in _BY_NAME:
+        counts[name] = _added(run["counts"][name] for run in runs)
+    inputs = list({source["path"]: source for run in runs for source in run["identity"]["inputs"]}.values())
+    return {
+        "started_at": min(run["started_at"] for run in runs),
+        **{name: runs[0][name] for name in _OF_ALL},
+        "device": ", ".join(dict.fromkeys(run["device"] for run in runs)),
+        "counts": counts,
+        "tokens": _added(run["tokens"] for run in runs),
+        "batches": sum(run["batches"] for run in runs),
+        "seconds": _added(run["seconds"] for run in runs),
+        "merged_from": [{"part": part.rows.name, "device": part.run["device"]} for part in parts],
+        "identity": {**plan.identity, "inputs": inputs},
+    }
+
+
+def _added(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Add counts by name; unlike the sum of counters, it keeps zeros."""
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)
+
+
+def _sum(parts: Sequence[Part], name: str) -> int:
+    return sum(part.count(name) for part in parts)
