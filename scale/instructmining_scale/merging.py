@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,12 +16,13 @@ from instructmining.errors.names import few
 from instructmining.reading.blocks import Cut
 from instructmining.reading.compression import opened
 from instructmining.writing.run_writer import RunWriter
+from instructmining.writing.statistics import Statistics
 from instructmining_scale.plan import NAME, Plan, PlanError
+from instructmining_scale.waiting import WaitingPart, finished_windows
 
 _CHUNK = 1 << 20
 _AGAIN = "score the shard again with --overwrite"
 _COUNTS = ("rows_in", "rows_out", "rows_rejected", "rows_from_before", "blank_lines")
-_BY_NAME = ("null", "truncated")
 _OF_ALL = ("versions", "bundle", "rule", "caution", "settings")  # of the run file, what is the same for all parts
 
 
@@ -62,16 +64,20 @@ class Merged:
     rejects: int
 
 
-def merge(folder: str, out: str, *, overwrite: bool = False) -> Merged:
+def merge(
+    folder: str, out: str, *, overwrite: bool = False, report: Callable[[Statistics], None] = lambda _: None
+) -> Merged:
     """Check that all parts of a folder are there and of one run, and join them in the order of the input.
 
-    OUT and its rejects are those of one run to the byte, but for a gzip OUT of parts that are not gzip: then the same
-    lines are compressed in other pieces.
+    Where columns need the neighbours among the rows of all shards, these are searched here. OUT and its rejects are
+    those of one run to the byte, but for a gzip OUT of parts that are not gzip: then the same lines are compressed in
+    other pieces.
 
     Args:
         folder: that ``score --shard`` wrote to.
         out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or "-" for standard output.
         overwrite: replace OUT.
+        report: called while neighbours are searched.
 
     Raises:
         PlanError: the folder has no plan, or a part is missing, incomplete or of another run.
@@ -83,20 +89,59 @@ def merge(folder: str, out: str, *, overwrite: bool = False) -> Merged:
     if plan is None:
         raise PlanError(f"{folder}: has no {NAME}; wanted the folder that score --shard wrote to")
     parts = finished_parts(folder, plan)
-    if plan.suffix == ".parquet":
+    if plan.suffix == ".parquet" and not plan.waits:
         raise OutputError(f"{folder}: its parts are Parquet files, which many tools read as one data set; not merged")
-    with RunWriter(out, overwrite=overwrite, reads=[folder]) as writer:
+    prefix = str(plan.identity["prefix"])
+    with RunWriter(out, prefix=prefix, overwrite=overwrite, reads=[folder]) as writer:
         writer.begin({})
-        lines = 0  # of the file that a part begins in, before the part
-        for part in parts:
-            _copy_rows(part, writer, is_same=out.endswith(plan.suffix))
-            if part.begin.at:
-                _copy_rejects(part, writer, lines, of_file=plan.files[part.begin.file][0])
-            else:
-                _copy_rejects(part, writer, 0, of_file="")
-            lines = part.lines + (lines if part.is_inside_a_file else 0)
-        writer.finish(_run_file(plan, parts))
+        nulls = _finish(plan, parts, writer, report) if plan.waits else _join(plan, parts, writer, out)
+        writer.finish(_run_file(plan, parts, nulls))
     return Merged(len(parts), _sum(parts, "rows_out"), _sum(parts, "rows_rejected"))
+
+
+def _join(plan: Plan, parts: Sequence[Part], writer: RunWriter, out: str) -> Mapping[str, float]:
+    """Copy the rows and rejects of all parts; returns the rows by column that is null."""
+    for part, lines in zip(parts, _lines_before(parts), strict=True):
+        _copy_rows(part, writer, is_same=out.endswith(plan.suffix))
+        _copy_rejects(part, writer, lines, of_file=_first_file(plan, part))
+    return _added(part.run["counts"]["null"] for part in parts)
+
+
+def _finish(
+    plan: Plan, parts: Sequence[Part], writer: RunWriter, report: Callable[[Statistics], None]
+) -> Mapping[str, float]:
+    """Write the rows that wait for their neighbours; returns the rows by column that is null."""
+    waiting = [
+        WaitingPart(part.rows, part.run["spool"], lines, _first_file(plan, part))
+        for part, lines in zip(parts, _lines_before(parts), strict=True)
+    ]
+    for part in waiting:
+        part.check()
+    nulls: Counter[str] = Counter()
+    written, rejected = 0, 0
+    with tempfile.TemporaryDirectory(prefix="instructmining-", dir=parts[0].rows.parent) as folder:
+        for rows, rejects in finished_windows(plan, waiting, Path(folder), report):
+            writer.write(rows, rejects)
+            written, rejected = written + len(rows), rejected + len(rejects)
+            for row in rows:
+                nulls.update(row.notes.keys())
+    _check(parts[0].rows.parent, written, _sum(parts, "rows_out"), "rows")
+    _check(parts[0].rows.parent, rejected, _sum(parts, "rows_rejected"), "rejects")
+    return nulls
+
+
+def _lines_before(parts: Sequence[Part]) -> list[int]:
+    """Return for each part the lines, before it, of the file that it begins in."""
+    found, lines = [], 0
+    for part in parts:
+        found.append(lines if part.begin.at else 0)
+        lines = part.lines + (lines if part.is_inside_a_file else 0)
+    return found
+
+
+def _first_file(plan: Plan, part: Part) -> str:
+    """Return the file inside which a part begins, as rejects name it."""
+    return plan.files[part.begin.file][0] if part.begin.at else ""
 
 
 def finished_parts(folder: str, plan: Plan) -> list[Part]:
@@ -114,7 +159,7 @@ def finished_parts(folder: str, plan: Plan) -> list[Part]:
 
 
 def _part(folder: Path, plan: Plan, shard: int) -> Part | None:
-    rows = folder / plan.part(shard)
+    rows = folder / plan.part(shard, spooled=plan.waits)
     try:
         run = orjson.loads(Path(f"{rows}.run.json").read_bytes())
         found = (run["identity"]["plan"], run["identity"]["shard"])
@@ -201,12 +246,12 @@ def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
         yield rest
 
 
-def _run_file(plan: Plan, parts: Sequence[Part]) -> dict[str, object]:
+def _run_file(plan: Plan, parts: Sequence[Part], nulls: Mapping[str, float]) -> dict[str, object]:
     """Return a run file with the sums of the parts' counts."""
     runs = [part.run for part in parts]
     counts: dict[str, object] = {name: _sum(parts, name) for name in _COUNTS}
-    for name in _BY_NAME:
-        counts[name] = _added(run["counts"][name] for run in runs)
+    counts["null"] = dict(nulls)
+    counts["truncated"] = _added(run["counts"]["truncated"] for run in runs)
     inputs = list({source["path"]: source for run in runs for source in run["identity"]["inputs"]}.values())
     return {
         "started_at": min(run["started_at"] for run in runs),

@@ -14,9 +14,11 @@ import orjson
 
 from instructmining.errors import InstructMiningError, OutputError
 from instructmining.reading.blocks import Cut
+from instructmining.types import KNN_COLUMNS
 from instructmining.writing.atomic import beside, sync_folder
 
 NAME = "plan.json"
+WAITING = ".windows"  # suffix of a part whose rows wait for the neighbours among all
 _FORMAT = 1
 
 
@@ -33,6 +35,7 @@ class Plan:
     files: Sequence[tuple[str, int]]  # path and bytes of each file of the input
     cuts: Sequence[Cut]  # between the shards, one fewer than these
     identity: Mapping[str, Any]  # everything else that the rows depend on, batch sizes included
+    rule: Mapping[str, Any] | None = None  # the fields of the rule whose prediction is a column
 
     @classmethod
     def load(cls, folder: str | Path) -> Self | None:
@@ -47,7 +50,8 @@ class Plan:
             if said["format"] != _FORMAT:
                 raise PlanError(f"{path}: is of format {said['format']}; wanted {_FORMAT}")
             files = [(name, size) for name, size in said["files"]]
-            return cls(said["shards"], said["suffix"], files, [Cut(*cut) for cut in said["cuts"]], said["identity"])
+            cuts = [Cut(*cut) for cut in said["cuts"]]
+            return cls(said["shards"], said["suffix"], files, cuts, said["identity"], said["rule"])
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -98,9 +102,16 @@ class Plan:
             self.cuts[shard - 1] if shard < self.shards else None,
         )
 
-    def part(self, shard: int) -> str:
-        """Return the name of a shard's file of rows."""
-        return f"part-{shard:05}-of-{self.shards:05}{self.suffix}"
+    @property
+    def waits(self) -> bool:
+        """Whether columns need the neighbours among the rows of all shards, so that parts have no rows yet."""
+        return (
+            not set(KNN_COLUMNS.values()).isdisjoint(self.identity["columns"]) and not self.identity["knn"]["against"]
+        )
+
+    def part(self, shard: int, *, spooled: bool) -> str:
+        """Return the name of a shard's file: of rows, or of windows that wait for the other shards."""
+        return f"part-{shard:05}-of-{self.shards:05}{WAITING if spooled else self.suffix}"
 
 
 def _put(partial: Path, path: Path) -> None:

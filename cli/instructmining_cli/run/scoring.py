@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 
 from instructmining.bundle import Bundle
-from instructmining.errors import RuleError
 from instructmining.inference.sessions import Acceleration
 from instructmining.knn.options import KnnOptions
 from instructmining.reading.digests import InputPart
@@ -16,7 +15,8 @@ from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FieldOptions
 from instructmining.reading.options import ReadOptions
 from instructmining.scorer.scorer import Scorer
-from instructmining.types import KNN_COLUMNS, SCORE_COLUMNS
+from instructmining.types import SCORE_COLUMNS
+from instructmining.writing.journal import SPOOLED
 from instructmining.writing.run_writer import RunWriter, added_names
 from instructmining_cli.process.stopping import stopping
 from instructmining_cli.process.terminal import say, warn
@@ -97,20 +97,10 @@ def score_files(request: ScoreRequest) -> Run:
     sharding = None
     if request.shard is not None:
         sharding = Sharding(request.out, request.shard, request.part_suffix, request.inputs, request.reading)
-        request = replace(request, out=sharding.out, resume=not request.overwrite)
     sources = [InputPart.of(path) for path in request.inputs] if sharding is None else sharding.parts()
     neighbours = [InputPart.of(path) for path in request.neighbours]
     with ExitStack() as stack:
-        writer = stack.enter_context(
-            RunWriter(
-                request.out,
-                prefix=request.prefix,
-                overwrite=request.overwrite,
-                resume=request.resume,
-                inputs=request.inputs,
-                reads=[*request.neighbours, request.bundle, request.rule],
-            )
-        )
+        writer = _writer(request, stack) if sharding is None else None
         reader = read_examples(
             request.inputs,
             fields=request.fields,
@@ -123,6 +113,9 @@ def score_files(request: ScoreRequest) -> Run:
             sharding.restrict(reader)
         kept = KeptColumns(reader, request.inputs, request.knn, recompute=request.recompute, limit=request.limit)
         scorer, rule, indicators = _opened(request, kept, stack)
+        if sharding is not None:  # only the columns tell what the shard's file is
+            request = replace(request, out=sharding.out(scorer), resume=not request.overwrite)
+        writer = writer or _writer(request, stack, spools=sharding is not None and sharding.spools(scorer))
         planned = sharding.identity if sharding is not None else None
         origin = kept_budgets(writer.identity or planned, scorer, given=request.max_batch_tokens) or choose_budgets(
             scorer,
@@ -172,14 +165,22 @@ def _opened(request: ScoreRequest, kept: KeptColumns, stack: ExitStack) -> tuple
                 kept=kept.names,
             )
         )
-    if request.shard is not None and scorer.searches_neighbours and request.knn.against is None:
-        columns = ", ".join(column for column in scorer.columns if column in KNN_COLUMNS.values())
-        raise RuleError(
-            f"{columns} needs the rows of all shards; name a file of rows to compare with (--knn-against), or columns "
-            "without it (--indicators)"
-        )
     kept.say(scorer, say=say, warn=warn)
     return scorer, rule, indicators
+
+
+def _writer(request: ScoreRequest, stack: ExitStack, *, spools: bool = False) -> RunWriter:
+    return stack.enter_context(
+        RunWriter(
+            request.out,
+            prefix=request.prefix,
+            overwrite=request.overwrite,
+            resume=request.resume,
+            inputs=request.inputs,
+            reads=[*request.neighbours, request.bundle, request.rule],
+            spools=spools,
+        )
+    )
 
 
 def _carry_out(
@@ -211,10 +212,14 @@ def _carry_out(
     with stopping().noting(lambda: kept if writer.resumable else None, say=warn):
         with display.showing():
             display.say_room()
-            _score(run, display, reader, writer, strict=strict)
+            if writer.spools:
+                _spool(run, display, reader, writer, strict=strict)
+            else:
+                _score(run, display, reader, writer, strict=strict)
         check_inputs(identity, sources)
         run.check_counts()
-        writer.finish(run_file(run) | {"identity": identity})
+        spooled = {"spool": writer.journal.marks[SPOOLED]["spool"]} if writer.spools and writer.journal else {}
+        writer.finish(run_file(run) | {"identity": identity} | spooled)
         run.keep_speed()
         display.say_result()
 
@@ -238,3 +243,19 @@ def _score(run: Run, display: Display, reader: ExampleReader, writer: RunWriter,
             if writer.journal is not None and writer.journal.due:
                 with statistics.timed("commit"):
                     writer.commit(run.mark(window.end))
+
+
+def _spool(run: Run, display: Display, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
+    """Score the remaining rows but for what depends on the rows of all shards."""
+    scorer, statistics = run.scorer, run.statistics
+    assert writer.journal is not None
+    windows = scorer.spool_windows(
+        reader.windows(scorer.batching.window_rows),
+        writer.journal,
+        strict=strict,
+        on_progress=display.progress,
+        statistics=statistics,
+    )
+    with closing(windows):
+        for window in windows:
+            run.count_spooled(window)

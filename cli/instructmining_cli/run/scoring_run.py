@@ -143,6 +143,14 @@ class Run:
                 reasons = "; ".join(f"{column}: {reason}" for column, reason in row.notes.items())
                 self.null_reason = self.null_reason or reasons
 
+    def count_spooled(self, window: ScoredWindow) -> None:
+        """Count a window whose rows wait for the neighbours of all shards."""
+        self.windows_written += 1
+        self.rows_written += window.rows
+        self.rejects_written += len(window.rejects)
+        if window.rejects and not self.reject_reason:
+            self.reject_reason = window.rejects[0].reason
+
     def mark(self, end: Position | None) -> dict[str, Any]:
         """Return the counts that the journal stores at a commit, up to the end of the last window."""
         return {

@@ -51,10 +51,13 @@ class Sharding:
         self.plan = plan or Plan(shards, suffix, files, even_cuts(inputs, shards, options), {})
         self._check(shards, suffix, files)
 
-    @property
-    def out(self) -> str:
-        """The file of this shard's rows."""
-        return str(Path(self._folder) / self.plan.part(self.number))
+    def spools(self, scorer: Scorer) -> bool:
+        """Return whether rows wait for those of the other shards, since columns need the neighbours among all."""
+        return scorer.knn is not None and scorer.knn.against is None
+
+    def out(self, scorer: Scorer) -> str:
+        """Return the file of this shard's rows, or of the windows that wait for the other shards."""
+        return str(Path(self._folder) / self.plan.part(self.number, spooled=self.spools(scorer)))
 
     @property
     def identity(self) -> Mapping[str, Any] | None:
@@ -88,7 +91,8 @@ class Sharding:
         """
         common = {name: value for name, value in identity.items() if name not in _OWN}
         if not self._is_planned:
-            self.plan = replace(self.plan, identity=common).kept_in(self._folder)
+            rule = None if scorer.rule is None else asdict(scorer.rule)
+            self.plan = replace(self.plan, identity=common, rule=rule).kept_in(self._folder)
             self._check(self.plan.shards, self.plan.suffix, self.plan.files)
             scorer.batching = Batching(**self.plan.identity["batching"])
             common["batching"] = asdict(scorer.batching)

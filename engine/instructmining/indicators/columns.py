@@ -110,7 +110,11 @@ def _with_earlier(scored: ScoredRow, earlier: EarlierScores) -> ScoredRow:
     notes = {name: why for name, why in earlier.notes.items() if name not in scored.columns} | scored.notes
     truncated = tuple(dict.fromkeys((*earlier.truncated, *scored.truncated)))
     in_order = {name: both[name] for name in sorted(both, key=_PLACE.__getitem__)}
-    return ScoredRow(scored.example, in_order, truncated, notes)
+    return ScoredRow(scored.example, in_order, truncated, dict(sorted(notes.items(), key=_place_of)))
+
+
+def _place_of(note: tuple[str, str]) -> int:
+    return _PLACE.get(note[0], len(_PLACE))
 
 
 def _term(window: ScoredWindow, column: str) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,20 @@ from instructmining.writing.spool import Spool, Vectors
 from instructmining.writing.statistics import Statistics
 
 _NEIGHBOURS = "neighbours"
+
+
+class Spooled(Protocol):
+    """Windows and embeddings of a whole run, on disk."""
+
+    @property
+    def pairs(self) -> int:
+        """Preference pairs in all windows."""
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """Return all embeddings, float32 (rows, size)."""
+
+    def windows(self, first: int = 0) -> Iterator[tuple[int, ScoredWindow]]:
+        """Yield each window with the place of its first row, from the window of this number on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,44 +61,77 @@ class CorpusPass:
             others = self.embedded_others(stack, batching, counts, report, journal)
             folder = journal.folder if journal is not None else None
             spool = stack.enter_context(Spool(folder, marks.get(SPOOLED, {}).get("spool")))
-
-            def commit(end: Position | None) -> None:
-                if journal is not None:
-                    mark = {"spool": spool.mark(), "end": asdict(end) if end else None, "statistics": counts.as_json()}
-                    journal.commit(SPOOLED, mark, spool.files)
-
-            end: Position | None = None
-            for window, embedding in windows:
-                if not spool.count:
-                    rows = [example.row for example in window.examples]
-                    self.neighbours.settings.check_pool([row.fields if row else {} for row in rows])
-                with counts.timed("spool"):
-                    spool.append(window, embedding)
-                    end = window.end
-                    if journal is not None and journal.due:
-                        commit(end)
-            if end is not None:
-                commit(end)
+            for _ in self.spooled(spool, windows, counts, journal):
+                pass
             kept = journal.folder / _NEIGHBOURS if journal is not None else None
-            embeddings = spool.embeddings()
-            examples = (example for _, window in spool.windows() for example in window.examples)
-            pools = pools_of(examples, self.neighbours.settings)
-            siblings = None
-            if spool.pairs:
-                siblings = siblings_of(example for _, window in spool.windows() for example in window.examples)
-            columns = self.neighbours.columns(
-                embeddings,
-                counts,
-                lambda: report(counts),
-                pools=pools,
-                siblings=siblings,
-                against=others,
-                kept=kept,
-            )
-            for begin, window in spool.windows(marks.get(WRITTEN, {}).get("windows", 0)):
-                of_window = {name: part(column, begin, begin + len(window)) for name, column in columns.items()}
-                window.columns.update(of_window)
+            first = marks.get(WRITTEN, {}).get("windows", 0)
+            yield from self.finished(spool, counts, report, others=others, kept=kept, first=first)
+
+    def spooled(
+        self,
+        spool: Spool,
+        windows: Iterator[tuple[ScoredWindow, NDArray[np.float32] | None]],
+        counts: Statistics,
+        journal: Journal | None,
+    ) -> Iterator[ScoredWindow]:
+        """Write windows and embeddings into a spool; yields each window when it is there, still without its columns."""
+
+        def commit(end: Position | None) -> None:
+            if journal is not None:
+                mark = {"spool": spool.mark(), "end": asdict(end) if end else None, "statistics": counts.as_json()}
+                journal.commit(SPOOLED, mark, spool.files)
+
+        end: Position | None = None
+        for window, embedding in windows:
+            if not spool.count:
+                rows = [example.row for example in window.examples]
+                self.neighbours.settings.check_pool([row.fields if row else {} for row in rows])
+            with counts.timed("spool"):
+                spool.append(window, embedding)
+                end = window.end
                 yield window
+                if journal is not None and journal.due:
+                    commit(end)
+        if end is not None:
+            commit(end)
+
+    def finished(
+        self,
+        spool: Spooled,
+        counts: Statistics,
+        report: OnProgress,
+        *,
+        others: NDArray[np.float32] | None = None,
+        kept: Path | None = None,
+        first: int = 0,
+    ) -> Iterator[ScoredWindow]:
+        """Search the neighbours of all rows, and yield the windows with the columns.
+
+        Args:
+            spool: all windows of the run.
+            counts: kept up to date.
+            report: called as the search goes on.
+            others: float32 (others, size) embeddings of another file's rows that are the neighbours.
+            kept: where distances are kept for a later resume.
+            first: number of the first window to yield.
+        """
+        examples = (example for _, window in spool.windows() for example in window.examples)
+        siblings = None
+        if spool.pairs:
+            siblings = siblings_of(example for _, window in spool.windows() for example in window.examples)
+        columns = self.neighbours.columns(
+            spool.embeddings(),
+            counts,
+            lambda: report(counts),
+            pools=pools_of(examples, self.neighbours.settings),
+            siblings=siblings,
+            against=others,
+            kept=kept,
+        )
+        for begin, window in spool.windows(first):
+            of_window = {name: part(column, begin, begin + len(window)) for name, column in columns.items()}
+            window.columns.update(of_window)
+            yield window
 
     def embedded_others(
         self,

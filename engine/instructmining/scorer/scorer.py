@@ -35,7 +35,8 @@ from instructmining.scorer.requests import RowRequests
 from instructmining.scorer.row_pass import OnProgress, RowPass
 from instructmining.tokenizing.windows import WindowBuilder
 from instructmining.types import PREDICTION, Example, InputWindow, Reject, ScoredRow, ScoredWindow
-from instructmining.writing.journal import Journal
+from instructmining.writing.journal import SPOOLED, Journal
+from instructmining.writing.spool import Spool
 from instructmining.writing.statistics import Statistics
 
 OnReject: TypeAlias = Callable[[Reject], None]
@@ -337,6 +338,33 @@ class Scorer:
                 if self.rule is not None:
                     predict(window, self.rule)
                 yield window
+
+    def spool_windows(
+        self,
+        windows: Iterable[InputWindow],
+        journal: Journal,
+        *,
+        strict: bool = False,
+        on_progress: OnProgress | None = None,
+        statistics: Statistics | None = None,
+    ) -> Generator[ScoredWindow, None, None]:
+        """Score windows without what depends on all rows of the run, and keep them with their embeddings.
+
+        They are in the journal's folder, as :class:`~instructmining.writing.spool.Spool` keeps them, until the
+        neighbours among the rows of all runs of this kind are searched. Arguments and errors are those of
+        :meth:`score_windows`.
+
+        Yields:
+            Windows that are kept; they lack the columns of neighbours and the prediction.
+        """
+        self._check_open()
+        assert self._corpus_pass is not None, "no column needs neighbours"
+        counts = statistics if statistics is not None else Statistics()
+        report = on_progress or (lambda _: None)
+        measured = self._row_pass.run(windows, self.batching, counts, report, strict=strict, journal=journal)
+        mark = journal.marks.get(SPOOLED, {}).get("spool")
+        with closing(measured), Spool(journal.folder, mark) as spool:
+            yield from self._corpus_pass.spooled(spool, measured, counts, journal)
 
     def rows(self, window: ScoredWindow) -> Iterator[ScoredRow]:
         """Yield the rows of a finished window, with the prediction last and columns in indicator order."""

@@ -22,6 +22,7 @@ from instructmining.writing import partial_folder
 from instructmining.writing.atomic import check_apart, check_place, claimed, sync_folder, write_whole
 from instructmining.writing.journal import STATE, WRITTEN, Journal, close_quietly, opened_at
 from instructmining.writing.parquet import Kind, ParquetLines, write_parquet
+from instructmining.writing.spool import EMBEDDINGS, WINDOWS
 from instructmining.writing.standard_streams import standard_error, standard_output
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -122,6 +123,7 @@ class RunWriter:
         resume: bool = False,
         inputs: Sequence[str] = (),
         reads: Sequence[str | Path | None] = (),
+        spools: bool = False,
     ) -> None:
         """Check that OUT can be written, and claim the folder for this run.
 
@@ -133,6 +135,8 @@ class RunWriter:
             resume: resume an interrupted run, if there is one.
             inputs: files of rows; neither OUT nor a file next to it may be one of them.
             reads: other files and folders that are read, such as a bundle; the same holds.
+            spools: OUT is the file of a spool, which the caller writes into the run's folder, with OUT.embeddings.f32
+                next to it; it has no rows and no rejects of its own.
 
         Raises:
             OutputError: the suffix is not known, OUT exists, OUT or a file next to it is an input, another run writes
@@ -153,10 +157,12 @@ class RunWriter:
             return
         if resume and not self._resumable:
             raise OutputError("standard input and pipes cannot be read again, so the run cannot be resumed; give files")
-        if not out.endswith(SUFFIXES):
+        self.spools = spools
+        if not spools and not out.endswith(SUFFIXES):
             raise OutputError(f"{out}: wanted a name ending in {', '.join(SUFFIXES)}, or - for standard output")
         self._folder = Path(f"{out}.partial")
-        sidecars = [Path(f"{out}.rejects.jsonl"), Path(f"{out}.run.json")]
+        beside = EMBEDDINGS if spools else "rejects.jsonl"
+        sidecars = [Path(f"{out}.{beside}"), Path(f"{out}.run.json")]
         check_apart([out, *sidecars, self._folder], [*inputs, *reads])
         with ExitStack() as stack:
             stack.enter_context(claimed(self._final))
@@ -360,8 +366,11 @@ class RunWriter:
         assert self._final is not None
         self._close()
         out = str(self._final)
-        rows = _JOINED if out.endswith(_WHOLE) else _ROWS
-        targets = {_REJECTS: f"{out}.rejects.jsonl", _RUN: f"{out}.run.json", rows: out}
+        if self.spools:
+            targets = {EMBEDDINGS: f"{out}.{EMBEDDINGS}", _RUN: f"{out}.run.json", WINDOWS: out}
+        else:
+            rows = _JOINED if out.endswith(_WHOLE) else _ROWS
+            targets = {_REJECTS: f"{out}.rejects.jsonl", _RUN: f"{out}.run.json", rows: out}
         try:
             for name, target in targets.items():
                 if (self._folder / name).exists():  # a run interrupted here has moved some of them

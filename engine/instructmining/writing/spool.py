@@ -86,6 +86,9 @@ class Vectors:
         return np.memmap(self.file.name, dtype=np.float32, mode="r", shape=(self.rows, self._size))
 
 
+WINDOWS, EMBEDDINGS = "windows", "embeddings.f32"  # names of a spool's files
+
+
 class Spool:
     """Scored windows and their embeddings in a folder, read back in order."""
 
@@ -106,8 +109,8 @@ class Spool:
         with ExitStack() as stack:
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="instructmining-")))
-            self._windows = stack.enter_context(opened_at(folder / "windows", mark["bytes"]))
-            self._vectors = stack.enter_context(Vectors(folder / "embeddings.f32", mark["rows"], mark["size"]))
+            self._windows = stack.enter_context(opened_at(folder / WINDOWS, mark["bytes"]))
+            self._vectors = stack.enter_context(Vectors(folder / EMBEDDINGS, mark["rows"], mark["size"]))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -164,16 +167,27 @@ class Spool:
 
     def windows(self, first: int = 0) -> Iterator[tuple[int, ScoredWindow]]:
         """Yield each window with the place of its first row, from the window of this number on."""
-        self._windows.seek(0)
-        begin = 0
-        for number in range(self.count):
-            head_size, body_size = _SIZES.unpack(self._windows.read(_SIZES.size))
-            head = orjson.loads(self._windows.read(head_size))
-            if number < first:
-                self._windows.seek(body_size, os.SEEK_CUR)
-            else:
-                yield begin, _unpacked(head, self._windows.read(body_size))
-            begin += len(head["truncated"])
+        yield from windows_in(self._windows, self.count, first)
+
+
+def windows_in(file: BinaryIO, count: int, first: int = 0) -> Iterator[tuple[int, ScoredWindow]]:
+    """Yield the windows in a file that :class:`Spool` wrote, each with the place of its first row.
+
+    Args:
+        file: open for reading.
+        count: windows in it.
+        first: number of the first window to yield.
+    """
+    file.seek(0)
+    begin = 0
+    for number in range(count):
+        head_size, body_size = _SIZES.unpack(file.read(_SIZES.size))
+        head = orjson.loads(file.read(head_size))
+        if number < first:
+            file.seek(body_size, os.SEEK_CUR)
+        else:
+            yield begin, _unpacked(head, file.read(body_size))
+        begin += len(head["truncated"])
 
 
 def _packed(window: ScoredWindow) -> tuple[bytes, bytes]:

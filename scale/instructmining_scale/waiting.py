@@ -1,0 +1,141 @@
+"""Finishes the rows of all shards that wait for the neighbours among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.errors import OutputError
+from instructmining.indicators import INDICATORS, CorpusIndicator
+from instructmining.indicators.columns import predict, rows_of
+from instructmining.inference.devices import choose_devices
+from instructmining.knn.options import KnnOptions
+from instructmining.knn.search import NeighbourSearch
+from instructmining.rules import Rule
+from instructmining.scorer.corpus_pass import CorpusPass
+from instructmining.types import Reject, ScoredRow, ScoredWindow
+from instructmining.writing.spool import EMBEDDINGS, windows_in
+from instructmining.writing.statistics import Statistics
+from instructmining_scale.plan import Plan, PlanError
+
+_CHUNK = 1 << 24
+
+
+class WaitingPart:
+    """The windows of one shard on disk, and the embeddings of their rows."""
+
+    def __init__(self, path: Path, mark: dict[str, int], lines: int, of_file: str) -> None:
+        """Take what the shard's run file says.
+
+        Args:
+            path: the file of windows.
+            mark: how much is in it.
+            lines: of the file that the part begins in, before the part.
+            of_file: that file, as rejects name it.
+        """
+        self.path = path
+        self.embeddings = Path(f"{path}.{EMBEDDINGS}")
+        self.rows, self.size, self.pairs, self._count = mark["rows"], mark["size"], mark["pairs"], mark["windows"]
+        self._bytes = mark["bytes"]
+        self._lines, self._of_file = lines, of_file
+
+    def check(self) -> None:
+        """Check that the files are as large as the run file says.
+
+        Raises:
+            PlanError: one is not.
+        """
+        for path, wanted in ((self.path, self._bytes), (self.embeddings, 4 * self.rows * self.size)):
+            found = path.stat().st_size if path.exists() else -1
+            if found != wanted:
+                what = "is missing" if found < 0 else f"has {found:,} bytes, its run file says {wanted:,}"
+                raise PlanError(f"{path}: {what}; score the shard again with --overwrite")
+
+    def windows(self) -> Iterator[ScoredWindow]:
+        """Yield the windows; the lines of rejects count from the beginning of their file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with self.path.open("rb") as file:
+            for _, window in windows_in(file, self._count):
+                window.rejects = [self._later(reject) for reject in window.rejects]
+                yield window
+
+    def _later(self, reject: Reject) -> Reject:
+        if not self._lines or reject.source != self._of_file:
+            return reject
+        return replace(reject, line=reject.line + self._lines)
+
+
+class WaitingRows:
+    """The windows and embeddings of all shards, as one run has them."""
+
+    def __init__(self, parts: Sequence[WaitingPart], folder: Path) -> None:
+        """Take the parts.
+
+        Args:
+            parts: in order.
+            folder: where the embeddings of all are put together.
+        """
+        self.pairs = sum(part.pairs for part in parts)
+        self._parts = parts
+        self._joined = folder / EMBEDDINGS
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """Return all embeddings, float32 (rows, size), mapped from a file.
+
+        Raises:
+            OutputError: the disk refuses them.
+        """
+        rows = sum(part.rows for part in self._parts)
+        if not rows:
+            return np.empty((0, 0), dtype=np.float32)
+        try:
+            with self._joined.open("wb") as joined:
+                for part in self._parts:
+                    with part.embeddings.open("rb") as file:
+                        while some := file.read(_CHUNK):
+                            joined.write(some)
+        except OSError as error:
+            raise OutputError(f"{self._joined}: {error.strerror}") from error
+        size = next(part.size for part in self._parts if part.rows)
+        return np.memmap(self._joined, dtype=np.float32, mode="r", shape=(rows, size))
+
+    def windows(self, first: int = 0) -> Iterator[tuple[int, ScoredWindow]]:
+        """Yield each window with the place of its first row, from the window of this number on."""
+        begin = 0
+        for number, window in enumerate(window for part in self._parts for window in part.windows()):
+            if number >= first:
+                yield begin, window
+            begin += len(window)
+
+
+def finished_windows(
+    plan: Plan, parts: Sequence[WaitingPart], folder: Path, report: Callable[[Statistics], None]
+) -> Iterator[tuple[list[ScoredRow], list[Reject]]]:
+    """Search the neighbours of all rows; yields the rows and rejects of each window, in the order of the input.
+
+    Args:
+        plan: of the run.
+        parts: all of them, in order.
+        folder: for what is needed meanwhile.
+        report: called as the search goes on.
+
+    Raises:
+        OutputError: the disk is full.
+    """
+    columns = plan.identity["columns"]
+    wanted = [INDICATORS[column] for column in columns if column in INDICATORS]
+    corpus = [indicator for indicator in wanted if isinstance(indicator, CorpusIndicator)]
+    rule = None if plan.rule is None else Rule(**plan.rule)
+    (device,) = choose_devices("cpu")
+    corpus_pass = CorpusPass(NeighbourSearch(corpus, KnnOptions(**plan.identity["knn"]), device), None)
+    for window in corpus_pass.finished(WaitingRows(parts, folder), Statistics(), report):
+        if rule is not None:
+            predict(window, rule)
+        yield list(rows_of(window, columns)), window.rejects
