@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,9 +16,10 @@ from instructmining.errors.names import few
 from instructmining.reading.blocks import Cut
 from instructmining.reading.compression import opened
 from instructmining.writing.run_writer import RunWriter
-from instructmining.writing.statistics import Statistics
+from instructmining_scale.finishing import Finishing
+from instructmining_scale.pairs import Pairs, Report
 from instructmining_scale.plan import NAME, Plan, PlanError
-from instructmining_scale.waiting import WaitingPart, finished_windows
+from instructmining_scale.waiting import WaitingPart
 
 _CHUNK = 1 << 20
 _AGAIN = "score the shard again with --overwrite"
@@ -65,7 +66,7 @@ class Merged:
 
 
 def merge(
-    folder: str, out: str, *, overwrite: bool = False, report: Callable[[Statistics], None] = lambda _: None
+    folder: str, out: str, *, overwrite: bool = False, device: str = "cpu", report: Report = lambda _: None
 ) -> Merged:
     """Check that all parts of a folder are there and of one run, and join them in the order of the input.
 
@@ -77,24 +78,24 @@ def merge(
         folder: that ``score --shard`` wrote to.
         out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or "-" for standard output.
         overwrite: replace OUT.
+        device: of a search for neighbours, "auto", "cpu" or "cuda".
         report: called while neighbours are searched.
 
     Raises:
         PlanError: the folder has no plan, or a part is missing, incomplete or of another run.
         OutputError: OUT exists or cannot be written, or the parts are Parquet files.
     """
-    if not Path(folder).is_dir():
-        raise PlanError(f"{folder}: No such file or directory; wanted the folder that score --shard wrote to")
-    plan = Plan.load(folder)
-    if plan is None:
-        raise PlanError(f"{folder}: has no {NAME}; wanted the folder that score --shard wrote to")
+    plan = plan_of(folder)
     parts = finished_parts(folder, plan)
     if plan.suffix == ".parquet" and not plan.waits:
         raise OutputError(f"{folder}: its parts are Parquet files, which many tools read as one data set; not merged")
     prefix = str(plan.identity["prefix"])
     with RunWriter(out, prefix=prefix, overwrite=overwrite, reads=[folder]) as writer:
         writer.begin({})
-        nulls = _finish(plan, parts, writer, report) if plan.waits else _join(plan, parts, writer, out)
+        if plan.waits:
+            nulls = _finish(Finishing(Path(folder), plan, waiting_parts(plan, parts), device), parts, writer, report)
+        else:
+            nulls = _join(plan, parts, writer, out)
         writer.finish(_run_file(plan, parts, nulls))
     return Merged(len(parts), _sum(parts, "rows_out"), _sum(parts, "rows_rejected"))
 
@@ -107,27 +108,69 @@ def _join(plan: Plan, parts: Sequence[Part], writer: RunWriter, out: str) -> Map
     return _added(part.run["counts"]["null"] for part in parts)
 
 
-def _finish(
-    plan: Plan, parts: Sequence[Part], writer: RunWriter, report: Callable[[Statistics], None]
-) -> Mapping[str, float]:
+def _finish(finishing: Finishing, parts: Sequence[Part], writer: RunWriter, report: Report) -> Mapping[str, float]:
     """Write the rows that wait for their neighbours; returns the rows by column that is null."""
+    nulls: Counter[str] = Counter()
+    written, rejected = 0, 0
+    folder = parts[0].rows.parent
+    with tempfile.TemporaryDirectory(prefix="instructmining-", dir=folder) as scratch:
+        for rows, rejects in finishing.windows(Path(scratch), report):
+            writer.write(rows, rejects)
+            written, rejected = written + len(rows), rejected + len(rejects)
+            for row in rows:
+                nulls.update(row.notes.keys())
+    _check(folder, written, _sum(parts, "rows_out"), "rows")
+    _check(folder, rejected, _sum(parts, "rows_rejected"), "rejects")
+    return nulls
+
+
+def plan_of(folder: str) -> Plan:
+    """Return the plan of a folder.
+
+    Raises:
+        PlanError: there is none, or it cannot be read.
+    """
+    wanted = "wanted the folder that score --shard wrote to"
+    if not Path(folder).is_dir():
+        raise PlanError(f"{folder}: No such file or directory; {wanted}")
+    plan = Plan.load(folder)
+    if plan is None:
+        raise PlanError(f"{folder}: has no {NAME}; {wanted}")
+    return plan
+
+
+def pairs_of(folder: str, device: str) -> Pairs:
+    """Return the pairs of a folder's shards.
+
+    Raises:
+        PlanError: a part is missing, or the run searches no neighbours in pairs.
+        DeviceError: the device does not work here.
+    """
+    plan = plan_of(folder)
+    if not plan.waits:
+        raise PlanError(f"{folder}: no column of this run needs the neighbours among all rows")
+    parts = waiting_parts(plan, finished_parts(folder, plan))
+    pairs = Finishing(Path(folder), plan, parts, device).pairs
+    if pairs is None:
+        raise PlanError(
+            f"{folder}: neighbours in pools, of prompts alone, or by an index are searched by merge, not in pairs"
+        )
+    return pairs
+
+
+def waiting_parts(plan: Plan, parts: Sequence[Part]) -> list[WaitingPart]:
+    """Return the parts as what waits for the neighbours among all.
+
+    Raises:
+        PlanError: a part is incomplete.
+    """
     waiting = [
         WaitingPart(part.rows, part.run["spool"], lines, _first_file(plan, part))
         for part, lines in zip(parts, _lines_before(parts), strict=True)
     ]
     for part in waiting:
         part.check()
-    nulls: Counter[str] = Counter()
-    written, rejected = 0, 0
-    with tempfile.TemporaryDirectory(prefix="instructmining-", dir=parts[0].rows.parent) as folder:
-        for rows, rejects in finished_windows(plan, waiting, Path(folder), report):
-            writer.write(rows, rejects)
-            written, rejected = written + len(rows), rejected + len(rejects)
-            for row in rows:
-                nulls.update(row.notes.keys())
-    _check(parts[0].rows.parent, written, _sum(parts, "rows_out"), "rows")
-    _check(parts[0].rows.parent, rejected, _sum(parts, "rows_rejected"), "rejects")
-    return nulls
+    return waiting
 
 
 def _lines_before(parts: Sequence[Part]) -> list[int]:

@@ -1,8 +1,8 @@
-"""Finishes the rows of all shards that wait for the neighbours among them."""
+"""Rows of shards that wait for the neighbours among all of them: their windows and embeddings on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.errors import OutputError
-from instructmining.indicators import INDICATORS, CorpusIndicator
-from instructmining.indicators.columns import predict, rows_of
-from instructmining.inference.devices import choose_devices
-from instructmining.knn.options import KnnOptions
-from instructmining.knn.search import NeighbourSearch
-from instructmining.rules import Rule
-from instructmining.scorer.corpus_pass import CorpusPass
-from instructmining.types import Reject, ScoredRow, ScoredWindow
+from instructmining.types import Reject, ScoredWindow
 from instructmining.writing.spool import EMBEDDINGS, windows_in
-from instructmining.writing.statistics import Statistics
-from instructmining_scale.plan import Plan, PlanError
+from instructmining_scale.plan import PlanError
 
 _CHUNK = 1 << 24
 
@@ -54,6 +46,12 @@ class WaitingPart:
             if found != wanted:
                 what = "is missing" if found < 0 else f"has {found:,} bytes, its run file says {wanted:,}"
                 raise PlanError(f"{path}: {what}; score the shard again with --overwrite")
+
+    def mapped(self) -> NDArray[np.float32]:
+        """Return the embeddings, float32 (rows, size), mapped from the file."""
+        if not self.rows:
+            return np.empty((0, 0), dtype=np.float32)
+        return np.memmap(self.embeddings, dtype=np.float32, mode="r", shape=(self.rows, self.size))
 
     def windows(self) -> Iterator[ScoredWindow]:
         """Yield the windows; the lines of rejects count from the beginning of their file.
@@ -113,29 +111,3 @@ class WaitingRows:
             if number >= first:
                 yield begin, window
             begin += len(window)
-
-
-def finished_windows(
-    plan: Plan, parts: Sequence[WaitingPart], folder: Path, report: Callable[[Statistics], None]
-) -> Iterator[tuple[list[ScoredRow], list[Reject]]]:
-    """Search the neighbours of all rows; yields the rows and rejects of each window, in the order of the input.
-
-    Args:
-        plan: of the run.
-        parts: all of them, in order.
-        folder: for what is needed meanwhile.
-        report: called as the search goes on.
-
-    Raises:
-        OutputError: the disk is full.
-    """
-    columns = plan.identity["columns"]
-    wanted = [INDICATORS[column] for column in columns if column in INDICATORS]
-    corpus = [indicator for indicator in wanted if isinstance(indicator, CorpusIndicator)]
-    rule = None if plan.rule is None else Rule(**plan.rule)
-    (device,) = choose_devices("cpu")
-    corpus_pass = CorpusPass(NeighbourSearch(corpus, KnnOptions(**plan.identity["knn"]), device), None)
-    for window in corpus_pass.finished(WaitingRows(parts, folder), Statistics(), report):
-        if rule is not None:
-            predict(window, rule)
-        yield list(rows_of(window, columns)), window.rejects

@@ -41,6 +41,7 @@ def test_help_lists_the_commands_that_work(run: Callable[..., int], capsys: pyte
     assert re.findall(r"^  (\w+)  ", shown, re.MULTILINE) == [
         "score",
         "merge",
+        "neighbours",
         "inspect",
         "select",
         "describe",

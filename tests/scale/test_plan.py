@@ -14,7 +14,14 @@ from instructmining_scale.plan import Plan, PlanError
 
 
 def _plan(mark: int = 0) -> Plan:
-    return Plan(3, ".jsonl", [("a.jsonl", 10), ("b.jsonl", 20)], [Cut(0, 8), Cut(1, 0)], {"mark": mark, "limit": None})
+    return Plan(
+        3,
+        ".jsonl",
+        [("a.jsonl", 10), ("b.jsonl", 20)],
+        [Cut(0, 8), Cut(1, 0)],
+        {"mark": mark, "limit": None},
+        {"id": "r"},
+    )
 
 
 def test_a_plan_is_read_back_as_it_was_kept(tmp_path: Path) -> None:
@@ -28,7 +35,8 @@ def test_a_plan_is_read_back_as_it_was_kept(tmp_path: Path) -> None:
         (Cut(0, 8), Cut(1, 0)),
         (Cut(1, 0), None),
     ]
-    assert kept.part(2) == "part-00002-of-00003.jsonl"
+    assert kept.part(2, spooled=False) == "part-00002-of-00003.jsonl"
+    assert kept.part(2, spooled=True) == "part-00002-of-00003.windows"
 
 
 def test_of_many_that_plan_at_once_one_is_first_and_the_others_follow(tmp_path: Path) -> None:

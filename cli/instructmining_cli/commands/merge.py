@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from instructmining_cli.options.checks import rows_out
+from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.output import OUT_HELP, Json, Overwrite, check_json
 from instructmining_cli.process.terminal import say
+
+if TYPE_CHECKING:
+    from instructmining.writing.statistics import Statistics
+
+_SAID_FROM_S = 5.0  # expected time of a search
 
 
 def merge(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder that score --shard wrote to.")],
     out: Annotated[str, typer.Option("-o", "--out", callback=rows_out, help=OUT_HELP)],
+    device: DeviceName = "cpu",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -27,11 +34,20 @@ def merge(
         instructmining merge parts -o scored.parquet --overwrite
     """
     from instructmining_cli.reports.json_out import print_record
-    from instructmining_cli.reports.wording import rows_of
+    from instructmining_cli.reports.wording import duration, rows_of
     from instructmining_scale.merging import merge as merge_parts
 
     check_json(json, out)
-    merged = merge_parts(folder, out, overwrite=overwrite)
+    said = False
+
+    def report(statistics: Statistics) -> None:
+        nonlocal said
+        expected = statistics.neighbours_expected_s
+        if expected is not None and expected >= _SAID_FROM_S and not said:
+            said = True
+            say(f"searching the neighbours of {rows_of(statistics.neighbours_wanted)}: about {duration(expected)}")
+
+    merged = merge_parts(folder, out, overwrite=overwrite, device=device, report=report)
     parts = "1 part" if merged.parts == 1 else f"{merged.parts:,} parts"
     say(f"merged {rows_of(merged.rows)} of {parts}: {out}")
     if merged.rejects:

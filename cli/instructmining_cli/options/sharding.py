@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 
 _SHARD = re.compile(r"([1-9][0-9]{0,6})/([1-9][0-9]{0,6})")
+_PAIR = re.compile(r"[1-9][0-9]{0,6},[1-9][0-9]{0,6}")
 Suffix: TypeAlias = Literal[".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"]
 
 
@@ -33,6 +34,28 @@ Shard: TypeAlias = Annotated[
     ),
 ]
 PartFormat: TypeAlias = Annotated[Suffix, typer.Option(help="Suffix of the parts' files, with --shard.")]
+
+
+def _checked_pair(pair: str | None) -> str | None:
+    """Check a pair of shards.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    if pair is not None and _PAIR.fullmatch(pair) is None:
+        raise typer.BadParameter(f"{pair!r}: wanted I,J, the numbers of two shards from 1, as 2,7; or of one, as 3,3")
+    return pair
+
+
+Pair: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="I,J", callback=_checked_pair, help="Search only this pair of shards.")
+]
+
+
+def pair_of(pair: str) -> tuple[int, int]:
+    """Return the numbers of a pair's shards, ascending."""
+    one, _, other = pair.partition(",")
+    return min(int(one), int(other)), max(int(one), int(other))
 
 
 def shard_of(shard: str) -> tuple[int, int]:

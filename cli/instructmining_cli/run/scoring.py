@@ -139,6 +139,7 @@ def score_files(request: ScoreRequest) -> Run:
             reader=reader,
             options=request.reading,
             shard=request.shard,
+            spools=writer.spools,
         )
         settings |= {"knn": neighbours_as_json(request.knn), "knn_against": [part.digest() for part in neighbours]}
         identity = identity_of(scorer, sources, settings, origin)
@@ -222,6 +223,8 @@ def _carry_out(
         writer.finish(run_file(run) | {"identity": identity} | spooled)
         run.keep_speed()
         display.say_result()
+        if writer.spools:
+            say("its rows wait for the neighbours among the rows of all shards; merge finishes them")
 
 
 def _score(run: Run, display: Display, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:

@@ -54,6 +54,7 @@ class Run:
     rejects_written: int = 0
     options: ReadOptions = field(default_factory=ReadOptions)
     shard: tuple[int, int] | None = None  # its number, from 1, and how many there are
+    spools: bool = False  # its rows wait for the neighbours among the rows of all shards
     from_before: FromBefore = field(default_factory=FromBefore)
     nulls: Counter[str] = field(default_factory=Counter)  # column → rows in which it is null
     unpredicted: int = 0  # rows without a prediction, or pairs without one on either side
@@ -71,6 +72,8 @@ class Run:
     @property
     def rejects_place(self) -> str:
         """Where the rejects are written."""
+        if self.spools:
+            return self.out
         return "standard error" if self.out == "-" else f"{self.out}.rejects.jsonl"
 
     @property

@@ -23,7 +23,7 @@ from instructmining.inference.devices import Device, cpu_threads
 from instructmining.inference.sessions import ProductSession, TopKSession
 from instructmining.knn.exact import estimate_seconds, neighbour_distances
 from instructmining.knn.hnsw import approximate_distances, load_library
-from instructmining.knn.options import KnnOptions
+from instructmining.knn.options import KnnOptions, Metric
 from instructmining.knn.pools import pool_distances
 from instructmining.knn.tiles import Checkpoint, Products
 from instructmining.reading.values import dumps
@@ -164,13 +164,9 @@ class NeighbourSearch:
                 counts.neighbours_done = before + part.size
                 report()
         reported()
-        values = found.values if self.settings.metric == "euclidean" else found.values**2 / 2
-        names: Sequence[str | None] = [None] if pools is None else pools.names
-        columns = {}
-        for at, indicator in enumerate(self._indicators):
-            notes = _too_few_others(indicator.k, others, pool_of_row, names, against=against is not None)
-            columns[indicator.column] = Column(values[:, at], {**notes, **({} if pools is None else pools.reasons)})
-        return columns
+        pools = pools or Pools(pool_of_row, [None], {})
+        is_against = against is not None
+        return columns_of(found.values, self._indicators, self.settings.metric, others, pools, against=is_against)
 
     def _distances(
         self,
@@ -254,6 +250,33 @@ class _Distances:
         approximation = asdict(counts.approximation) if counts.approximation else None
         write_whole(self._path.with_suffix(".json"), orjson.dumps({"parts": parts, "approximation": approximation}))
         self._kept_at = time.monotonic()
+
+
+def columns_of(
+    distances: NDArray[np.float64],
+    indicators: Sequence[CorpusIndicator],
+    metric: Metric,
+    others: NDArray[np.int64],
+    pools: Pools,
+    *,
+    against: bool = False,
+) -> dict[str, Column]:
+    """Return a column per indicator.
+
+    Args:
+        distances: Euclidean, float64 (rows, indicators); NaN where a row has too few neighbours.
+        indicators: in the order of the distances.
+        metric: of the columns.
+        others: (rows,) how many neighbours each row has; −1 for a row without a pool.
+        pools: which rows are neighbours of which.
+        against: whether the neighbours are the rows of another file.
+    """
+    values = distances if metric == "euclidean" else distances**2 / 2
+    columns = {}
+    for at, indicator in enumerate(indicators):
+        notes = _too_few_others(indicator.k, others, pools.numbers, pools.names, against=against)
+        columns[indicator.column] = Column(values[:, at], {**notes, **pools.reasons})
+    return columns
 
 
 def _throttled(report: Callable[[], None]) -> Callable[[], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from instructmining.knn.search import NeighbourSearch, pools_of, siblings_of
 from instructmining.reading.examples import read_examples
 from instructmining.reading.options import ReadOptions
 from instructmining.scorer.row_pass import OnProgress, RowPass
-from instructmining.types import Position, ScoredWindow
+from instructmining.types import Column, Position, ScoredWindow
 from instructmining.writing.journal import OTHERS, SPOOLED, WRITTEN, Journal
 from instructmining.writing.spool import Spool, Vectors
 from instructmining.writing.statistics import Statistics
@@ -92,7 +92,7 @@ class CorpusPass:
                 yield window
                 if journal is not None and journal.due:
                     commit(end)
-        if end is not None:
+        if end is not None or (journal is not None and SPOOLED not in journal.marks):
             commit(end)
 
     def finished(
@@ -128,10 +128,7 @@ class CorpusPass:
             against=others,
             kept=kept,
         )
-        for begin, window in spool.windows(first):
-            of_window = {name: part(column, begin, begin + len(window)) for name, column in columns.items()}
-            window.columns.update(of_window)
-            yield window
+        yield from with_columns(spool, columns, first)
 
     def embedded_others(
         self,
@@ -178,3 +175,10 @@ class CorpusPass:
             commit(end, done=True)
         counts.others = vectors.rows
         return vectors.mapped()
+
+
+def with_columns(spool: Spooled, columns: Mapping[str, Column], first: int = 0) -> Iterator[ScoredWindow]:
+    """Yield the windows of a spool with their part of the columns of all rows, from the window of a number on."""
+    for begin, window in spool.windows(first):
+        window.columns.update({name: part(column, begin, begin + len(window)) for name, column in columns.items()})
+        yield window

@@ -143,6 +143,7 @@ class RunWriter:
                 there or was interrupted there, or the folder was not made by a run or cannot be made.
             ResumeError: what the other run left is damaged.
         """
+        self.spools = spools  # OUT is the file of a spool
         self.finished = False  # OUT is complete; a run that finished before needs no more work
         self._taken_over = False  # another run's files are there, and stay where this run is refused
         self.journal: Journal | None = None  # the run's journal; set once it has begun, or had begun before
@@ -157,7 +158,6 @@ class RunWriter:
             return
         if resume and not self._resumable:
             raise OutputError("standard input and pipes cannot be read again, so the run cannot be resumed; give files")
-        self.spools = spools
         if not spools and not out.endswith(SUFFIXES):
             raise OutputError(f"{out}: wanted a name ending in {', '.join(SUFFIXES)}, or - for standard output")
         self._folder = Path(f"{out}.partial")

@@ -1,0 +1,140 @@
+"""Searches the neighbours of all shards' rows in pairs of shards: tasks of their own, whose results are merged."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instructmining.indicators import CorpusIndicator
+from instructmining.indicators.knn import KNN
+from instructmining.inference.devices import Device
+from instructmining.knn.options import KnnOptions
+from instructmining.knn.search import NeighbourSearch, siblings_of
+from instructmining.writing.atomic import write_whole
+from instructmining.writing.statistics import Statistics
+from instructmining_scale.plan import Plan, PlanError
+from instructmining_scale.waiting import WaitingPart
+
+Report = Callable[[Statistics], None]
+
+
+class Pairs:
+    """The pairs of shards of a run, and what is known of their neighbours: one file a pair.
+
+    Distances are exact and do not depend on how rows are split over shards: each is computed in float64 from the
+    difference of two embeddings.
+    """
+
+    def __init__(
+        self, folder: Path, plan: Plan, parts: Sequence[WaitingPart], corpus: Sequence[CorpusIndicator], device: Device
+    ) -> None:
+        """Take the shards.
+
+        Args:
+            folder: that holds the parts and the files of pairs.
+            plan: of the run.
+            parts: of all shards, in order; a shard that is not scored yet may be missing from the disk.
+            corpus: the columns of neighbours.
+            device: of the search.
+        """
+        self._folder, self._plan, self._parts = folder, plan, parts
+        self._most = max(indicator.k for indicator in corpus)
+        near = [KNN[k] for k in range(1, self._most + 1)]
+        self._search = NeighbourSearch(near, KnnOptions(), device)
+
+    @property
+    def all(self) -> list[tuple[int, int]]:
+        """All pairs of shards, counted from 1, a shard with itself among them."""
+        shards = range(1, self._plan.shards + 1)
+        return [(one, other) for one in shards for other in shards if one <= other]
+
+    @property
+    def missing(self) -> list[tuple[int, int]]:
+        """The pairs that are not searched yet."""
+        return [pair for pair in self.all if not self._path(pair).exists()]
+
+    def known(self, pair: tuple[int, int]) -> tuple[int, int]:
+        """Return a pair of the run's shards.
+
+        Raises:
+            PlanError: the run has no such shard.
+        """
+        if pair[1] > self._plan.shards:
+            raise PlanError(f"{self._folder}: has {self._plan.shards} shards, none of the number {pair[1]}")
+        return pair
+
+    def products(self, pair: tuple[int, int]) -> int:
+        """Return the inner products that a pair takes."""
+        rows, others = (self._parts[shard - 1].rows for shard in pair)
+        return rows * others * (1 if pair[0] == pair[1] else 2)
+
+    def search(self, pair: tuple[int, int], report: Report) -> None:
+        """Search a pair, and write its file.
+
+        Raises:
+            OutputError: the disk refuses it.
+            OSError: a part cannot be read.
+        """
+        one, other = (self._parts[shard - 1] for shard in pair)
+        content = io.BytesIO()
+        if one is other:
+            siblings = None
+            if one.pairs:
+                siblings = siblings_of(example for window in one.windows() for example in window.examples)
+            near = self._nearest(one, None, siblings, report)
+            np.savez(content, near=near, plan=self._plan.digest)
+        else:
+            near, far = self._nearest(one, other, None, report), self._nearest(other, one, None, report)
+            np.savez(content, near=near, far=far, plan=self._plan.digest)
+        write_whole(self._path(pair), content.getbuffer())
+
+    def nearest(self, shard: int) -> NDArray[np.float64]:
+        """Return the distances from a shard's rows to their nearest in all shards, ascending, float64 (rows, most).
+
+        Raises:
+            PlanError: a pair's file is that of another run, or damaged.
+        """
+        found = np.full((self._parts[shard - 1].rows, self._most), np.inf)
+        for other in range(1, self._plan.shards + 1):
+            pair = (min(shard, other), max(shard, other))
+            both = np.concatenate([found, self._kept(pair, "near" if shard <= other else "far")], axis=1)
+            found = np.sort(both, axis=1)[:, : self._most]
+        return found
+
+    def _kept(self, pair: tuple[int, int], side: str) -> NDArray[np.float64]:
+        path = self._path(pair)
+        try:
+            with np.load(path) as kept:
+                plan, distances = str(kept["plan"]), kept[side]
+        except (OSError, EOFError, BadZipFile, ValueError, KeyError) as error:
+            raise PlanError(f"{path}: cannot be read, or is damaged; remove it, and search the pair again") from error
+        rows = self._parts[pair[0 if side == "near" else 1] - 1].rows
+        if plan != self._plan.digest or distances.shape != (rows, self._most):
+            raise PlanError(f"{path}: is of another run; remove it, and search the pair again")
+        return np.where(np.isnan(distances), np.inf, distances)
+
+    def _nearest(
+        self, one: WaitingPart, other: WaitingPart | None, siblings: NDArray[np.int64] | None, report: Report
+    ) -> NDArray[np.float64]:
+        """Return the distances from rows to the nearest of others, or among themselves; NaN where there are too few."""
+        counts = Statistics()
+        if not one.rows:
+            return np.empty((0, self._most))
+        if other is not None and not other.rows:
+            return np.full((one.rows, self._most), np.nan)
+        columns = self._search.columns(
+            one.mapped(),
+            counts,
+            lambda: report(counts),
+            siblings=siblings,
+            against=None if other is None else other.mapped(),
+        )
+        return np.stack([columns[KNN[k].column].values for k in range(1, self._most + 1)], axis=1)
+
+    def _path(self, pair: tuple[int, int]) -> Path:
+        return self._folder / f"neighbours-{pair[0]:05}-{pair[1]:05}.npz"
