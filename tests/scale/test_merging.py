@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pytest
 from cut_runs import write_rows as write_many
+from paths import ROOT
 
 from instructmining.reading.compression import opened
 
@@ -219,3 +223,31 @@ def test_parts_in_parquet_are_not_merged(
         assert score(rows, "-o", parts, "--shard", shard, "--part-format", ".parquet") == 3
     assert run("merge", parts, "-o", tmp_path / "merged.parquet") == 1
     assert "its parts are Parquet files, which many tools read as one data set" in capsys.readouterr().err
+
+
+def test_a_folder_of_parts_is_no_input(
+    score: Run, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, parts = _rows(tmp_path), tmp_path / "parts"
+    assert score(rows, "-o", parts, "--shard", "1/2") == 3
+    assert run("select", parts, "-o", tmp_path / "best.jsonl", "--top", "3") == 1
+    assert f"{parts}: holds the parts of a run in shards; join them first" in capsys.readouterr().err
+
+
+def test_the_script_for_one_shard_gives_0_where_rows_were_rejected(
+    small_bundle: Path, run: Run, score: Run, tmp_path: Path
+) -> None:
+    rows, parts, tools = _rows(tmp_path), tmp_path / "parts", tmp_path / "bin"
+    tools.mkdir()
+    command = tools / "instructmining"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m instructmining "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    path = f"{tools}:{os.environ['PATH']}"
+    for shard in ("2", "1"):
+        arguments = [rows, parts, "2", shard, "--bundle", small_bundle, *COLUMNS]
+        script = ROOT / "deploy" / "parallel.sh"
+        done = subprocess.run([script, *arguments], env={**os.environ, "PATH": path}, check=False, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    assert score(rows, "-o", tmp_path / "one.jsonl") == 3
+    assert run("merge", parts, "-o", tmp_path / "merged.jsonl") == 3
+    assert (tmp_path / "merged.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()

@@ -17,6 +17,7 @@ from instructmining.reading.file_kinds import kind_by_name
 # What datasets' save_to_disk writes next to the rows, and what map and filter leave there.
 _METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
 _STATE = "state.json"
+_PLAN, _PART = "plan.json", "part-[0-9]*-of-[0-9]*"  # of a run in shards
 _DATASET_INFO = "dataset_info.json"
 _CACHED = "cache-*.arrow"
 # What score and select write next to OUT.
@@ -169,6 +170,11 @@ def _check_not_ours(path: str) -> None:
     """
     for end in _NEXT_TO_OUT:
         out = path.removesuffix(end)
+        if out != path and fnmatchcase(Path(out).name, _PART) and Path(out).with_name(_PLAN).exists():
+            folder = Path(out).parent
+            raise InputError(
+                f"{folder}: holds the parts of a run in shards; join them first: instructmining merge {folder} -o FILE"
+            )
         if out != path and out.endswith(_OUT):
             raise InputError(
                 f"{path}: was written by a run next to {out} and holds no data; "
