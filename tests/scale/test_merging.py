@@ -225,12 +225,10 @@ def test_parts_in_parquet_are_not_merged(
     assert "its parts are Parquet files, which many tools read as one data set" in capsys.readouterr().err
 
 
-def test_a_folder_of_parts_is_no_input(
-    score: Run, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_parts_is_no_input(score: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows, parts = _rows(tmp_path), tmp_path / "parts"
     assert score(rows, "-o", parts, "--shard", "1/2") == 3
-    assert run("select", parts, "-o", tmp_path / "best.jsonl", "--top", "3") == 1
+    assert score(parts, "-o", tmp_path / "again.jsonl") == 1
     assert f"{parts}: holds the parts of a run in shards; join them first" in capsys.readouterr().err
 
 
