@@ -8,10 +8,11 @@ TRANSFORMERS5 := .venv-transformers5
 OPTIMUM := .venv-optimum
 TRL := .venv-trl
 TRITON := .venv-triton
+RAY := .venv-ray
 PEERS := ctranslate2 python wana datasets
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 
-.PHONY: demo setup test cuda-dry slow test-transformers5 test-via test-trl test-triton faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
+.PHONY: demo setup test cuda-dry slow test-transformers5 test-via test-trl test-triton test-ray faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
 
 demo: $(BASE)
 	$(BIN)/python examples/demo.py
@@ -47,6 +48,10 @@ test-trl: $(TRL)/.ready
 # The model repository by the schema of Triton's own client, which wants an older protobuf than constraints.txt.
 test-triton: $(TRITON)/.ready
 	$(TRITON)/bin/python -m pytest -m peer tests/serving/triton
+
+# Shards on a Ray cluster of several nodes on this machine; RAY_KILLS (50) workers, nodes and drivers are killed.
+test-ray: $(RAY)/.ready
+	$(RAY)/bin/python -m pytest -m peer tests/scale/test_ray_pool.py -s --timeout 3600
 
 # Hundreds of runs killed at random moments; FAULT_KILLS and FAULT_SEED change how many and when.
 faults: $(READY)
@@ -141,6 +146,14 @@ $(TRITON)/.ready: $(READY)
 	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
 		> "$$($(TRITON)/bin/python -c 'import site; print(site.getsitepackages()[0])')/others.pth"
 	touch $(TRITON)/.ready
+
+$(RAY)/.ready: $(READY)
+	$(PYTHON) -m venv $(RAY)
+	echo '*' > $(RAY)/.gitignore
+	$(RAY)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt "ray==2.60.0"
+	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+		> "$$($(RAY)/bin/python -c 'import site; print(site.getsitepackages()[0])')/others.pth"
+	touch $(RAY)/.ready
 
 $(BASE): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)

@@ -20,8 +20,8 @@ from instructmining_cli.options.fields import Format, Ignore, Map, StrictFields,
 from instructmining_cli.options.output import OUT_HELP, Json, check_json
 from instructmining_cli.options.reading import BlockBytes, Delimiter, Encoding, expanded, reading_options
 from instructmining_cli.options.scoring import BundleFolder, Indicators, MaxLength, Prefix, RuleName
-from instructmining_cli.options.sharding import PartFormat, Shard, shard_of
-from instructmining_cli.process.terminal import warn
+from instructmining_cli.options.sharding import PartFormat, RayAddress, Shard, Shards, Workers, shard_of
+from instructmining_cli.process.terminal import say, warn
 
 _Search: TypeAlias = Literal["exact", "approx"]
 _Metric: TypeAlias = Literal["euclidean", "cosine"]
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from instructmining.knn.options import KnnOptions
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
+    from instructmining_cli.run.scoring import ScoreRequest
     from instructmining_cli.run.scoring_run import Run
 
 
@@ -83,6 +84,9 @@ def score(
     limit: Annotated[int | None, typer.Option(min=1, callback=a_count, help="Score only the first N rows.")] = None,
     shard: Shard = None,
     part_format: PartFormat = ".jsonl",
+    ray: RayAddress = None,
+    shards: Shards = None,
+    workers: Workers = None,
     block_bytes: BlockBytes = None,
     max_row_bytes: Annotated[
         int, typer.Option(min=2, callback=a_count, help="Reject rows longer than this; in bytes, uncompressed.")
@@ -125,40 +129,61 @@ def score(
         wanted = Wanted(bundle, rule, indicators, device, prefix, max_length, recompute, limit)
         look(inputs, fields, options, wanted, json=json)
         return
-    out = _checked_out(out, inputs, resume=resume, json=json, shard=shard, limit=limit)
+    out = _checked_out(out, inputs, resume=resume, json=json, shard=shard or ray, limit=limit)
+    if shard is not None and ray is not None:
+        raise typer.BadParameter("--ray scores all shards; leave --shard out")
     inputs, skipped = expanded(inputs, out=out, say=warn)
     others, _ = expanded([knn_against] if knn_against else [], out=out, say=warn)
     neighbours = (knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
     knn_options = _knn_options(neighbours, inputs, options, fields)
     check_open_files()
-    run = score_files(
-        ScoreRequest(
-            inputs,
-            out,
-            fields,
-            options,
-            skipped=skipped,
-            shard=shard_of(shard) if shard is not None else None,
-            part_suffix=part_format,
-            bundle=bundle,
-            rule=rule,
-            indicators=indicators,
-            device=device,
-            max_batch_tokens=max_batch_tokens,
-            batches_at_once=batches_at_once,
-            acceleration=acceleration(cuda_graphs=cuda_graphs, gpu_memory=gpu_memory),
-            knn=knn_options,
-            neighbours=others,
-            prefix=prefix,
-            limit=limit,
-            max_length=max_length,
-            recompute=recompute,
-            strict=strict,
-            resume=resume,
-            overwrite=overwrite,
-        )
+    request = ScoreRequest(
+        inputs,
+        out,
+        fields,
+        options,
+        skipped=skipped,
+        shard=shard_of(shard) if shard is not None else None,
+        part_suffix=part_format,
+        bundle=bundle,
+        rule=rule,
+        indicators=indicators,
+        device=device,
+        max_batch_tokens=max_batch_tokens,
+        batches_at_once=batches_at_once,
+        acceleration=acceleration(cuda_graphs=cuda_graphs, gpu_memory=gpu_memory),
+        knn=knn_options,
+        neighbours=others,
+        prefix=prefix,
+        limit=limit,
+        max_length=max_length,
+        recompute=recompute,
+        strict=strict,
+        resume=resume,
+        overwrite=overwrite,
     )
-    _end(run, json=json)
+    if ray is not None:
+        _score_on_ray(request, ray, shards, workers)
+        return
+    _end(score_files(request), json=json)
+
+
+def _score_on_ray(request: ScoreRequest, address: str, shards: int | None, workers: int | None) -> None:
+    """Score all shards on a cluster.
+
+    Raises:
+        Exit: rows were rejected; code 3.
+    """
+    from instructmining_cli.reports.wording import rows_of
+    from instructmining_cli.run.ray_scoring import score_on_ray
+    from instructmining_scale.ray_pool import PoolOptions
+
+    device = request.device
+    uses_gpus = None if device == "auto" else device.startswith("cuda")
+    done = score_on_ray(request, PoolOptions(address, workers, uses_gpus), shards)
+    say(f"scored {rows_of(done.rows)} in {done.new:,} shards; join them: instructmining merge {request.out} -o FILE")
+    if done.rejected:
+        raise typer.Exit(3)
 
 
 def _end(run: Run, *, json: bool) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from instructmining_cli.options.checks import a_count
+
 _SHARD = re.compile(r"([1-9][0-9]{0,6})/([1-9][0-9]{0,6})")
 _PAIR = re.compile(r"[1-9][0-9]{0,6},[1-9][0-9]{0,6}")
 Suffix: TypeAlias = Literal[".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"]
@@ -32,6 +34,21 @@ Shard: TypeAlias = Annotated[
         callback=_checked,
         help="Score only the I-th of N parts of the input, into the folder OUT; in any order, on any machine.",
     ),
+]
+RayAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Score all shards on a Ray cluster, into the folder OUT: auto, local (starts one here) or HOST:PORT.",
+    ),
+]
+Shards: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, callback=a_count, help="With --ray: how many shards; by default 4 a worker.")
+]
+Workers: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, callback=a_count, help="With --ray: how many workers; by default one a GPU, or one a node."),
 ]
 PartFormat: TypeAlias = Annotated[Suffix, typer.Option(help="Suffix of the parts' files, with --shard.")]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 
@@ -88,8 +88,26 @@ class ScoreRequest:
         }
 
 
-def score_files(request: ScoreRequest) -> Run:
+class OpenScorers:
+    """Scorers that stay open from one shard to the next."""
+
+    def __init__(self) -> None:
+        """Open nothing yet."""
+        self._open: dict[tuple[object, ...], Scorer] = {}
+
+    def get(self, key: tuple[object, ...], opened: Callable[[], Scorer]) -> Scorer:
+        """Return the scorer that was opened with these settings, or open it."""
+        if key not in self._open:
+            self._open[key] = opened()
+        return self._open[key]
+
+
+def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) -> Run:
     """Score the rows of files, or one shard of them, and write them; a run that had finished does nothing.
+
+    Args:
+        request: what to score.
+        scorers: where the scorer stays open; by default it is closed at the end.
 
     Raises:
         InstructMiningError: a bundle, a rule, an input or OUT cannot be used, or another run writes there.
@@ -112,7 +130,7 @@ def score_files(request: ScoreRequest) -> Run:
         if sharding is not None:
             sharding.restrict(reader)
         kept = KeptColumns(reader, request.inputs, request.knn, recompute=request.recompute, limit=request.limit)
-        scorer, rule, indicators = _opened(request, kept, stack)
+        scorer, rule, indicators = _opened(request, kept, stack, scorers)
         if sharding is not None:  # only the columns tell what the shard's file is
             request = replace(request, out=sharding.out(scorer), resume=not request.overwrite)
         writer = writer or _writer(request, stack, spools=sharding is not None and sharding.spools(scorer))
@@ -149,23 +167,30 @@ def score_files(request: ScoreRequest) -> Run:
     return run
 
 
-def _opened(request: ScoreRequest, kept: KeptColumns, stack: ExitStack) -> tuple[Scorer, str | None, str | None]:
+def _opened(
+    request: ScoreRequest, kept: KeptColumns, stack: ExitStack, scorers: OpenScorers | None
+) -> tuple[Scorer, str | None, str | None]:
     """Open the scorer; return it, the rule and the indicators that it was opened with."""
     bundle = Bundle.open(request.bundle or demo_bundle(say)).limited(request.max_length)
     indicators, rule = kept.asked(request.indicators, request.rule, bundle.default_rule)
-    with naming_another():
-        scorer = stack.enter_context(
-            Scorer.open(
-                bundle,
-                rule=rule,
-                indicators=indicators,
-                device=request.device,
-                batches_at_once=request.batches_at_once,
-                acceleration=request.acceleration,
-                knn=request.knn,
-                kept=kept.names,
-            )
+
+    def opened() -> Scorer:
+        return Scorer.open(
+            bundle,
+            rule=rule,
+            indicators=indicators,
+            device=request.device,
+            batches_at_once=request.batches_at_once,
+            acceleration=request.acceleration,
+            knn=request.knn,
+            kept=kept.names,
         )
+
+    with naming_another():
+        if scorers is None:
+            scorer = stack.enter_context(opened())
+        else:
+            scorer = scorers.get((rule, indicators, kept.names), opened)
     kept.say(scorer, say=say, warn=warn)
     return scorer, rule, indicators
 
