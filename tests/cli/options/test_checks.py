@@ -45,6 +45,8 @@ WRONG = {
     "--shard": "4/3",
     "--part-format": ".csv",
     "--pair": "2",
+    "--shards": "0",
+    "--workers": "0",
     "--block-bytes": "0",
     "--max-length": "15",
     "--only": "rewrd",
@@ -95,7 +97,7 @@ FREE = {
     *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
     *("--prefix", "--id", "--reward-model", "--model", "--licence"),
-    *("--host", "--token-file", "--triton"),
+    *("--host", "--token-file", "--triton", "--ray"),
 }
 NEEDED = {
     "experiment train": ["experiment", "--model", "model"],
