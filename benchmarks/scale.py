@@ -1,8 +1,8 @@
 """What shards cost beside their rows: ``python -m benchmarks.scale``.
 
 Prints, and writes ``results/scale-<device>.json``: seconds of a shard in a process of its own, and in a worker whose
-models are open; of cutting many files; MB/s of ``merge``; and, where Ray is installed, the memory of a process that gives
-out 10,000 shards. BENCH_BUNDLE is a bundle, best one whose models return zeros; BENCH_ROWS (20,000) are scored in
+models are open; of cutting many files; MB/s of ``merge``; and, where Ray is installed, the memory of a process that
+gives out 10,000 shards. BENCH_BUNDLE is a bundle, best one whose models return zeros; BENCH_ROWS (20,000) are scored in
 BENCH_SHARDS (40).
 """
 
