@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +26,8 @@ from instructmining_scale.waiting import WaitingPart
 _CHUNK = 1 << 20
 _AGAIN = "score the shard again with --overwrite"
 _COUNTS = ("rows_in", "rows_out", "rows_rejected", "rows_from_before", "blank_lines")
-_OF_ALL = ("versions", "bundle", "rule", "caution", "settings")  # of the run file, what is the same for all parts
+_SUMS = ("batches", "batches_split_for_memory", "texts_retried")
+_OF_ALL = ("versions", "bundle", "rule", "caution")  # of the run file, what is the same for all parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,24 @@ class Part:
     def rejects(self) -> Path:
         """The file of its rejects."""
         return Path(f"{self.rows}.rejects.jsonl")
+
+    def check(self, *, sizes_only: bool = False) -> None:
+        """Check that the files are those that the run file describes, by their sizes and digests.
+
+        Raises:
+            PlanError: one is missing or damaged.
+        """
+        for end, size, digest in self.run["files"]:
+            path = Path(f"{self.rows}{end}")
+            if not path.exists():
+                raise PlanError(f"{path}: is missing; {_AGAIN}")
+            if (found := path.stat().st_size) != size:
+                raise PlanError(f"{path}: has {found:,} bytes, its run file says {size:,}; {_AGAIN}")
+            if sizes_only:
+                continue
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    raise PlanError(f"{path}: is damaged; {_AGAIN}")
 
     @property
     def lines(self) -> int:
@@ -87,10 +108,14 @@ def merge(
     """
     plan = plan_of(folder)
     parts = finished_parts(folder, plan)
+    for part in parts:
+        part.check()
+    _check_inputs(parts)
     if plan.suffix == ".parquet" and not plan.waits:
-        raise OutputError(f"{folder}: its parts are Parquet files, which many tools read as one data set; not merged")
+        raise OutputError(f"{folder}: its parts are Parquet files, which are not merged; read them as they are")
     prefix = str(plan.identity["prefix"])
-    with RunWriter(out, prefix=prefix, overwrite=overwrite, reads=[folder]) as writer:
+    inputs = [path for path, _ in plan.files]
+    with RunWriter(out, prefix=prefix, overwrite=overwrite, inputs=inputs, reads=[folder], restarts=True) as writer:
         writer.begin({})
         if plan.waits:
             nulls = _finish(Finishing(Path(folder), plan, waiting_parts(plan, parts), device), parts, writer, report)
@@ -98,6 +123,25 @@ def merge(
             nulls = _join(plan, parts, writer, out)
         writer.finish(_run_file(plan, parts, nulls))
     return Merged(len(parts), _sum(parts, "rows_out"), _sum(parts, "rows_rejected"))
+
+
+def _check_inputs(parts: Sequence[Part]) -> None:
+    """Check that parts that read one whole file, such as a compressed one, read the same bytes.
+
+    Raises:
+        PlanError: a file changed between two shards.
+    """
+    seen: dict[str, tuple[str, Path]] = {}
+    for part in parts:
+        for source in part.run["identity"]["inputs"]:
+            if not source.get("of_all", "begin" not in source) or "sha256" not in source:
+                continue
+            digest, rows = seen.setdefault(source["path"], (source["sha256"], part.rows))
+            if digest != source["sha256"]:
+                raise PlanError(
+                    f"{source['path']}: was changed between {rows.name} and {part.rows.name}; score all shards again, "
+                    "in another folder"
+                )
 
 
 def _join(plan: Plan, parts: Sequence[Part], writer: RunWriter, out: str) -> Mapping[str, float]:
@@ -113,8 +157,12 @@ def _finish(finishing: Finishing, parts: Sequence[Part], writer: RunWriter, repo
     nulls: Counter[str] = Counter()
     written, rejected = 0, 0
     folder = parts[0].rows.parent
-    with tempfile.TemporaryDirectory(prefix="instructmining-", dir=folder) as scratch:
-        for rows, rejects in finishing.windows(Path(scratch), report):
+    with ExitStack() as stack:
+        if writer.journal is not None:
+            scratch = writer.journal.folder
+        else:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="instructmining-", dir=folder)))
+        for rows, rejects in finishing.windows(scratch, report):
             writer.write(rows, rejects)
             written, rejected = written + len(rows), rejected + len(rejects)
             for row in rows:
@@ -149,7 +197,10 @@ def pairs_of(folder: str, device: str) -> Pairs:
     plan = plan_of(folder)
     if not plan.waits:
         raise PlanError(f"{folder}: no column of this run needs the neighbours among all rows")
-    parts = waiting_parts(plan, finished_parts(folder, plan))
+    finished = finished_parts(folder, plan)
+    for part in finished:
+        part.check(sizes_only=True)
+    parts = waiting_parts(plan, finished)
     pairs = Finishing(Path(folder), plan, parts, device).pairs
     if pairs is None:
         raise PlanError(
@@ -159,18 +210,11 @@ def pairs_of(folder: str, device: str) -> Pairs:
 
 
 def waiting_parts(plan: Plan, parts: Sequence[Part]) -> list[WaitingPart]:
-    """Return the parts as what waits for the neighbours among all.
-
-    Raises:
-        PlanError: a part is incomplete.
-    """
-    waiting = [
-        WaitingPart(part.rows, part.run["spool"], lines, _first_file(plan, part))
+    """Return the parts as what waits for the neighbours among all."""
+    return [
+        WaitingPart(part.rows, part.run, lines, _first_file(plan, part))
         for part, lines in zip(parts, _lines_before(parts), strict=True)
     ]
-    for part in waiting:
-        part.check()
-    return waiting
 
 
 def _lines_before(parts: Sequence[Part]) -> list[int]:
@@ -295,14 +339,20 @@ def _run_file(plan: Plan, parts: Sequence[Part], nulls: Mapping[str, float]) -> 
     counts: dict[str, object] = {name: _sum(parts, name) for name in _COUNTS}
     counts["null"] = dict(nulls)
     counts["truncated"] = _added(run["counts"]["truncated"] for run in runs)
-    inputs = list({source["path"]: source for run in runs for source in run["identity"]["inputs"]}.values())
+    inputs = [source for run in runs for source in run["identity"]["inputs"]]
+    not_read: dict[str, Counter[str]] = {}
+    for run in runs:
+        for path, fields in run["counts"].get("not_read", {}).items():
+            not_read.setdefault(path, Counter()).update(fields)
+    counts["not_read"] = {path: dict(fields) for path, fields in not_read.items()}
     return {
         "started_at": min(run["started_at"] for run in runs),
         **{name: runs[0][name] for name in _OF_ALL},
+        "settings": {name: value for name, value in runs[0]["settings"].items() if name != "shard"},
         "device": ", ".join(dict.fromkeys(run["device"] for run in runs)),
         "counts": counts,
         "tokens": _added(run["tokens"] for run in runs),
-        "batches": sum(run["batches"] for run in runs),
+        **{name: sum(run[name] for run in runs) for name in _SUMS},
         "seconds": _added(run["seconds"] for run in runs),
         "merged_from": [{"part": part.rows.name, "device": part.run["device"]} for part in parts],
         "identity": {**plan.identity, "inputs": inputs},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -55,8 +55,8 @@ class Pairs:
 
     @property
     def missing(self) -> list[tuple[int, int]]:
-        """The pairs that are not searched yet."""
-        return [pair for pair in self.all if not self._path(pair).exists()]
+        """The pairs that are not searched yet, or whose file is damaged or of parts that were scored again since."""
+        return [pair for pair in self.all if self._kept(pair) is None]
 
     def known(self, pair: tuple[int, int]) -> tuple[int, int]:
         """Return a pair of the run's shards.
@@ -70,8 +70,8 @@ class Pairs:
 
     def products(self, pair: tuple[int, int]) -> int:
         """Return the inner products that a pair takes."""
-        rows, others = (self._parts[shard - 1].rows for shard in pair)
-        return rows * others * (1 if pair[0] == pair[1] else 2)
+        one, other = (self._parts[shard - 1] for shard in pair)
+        return one.rows * other.rows * (1 if one is other else 2)
 
     def search(self, pair: tuple[int, int], report: Report) -> None:
         """Search a pair, and write its file.
@@ -87,36 +87,44 @@ class Pairs:
             if one.pairs:
                 siblings = siblings_of(example for window in one.windows() for example in window.examples)
             near = self._nearest(one, None, siblings, report)
-            np.savez(content, near=near, plan=self._plan.digest)
+            np.savez(content, near=near, of=self._key(pair))
         else:
             near, far = self._nearest(one, other, None, report), self._nearest(other, one, None, report)
-            np.savez(content, near=near, far=far, plan=self._plan.digest)
+            np.savez(content, near=near, far=far, of=self._key(pair))
         write_whole(self._path(pair), content.getbuffer())
 
     def nearest(self, shard: int) -> NDArray[np.float64]:
         """Return the distances from a shard's rows to their nearest in all shards, ascending, float64 (rows, most).
 
         Raises:
-            PlanError: a pair's file is that of another run, or damaged.
+            PlanError: a pair is not searched yet.
         """
         found = np.full((self._parts[shard - 1].rows, self._most), np.inf)
         for other in range(1, self._plan.shards + 1):
             pair = (min(shard, other), max(shard, other))
-            both = np.concatenate([found, self._kept(pair, "near" if shard <= other else "far")], axis=1)
+            kept = self._kept(pair)
+            if kept is None:
+                raise PlanError(f"{self._path(pair)}: is missing, damaged or of other parts; search the pair again")
+            distances = kept["near" if shard <= other else "far"]
+            both = np.concatenate([found, np.where(np.isnan(distances), np.inf, distances)], axis=1)
             found = np.sort(both, axis=1)[:, : self._most]
         return found
 
-    def _kept(self, pair: tuple[int, int], side: str) -> NDArray[np.float64]:
-        path = self._path(pair)
+    def _key(self, pair: tuple[int, int]) -> str:
+        """Return what a pair's file is of: this plan, and the two parts as they are."""
+        return " ".join([self._plan.digest, str(self._most), *(self._parts[shard - 1].key for shard in pair)])
+
+    def _kept(self, pair: tuple[int, int]) -> Mapping[str, NDArray[np.float64]] | None:
+        """Return what the file of a pair holds; None where there is none of these parts."""
         try:
-            with np.load(path) as kept:
-                plan, distances = str(kept["plan"]), kept[side]
-        except (OSError, EOFError, BadZipFile, ValueError, KeyError) as error:
-            raise PlanError(f"{path}: cannot be read, or is damaged; remove it, and search the pair again") from error
-        rows = self._parts[pair[0 if side == "near" else 1] - 1].rows
-        if plan != self._plan.digest or distances.shape != (rows, self._most):
-            raise PlanError(f"{path}: is of another run; remove it, and search the pair again")
-        return np.where(np.isnan(distances), np.inf, distances)
+            with np.load(self._path(pair)) as kept:
+                if str(kept["of"]) != self._key(pair):
+                    return None
+                found = {name: kept[name] for name in kept.files if name != "of"}
+        except (OSError, EOFError, BadZipFile, ValueError, KeyError):
+            return None
+        shapes = [(self._parts[shard - 1].rows, self._most) for shard in dict.fromkeys(pair)]
+        return found if [values.shape for values in found.values()] == shapes else None
 
     def _nearest(
         self, one: WaitingPart, other: WaitingPart | None, siblings: NDArray[np.int64] | None, report: Report

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from instructmining.errors import OutputError
 from instructmining.types import Reject, ScoredWindow
 from instructmining.writing.spool import EMBEDDINGS, windows_in
-from instructmining_scale.plan import PlanError
 
 _CHUNK = 1 << 24
 
@@ -20,32 +20,24 @@ _CHUNK = 1 << 24
 class WaitingPart:
     """The windows of one shard on disk, and the embeddings of their rows."""
 
-    def __init__(self, path: Path, mark: dict[str, int], lines: int, of_file: str) -> None:
+    def __init__(self, path: Path, run: Mapping[str, Any], lines: int, of_file: str) -> None:
         """Take what the shard's run file says.
 
         Args:
             path: the file of windows.
-            mark: how much is in it.
+            run: its run file.
             lines: of the file that the part begins in, before the part.
             of_file: that file, as rejects name it.
         """
+        mark = run["spool"]
+        self.key: str = next(digest for end, _, digest in run["files"] if end == f".{EMBEDDINGS}")  # of the embeddings
         self.path = path
         self.embeddings = Path(f"{path}.{EMBEDDINGS}")
-        self.rows, self.size, self.pairs, self._count = mark["rows"], mark["size"], mark["pairs"], mark["windows"]
-        self._bytes = mark["bytes"]
+        self.rows: int = mark["rows"]
+        self.size: int = mark["size"]  # of an embedding
+        self.pairs: int = mark["pairs"]  # preference pairs
+        self._count: int = mark["windows"]
         self._lines, self._of_file = lines, of_file
-
-    def check(self) -> None:
-        """Check that the files are as large as the run file says.
-
-        Raises:
-            PlanError: one is not.
-        """
-        for path, wanted in ((self.path, self._bytes), (self.embeddings, 4 * self.rows * self.size)):
-            found = path.stat().st_size if path.exists() else -1
-            if found != wanted:
-                what = "is missing" if found < 0 else f"has {found:,} bytes, its run file says {wanted:,}"
-                raise PlanError(f"{path}: {what}; score the shard again with --overwrite")
 
     def mapped(self) -> NDArray[np.float32]:
         """Return the embeddings, float32 (rows, size), mapped from the file."""

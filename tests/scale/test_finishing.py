@@ -157,21 +157,38 @@ def test_a_part_that_is_cut_short_is_refused(
     path.write_bytes(path.read_bytes()[:-4])
     assert run("merge", parts, "-o", tmp_path / "merged.jsonl") == 1
     assert f"{path}: has {path.stat().st_size:,} bytes, its run file says" in capsys.readouterr().err
+    assert run("neighbours", parts) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"of another run"])
-def test_a_damaged_pair_is_refused(
+@pytest.mark.parametrize("content", [b"", b"PK", b"of another pair"])
+def test_a_damaged_pair_is_searched_again(
     score: Run, run: Run, tmp_path: Path, rows: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
-    parts = tmp_path / "parts"
+    one, parts, merged = tmp_path / "one.jsonl", tmp_path / "parts", tmp_path / "merged.jsonl"
+    assert score(rows, "-o", one, "--indicators", "knn_1") == 3
     _all_shards(score, rows, parts, "--indicators", "knn_1")
     assert run("neighbours", parts) == 0
-    damaged = parts / "neighbours-00001-00002.npz"
-    damaged.write_bytes((parts / "neighbours-00001-00001.npz").read_bytes() if b"another" in content else content)
-    assert run("merge", parts, "-o", tmp_path / "merged.jsonl") == 1
-    assert f"{damaged}: " in capsys.readouterr().err
-    damaged.unlink()
-    assert run("merge", parts, "-o", tmp_path / "merged.jsonl") == 3
+    damaged, other = (parts / f"neighbours-{pair}.npz" for pair in ("00001-00002", "00001-00001"))
+    damaged.write_bytes(other.read_bytes() if b"another" in content else content)
+    assert run("merge", parts, "-o", merged) == 3
+    _same(one, merged)
+    damaged.write_bytes(content)
+    assert run("neighbours", parts, "--pair", "1,2") == 0
+    assert "pair 1,2 (1 of 1)" in capsys.readouterr().err
+
+
+def test_pairs_of_shards_that_were_scored_again_are_searched_again(
+    score: Run, run: Run, tmp_path: Path, rows: Path
+) -> None:
+    one, parts, merged = tmp_path / "one.jsonl", tmp_path / "parts", tmp_path / "merged.jsonl"
+    _all_shards(score, rows, parts, "--indicators", "knn_1")
+    assert run("neighbours", parts) == 0
+    rows.write_bytes(rows.read_bytes().replace(b" the ", b" cat "))
+    for shard in range(1, SHARDS + 1):
+        assert score(rows, "-o", parts, "--shard", f"{shard}/{SHARDS}", "--indicators", "knn_1", "--overwrite") == 3
+    assert score(rows, "-o", one, "--indicators", "knn_1") == 3
+    assert run("merge", parts, "-o", merged) == 3
+    _same(one, merged)
 
 
 def test_a_pair_of_no_shard_is_refused(

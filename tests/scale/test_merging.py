@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import re
@@ -16,6 +17,7 @@ from cut_runs import write_rows as write_many
 from paths import ROOT
 
 from instructmining.reading.compression import opened
+from instructmining_scale.plan import Plan
 
 Run = Callable[..., int]
 COLUMNS = ("--indicators", "perplexity,reward,mtld,output_length", "--device", "cpu", "--block-bytes", "3000")
@@ -131,6 +133,11 @@ def _lose_rejects(part: Path) -> None:
     Path(f"{part}.rejects.jsonl").unlink()
 
 
+def _change_a_byte(part: Path) -> None:
+    content = part.read_bytes()
+    part.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+
+
 def _damage_run(part: Path) -> None:
     Path(f"{part}.run.json").write_bytes(b"{")
 
@@ -144,8 +151,9 @@ def _exchange(part: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (_cut_rows, r"part-00002-of-00003.jsonl: has \d+ rows, its run file says \d+; score the shard again"),
-        (_cut_rejects, r"rejects.jsonl: has 0 rejects, its run file says \d+; score the shard again"),
+        (_cut_rows, r"part-00002-of-00003.jsonl: has [\d,]+ bytes, its run file says [\d,]+; score the shard again"),
+        (_cut_rejects, r"rejects.jsonl: has 0 bytes, its run file says \d+; score the shard again"),
+        (_change_a_byte, r"part-00002-of-00003.jsonl: is damaged; score the shard again"),
         (_lose_rejects, r"rejects.jsonl: is missing; score the shard again"),
         (_damage_run, r"run.json: is no run file of a shard; score the shard again"),
         (_exchange, r"part-00002-of-00003.jsonl: was written by another run than plan.json plans"),
@@ -171,7 +179,7 @@ def test_damaged_parts_are_refused(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--shard", "1/4"), "its plan has 3 shards, not 4; name another folder"),
+        (("--shard", "1/4"), "its plan has 3 shards, not 4; name another folder, or empty this one"),
         (("--shard", "1/3", "--part-format", ".jsonl.gz"), "are .jsonl files; give --part-format .jsonl"),
         (("--shard", "1/3", "--prefix", "x_"), "its plan is of another run: prefix was , is now x_"),
         (("--shard", "1/3", "--max-batch-tokens", "64"), "its plan is of another run: batching was"),
@@ -184,6 +192,108 @@ def test_a_shard_with_other_settings_than_the_plan_is_refused(
     assert score(rows, "-o", parts, "--shard", "2/3") == 3
     assert score(rows, "-o", parts, *arguments) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (("--shard", "2/3"), "its plan has 2 shards, not 3"),
+        (("--shard", "2/2", "--part-format", ".jsonl.gz"), "the parts of its plan are .jsonl files"),
+    ],
+)
+def test_a_shard_that_plans_at_the_same_time_as_another_is_refused_where_they_differ(
+    score: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    others: tuple[str, ...],
+    said: str,
+) -> None:
+    rows, parts = _rows(tmp_path), tmp_path / "parts"
+    assert score(rows, "-o", parts, "--shard", "1/2") == 3
+    loads = iter([None])  # the second process looks before the first one has written its plan
+    load = Plan.load
+    monkeypatch.setattr(Plan, "load", lambda folder: next(loads, ...) and load(folder))
+    assert score(rows, "-o", parts, *others) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_other_files_than_those_of_a_plan_at_the_same_time_are_refused(
+    score: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, other, parts = _rows(tmp_path), tmp_path / "other.jsonl", tmp_path / "parts"
+    write_many(other, 20)
+    assert score(rows, other, "-o", parts, "--shard", "1/2") == 3
+    for inputs, said in (((rows,), f"{other}: is in the plan of {parts}, not in the input"),):
+        loads = iter([None])
+        load = Plan.load
+        monkeypatch.setattr(Plan, "load", lambda folder, loads=loads, load=load: next(loads, ...) and load(folder))
+        assert score(*inputs, "-o", parts, "--shard", "2/2") == 1
+        assert said in capsys.readouterr().err
+
+
+def test_a_finished_part_that_is_damaged_is_scored_again(
+    score: Run, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, parts = _rows(tmp_path), tmp_path / "parts"
+    for shard in _shards(3):
+        assert score(rows, "-o", parts, "--shard", shard) == 3
+    part = parts / "part-00002-of-00003.jsonl"
+    whole = part.read_bytes()
+    _cut_rows(part)
+    assert score(rows, "-o", parts, "--shard", "2/3") == 3
+    assert f"caution: {part} is damaged; it is scored again" in capsys.readouterr().err
+    assert part.read_bytes() == whole
+    assert run("merge", parts, "-o", tmp_path / "merged.jsonl") == 3
+
+
+def test_merge_does_not_replace_an_input(
+    score: Run, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, parts = _rows(tmp_path), tmp_path / "parts"
+    for shard in _shards(2):
+        assert score(rows, "-o", parts, "--shard", shard) == 3
+    before = rows.read_bytes()
+    assert run("merge", parts, "-o", rows, "--overwrite") == 1
+    assert "would replace" in capsys.readouterr().err
+    assert rows.read_bytes() == before
+
+
+def test_a_compressed_file_that_changed_between_shards_is_found(
+    score: Run, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, parts = tmp_path / "rows.jsonl.gz", tmp_path / "parts"
+    content = gzip.compress(_rows(tmp_path).read_bytes())
+    rows.write_bytes(content)
+    assert score(rows, "-o", parts, "--shard", "1/2") == 3
+    rows.write_bytes(content[:8] + bytes([content[8] ^ 1]) + content[9:])  # a byte that no reader looks at
+    assert score(rows, "-o", parts, "--shard", "2/2") == 3
+    assert run("merge", parts, "-o", tmp_path / "merged.jsonl") == 1
+    assert f"{rows}: was changed between part-00001-of-00002.jsonl and part-00002" in capsys.readouterr().err
+
+
+def test_the_merged_run_file_has_all_inputs_and_what_was_not_read(score: Run, run: Run, tmp_path: Path) -> None:
+    rows, parts = tmp_path / "rows.jsonl", tmp_path / "parts"
+    row = {"instruction": "a question", "output": "an answer", "notes": "nobody reads this"}
+    rows.write_bytes((orjson.dumps(row) + b"\n") * 150)
+    for shard in _shards(3):
+        assert score(rows, "-o", parts, "--shard", shard) == 0
+    assert run("merge", parts, "-o", tmp_path / "merged.jsonl") == 0
+    said = orjson.loads((tmp_path / "merged.jsonl.run.json").read_bytes())
+    assert said["counts"]["not_read"] == {str(rows): {"notes": 150}}
+    assert [(part["begin"], part["end"]) for part in said["identity"]["inputs"]] == [
+        (0, 3000),
+        (3000, 9000),
+        (9000, None),
+    ]
+    assert "shard" not in said["settings"]
+
+
+def test_an_empty_shard_says_why(score: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    write_many(rows, 20)
+    assert score(rows, "-o", tmp_path / "parts", "--shard", "4/9") == 0
+    assert "shard 4 of 9 has no rows: shards begin at multiples of" in capsys.readouterr().err
 
 
 def test_another_input_than_the_plans_is_refused(

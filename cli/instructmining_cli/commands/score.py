@@ -236,7 +236,9 @@ def _checked_out(
     from instructmining.reading.compression import is_pipe
 
     if out is None:
-        raise typer.BadParameter("give -o OUT, or - for standard output")
+        raise typer.BadParameter(
+            "give -o OUT, or - for standard output" if shard is None else "give -o OUT, a folder for the parts"
+        )
     if shard is not None:
         if limit is not None:
             raise typer.BadParameter(

@@ -135,8 +135,19 @@ class Display:
                 f"caution: the text of {rows_of(rows)} contains {mark!r}, a mark of a template; all of it is scored as "
                 "the response"
             )
-        if not run.rows_written and not run.rejected and run.shard is None:
+        if not run.rows_written and not run.rejected:
+            self._say_no_rows()
+
+    def _say_no_rows(self) -> None:
+        run = self._run
+        if run.shard is None:
             self.warn("caution: the input holds no rows")
+            return
+        blocks = size_of(run.options.block_bytes)
+        self.say(
+            f"shard {run.shard[0]} of {run.shard[1]} has no rows: shards begin at multiples of {blocks} in each file; "
+            "for fewer bytes in a shard give fewer shards, or a lower --block-bytes"
+        )
 
     def _say_plain_result(self) -> None:
         run = self._run

@@ -27,7 +27,7 @@ from instructmining_cli.run.kept_columns import KeptColumns, neighbours_as_json
 from instructmining_cli.run.resuming import check_identity, check_inputs, identity_of, kept_budgets, restore
 from instructmining_cli.run.run_file import run_file
 from instructmining_cli.run.scoring_run import Run
-from instructmining_cli.run.sharding import Sharding
+from instructmining_cli.run.sharding import Sharding, is_damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,9 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
         scorer, rule, indicators = _opened(request, kept, stack, scorers)
         if sharding is not None:  # only the columns tell what the shard's file is
             request = replace(request, out=sharding.out(scorer), resume=not request.overwrite)
+            if request.resume and is_damaged(request.out):
+                warn(f"caution: {request.out} is damaged; it is scored again")
+                request = replace(request, resume=False, overwrite=True)
         writer = writer or _writer(request, stack, spools=sharding is not None and sharding.spools(scorer))
         planned = sharding.identity if sharding is not None else None
         origin = kept_budgets(writer.identity or planned, scorer, given=request.max_batch_tokens) or choose_budgets(
@@ -234,7 +237,8 @@ def _carry_out(
         restore(writer.journal, run, reader)
     writer.begin(identity)
     display = Display(run)
-    kept = f"finished work is kept in {run.out}.partial; --resume continues the run"
+    how = "--resume continues the run" if run.shard is None else "start the shard again to continue it"
+    kept = f"finished work is kept in {run.out}.partial; {how}"
     with stopping().noting(lambda: kept if writer.resumable else None, say=warn):
         with display.showing():
             display.say_room()
@@ -245,7 +249,7 @@ def _carry_out(
         check_inputs(identity, sources)
         run.check_counts()
         spooled = {"spool": writer.journal.marks[SPOOLED]["spool"]} if writer.spools and writer.journal else {}
-        writer.finish(run_file(run) | {"identity": identity} | spooled)
+        writer.finish(run_file(run) | {"identity": identity} | spooled, with_digests=run.shard is not None)
         run.keep_speed()
         display.say_result()
         if writer.spools:

@@ -73,7 +73,7 @@ class Run:
     def rejects_place(self) -> str:
         """Where the rejects are written."""
         if self.spools:
-            return self.out
+            return "merge writes them"
         return "standard error" if self.out == "-" else f"{self.out}.rejects.jsonl"
 
     @property

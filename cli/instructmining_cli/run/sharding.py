@@ -7,7 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from instructmining.errors import InputError
+from instructmining.errors.names import few
 from instructmining.inference.batching import Batching
 from instructmining.reading.blocks import Cut
 from instructmining.reading.compression import file_size
@@ -21,6 +24,7 @@ from instructmining_scale.cuts import even_cuts
 from instructmining_scale.plan import Plan, PlanError
 
 _OWN = ("inputs", "knn_against")  # of the identity of a run, what each shard has of its own
+_ELSEWHERE = "name another folder, or empty this one"
 
 
 class Sharding:
@@ -48,8 +52,9 @@ class Sharding:
         plan = Plan.load(folder)
         self._is_planned = plan is not None
         files = [(utf8(path), file_size(path)) for path in inputs]
-        self.plan = plan or Plan(shards, suffix, files, even_cuts(inputs, shards, options), {})
-        self._check(shards, suffix, files)
+        self._own = Plan(shards, suffix, files, [], {})
+        self.plan = plan or replace(self._own, cuts=even_cuts(inputs, shards, options))
+        self._check()
 
     def spools(self, scorer: Scorer) -> bool:
         """Return whether rows wait for those of the other shards, since columns need the neighbours among all."""
@@ -93,30 +98,45 @@ class Sharding:
         if not self._is_planned:
             rule = None if scorer.rule is None else asdict(scorer.rule)
             self.plan = replace(self.plan, identity=common, rule=rule).kept_in(self._folder)
-            self._check(self.plan.shards, self.plan.suffix, self.plan.files)
+            self._check()  # another process may have been first
             scorer.batching = Batching(**self.plan.identity["batching"])
             common["batching"] = asdict(scorer.batching)
         if found := difference(self.plan.identity, common):
-            raise PlanError(f"{self._folder}: its plan is of another run: {found}; name another folder")
+            raise PlanError(f"{self._folder}: its plan is of another run: {found}; {_ELSEWHERE}")
         return {**identity, **common, "shard": self.number, "plan": self.plan.digest}
 
-    def _check(self, shards: int, suffix: str, files: Sequence[tuple[str, int]]) -> None:
-        plan = self.plan
-        if plan.shards != shards:
-            raise PlanError(f"{self._folder}: its plan has {plan.shards} shards, not {shards}; name another folder")
-        if plan.suffix != suffix:
+    def _check(self) -> None:
+        plan, own = self.plan, self._own
+        if plan.shards != own.shards:
+            raise PlanError(f"{self._folder}: its plan has {plan.shards} shards, not {own.shards}; {_ELSEWHERE}")
+        if plan.suffix != own.suffix:
             raise PlanError(
                 f"{self._folder}: the parts of its plan are {plan.suffix} files; give --part-format {plan.suffix}"
             )
-        if (there := dict(plan.files)) != (now := dict(files)):
-            changed = sorted(name for name in {*there, *now} if there.get(name) != now.get(name))
+        there, now = dict(plan.files), dict(own.files)
+        if unknown := [name for name in now if name not in there]:
             raise InputError(
-                f"{changed[0]}: {_of(now.get(changed[0]))} now, {_of(there.get(changed[0]))} in the plan of "
-                f"{self._folder}; name another folder"
+                f"{unknown[0]}: is not in the plan of {self._folder}, which has {few(list(there))}; name the input as "
+                f"the first shard did, or {_ELSEWHERE}"
             )
-        if list(plan.files) != list(files):
-            raise InputError(f"{self._folder}: its plan has the files of the input in another order")
+        if gone := [name for name in there if name not in now]:
+            raise InputError(f"{gone[0]}: is in the plan of {self._folder}, not in the input; {_ELSEWHERE}")
+        if changed := [name for name in there if there[name] != now[name]]:
+            name = changed[0]
+            raise InputError(
+                f"{name}: {now[name]:,} bytes now, {there[name]:,} bytes in the plan of {self._folder}; {_ELSEWHERE}"
+            )
+        if list(plan.files) != list(own.files):
+            raise InputError(f"{self._folder}: its plan has the files of the input in another order; {_ELSEWHERE}")
 
 
-def _of(size: int | None) -> str:
-    return "not in the input" if size is None else f"{size:,} bytes"
+def is_damaged(out: str) -> bool:
+    """Return whether a finished part has files of other sizes than its run file says."""
+    path = Path(f"{out}.run.json")
+    if not Path(out).exists() or not path.exists():
+        return False
+    try:
+        files = orjson.loads(path.read_bytes())["files"]
+        return any(not (at := Path(f"{out}{end}")).exists() or at.stat().st_size != size for end, size, _ in files)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return True

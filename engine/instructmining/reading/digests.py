@@ -53,23 +53,25 @@ class InputPart:
                 if is_whole:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                     return {"path": utf8(self.path), "bytes": file.tell(), "sha256": digest}
-                digest = self._digest_of_part(file)
+                digest, is_of_all = self._digest_of_part(file)
                 size = file.seek(0, 2)
         except OSError as error:
             raise InputError(f"{self.path}: {error.strerror}") from error
-        return {"path": utf8(self.path), "bytes": size, "begin": self.begin, "end": self.end, "sha256": digest}
+        found = {"path": utf8(self.path), "bytes": size, "begin": self.begin, "end": self.end, "sha256": digest}
+        return found | {"of_all": is_of_all}
 
-    def _digest_of_part(self, file: BufferedReader) -> str:
+    def _digest_of_part(self, file: BufferedReader) -> tuple[str, bool]:
+        """Return the digest, and whether all bytes of the file are in it."""
         if table_by_head(file.read(HEAD_BYTES)) is not None:
             size = file.seek(0, 2)
             file.seek(0)
             head = file.read(_CHUNK)
             file.seek(max(0, size - _CHUNK))
-            return hashlib.sha256(head + file.read(_CHUNK)).hexdigest()
+            return hashlib.sha256(head + file.read(_CHUNK)).hexdigest(), False
         file.seek(0)
         with opened(self.path) as source:
             if source.is_packed:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+                return hashlib.file_digest(file, "sha256").hexdigest(), True
         digest = hashlib.sha256()
         file.seek(self.begin)
         left = None if self.end is None else self.end - self.begin
@@ -78,7 +80,7 @@ class InputPart:
             if left is not None and (left := left - len(part)) <= 0:
                 digest.update(file.readline())
                 break
-        return digest.hexdigest()
+        return digest.hexdigest(), False
 
 
 def input_digest(path: str) -> dict[str, object]:

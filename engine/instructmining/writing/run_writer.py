@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -124,6 +125,7 @@ class RunWriter:
         inputs: Sequence[str] = (),
         reads: Sequence[str | Path | None] = (),
         spools: bool = False,
+        restarts: bool = False,
     ) -> None:
         """Check that OUT can be written, and claim the folder for this run.
 
@@ -137,12 +139,14 @@ class RunWriter:
             reads: other files and folders that are read, such as a bundle; the same holds.
             spools: OUT is the file of a spool, which the caller writes into the run's folder, with OUT.embeddings.f32
                 next to it; it has no rows and no rejects of its own.
+            restarts: what an interrupted run left is removed, since none can be resumed.
 
         Raises:
             OutputError: the suffix is not known, OUT exists, OUT or a file next to it is an input, another run writes
                 there or was interrupted there, or the folder was not made by a run or cannot be made.
             ResumeError: what the other run left is damaged.
         """
+        self._restarts = restarts
         self.spools = spools  # OUT is the file of a spool
         self.finished = False  # OUT is complete; a run that finished before needs no more work
         self._taken_over = False  # another run's files are there, and stay where this run is refused
@@ -185,7 +189,7 @@ class RunWriter:
                 if _FINISHED in self.journal.marks:
                     self._put_in_place()
                 return
-        elif (self._folder / STATE).exists() and not overwrite:
+        elif (self._folder / STATE).exists() and not overwrite and not self._restarts:
             raise OutputError(
                 f"{self._folder}: a run was interrupted there; give --resume to resume it, --overwrite to start over"
             )
@@ -313,11 +317,13 @@ class RunWriter:
         sizes = {"rows_bytes": self._rows.tell(), "rejects_bytes": self._rejects.tell()}
         self.journal.commit(WRITTEN, sizes | mark, [self._rows, self._rejects])
 
-    def finish(self, run: dict[str, object]) -> None:
+    def finish(self, run: dict[str, object], *, with_digests: bool = False) -> None:
         """Move everything into place, OUT last.
 
         Args:
             run: content of the run file.
+            with_digests: the run file gets ``files``: what the name of each other file has after OUT, its bytes and
+                SHA-256.
 
         Raises:
             OutputError: the disk refuses it.
@@ -337,9 +343,30 @@ class RunWriter:
                 self._make_table()
         except OSError as error:
             raise OutputError(f"{self._final}: {error.strerror}") from error
+        if with_digests:
+            run = run | {"files": self._digests()}
         write_whole(self._folder / _RUN, orjson.dumps(run, option=orjson.OPT_INDENT_2) + b"\n")
         self.journal.commit(_FINISHED, {}, self._open)
         self._put_in_place()
+
+    def _digests(self) -> list[tuple[str, int, str]]:
+        for file in self._open:
+            file.flush()
+        out, found = str(self._final), []
+        for name, target in self._targets().items():
+            if name != _RUN:
+                with (self._folder / name).open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    found.append((target.removeprefix(out), file.tell(), digest))
+        return found
+
+    def _targets(self) -> dict[str, str]:
+        """Return where each file of the folder belongs, OUT last."""
+        out = str(self._final)
+        if self.spools:
+            return {EMBEDDINGS: f"{out}.{EMBEDDINGS}", _RUN: f"{out}.run.json", WINDOWS: out}
+        rows = _JOINED if out.endswith(_WHOLE) else _ROWS
+        return {_REJECTS: f"{out}.rejects.jsonl", _RUN: f"{out}.run.json", rows: out}
 
     def _join_frames(self) -> None:
         """Join all frames to one, since many readers stop after the first."""
@@ -365,14 +392,8 @@ class RunWriter:
     def _put_in_place(self) -> None:
         assert self._final is not None
         self._close()
-        out = str(self._final)
-        if self.spools:
-            targets = {EMBEDDINGS: f"{out}.{EMBEDDINGS}", _RUN: f"{out}.run.json", WINDOWS: out}
-        else:
-            rows = _JOINED if out.endswith(_WHOLE) else _ROWS
-            targets = {_REJECTS: f"{out}.rejects.jsonl", _RUN: f"{out}.run.json", rows: out}
         try:
-            for name, target in targets.items():
+            for name, target in self._targets().items():
                 if (self._folder / name).exists():  # a run interrupted here has moved some of them
                     (self._folder / name).replace(target)
             sync_folder(self._final.parent)
