@@ -4,6 +4,7 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@120
 # One shard of an array: sbatch --array=1-64 deploy/slurm.sh INPUT FOLDER 64 [options of score]
+# Without a GPU remove --gres. After a time limit submit the same array again: finished shards end at once, others go on.
 # Not run here: no SLURM was at hand.
 set -uo pipefail
 input=$1 folder=$2 shards=$3

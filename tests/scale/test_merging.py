@@ -292,8 +292,8 @@ def test_the_merged_run_file_has_all_inputs_and_what_was_not_read(score: Run, ru
 def test_an_empty_shard_says_why(score: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = tmp_path / "rows.jsonl"
     write_many(rows, 20)
-    assert score(rows, "-o", tmp_path / "parts", "--shard", "4/9") == 0
-    assert "shard 4 of 9 has no rows: shards begin at multiples of" in capsys.readouterr().err
+    assert score(rows, "-o", tmp_path / "parts", "--shard", "40/99") == 0
+    assert "shard 40 of 99 has no rows: shards begin at multiples of" in capsys.readouterr().err
 
 
 def test_another_input_than_the_plans_is_refused(
@@ -332,7 +332,7 @@ def test_parts_in_parquet_are_not_merged(
     for shard in _shards(2):
         assert score(rows, "-o", parts, "--shard", shard, "--part-format", ".parquet") == 3
     assert run("merge", parts, "-o", tmp_path / "merged.parquet") == 1
-    assert "its parts are Parquet files, which many tools read as one data set" in capsys.readouterr().err
+    assert "its parts are Parquet files, which are not merged; read them as they are" in capsys.readouterr().err
 
 
 def test_a_folder_of_parts_is_no_input(score: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
