@@ -62,23 +62,21 @@ class Finishing:
 
         Raises:
             OutputError: the disk is full.
-            PlanError: a file of a pair is damaged.
         """
         rows = WaitingRows(self._parts, scratch)
         rule = None if self._plan.rule is None else Rule(**self._plan.rule)
         if self.pairs is not None and len(self.pairs.missing) < len(self.pairs.all):
-            for pair in self.pairs.missing:
-                self.pairs.search(pair, report)
-            finished = with_columns(rows, self._of_pairs(rows, self.pairs))
+            finished = with_columns(rows, self._of_pairs(rows, self.pairs, report))
         else:
             search = NeighbourSearch(self._corpus, self._settings, self._device)
             finished = CorpusPass(search, None).finished(rows, Statistics(), report)
         for window in finished:
             yield self._finished(window, rule)
 
-    def _of_pairs(self, rows: WaitingRows, pairs: Pairs) -> Mapping[str, Column]:
+    def _of_pairs(self, rows: WaitingRows, pairs: Pairs, report: Report) -> Mapping[str, Column]:
         ks = [indicator.k - 1 for indicator in self._corpus]
-        distances = np.concatenate([pairs.nearest(shard)[:, ks] for shard in range(1, self._plan.shards + 1)])
+        shards = range(1, self._plan.shards + 1)
+        distances = np.concatenate([pairs.nearest(shard, report)[:, ks] for shard in shards])
         others = np.full(len(distances), len(distances) - 1)
         if rows.pairs:
             others -= siblings_of(example for _, window in rows.windows() for example in window.examples) >= 0

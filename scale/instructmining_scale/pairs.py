@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -55,8 +56,12 @@ class Pairs:
 
     @property
     def missing(self) -> list[tuple[int, int]]:
-        """The pairs that are not searched yet, or whose file is damaged or of parts that were scored again since."""
-        return [pair for pair in self.all if self._kept(pair) is None]
+        """The pairs that are not searched yet, or whose parts were scored again since."""
+        return [pair for pair in self.all if not self.is_searched(pair)]
+
+    def is_searched(self, pair: tuple[int, int]) -> bool:
+        """Return whether there is a file of a pair, and of these parts; what it holds is not read."""
+        return self._read(pair, ()) is not None
 
     def known(self, pair: tuple[int, int]) -> tuple[int, int]:
         """Return a pair of the run's shards.
@@ -93,19 +98,22 @@ class Pairs:
             np.savez(content, near=near, far=far, of=self._key(pair))
         write_whole(self._path(pair), content.getbuffer())
 
-    def nearest(self, shard: int) -> NDArray[np.float64]:
+    def nearest(self, shard: int, report: Report) -> NDArray[np.float64]:
         """Return the distances from a shard's rows to their nearest in all shards, ascending, float64 (rows, most).
 
+        A pair that is missing, or whose file is damaged, is searched.
+
         Raises:
-            PlanError: a pair is not searched yet.
+            OutputError: the disk refuses a pair's file.
         """
         found = np.full((self._parts[shard - 1].rows, self._most), np.inf)
         for other in range(1, self._plan.shards + 1):
-            pair = (min(shard, other), max(shard, other))
-            kept = self._kept(pair)
-            if kept is None:
-                raise PlanError(f"{self._path(pair)}: is missing, damaged or of other parts; search the pair again")
-            distances = kept["near" if shard <= other else "far"]
+            pair, side = ((shard, other), "near") if shard <= other else ((other, shard), "far")
+            distances = self._kept(pair, side, len(found))
+            if distances is None:
+                self.search(pair, report)
+                distances = self._kept(pair, side, len(found))
+            assert distances is not None
             both = np.concatenate([found, np.where(np.isnan(distances), np.inf, distances)], axis=1)
             found = np.sort(both, axis=1)[:, : self._most]
         return found
@@ -114,17 +122,18 @@ class Pairs:
         """Return what a pair's file is of: this plan, and the two parts as they are."""
         return " ".join([self._plan.digest, str(self._most), *(self._parts[shard - 1].key for shard in pair)])
 
-    def _kept(self, pair: tuple[int, int]) -> Mapping[str, NDArray[np.float64]] | None:
-        """Return what the file of a pair holds; None where there is none of these parts."""
+    def _kept(self, pair: tuple[int, int], side: str, rows: int) -> NDArray[np.float64] | None:
+        """Return the distances of one side of a pair; None where they are not those of its rows."""
+        read = self._read(pair, (side,))
+        return read[0] if read is not None and read[0].shape == (rows, self._most) else None
+
+    def _read(self, pair: tuple[int, int], names: Sequence[str]) -> list[NDArray[np.float64]] | None:
+        """Return what the file of a pair holds under some names; None where it is not there, or not of these parts."""
         try:
             with np.load(self._path(pair)) as kept:
-                if str(kept["of"]) != self._key(pair):
-                    return None
-                found = {name: kept[name] for name in kept.files if name != "of"}
-        except (OSError, EOFError, BadZipFile, ValueError, KeyError):
+                return [kept[name] for name in names] if str(kept["of"]) == self._key(pair) else None
+        except (OSError, EOFError, BadZipFile, zlib.error, ValueError, KeyError):
             return None
-        shapes = [(self._parts[shard - 1].rows, self._most) for shard in dict.fromkeys(pair)]
-        return found if [values.shape for values in found.values()] == shapes else None
 
     def _nearest(
         self, one: WaitingPart, other: WaitingPart | None, siblings: NDArray[np.int64] | None, report: Report

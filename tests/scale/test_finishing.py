@@ -175,6 +175,10 @@ def test_a_damaged_pair_is_searched_again(
     damaged.write_bytes(content)
     assert run("neighbours", parts, "--pair", "1,2") == 0
     assert "pair 1,2 (1 of 1)" in capsys.readouterr().err
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:200] + bytes(100) + whole[300:])  # inside of the distances
+    assert run("merge", parts, "-o", merged, "--overwrite") == 3
+    _same(one, merged)
 
 
 def test_pairs_of_shards_that_were_scored_again_are_searched_again(

@@ -37,8 +37,8 @@ def neighbours(
     from instructmining_scale.merging import pairs_of
 
     pairs = pairs_of(folder, device)
-    missing = pairs.missing
-    wanted = missing if pair is None else [asked for asked in [pairs.known(pair_of(pair))] if asked in missing]
+    asked = pairs.all if pair is None else [pairs.known(pair_of(pair))]
+    wanted = [one for one in asked if not pairs.is_searched(one)]
     said: set[tuple[int, int]] = set()
 
     def report(statistics: Statistics) -> None:
