@@ -97,8 +97,11 @@ class Sharding:
         common = {name: value for name, value in identity.items() if name not in _OWN}
         if not self._is_planned:
             rule = None if scorer.rule is None else asdict(scorer.rule)
+            cuts = list(self.plan.cuts)
             self.plan = replace(self.plan, identity=common, rule=rule).kept_in(self._folder)
             self._check()  # another process may have been first
+            if list(self.plan.cuts) != cuts:
+                raise PlanError(f"{self._folder}: its plan cuts the input at other places; {_ELSEWHERE}")
             scorer.batching = Batching(**self.plan.identity["batching"])
             common["batching"] = asdict(scorer.batching)
         if found := difference(self.plan.identity, common):
