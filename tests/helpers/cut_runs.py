@@ -10,16 +10,16 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from instructmining.inference.batching import Batching
 from instructmining.scorer import scorer
 from instructmining.writing import journal
-from instructmining.writing.run_writer import RunWriter
 from instructmining_cli.main import main
 
 CUT = -signal.SIGKILL
@@ -67,6 +67,7 @@ class Command:
     arguments: tuple[str, ...]
     file_size: int | None = None  # bytes that a file may have: beyond, the system refuses to write
     pause_after: int = 0  # commits, one a window; then it waits to be cut
+    counts: tuple[str, ...] = (journal.WRITTEN,)  # the marks of the commits that count
     said: Path = Path(os.devnull)  # takes standard error
 
     def run(self, kill_after: float | None = None, signal_number: int = signal.SIGKILL) -> int:
@@ -98,15 +99,15 @@ class Command:
         main()
 
     def _pause(self, paused: Event) -> None:
-        commit, commits = RunWriter.commit, count(1)
+        commit, commits = journal.Journal.commit, count(1)
 
-        def counted(writer: RunWriter, mark: dict[str, object]) -> None:
-            commit(writer, mark)
-            if next(commits) == self.pause_after:
+        def counted(kept: journal.Journal, name: str, mark: dict[str, Any], files: Iterable[BinaryIO] = ()) -> None:
+            commit(kept, name, mark, files)
+            if name in self.counts and next(commits) == self.pause_after:
                 paused.set()
                 time.sleep(_START_S)
 
-        RunWriter.commit = counted  # type: ignore[method-assign]
+        journal.Journal.commit = counted  # type: ignore[method-assign]
 
 
 @dataclass

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+from cut_runs import CUT, Command
 from cut_runs import write_rows as write_many
 from paths import EXAMPLES
 
+from instructmining.writing.journal import SPOOLED
 from instructmining_scale.plan import Plan
 
 Run = Callable[..., int]
@@ -219,3 +221,18 @@ def test_the_plan_has_the_rule_so_that_merge_needs_no_other_file(
     assert plan.waits
     assert plan.rule is not None
     assert plan.rule["id"] == "mine"
+
+
+def test_a_shard_that_waits_and_was_killed_after_a_commit_goes_on(
+    run: Run, small_bundle: Path, tmp_path: Path, rows: Path
+) -> None:
+    one, parts, merged = (str(tmp_path / name) for name in ("one.jsonl", "parts", "merged.jsonl"))
+    settings = ("score", str(rows), "--indicators", "knn_1", "--bundle", str(small_bundle), *BLOCKS)
+    assert Command((*settings, "-o", one)).run() == 3
+    for shard in ("2/2", "1/2"):
+        command = (*settings, "-o", parts, "--shard", shard)
+        assert Command(command, pause_after=2, counts=(SPOOLED,)).run(60) == CUT
+        assert (tmp_path / "parts" / f"part-0000{shard[0]}-of-00002.windows.partial" / "state.json").exists()
+        assert Command(command).run() in {0, 3}
+    assert run("merge", parts, "-o", merged) == 3
+    _same(Path(one), Path(merged))

@@ -92,6 +92,8 @@ def restore(journal: Journal, run: Run, reader: ExampleReader) -> None:
         run.statistics.restore(latest["statistics"])
     if written is not None:
         run.restore(written)
+    elif spooled is not None and run.spools:
+        run.restore_spooled(spooled)
     read = spooled or written
     if read is not None and read["end"] is not None:
         reader.begin_after(Position(**read["end"]))

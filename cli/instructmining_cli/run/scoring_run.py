@@ -178,6 +178,13 @@ class Run:
         self.nulls.update(mark["nulls"])
         self.few_tokens.update(mark["few_tokens"])
 
+    def restore_spooled(self, mark: Mapping[str, Any]) -> None:
+        """Continue from the counts of the windows that wait, after the statistics were restored."""
+        end = mark["end"]
+        self.windows_written = mark["spool"]["windows"]
+        self.rows_written = self.statistics.rows_scored
+        self.rejects_written = self.statistics.rows_rejected + (end["rejected"] if end is not None else 0)
+
     def take_over(self, batches: Work) -> None:
         """Record the work of the interrupted run, after its counts and reader position were restored.
 
