@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pyarrow import fs
+
+from instructmining.stores import files, filesystems, transfers
 
 
 class PretendedStore:
@@ -64,3 +67,15 @@ class _File:
 
     def close(self) -> None:
         self._file.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PretendedStore:
+    """Return a store that all addresses lead to."""
+    pretended = PretendedStore(tmp_path / "store")
+    pretended.folder.mkdir()
+    monkeypatch.setattr(filesystems, "_opened", lambda *_: pretended)
+    monkeypatch.setattr(transfers, "_PAUSE_S", 0.0)
+    for known in (files._files, files._heads):
+        known._said.clear()
+    return pretended

@@ -178,8 +178,7 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
             say(f"{run.out}: the run is already finished")
         else:
             _carry_out(run, reader, writer, identity, [*sources, *neighbours], strict=request.strict)
-    if finished is None:
-        place.deliver()
+    place.deliver()
     return run
 
 

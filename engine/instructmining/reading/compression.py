@@ -128,7 +128,7 @@ def file_size(path: str) -> int:
     if Path(path).is_dir():
         raise InputError(f"{path}: is a folder; wanted a file of rows")
     try:
-        return size_of(path)
+        return size_of(path, as_known=True)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 

@@ -12,13 +12,13 @@ from instructmining.errors.arguments import shown
 from instructmining.reading.arrow import Table, TableRows, is_table
 from instructmining.reading.compression import file_size, is_pipe
 from instructmining.reading.csv import DelimitedRows
-from instructmining.reading.file_kinds import HEAD_BYTES, Kind, kind_by_name, table_by_head
+from instructmining.reading.file_kinds import Kind, kind_by_name, table_by_head
 from instructmining.reading.formats import is_a_row
 from instructmining.reading.jsonl import JsonRows
 from instructmining.reading.objects import Object, ObjectRows, is_objects
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.pipes import PipeRows
-from instructmining.stores.files import open_file
+from instructmining.stores.files import head_of
 from instructmining.types import RowOrReject
 
 WINDOW_BYTES = 8 << 20  # bytes of the rows held together; a window of usual rows has fewer
@@ -149,7 +149,6 @@ def _table_inside(path: str) -> Kind | None:
     if not file_size(path):
         return None
     try:
-        with open_file(path) as file:
-            return table_by_head(file.read(HEAD_BYTES))
+        return table_by_head(head_of(path))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error

@@ -15,6 +15,7 @@ from instructmining.reading.file_kinds import kind_by_name
 from instructmining.reading.patterns import ANY_DEPTH, fits
 from instructmining.reading.trees import CLOSED, Tree, beside_it, tree_of
 from instructmining.stores.addresses import folder_of, is_address, joined, name_of, plain
+from instructmining.stores.files import look_at
 
 # What datasets' save_to_disk writes next to the rows, and what map and filter leave there.
 _METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
@@ -81,6 +82,10 @@ def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
         paths += found.in_order()
         if found.skipped:
             skipped.append(Skipped(one, tuple(sorted(found.skipped, key=os.fsencode))))
+    try:
+        look_at(paths)
+    except OSError as error:
+        raise InputError(f"{inputs[0]}: {error.strerror}") from error
     return Files(tuple(paths), tuple(skipped))
 
 

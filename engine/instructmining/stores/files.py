@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from instructmining.stores.addresses import Address, is_address, plain
 from instructmining.stores.failures import translated
@@ -19,7 +21,13 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from pyarrow import NativeFile
 
+_HEAD_BYTES = 64  # that a look at the beginning of a file keeps
+_KNOWN_S = 60.0  # for which what a store said of a file is taken to hold; a run checks at its end whether it did
+_AT_ONCE = 16  # requests for the beginnings of many files
 _FIRST_BYTES, _MOST_BYTES = 1 << 16, 1 << 23  # of a request: few for a look, more while a file is read in order
+
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,26 @@ class StoredFile:
     path: str  # its address
     size: int  # in bytes
     modified_ns: int
+
+
+class _Known(Generic[Value]):
+    """What a store said of files, for a while: of many small files it would be asked many times."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, tuple[float, Value]] = {}
+
+    def get(self, path: str) -> Value | None:
+        at, value = self._said.get(path, (-_KNOWN_S, None))
+        return value if time.monotonic() - at < _KNOWN_S else None
+
+    def keep(self, path: str, value: Value) -> None:
+        self._said[path] = (time.monotonic(), value)
+
+    def forget(self, path: str) -> None:
+        self._said.pop(path, None)
+
+
+_files, _heads = _Known[StoredFile](), _Known[bytes]()
 
 
 def open_file(path: str | Path) -> io.BufferedReader:
@@ -68,8 +96,18 @@ def stored(path: str) -> StoredFile | None:
     with translated():
         found = file_system(address).get_file_info(address.path)
     if found.type != FileType.File:
+        _forget(str(address))
         return None
-    return StoredFile(str(address), found.size, found.mtime_ns or 0)
+    there = StoredFile(str(address), found.size, found.mtime_ns or 0)
+    if there != _files.get(there.path):
+        _heads.forget(there.path)
+    _files.keep(there.path, there)
+    return there
+
+
+def _forget(path: str) -> None:
+    _files.forget(path)
+    _heads.forget(path)
 
 
 def stored_below(path: str) -> list[StoredFile]:
@@ -90,7 +128,37 @@ def stored_below(path: str) -> list[StoredFile]:
         for one in found
         if one.type == FileType.File
     ]
+    for one in files:
+        _files.keep(one.path, one)
     return sorted(files, key=lambda one: os.fsencode(one.path))
+
+
+def head_of(path: str | Path) -> bytes:
+    """Return the first bytes of a file, at most 64.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    known = _heads.get(str(path)) if is_address(path) else None
+    if known is not None:
+        return known
+    with open_file(path) as file:
+        head = file.read(_HEAD_BYTES)
+    if is_address(path):
+        _heads.keep(str(path), head)
+    return head
+
+
+def look_at(paths: Sequence[str]) -> None:
+    """Fetch the beginnings of many files of a store at once, so that each is there when it is asked for.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    there = [path for path in paths if is_address(path) and _heads.get(path) is None]
+    if len(there) > 1:
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look") as pool:
+            list(pool.map(head_of, there))
 
 
 def exists(path: str | Path) -> bool:
@@ -102,15 +170,19 @@ def exists(path: str | Path) -> bool:
     return stored(str(path)) is not None if is_address(path) else Path(path).exists()
 
 
-def size_of(path: str | Path) -> int:
+def size_of(path: str | Path, *, as_known: bool = False) -> int:
     """Return the size of a file in bytes.
+
+    Args:
+        path: of the file.
+        as_known: whether what a store said of it a short while ago will do.
 
     Raises:
         OSError: there is none, or the store cannot be reached.
     """
     if not is_address(path):
         return Path(path).stat().st_size
-    found = stored(str(path))
+    found = (_files.get(str(path)) if as_known else None) or stored(str(path))
     if found is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     return found.size
@@ -134,6 +206,7 @@ def remove(paths: Iterable[str]) -> None:
     """
     for path in paths:
         address = Address.parse(path)
+        _forget(str(address))
         with suppress(FileNotFoundError), translated():
             file_system(address).delete_file(address.path)
 

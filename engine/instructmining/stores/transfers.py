@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from instructmining.stores.addresses import Address
 from instructmining.stores.failures import translated
-from instructmining.stores.files import open_file, remove, size_of
+from instructmining.stores.files import open_file, remove, stored
 from instructmining.stores.filesystems import file_system
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def upload(local: Path, path: str) -> None:
         try:
             with translated():
                 _write(file_system(address), address.path, local)
-            if size_of(path) != size:
+            there = stored(path)
+            if there is None or there.size != size:
                 raise OSError(errno.EIO, "the store has fewer bytes than were written")
         except OSError:
             if tries == _TRIES:

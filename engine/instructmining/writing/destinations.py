@@ -90,7 +90,7 @@ class Destination:
         return run if is_whole else None
 
     def deliver(self) -> None:
-        """Bring the files of a finished run to the store, the run file last, and remove them here.
+        """Bring the files of a finished run to the store, the run file last, and remove them here; if they are here.
 
         Raises:
             OutputError: the store refuses one; all are kept here.
@@ -98,20 +98,24 @@ class Destination:
         if not self.is_stored:
             return
         run = Path(f"{self.here}{_RUN}")
-        with claimed(Path(self.here)):
-            try:
-                ends = [end for end, _, _ in orjson.loads(run.read_bytes())["files"]]
-            except (OSError, orjson.JSONDecodeError, KeyError) as error:
-                raise ResumeError(f"{run}: is damaged; give --overwrite to start over") from error
-            files = [(Path(f"{self.here}{end}"), f"{self.out}{end}") for end in ends]
-            try:
-                upload_in_order([*files, (run, f"{self.out}{_RUN}")])
-            except OSError as error:
-                raise OutputError(
-                    f"{self.out}: {error.strerror}; the finished files are kept in {run.parent}, and --resume brings "
-                    "them there"
-                ) from error
-            for local, _ in [*files, (run, "")]:
-                local.unlink(missing_ok=True)
-        with suppress(OSError):  # another run writes there
+        if run.exists():
+            with claimed(Path(self.here)):
+                self._bring(run)
+        with suppress(OSError):  # there is none, or another run writes there
             run.parent.rmdir()
+
+    def _bring(self, run: Path) -> None:
+        try:
+            ends = [end for end, _, _ in orjson.loads(run.read_bytes())["files"]]
+        except (OSError, orjson.JSONDecodeError, KeyError) as error:
+            raise ResumeError(f"{run}: is damaged; give --overwrite to start over") from error
+        files = [(Path(f"{self.here}{end}"), f"{self.out}{end}") for end in ends]
+        try:
+            upload_in_order([*files, (run, f"{self.out}{_RUN}")])
+        except OSError as error:
+            raise OutputError(
+                f"{self.out}: {error.strerror}; the finished files are kept in {run.parent}, and --resume brings them "
+                "there"
+            ) from error
+        for local, _ in [*files, (run, "")]:
+            local.unlink(missing_ok=True)
