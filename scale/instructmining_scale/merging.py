@@ -71,7 +71,7 @@ def merge(
     prefix = str(plan.identity["prefix"])
     inputs = [path for path, _ in plan.files]
     place = Destination.of(out)
-    place.check(overwrite=overwrite, resume=False, reads=[folder, *inputs])
+    place.begin(overwrite=overwrite, resume=False, reads=[folder, *inputs])
     with ExitStack() as stack:
         writer = stack.enter_context(
             RunWriter(

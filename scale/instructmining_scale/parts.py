@@ -126,7 +126,10 @@ def finished_parts(folder: str, plan: Plan) -> list[Part]:
 def _part(folder: str, plan: Plan, shard: int) -> Part | None:
     rows = joined(folder, plan.part(shard, spooled=plan.waits))
     try:
-        run = orjson.loads(read_file(f"{rows}.run.json"))
+        content = read_file(f"{rows}.run.json")
+        if not content:  # in a store: the shard has begun
+            return None
+        run = orjson.loads(content)
         found = (run["identity"]["plan"], run["identity"]["shard"])
     except FileNotFoundError:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from instructmining.errors import InstructMiningError, OutputError
 from instructmining.reading.blocks import Cut
 from instructmining.stores.addresses import is_address, joined
 from instructmining.stores.files import exists, read_file
-from instructmining.stores.transfers import upload
+from instructmining.stores.transfers import put
 from instructmining.types import KNN_COLUMNS
 from instructmining.writing.atomic import beside, sync_folder
 
@@ -148,8 +147,5 @@ def _bring(content: bytes, path: str) -> None:
     """
     if exists(path):
         return
-    with tempfile.TemporaryDirectory(prefix="instructmining-") as folder:
-        local = Path(folder) / NAME
-        local.write_bytes(content)
-        upload(local, path)
+    put(content, path)
     time.sleep(_SETTLES_S)

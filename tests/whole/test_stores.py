@@ -132,7 +132,7 @@ def test_an_upload_that_fails_keeps_the_finished_run_and_resume_brings_it(
     store: PretendedStore, run: Run, one: Mapping[str, bytes], cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(call: str, path: str) -> None:
-        if call == "write" and path.endswith(".run.json"):
+        if call == "write" and path.endswith(".run.json") and (store.folder / "bucket/out/scored.jsonl").exists():
             raise OSError("AWS Error ACCESS_DENIED during PutObject operation")
 
     store.fails = fails
@@ -141,11 +141,25 @@ def test_an_upload_that_fails_keeps_the_finished_run_and_resume_brings_it(
     said = capsys.readouterr().err
     assert "denies access" in said
     assert "--resume brings them there" in said
-    assert not (store.folder / "bucket/out/scored.jsonl.run.json").exists()
+    assert not (store.folder / "bucket/out/scored.jsonl.run.json").read_bytes()
     store.fails = lambda _call, _path: None
     assert score(run, out, "--resume") == 0
     assert files_of(store.folder / "bucket/out", "scored.jsonl") == one
     assert not list((cache / "outputs").iterdir())
+
+
+def test_a_store_that_takes_no_file_is_found_before_any_work(
+    store: PretendedStore, run: Run, one: Mapping[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(call: str, _path: str) -> None:
+        if call == "write":
+            raise OSError("AWS Error NO_SUCH_BUCKET during PutObject operation")
+
+    assert one
+    store.fails = fails
+    capsys.readouterr()
+    assert score(run, "s3://bucket/out/scored.jsonl") == 1
+    assert capsys.readouterr().err == "error: s3://bucket/out/scored.jsonl: no such bucket\n"
 
 
 def test_scored_files_in_a_store_are_selected_described_and_rescored(
@@ -209,7 +223,7 @@ def test_a_store_that_breaks_off_ends_the_run_and_rejects_nothing(
     out = "s3://bucket/out/scored.jsonl"
     assert score(run, out) == 1
     assert "breaks off" in capsys.readouterr().err
-    assert not (store.folder / "bucket/out").exists()
+    assert not (store.folder / "bucket/out/scored.jsonl").exists()
     store.fails = lambda _call, _path: None
     assert score(run, out, "--resume") == 3
     assert files_of(store.folder / "bucket/out", "scored.jsonl") == one

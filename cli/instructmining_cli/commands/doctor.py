@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from instructmining_cli.process.terminal import echo, say
 
 def doctor(
     bundle: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Also check this bundle: every digest, and its graphs against their reference values."),
     ] = None,
     device: Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -133,7 +132,7 @@ def _opened(bundle: str | None, max_length: int | None) -> Bundle | None:
     from instructmining.bundle import Bundle
     from instructmining.bundle.demo import cached_demo_bundle
 
-    folder = Path(bundle) if bundle is not None else cached_demo_bundle()
+    folder = bundle if bundle is not None else cached_demo_bundle()
     if folder is None:
         say(f"tokens are not counted: {_NO_BUNDLE}")
         return None

@@ -212,7 +212,7 @@ def _opened(
 
 def _writer(request: ScoreRequest, place: Destination, stack: ExitStack, *, spools: bool = False) -> RunWriter:
     reads = [*request.neighbours, request.bundle, request.rule]
-    place.check(overwrite=request.overwrite, resume=request.resume, reads=[*request.inputs, *reads])
+    place.begin(overwrite=request.overwrite, resume=request.resume, reads=[*request.inputs, *reads])
     return stack.enter_context(
         RunWriter(
             place.here,

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from instructmining.stores.addresses import Address
@@ -74,13 +75,27 @@ def _write(store: FileSystem, path: str, local: Path) -> None:
         file.close()
 
 
+def put(content: bytes, path: str) -> None:
+    """Bring a small file to a store.
+
+    Raises:
+        OSError: the store refuses it.
+    """
+    with TemporaryDirectory(prefix="instructmining-") as folder:
+        local = Path(folder) / "content"
+        local.write_bytes(content)
+        upload(local, path)
+
+
 def upload_in_order(files: Sequence[tuple[Path, str]]) -> None:
     """Bring files to a store one after the other; what is there under the last one's address goes first.
 
     Raises:
         OSError: the store refuses one.
     """
-    remove([files[-1][1]])
+    last = stored(files[-1][1])
+    if last is not None and last.size:
+        remove([last.path])
     for local, path in files:
         upload(local, path)
 

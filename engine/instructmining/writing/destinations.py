@@ -14,7 +14,7 @@ import orjson
 from instructmining.errors import OutputError, ResumeError
 from instructmining.stores.addresses import Address, is_address, name_of, plain
 from instructmining.stores.files import read_file, size_of, stored
-from instructmining.stores.transfers import upload_in_order
+from instructmining.stores.transfers import put, upload_in_order
 from instructmining.writing.atomic import check_apart, claimed
 from instructmining.writing.cache import cache_folder
 
@@ -52,23 +52,24 @@ class Destination:
         """Whether OUT goes to a store."""
         return self.out != self.here
 
-    def check(self, *, overwrite: bool, resume: bool, reads: Iterable[str | Path | None]) -> None:
-        """Check that OUT may be written.
+    def begin(self, *, overwrite: bool, resume: bool, reads: Iterable[str | Path | None]) -> None:
+        """Check that OUT may be written, and that the store takes files: an empty run file says that a run has begun.
 
         Raises:
-            OutputError: it exists, the command reads it, or the store does not answer.
+            OutputError: OUT exists, the command reads it, or the store refuses.
         """
         if not self.is_stored:
             return
-        check_apart([self.out, f"{self.out}{_RUN}"], reads)
-        if overwrite or resume:
-            return
+        run = f"{self.out}{_RUN}"
+        check_apart([self.out, run], reads)
         try:
-            there = stored(self.out) or stored(f"{self.out}{_RUN}")
+            kept = stored(run)
+            if not (overwrite or resume) and ((kept is not None and kept.size) or stored(self.out) is not None):
+                raise OutputError(f"{self.out}: exists; give --overwrite to replace it, or --resume to finish it")
+            if kept is None:
+                put(b"", run)
         except OSError as error:
             raise OutputError(f"{self.out}: {error.strerror}") from error
-        if there is not None:
-            raise OutputError(f"{self.out}: exists; give --overwrite to replace it, or --resume to finish it")
 
     def finished(self) -> Mapping[str, Any] | None:
         """Return the content of the run file in the store, where all files that it names are there; else None.
