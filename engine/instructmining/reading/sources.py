@@ -13,6 +13,7 @@ from pathlib import Path
 from instructmining.errors import InputError, OutputError
 from instructmining.reading.compression import STANDARD_INPUT, is_pipe
 from instructmining.reading.file_kinds import kind_by_name
+from instructmining.reading.partitions import top_of, tops_in_use
 
 # What datasets' save_to_disk writes next to the rows, and what map and filter leave there.
 _METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
@@ -47,6 +48,7 @@ class Files:
 
     paths: tuple[str, ...]
     skipped: tuple[Skipped, ...] = ()
+    partitioned: tuple[str, ...] = ()  # folders below which folders give columns, where they give any
 
 
 def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
@@ -66,6 +68,7 @@ def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
     """
     paths: list[str] = []
     skipped = []
+    partitioned: list[str] = []
     if twice := [one for one, count in Counter(map(str, inputs)).items() if count > 1 and is_pipe(one)]:
         raise InputError(f"{twice[0]}: is given twice, but can be read only once")
     for one in map(str, inputs):
@@ -76,10 +79,12 @@ def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
         found.take()
         if out is not None and out != "-":
             found.check_out(out)
-        paths += found.in_order()
+        files = found.in_order()
+        paths += files
+        partitioned += tops_in_use(files, top_of(one, is_pattern=not Path(one).is_dir()))
         if found.skipped:
             skipped.append(Skipped(one, tuple(sorted(found.skipped, key=os.fsencode))))
-    return Files(tuple(paths), tuple(skipped))
+    return Files(tuple(paths), tuple(skipped), tuple(partitioned))
 
 
 @dataclass
