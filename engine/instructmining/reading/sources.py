@@ -14,13 +14,11 @@ from instructmining.errors import InputError, OutputError
 from instructmining.reading.compression import STANDARD_INPUT, is_pipe
 from instructmining.reading.file_kinds import kind_by_name
 from instructmining.reading.partitions import top_of, tops_in_use
+from instructmining.reading.saved_datasets import INFO, SPLITS, STATE, SavedDatasets
 
-# What datasets' save_to_disk writes next to the rows, and what map and filter leave there.
-_METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
-_STATE = "state.json"
+# What datasets' save_to_disk writes next to the rows.
+_METADATA = frozenset({INFO, "dataset_infos.json", SPLITS})
 _PLAN, _PART = "plan.json", "part-[0-9]*-of-[0-9]*"  # of a run in shards
-_DATASET_INFO = "dataset_info.json"
-_CACHED = "cache-*.arrow"
 # What score and select write next to OUT.
 _OUT = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _NEXT_TO_OUT = (".rejects.jsonl", ".run.json", ".selection.json", ".partial")
@@ -54,6 +52,8 @@ class Files:
 def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
     """Expand each folder and pattern of an input to its files of rows, sorted by the bytes of their paths.
 
+    Of what ``datasets`` saved to disk, the files and splits that it names are read, in its order.
+
     Folders are searched recursively, and so is what a pattern's ``**`` matches; links to folders are not followed
     there, and pipes are not waited for. Where the name in a pattern is only stars, files of unknown kinds are left out
     as in a folder; other patterns match by name.
@@ -63,7 +63,8 @@ def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
         out: OUT of the run that reads them.
 
     Raises:
-        InputError: a folder or pattern has no file of rows, or matches what a run wrote next to its OUT.
+        InputError: a folder or pattern has no file of rows, or matches what a run wrote next to its OUT; or a folder
+            lacks a file that ``datasets`` saved there.
         OutputError: OUT would be one of the files.
     """
     paths: list[str] = []
@@ -95,6 +96,7 @@ class _Found:
     files: set[str] = field(default_factory=set)
     folders: list[str] = field(default_factory=list)
     skipped: set[str] = field(default_factory=set)
+    saved: SavedDatasets = field(default_factory=SavedDatasets)
 
     def take(self) -> None:
         if Path(self.where).is_dir():
@@ -116,7 +118,7 @@ class _Found:
             what = "the folder holds no file of rows" if Path(self.where).is_dir() else "no file of rows matches"
             found = f"found {_named(self.skipped)}; " if self.skipped else ""
             raise InputError(f"{self.where}: {what}; {found}wanted JSON, JSON lines, CSV, TSV, Parquet or Arrow")
-        return sorted(self.files, key=os.fsencode)
+        return sorted(self.files, key=lambda path: os.fsencode(self.saved.place_of(path)))
 
     def check_out(self, out: str) -> None:
         target = Path(out).absolute()
@@ -131,12 +133,15 @@ class _Found:
     def _take_folder(self, folder: str) -> None:
         self.folders.append(folder)
         for parent, folders, names in os.walk(folder, onerror=_refuse):
+            if (missing := self.saved.missing(parent, names, folders)) is not None:
+                path = Path(parent) / missing
+                raise InputError(f"{path}: No such file or folder, and datasets saved it there; copy all of {folder}")
             for name in list(folders):
-                path = str(Path(parent) / name)
-                _check_not_ours(path)
-                if name.startswith(".") or Path(path).is_symlink():
+                below = str(Path(parent) / name)
+                _check_not_ours(below)
+                if name.startswith(".") or Path(below).is_symlink():
                     folders.remove(name)
-                    self.skipped.add(f"{_below(path, folder)}/")
+                    self.skipped.add(f"{_below(below, folder)}/")
             for name in names:
                 self._take_file(str(Path(parent) / name), known=True, folder=folder)
 
@@ -145,7 +150,8 @@ class _Found:
         name = Path(path).name
         if _is_metadata(path):
             return
-        if is_pipe(path) or (known and (name.startswith(".") or not _is_known(path))):
+        is_left_out = known and (name.startswith(".") or not _is_known(path))
+        if is_left_out or is_pipe(path) or not self.saved.holds(path):
             self.skipped.add(_below(path, folder) if folder is not None else path)
         else:
             self.files.add(path)
@@ -154,17 +160,15 @@ class _Found:
 def _is_known(path: str) -> bool:
     """Return whether the name of a file says that it holds rows."""
     try:
-        known = kind_by_name(path).kind is not None
+        return kind_by_name(path).kind is not None
     except InputError:
         return False
-    state = Path(path).with_name(_STATE)
-    return known and not (fnmatchcase(Path(path).name, _CACHED) and state.exists())
 
 
 def _is_metadata(path: str) -> bool:
     """Return whether a file describes a data set and holds no rows of it."""
     name = Path(path).name
-    return name in _METADATA or (name == _STATE and Path(path).with_name(_DATASET_INFO).exists())
+    return name in _METADATA or (name == STATE and Path(path).with_name(INFO).exists())
 
 
 def _check_not_ours(path: str) -> None:
