@@ -39,7 +39,8 @@ class PartitionedRows:
         self.columns = columns
         self._rows = rows
         self._is_begun = False  # whether rows are left out before the first one
-        self._added = dumps(columns)[1:]
+        self._names = frozenset(columns)
+        self._added = dumps(columns)[1:]  # their JSON without the first bracket
 
     @property
     def blank(self) -> int:
@@ -102,6 +103,10 @@ class PartitionedRows:
             if isinstance(row, Reject):
                 yield row
                 continue
+            if self._names.isdisjoint(row.fields):
+                is_first = False
+                yield _with(row, self._added, self.columns)
+                continue
             if problem := self._problem(row.fields):
                 if is_first:
                     raise InputError(
@@ -111,7 +116,8 @@ class PartitionedRows:
                 yield Reject(row.source, row.line, row.offset, problem, row.raw)
                 continue
             is_first = False
-            yield self._joined(row)
+            columns = {name: value for name, value in self.columns.items() if name not in row.fields}
+            yield _with(row, dumps(columns)[1:], columns) if columns else row
 
     def _problem(self, fields: Mapping[str, object]) -> str | None:
         for name, value in self.columns.items():
@@ -119,19 +125,12 @@ class PartitionedRows:
                 return f"field {name!r} is {shown(fields[name])}, the folder of the file says {shown(value)}"
         return None
 
-    def _joined(self, row: SourceRow) -> SourceRow:
-        fields = row.fields
-        if self.columns.keys().isdisjoint(fields):
-            added, columns = self._added, self.columns
-        else:
-            columns = {name: value for name, value in self.columns.items() if name not in fields}
-            if not columns:
-                return row
-            added = dumps(columns)[1:]
-        own = row.raw.rstrip()[:-1].rstrip()
-        return SourceRow(
-            row.source, row.line, row.offset, own + (b"," if fields else b"") + added, {**fields, **columns}
-        )
+
+def _with(row: SourceRow, added: bytes, columns: Columns) -> SourceRow:
+    """Return a row with columns after its own fields; ``added`` is their JSON without the first bracket."""
+    own = row.raw[:-1] if row.raw.endswith(b"}") else row.raw.rstrip()[:-1]
+    raw = b",".join((own, added)) if row.fields else b"{" + added
+    return SourceRow(row.source, row.line, row.offset, raw, {**row.fields, **columns})
 
 
 def partition_of(reader: RowReader) -> Columns:
