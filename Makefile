@@ -40,10 +40,11 @@ test-via: $(OPTIMUM)/.ready $(TRANSFORMERS5)/.ready
 	$(OPTIMUM)/bin/python -m pytest -m via tests/export/via --timeout 3600
 	$(TRANSFORMERS5)/bin/python -m pytest -m via tests/export/via --timeout 3600
 
-# Rewards and filters in TRL's own trainers: GRPO and RLOO, and PPO in the last version that had it.
+# Rewards and filters in TRL's own trainers: GRPO and RLOO, and PPO in the last version that had it. What datasets saves.
 test-trl: $(TRL)/.ready
 	$(TRL)/bin/python -m pytest -m peer tests/whole/test_trl.py --timeout 3600
 	PYTHONPATH=$(TRL)/ppo $(TRL)/bin/python -m pytest -m peer tests/whole/test_trl.py -k ppo --timeout 3600
+	$(TRL)/bin/python -m pytest -m peer tests/reading/test_saved_datasets.py
 
 # The model repository by the schema of Triton's own client, which wants an older protobuf than constraints.txt.
 test-triton: $(TRITON)/.ready

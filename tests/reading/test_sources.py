@@ -51,34 +51,6 @@ def test_shards_of_parquet_are_rows_in_their_order(here: Path) -> None:
     assert responses(here) == ["0", "1", "2"]
 
 
-def save_to_disk(folder: Path, *rows: str) -> None:
-    """What ``datasets.Dataset.save_to_disk`` writes, a file of Arrow for each row."""
-    folder.mkdir(parents=True)
-    for number, row in enumerate(rows):
-        table = pa.table({"instruction": ["a"], "output": [row]})
-        with pa.ipc.new_stream(folder / f"data-{number:05}-of-{len(rows):05}.arrow", table.schema) as file:
-            file.write_table(table)
-    (folder / "dataset_info.json").write_text('{"features": {}}')
-    (folder / "state.json").write_text('{"_data_files": []}')
-
-
-def test_what_datasets_saves_to_disk_is_its_rows_without_what_tells_of_them(tmp_path: Path) -> None:
-    save_to_disk(tmp_path / "saved" / "train", "b", "c")
-    save_to_disk(tmp_path / "saved" / "test", "a")
-    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    assert responses(tmp_path / "saved") == ["a", "b", "c"]
-    assert expand([tmp_path / "saved"]).skipped == ()
-
-
-def test_what_datasets_has_cached_in_a_saved_folder_is_not_read_twice(tmp_path: Path) -> None:
-    save_to_disk(tmp_path / "saved", "a")
-    data = tmp_path / "saved" / "data-00000-of-00001.arrow"
-    data.with_name("cache-0123456789abcdef.arrow").write_bytes(data.read_bytes())
-    assert responses(tmp_path / "saved") == ["a"]
-    (skipped,) = expand([tmp_path / "saved"]).skipped
-    assert skipped.names == ("cache-0123456789abcdef.arrow",)
-
-
 def test_a_file_called_state_is_rows_where_no_data_set_was_saved(tmp_path: Path) -> None:
     write(tmp_path, "state.json")
     assert responses(tmp_path) == ["state.json"]

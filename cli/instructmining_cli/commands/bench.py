@@ -87,7 +87,8 @@ def bench(
         raise typer.BadParameter("-o -: name a file; --json prints the figures on standard output")
     fields = field_options(format=format, mapping=map, ignore=ignore)
     options = reading_options(delimiter=delimiter, encoding=encoding)
-    inputs, _ = expanded(inputs, say=warn)
+    expansion = expanded(inputs, say=warn)
+    inputs, options = list(expansion.paths), options.below(expansion.partitioned)
     read_examples(inputs, fields=fields, options=options)  # fails on a missing file before models are loaded
     accelerated = acceleration(cuda_graphs=cuda_graphs, gpu_memory=gpu_memory)
     with ExitStack() as stack:

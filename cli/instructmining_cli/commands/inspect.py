@@ -115,10 +115,10 @@ def look(
     from instructmining_cli.reports.inspecting import Asked, inspect_inputs
     from instructmining_cli.reports.json_out import print_document
 
-    files, _ = expanded(inputs, say=warn)
+    files = expanded(inputs, say=warn)
     bundle = _opened(wanted.bundle, wanted.max_length)
     asked = Asked(bundle, wanted.rule, wanted.indicators, wanted.prefix, recompute=wanted.recompute, limit=wanted.limit)
-    found = inspect_inputs(files, fields, options, asked, sample=sample, shown=shown)
+    found = inspect_inputs(files.paths, fields, options.below(files.partitioned), asked, sample=sample, shown=shown)
     expected_s, basis = _expected(found, bundle, wanted.device)
     if json:
         print_document(as_json(found, expected_s=expected_s))

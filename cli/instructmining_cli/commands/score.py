@@ -132,8 +132,10 @@ def score(
     out = _checked_out(out, inputs, resume=resume, json=json, shard=shard or ray, limit=limit)
     if shard is not None and ray is not None:
         raise typer.BadParameter("--ray scores all shards; leave --shard out")
-    inputs, skipped = expanded(inputs, out=out, say=warn)
-    others, _ = expanded([knn_against] if knn_against else [], out=out, say=warn)
+    files = expanded(inputs, out=out, say=warn)
+    inputs = list(files.paths)
+    others = expanded([knn_against] if knn_against else [], out=out, say=warn)
+    options = options.below([*files.partitioned, *others.partitioned])
     neighbours = (knn, knn_metric, knn_text, None if pool == "all" else pool, knn_against)
     knn_options = _knn_options(neighbours, inputs, options, fields)
     check_open_files()
@@ -142,7 +144,7 @@ def score(
         out,
         fields,
         options,
-        skipped=skipped,
+        skipped=[str(skipped) for skipped in files.skipped],
         shard=shard_of(shard) if shard is not None else None,
         part_suffix=part_format,
         bundle=bundle,
@@ -153,7 +155,7 @@ def score(
         batches_at_once=batches_at_once,
         acceleration=acceleration(cuda_graphs=cuda_graphs, gpu_memory=gpu_memory),
         knn=knn_options,
-        neighbours=others,
+        neighbours=others.paths,
         prefix=prefix,
         limit=limit,
         max_length=max_length,

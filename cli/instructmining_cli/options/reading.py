@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from instructmining.reading.options import ReadOptions
+    from instructmining.reading.sources import Files
 
 Delimiter: TypeAlias = Annotated[
     str | None,
@@ -55,14 +56,11 @@ def reading_options(
         raise typer.BadParameter(f"--{error}") from error
 
 
-def expanded(
-    inputs: Sequence[str], *, say: Callable[[str], None], out: str | None = None
-) -> tuple[list[str], list[str]]:
-    """Return the files of the inputs, and a line for each folder with entries that are not read; also say the lines."""
+def expanded(inputs: Sequence[str], *, say: Callable[[str], None], out: str | None = None) -> Files:
+    """Return the files of the inputs; say a line for each folder with entries that are not read."""
     from instructmining.reading.sources import expand
 
     files = expand(inputs, out=out)
-    lines = list(map(str, files.skipped))
-    for line in lines:
-        say(line)
-    return list(files.paths), lines
+    for skipped in files.skipped:
+        say(str(skipped))
+    return files

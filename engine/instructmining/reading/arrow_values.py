@@ -10,6 +10,9 @@ decimals                              numbers with all their digits
 dates, times, timestamps              ISO 8601, to the microsecond, with the zone's offset
 durations                             ISO 8601 in seconds, ``PT1.5S``
 binary                                text where it is UTF-8, else ``{"base64": "…"}``
+binary of a fixed size                ``{"base64": "…"}``: an id or a digest, some of which would be
+                                      UTF-8 by chance (of random 16 bytes 1 in 10,000)
+UUIDs                                 text
 lists of any kind, structs            arrays, objects
 maps                                  objects where the keys are text and differ, else arrays of
                                       ``{"key", "value"}``
@@ -117,7 +120,7 @@ class _Column:
         wanted = _readable(kind)
         self._cast = wanted if wanted != kind else None
         self._float = pa.types.is_floating(wanted)
-        self._convert = _map_free(wanted)
+        self._convert = _converter(wanted)
         self.plain = self._float or self._json or _is_plain(wanted)
 
     def values(self, array: pa.Array) -> list[object]:
@@ -203,18 +206,22 @@ def _is_plain(kind: pa.DataType) -> bool:
     return bool(_is_text(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_null(kind))
 
 
-def _map_free(kind: pa.DataType) -> Convert | None:
-    """Return a converter of the maps in a value to objects; None where there are none."""
+def _converter(kind: pa.DataType) -> Convert | None:
+    """Return a converter of the maps and the bytes of a fixed size in a value; None where there are none."""
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
     types = pa.types
+    if types.is_dictionary(kind):
+        return _converter(kind.value_type)
+    if types.is_fixed_size_binary(kind):
+        return _in_base64
     if types.is_map(kind):
-        return _from_map(_map_free(kind.item_type), texts=_is_text(kind.key_type))
+        return _from_map(_converter(kind.item_type), texts=_is_text(kind.key_type))
     if _is_list(kind):
-        inner = _map_free(kind.value_type)
+        inner = _converter(kind.value_type)
         return None if inner is None else _from_list(inner)
     if types.is_struct(kind):
-        fields = {field.name: found for field in kind if (found := _map_free(field.type)) is not None}
+        fields = {field.name: found for field in kind if (found := _converter(field.type)) is not None}
         return _from_struct(fields) if fields else None
     return None
 
@@ -260,6 +267,10 @@ def _from_struct(fields: dict[str, Convert]) -> Convert:
     return convert
 
 
+def _in_base64(value: object) -> object:
+    return {"base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else None
+
+
 def _parsed(text: object) -> object:
     """Parse a JSON text; a value that another tool put there stays as it is."""
     if isinstance(text, str):
@@ -280,7 +291,7 @@ def written(value: object) -> object:
         try:
             return value.decode("utf-8")
         except UnicodeDecodeError:
-            return {"base64": base64.b64encode(value).decode("ascii")}
+            return _in_base64(value)
     if isinstance(value, timedelta):
         whole, part = divmod(abs(value) // _MICROSECOND, 10**6)
         fraction = f".{part:06d}".rstrip("0") if part else ""

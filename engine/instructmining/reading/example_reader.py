@@ -13,7 +13,8 @@ from typing import TypeAlias, TypeVar
 from instructmining.errors import InputError, RowError
 from instructmining.errors.names import no_such
 from instructmining.reading.blocks import Block, Blocks, Cut, windows_within
-from instructmining.reading.formats import FieldOptions, FieldRole, FormatName, Shape
+from instructmining.reading.formats import FieldOptions, FieldRole, FormatName
+from instructmining.reading.parsers import Parsers
 from instructmining.reading.parsing import RowParser
 from instructmining.reading.progress import Progress
 from instructmining.reading.rows import RowReader, first_of
@@ -43,9 +44,7 @@ class ExampleReader:
         rejected: bad rows among them.
         blank: blank lines skipped so far.
         lines: of the last file of a part, where the lines of its rows count from a cut; else None.
-        formats: format of each file, detected or given.
         ignored_in_vain: warnings about ignored fields that no row looked at has.
-        unread: per file, the fields that hold text and are not read, with their number of rows.
     """
 
     def __init__(
@@ -64,8 +63,6 @@ class ExampleReader:
         self.rejected = 0
         self.blank = 0
         self.lines: int | None = None
-        self.formats: dict[str, FormatName] = {}
-        self.unread: dict[str, Mapping[str, int]] = {}
         self.ignored_in_vain: list[str] = []
         self._readers = readers
         self._begun: dict[int, Iterator[RowOrReject]] = {}  # readers that can be read once and were looked into
@@ -77,12 +74,23 @@ class ExampleReader:
         self._progress = Progress(readers)
         self._fields = fields
         self._scores = scores
+        self._parsers = Parsers(fields, scores, taken)
         self._kept: frozenset[str] = frozenset()
         self._parser: RowParser | None = None  # parser of the file being read
         self._limit = limit
         self._detection_rows = DETECTION_ROWS if limit is None else min(DETECTION_ROWS, limit)
         self._taken = taken
         self._on_reject = on_reject
+
+    @property
+    def formats(self) -> Mapping[str, FormatName]:
+        """Format of each file, detected or given."""
+        return self._parsers.formats
+
+    @property
+    def unread(self) -> Mapping[str, Mapping[str, int]]:
+        """Per file, the fields that hold text and are not read, with their number of rows."""
+        return self._parsers.unread
 
     @property
     def share_read(self) -> float | None:
@@ -125,7 +133,7 @@ class ExampleReader:
             if not first:
                 continue
             names.update(*(row.fields for row in first))
-            pairs[self._shape_of(first).is_of_pairs] = reader.path
+            pairs[self._parsers.shape_of(reader, first).is_of_pairs] = reader.path
             found = self._scores.columns_of(first[0].fields)
             earlier = found if earlier is None else earlier & found
         if len(pairs) > 1:
@@ -164,15 +172,14 @@ class ExampleReader:
             InputError: the position is in standard input.
         """
         self.rows, self.rejected, self.blank = position.rows, position.rejected, position.blank
-        self.formats = {path: self._fields.shape_named(name).name for path, name in position.formats.items()}
-        self.unread = dict(position.unread)
+        self._parsers.resume(position)
         self._begin = position
         self._begin_reader(self._readers[position.file])
 
     def _begin_reader(self, reader: RowReader) -> None:
         """Let the reader of the file in which the run resumes start there, unless its rows need those before."""
         assert self._begin is not None
-        if (parser := self._known_parser(reader)) is None or not parser.looks_back:
+        if (parser := self._parsers.known(reader)) is None or not parser.looks_back:
             reader.begin_at(self._begin.line, self._begin.offset)
 
     def __iter__(self) -> Iterator[Example]:
@@ -224,14 +231,14 @@ class ExampleReader:
         self._passed = 0
         if self._begin is not None and is_resumed:
             if not is_cut:
-                self._parser = self._known_parser(reader)
+                self._parser = self._parsers.known(reader)
             self._skip((row for row, _, _ in rows), self._begin)
             if self._parser is not None and self._parser.looks_back:  # blank lines before are counted again
                 blank_before -= reader.blank
             self._progress.note(self.rows, file, reader.bytes_read)
         elif not is_cut:
             first = first_of(rows, self._detection_rows, lambda read: read[0].raw)
-            self._parser = self._detected_in([row for row, _, _ in first], reader)
+            self._parser = self._parsers.detected_in([row for row, _, _ in first], reader)
         for row, blank, bytes_read in self._of_part(file, chain(_released(first), rows)):
             if (block := self._blocks.of(file, row.offset)) != self._block:
                 self._block = block
@@ -276,14 +283,14 @@ class ExampleReader:
         """The parser of a file as the rows before an offset leave it; None where none of them is good."""
         rows = iter(reader)
         first = first_of(rows, self._detection_rows, raw_of)
-        parser = self._detected_in(first, reader)
+        parser = self._parsers.detected_in(first, reader)
         for row in chain(_released(first), rows):
             if row.offset >= begin or (parser is not None and not parser.looks_back):
                 break
             if isinstance(row, SourceRow):
                 if parser is None:
                     with suppress(InputError):
-                        parser = self._detected(reader, [row])
+                        parser = self._parsers.detected(reader, [row])
                 if parser is not None:
                     with suppress(RowError):
                         parser.pass_over(self._own(row)[0])
@@ -316,50 +323,12 @@ class ExampleReader:
             self._begun[file] = chain(_released(first), rows)
         return good
 
-    def _known_parser(self, reader: RowReader) -> RowParser | None:
-        """The parser of a file; None where its format is not known yet."""
-        return self._parser_of(reader) if reader.path in self.formats else None
-
-    def _parser_of(self, reader: RowReader) -> RowParser:
-        parser = RowParser(self._fields.shape_named(self.formats[reader.path]), self._fields)
-        parser.unread.update(self.unread.get(reader.path, {}))
-        self.unread[reader.path] = parser.unread
-        return parser
-
-    def _detected_in(self, first: Iterable[RowOrReject], reader: RowReader) -> RowParser | None:
-        """The parser of a file with these first rows; None where none of them is good."""
-        good = [row for row in first if isinstance(row, SourceRow)]
-        return self._detected(reader, good) if good else None
-
-    def _detected(self, reader: RowReader, good: Sequence[SourceRow]) -> RowParser:
-        """The parser of a file with these first good rows.
-
-        Raises:
-            InputError: the rows are in no known format, or have a field that a column would hide.
-        """
-        self.formats[reader.path] = self._shape_of(good).name
-        return self._parser_of(reader)
-
-    def _shape_of(self, good: Sequence[SourceRow]) -> Shape:
-        own = []
-        for row in good:
-            fields = row.fields
-            if self._scores.are_in(fields):
-                fields = {name: value for name, value in fields.items() if name not in self._scores.names}
-            elif hidden := self._taken & fields.keys():
-                raise InputError(
-                    f"{row.source}, line {row.line}: the row has a field {min(hidden)!r}, which is also a column "
-                    "of score; give --prefix to rename the columns"
-                )
-            own.append(replace(row, fields=fields))
-        return self._fields.shape_of(own)
-
     def _item(self, row: RowOrReject, reader: RowReader) -> Example | Reject:
         if isinstance(row, Reject):
             return row
         if self._parser is None:
             try:
-                self._parser = self._detected(reader, [row])
+                self._parser = self._parsers.detected(reader, [row])
             except InputError as error:
                 return Reject(row.source, row.line, row.offset, str(error), row.raw)
         try:

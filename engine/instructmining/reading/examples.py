@@ -70,7 +70,9 @@ def read_examples(
     check_type("fields", fields, (FieldOptions, NoneType), wanted="FieldOptions or None", error=InputError)
     check_type("options", options, ReadOptions, wanted="ReadOptions", error=InputError)
     check_call("on_reject", on_reject, error=InputError)
-    readers = [open_rows(file, options) for one in _sources(source) for file in _files(one)]
+    files, partitioned = _files(_sources(source))
+    options = options.below(partitioned)
+    readers = [open_rows(file, options) for file in files]
     return ExampleReader(
         readers,
         fields or FieldOptions(format),
@@ -100,13 +102,20 @@ def first_fields(
     return [row.fields for row in first_of(good, rows, raw_of)]
 
 
-def _files(source: Source) -> Sequence[Source]:
-    if not isinstance(source, (str, Path)):
-        return [source]
-    files = expand([source])
-    for skipped in files.skipped:
-        log.info("%s", skipped)
-    return files.paths
+def _files(sources: Iterable[Source]) -> tuple[list[Source], list[str]]:
+    """Return the sources with folders and patterns expanded, and the folders below which folders give columns."""
+    every: list[Source] = []
+    partitioned: list[str] = []
+    for source in sources:
+        if not isinstance(source, (str, Path)):
+            every.append(source)
+            continue
+        files = expand([source])
+        for skipped in files.skipped:
+            log.info("%s", skipped)
+        every += files.paths
+        partitioned += files.partitioned
+    return every, partitioned
 
 
 def windows_of(examples: Iterable[Example], rows: int) -> Iterator[InputWindow]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from types import NoneType
+from typing import Self
 
 from instructmining.errors import InputError
 from instructmining.errors.arguments import check_type
@@ -25,12 +27,20 @@ class ReadOptions:
         encoding: encoding of delimited text, by its name in Python; None means UTF-8.
         block_bytes: windows of rows end at multiples of this in a file's uncompressed text, and of a 1024th of it in
             rows of a table; an input can be cut there into parts.
+        partitioned: folders below which a folder ``name=value`` gives the rows of its files a column, as
+            :func:`~instructmining.reading.sources.expand` returns them.
     """
 
     max_row_bytes: int = MAX_ROW_BYTES
     delimiter: str | None = None
     encoding: str | None = None
     block_bytes: int = BLOCK_BYTES
+    partitioned: tuple[str, ...] = ()
+
+    def below(self, folders: Iterable[str]) -> Self:
+        """Return the same options, with further folders in :attr:`partitioned`."""
+        every = tuple(sorted({*self.partitioned, *folders}))
+        return self if every == self.partitioned else replace(self, partitioned=every)
 
     def __post_init__(self) -> None:
         """Check the options.

@@ -17,6 +17,8 @@ from instructmining.reading.formats import is_a_row
 from instructmining.reading.jsonl import JsonRows
 from instructmining.reading.objects import Object, ObjectRows, is_objects
 from instructmining.reading.options import ReadOptions
+from instructmining.reading.partitioned_rows import PartitionedRows
+from instructmining.reading.partitions import columns_of
 from instructmining.reading.pipes import PipeRows
 from instructmining.stores.files import head_of
 from instructmining.types import RowOrReject
@@ -98,7 +100,12 @@ def open_rows(source: Source, options: ReadOptions = _DEFAULT) -> RowReader:
     """
     if not isinstance(source, (str, Path)):
         return _in_memory(source, options)
-    path = str(source)
+    reader = _of_file(str(source), options)
+    columns = columns_of(str(source), options.partitioned) if options.partitioned else {}
+    return PartitionedRows(reader, columns) if columns else reader
+
+
+def _of_file(path: str, options: ReadOptions) -> RowReader:
     if is_pipe(path):
         return PipeRows(path, options)
     name = kind_by_name(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -12,17 +12,16 @@ from pathlib import Path
 from instructmining.errors import InputError, OutputError
 from instructmining.reading.compression import is_pipe
 from instructmining.reading.file_kinds import kind_by_name
+from instructmining.reading.partitions import top_of, tops_in_use
 from instructmining.reading.patterns import ANY_DEPTH, fits
+from instructmining.reading.saved_datasets import INFO, SPLITS, STATE, SavedDatasets
 from instructmining.reading.trees import CLOSED, Tree, beside_it, tree_of
 from instructmining.stores.addresses import folder_of, is_address, joined, name_of, plain
 from instructmining.stores.files import look_at
 
-# What datasets' save_to_disk writes next to the rows, and what map and filter leave there.
-_METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
-_STATE = "state.json"
+# What datasets' save_to_disk writes next to the rows.
+_METADATA = frozenset({INFO, "dataset_infos.json", SPLITS})
 _PLAN, _PART = "plan.json", "part-[0-9]*-of-[0-9]*"  # of a run in shards
-_DATASET_INFO = "dataset_info.json"
-_CACHED = "cache-*.arrow"
 # What score and select write next to OUT.
 _OUT = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _NEXT_TO_OUT = (".rejects.jsonl", ".run.json", ".selection.json", ".partial")
@@ -48,10 +47,13 @@ class Files:
 
     paths: tuple[str, ...]
     skipped: tuple[Skipped, ...] = ()
+    partitioned: tuple[str, ...] = ()  # folders below which folders give columns, where they give any
 
 
 def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
     """Expand each folder and pattern of an input to its files of rows, sorted by the bytes of their paths.
+
+    Of what ``datasets`` saved to disk, the files and splits that it names are read, in its order.
 
     Folders are searched recursively, and so is what a pattern's ``**`` matches; links to folders are not followed
     there, and pipes are not waited for. Where the name in a pattern is only stars, files of unknown kinds are left out
@@ -62,11 +64,13 @@ def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
         out: OUT of the run that reads them.
 
     Raises:
-        InputError: a folder or pattern has no file of rows, or matches what a run wrote next to its OUT.
+        InputError: a folder or pattern has no file of rows, or matches what a run wrote next to its OUT; or a folder
+            lacks a file that ``datasets`` saved there.
         OutputError: OUT would be one of the files.
     """
     paths: list[str] = []
     skipped = []
+    partitioned: list[str] = []
     named = [plain(str(one)) for one in inputs]
     if twice := [one for one, count in Counter(named).items() if count > 1 and is_pipe(one)]:
         raise InputError(f"{twice[0]}: is given twice, but can be read only once")
@@ -79,14 +83,16 @@ def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
         found.take()
         if out is not None and out != "-":
             found.check_out(out)
-        paths += found.in_order()
+        files = found.in_order()
+        paths += files
+        partitioned += tops_in_use(files, top_of(one, is_pattern=not tree.is_folder(one)))
         if found.skipped:
             skipped.append(Skipped(one, tuple(sorted(found.skipped, key=os.fsencode))))
     try:
         look_at(paths)
     except OSError as error:
         raise InputError(f"{inputs[0]}: {error.strerror}") from error
-    return Files(tuple(paths), tuple(skipped))
+    return Files(tuple(paths), tuple(skipped), tuple(partitioned))
 
 
 @dataclass
@@ -98,6 +104,7 @@ class _Found:
     files: set[str] = field(default_factory=set)
     folders: list[str] = field(default_factory=list)
     skipped: set[str] = field(default_factory=set)
+    saved: SavedDatasets = field(default_factory=SavedDatasets)
 
     def take(self) -> None:
         if self.tree.is_folder(self.where):
@@ -119,7 +126,7 @@ class _Found:
             what = "the folder holds no file of rows" if self.tree.is_folder(self.where) else "no file of rows matches"
             found = f"found {_named(self.skipped)}; " if self.skipped else ""
             raise InputError(f"{self.where}: {what}; {found}wanted JSON, JSON lines, CSV, TSV, Parquet or Arrow")
-        return sorted(self.files, key=os.fsencode)
+        return sorted(self.files, key=lambda path: os.fsencode(self.saved.place_of(path)))
 
     def check_out(self, out: str) -> None:
         if is_address(self.where) or is_address(out):
@@ -145,7 +152,9 @@ class _Found:
 
     def _take_folder(self, folder: str) -> None:
         self.folders.append(folder)
-        for below in self.tree.below(folder):
+        below_it = list(self.tree.below(folder))
+        self._check_saved(folder, below_it)
+        for below in below_it:
             for at, letter in enumerate(below):
                 if letter == "/":
                     self._check_not_ours(joined(folder, below[:at]))
@@ -154,28 +163,42 @@ class _Found:
             else:
                 self._take_file(joined(folder, below), known=True, below=below)
 
+    def _check_saved(self, folder: str, below_it: Sequence[str]) -> None:
+        """Check that what ``datasets`` saved in a folder and those below it is all there.
+
+        Raises:
+            InputError: a file or a split is not.
+        """
+        if not any(below.endswith((STATE, SPLITS)) for below in below_it):
+            return
+        files, folders = defaultdict[str, list[str]](list), defaultdict[str, set[str]](set)
+        for below in below_it:
+            *parents, name = below.split("/")
+            if name:
+                files["/".join(parents)].append(name)
+            for depth, parent in enumerate(parents):
+                folders["/".join(parents[:depth])].add(parent)
+        for inside, names in files.items():
+            where = joined(folder, inside) if inside else folder
+            if (missing := self.saved.missing(where, names, sorted(folders[inside]))) is not None:
+                lacks = f"{joined(where, missing)}: No such file or folder"
+                raise InputError(f"{lacks}, and datasets saved it there; copy all of {folder}")
+
     def _take_file(self, path: str, *, known: bool, below: str | None = None) -> None:
         self._check_not_ours(path)
         name = name_of(path)
         if self._is_metadata(path):
             return
-        if is_pipe(path) or (known and (name.startswith(".") or not self._is_known(path))):
+        is_left_out = known and (name.startswith(".") or not _is_known(path))
+        if is_left_out or is_pipe(path) or not self.saved.holds(path):
             self.skipped.add(below or path)
         else:
             self.files.add(path)
 
-    def _is_known(self, path: str) -> bool:
-        """Return whether the name of a file says that it holds rows."""
-        try:
-            known = kind_by_name(path).kind is not None
-        except InputError:
-            return False
-        return known and not (fnmatchcase(name_of(path), _CACHED) and self.tree.exists(beside_it(path, _STATE)))
-
     def _is_metadata(self, path: str) -> bool:
         """Return whether a file describes a data set and holds no rows of it."""
         name = name_of(path)
-        return name in _METADATA or (name == _STATE and self.tree.exists(beside_it(path, _DATASET_INFO)))
+        return name in _METADATA or (name == STATE and self.tree.exists(beside_it(path, INFO)))
 
     def _check_not_ours(self, path: str) -> None:
         """Refuse what a run wrote next to its OUT.
@@ -196,6 +219,14 @@ class _Found:
                     f"{path}: was written by a run next to {out} and holds no data; "
                     "move the run's files out of the input's folder"
                 )
+
+
+def _is_known(path: str) -> bool:
+    """Return whether the name of a file says that it holds rows."""
+    try:
+        return kind_by_name(path).kind is not None
+    except InputError:
+        return False
 
 
 def _named(names: Iterable[str]) -> str:

@@ -89,7 +89,7 @@ def compare(
         check_plan(folder)
         if rule is None and not Path(folder, RULE).exists():
             raise InputError(f"{folder}: has no {RULE}; 'instructmining experiment fit' writes it, or name a --rule")
-        files, _ = expanded(newpool, say=warn) if newpool else ([], None)
+        files = list(expanded(newpool, say=warn).paths) if newpool else []
         try:
             say("loading PyTorch and transformers")
             from instructmining_experiments.comparing.comparison import compare as compare_selections

@@ -99,7 +99,7 @@ def design(
     from instructmining_experiments.designing.design import DesignOptions
     from instructmining_experiments.designing.design import design as design_experiment
 
-    files, _ = expanded(pool, say=warn)
+    files = list(expanded(pool, say=warn).paths)
     options = DesignOptions(
         indicators=indicators,
         runs=runs,
