@@ -70,9 +70,9 @@ def merge(
         raise OutputError(f"{folder}: its parts are Parquet files, which are not merged; read them as they are")
     prefix = str(plan.identity["prefix"])
     inputs = [path for path, _ in plan.files]
-    place = Destination.of(out)
-    place.begin(overwrite=overwrite, resume=False, reads=[folder, *inputs])
+    place = Destination.of(out, resumes=False)
     with ExitStack() as stack:
+        stack.enter_context(place.begun(overwrite=overwrite, resume=False, reads=[folder, *inputs]))
         writer = stack.enter_context(
             RunWriter(
                 place.here,
@@ -91,7 +91,7 @@ def merge(
         else:
             nulls = _join(plan, parts, writer, out)
         writer.finish(_run_file(plan, parts, nulls), with_digests=place.is_stored)
-    place.deliver()
+        place.deliver()
     return Merged(len(parts), _sum(parts, "rows_out"), _sum(parts, "rows_rejected"))
 
 

@@ -35,10 +35,10 @@ class PretendedStore:
         self.fails("open", path)
         return _File(self._disk.open_input_file(path), self, path)
 
-    def open_output_stream(self, path: str) -> Any:  # noqa: ANN401 - as pyarrow's
+    def open_output_stream(self, path: str, compression: str | None = "detect") -> Any:  # noqa: ANN401 - as pyarrow's
         self.fails("write", path)
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        return self._disk.open_output_stream(path)
+        return self._disk.open_output_stream(path, compression=compression)
 
     def delete_file(self, path: str) -> None:
         self.fails("delete", path)

@@ -91,6 +91,22 @@ def test_a_run_from_a_store_to_a_store_gives_the_same_bytes(
     assert files_of(store.folder / "bucket/out", "scored.jsonl") == one
 
 
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".parquet"])
+@pytest.mark.usefixtures("one")
+def test_a_compressed_out_is_compressed_once(
+    store: PretendedStore, run: Run, small_bundle: Path, tmp_path: Path, suffix: str
+) -> None:
+    assert run("score", "in", "-o", f"here{suffix}", "--bundle", small_bundle, *SETTINGS) == 3
+    assert score(run, f"s3://bucket/there{suffix}") == 3
+    assert (store.folder / f"bucket/there{suffix}").read_bytes() == (tmp_path / f"here{suffix}").read_bytes()
+
+
+def test_a_file_address_is_a_path(run: Run, one: Mapping[str, bytes], small_bundle: Path, tmp_path: Path) -> None:
+    given = (f"file://{tmp_path}/in", "-o", f"file://{tmp_path}/out.jsonl", "--bundle", f"file://{small_bundle}")
+    assert run("score", *given, *SETTINGS) == 3
+    assert (tmp_path / "out.jsonl").read_bytes() == one[""]
+
+
 @pytest.mark.parametrize("columns", ["mtld,perplexity", "knn_2,mtld"])
 def test_shards_in_a_store_merge_to_the_same_bytes(
     store: PretendedStore,
@@ -141,6 +157,9 @@ def test_an_upload_that_fails_keeps_the_finished_run_and_resume_brings_it(
     said = capsys.readouterr().err
     assert "denies access" in said
     assert "--resume brings them there" in said
+    assert "scored 116 rows" not in said
+    assert score(run, out) == 1
+    assert "--resume brings them there, --overwrite starts over" in capsys.readouterr().err
     assert not (store.folder / "bucket/out/scored.jsonl.run.json").read_bytes()
     store.fails = lambda _call, _path: None
     assert score(run, out, "--resume") == 0

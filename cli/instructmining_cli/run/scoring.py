@@ -120,6 +120,7 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
     neighbours = [InputPart.of(path) for path in request.neighbours]
     with ExitStack() as stack:
         place = Destination.of(request.out)
+        request = replace(request, out=place.out)
         writer = _writer(request, place, stack) if sharding is None else None
         reader = read_examples(
             request.inputs,
@@ -176,9 +177,9 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
             check_identity(earlier, identity, run.out)
         if writer.finished or finished is not None:
             say(f"{run.out}: the run is already finished")
+            _deliver(place)
         else:
-            _carry_out(run, reader, writer, identity, [*sources, *neighbours], strict=request.strict)
-    place.deliver()
+            _carry_out(run, reader, writer, place, identity, [*sources, *neighbours], strict=request.strict)
     return run
 
 
@@ -212,7 +213,9 @@ def _opened(
 
 def _writer(request: ScoreRequest, place: Destination, stack: ExitStack, *, spools: bool = False) -> RunWriter:
     reads = [*request.neighbours, request.bundle, request.rule]
-    place.begin(overwrite=request.overwrite, resume=request.resume, reads=[*request.inputs, *reads])
+    stack.enter_context(
+        place.begun(overwrite=request.overwrite, resume=request.resume, reads=[*request.inputs, *reads])
+    )
     return stack.enter_context(
         RunWriter(
             place.here,
@@ -230,6 +233,7 @@ def _carry_out(
     run: Run,
     reader: ExampleReader,
     writer: RunWriter,
+    place: Destination,
     identity: Mapping[str, object],
     sources: Sequence[InputPart],
     *,
@@ -262,9 +266,20 @@ def _carry_out(
             run_file(run) | {"identity": identity} | spooled, with_digests=run.shard is not None or bool(run.here)
         )
         run.keep_speed()
-        display.say_result()
-        if writer.spools:
-            say("its rows wait for the neighbours among the rows of all shards; merge finishes them")
+    _deliver(place)
+    display.say_result()
+    if writer.spools:
+        say("its rows wait for the neighbours among the rows of all shards; merge finishes them")
+
+
+def _deliver(place: Destination) -> None:
+    """Bring the finished files to where they belong.
+
+    Raises:
+        OutputError: a store refuses them.
+    """
+    with stopping().noting(lambda: place.waiting, say=lambda _: None):  # an error says it too
+        place.deliver()
 
 
 def _score(run: Run, display: Display, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:

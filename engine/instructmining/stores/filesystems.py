@@ -87,6 +87,8 @@ def _azure(account: str | None) -> FileSystem:
         said["sas_token"] = token
     if endpoint := os.environ.get("AZURE_STORAGE_ENDPOINT"):  # of an emulator, http://HOST:PORT
         parts = urlsplit(endpoint)
+        if parts.scheme != "https" and not said:  # pyarrow would end the process
+            raise StoreError("AZURE_STORAGE_ENDPOINT: without https it needs AZURE_STORAGE_ACCOUNT_KEY or a SAS token")
         for kind in ("blob", "dfs"):
             said |= {f"{kind}_storage_authority": parts.netloc, f"{kind}_storage_scheme": parts.scheme}
     return fs.AzureFileSystem(account_name=name, **said)

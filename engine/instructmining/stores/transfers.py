@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SLICE = 64 << 20  # bytes on their way at once
 _LARGEST = {"s3": 10_000 * (10 << 20)}  # ten thousand parts of ten mebibytes
 _TRIES = 3
+_FINAL = frozenset({errno.EACCES, errno.ENOENT})  # no bucket, no right to write: another try says the same
 _PAUSE_S = 2.0  # before the second try; twice as long before the third
 _COPIED = 1 << 23
 
@@ -48,8 +49,8 @@ def upload(local: Path, path: str) -> None:
             there = stored(path)
             if there is None or there.size != size:
                 raise OSError(errno.EIO, "the store has fewer bytes than were written")
-        except OSError:
-            if tries == _TRIES:
+        except OSError as error:
+            if tries == _TRIES or error.errno in _FINAL:
                 raise
             time.sleep(_PAUSE_S * tries)
         else:
@@ -61,7 +62,7 @@ def _write(store: FileSystem, path: str, local: Path) -> None:
 
     with pa.memory_map(str(local)) if local.stat().st_size else pa.BufferReader(b"") as source:
         content = source.read_buffer()
-        file = store.open_output_stream(path)
+        file = store.open_output_stream(path, compression=None)  # by default, a name ending in .gz is compressed
         try:
             for begin in range(0, content.size, _SLICE):
                 file.write(content.slice(begin, min(_SLICE, content.size - begin)))
