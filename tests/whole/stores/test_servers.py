@@ -13,6 +13,7 @@ import time
 import pytest
 from faulting_proxy import Kind, Request, Rule
 from object_stores import REQUESTS, SECRET_KEY, S3Server
+from other_stores import Store
 from paths import ROOT
 
 pytestmark = pytest.mark.peer
@@ -39,6 +40,25 @@ try:
 except OSError as error:
     found = f"{type(error).__name__}: {error}"
 print(json.dumps(found), flush=True)
+"""
+OTHER_CLIENT = """
+import os, sys
+from urllib.parse import urlsplit
+from pyarrow import fs
+if sys.argv[1] == "gs":
+    store = fs.GcsFileSystem(anonymous=True)
+else:
+    endpoint = urlsplit(os.environ["AZURE_STORAGE_ENDPOINT"]).netloc
+    store = fs.AzureFileSystem(
+        os.environ["AZURE_STORAGE_ACCOUNT_NAME"],
+        account_key=os.environ["AZURE_STORAGE_ACCOUNT_KEY"],
+        blob_storage_authority=endpoint,
+        blob_storage_scheme="http",
+        dfs_storage_authority=endpoint,
+        dfs_storage_scheme="http",
+    )
+with store.open_input_file("bucket/folder/a") as file:
+    sys.stdout.buffer.write(file.read_at(1000, 100))
 """
 READ = "store.open_input_file('bucket/a').read().hex()"
 WRITE = "write('a', bytes(range(256)) * 64)"
@@ -147,7 +167,7 @@ def test_a_killed_client_leaves_an_upload_that_the_server_lists(s3: S3Server) ->
     assert (s3.uploads(), s3.keys()) == (["a"], [])
 
 
-def test_the_servers_end_with_the_process_that_started_them() -> None:
+def test_the_servers_end_with_the_process_that_started_them(s3_server: S3Server) -> None:  # noqa: ARG001 - or skips
     code = """
 import os
 from object_stores import serving_s3
@@ -175,3 +195,23 @@ with serving_s3() as server:
 def listens(port: int) -> bool:
     with socket.socket() as tried:
         return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_other_stores_keep_objects_and_the_proxy_breaks_their_requests_too(other_store: Store) -> None:
+    many = bytes(5_000_000)
+    other_store.put("folder/a", CONTENT)
+    other_store.put("many", many)
+    assert other_store.keys() == ["folder/a", "many"]
+    assert other_store.keys("folder/") == ["folder/a"]
+    assert (other_store.get("folder/a"), other_store.get("many")) == (CONTENT, many)
+    client = subprocess.run(
+        [sys.executable, "-c", OTHER_CLIENT, other_store.scheme],
+        env=os.environ | other_store.environment(),
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    assert client.stdout == CONTENT[100:1100]
+    assert other_store.proxy.log()[-1].range in {"bytes=100-1099", ""}  # Azure has a header of its own
+    other_store.reset()
+    assert other_store.keys() == []
