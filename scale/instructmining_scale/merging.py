@@ -2,79 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import orjson
 
 from instructmining.errors import OutputError
-from instructmining.errors.names import few
-from instructmining.reading.blocks import Cut
 from instructmining.reading.compression import opened
+from instructmining.stores.addresses import folder_of, is_address, name_of, plain
+from instructmining.stores.files import open_file
+from instructmining.writing.destinations import Destination
 from instructmining.writing.run_writer import RunWriter
 from instructmining_scale.finishing import Finishing
 from instructmining_scale.pairs import Pairs, Report
-from instructmining_scale.plan import NAME, Plan, PlanError
+from instructmining_scale.parts import AGAIN, Part, check_count, check_inputs, finished_parts, plan_of
+from instructmining_scale.plan import Plan, PlanError
 from instructmining_scale.waiting import WaitingPart
 
 _CHUNK = 1 << 20
-_AGAIN = "score the shard again with --overwrite"
 _COUNTS = ("rows_in", "rows_out", "rows_rejected", "rows_from_before", "blank_lines")
 _SUMS = ("batches", "batches_split_for_memory", "texts_retried")
 _OF_ALL = ("versions", "bundle", "rule", "caution")  # of the run file, what is the same for all parts
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A finished shard: its files, what its run file says, and the cuts around it."""
-
-    rows: Path
-    run: Mapping[str, Any]
-    begin: Cut
-    end: Cut
-
-    @property
-    def rejects(self) -> Path:
-        """The file of its rejects."""
-        return Path(f"{self.rows}.rejects.jsonl")
-
-    def check(self, *, sizes_only: bool = False) -> None:
-        """Check that the files are those that the run file describes, by their sizes and digests.
-
-        Raises:
-            PlanError: one is missing or damaged.
-        """
-        for end, size, digest in self.run["files"]:
-            path = Path(f"{self.rows}{end}")
-            if not path.exists():
-                raise PlanError(f"{path}: is missing; {_AGAIN}")
-            if (found := path.stat().st_size) != size:
-                raise PlanError(f"{path}: has {found:,} bytes, its run file says {size:,}; {_AGAIN}")
-            if sizes_only:
-                continue
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    raise PlanError(f"{path}: is damaged; {_AGAIN}")
-
-    @property
-    def lines(self) -> int:
-        """Lines that the part has of the file in which it ends; 0 where lines do not count from a cut."""
-        return int(self.run.get("lines") or 0)
-
-    @property
-    def is_inside_a_file(self) -> bool:
-        """Whether the part begins and ends in one file."""
-        return self.begin.at > 0 and self.begin.file == self.end.file
-
-    def count(self, name: str) -> int:
-        """Return one of the counts of its run file."""
-        return int(self.run["counts"][name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,49 +59,48 @@ def merge(
         PlanError: the folder has no plan, or a part is missing, incomplete or of another run.
         OutputError: OUT exists or cannot be written, or the parts are Parquet files.
     """
+    folder = plain(folder)
     plan = plan_of(folder)
     parts = finished_parts(folder, plan)
+    is_stored = is_address(folder)
     for part in parts:
-        part.check()
-    _check_inputs(parts)
+        part.check(sizes_only=is_stored)
+    check_inputs(parts)
     if plan.suffix == ".parquet" and not plan.waits:
         raise OutputError(f"{folder}: its parts are Parquet files, which are not merged; read them as they are")
     prefix = str(plan.identity["prefix"])
     inputs = [path for path, _ in plan.files]
-    with RunWriter(out, prefix=prefix, overwrite=overwrite, inputs=inputs, reads=[folder], restarts=True) as writer:
+    place = Destination.of(out)
+    place.check(overwrite=overwrite, resume=False, reads=[folder, *inputs])
+    with ExitStack() as stack:
+        writer = stack.enter_context(
+            RunWriter(
+                place.here,
+                prefix=prefix,
+                overwrite=overwrite or place.is_stored,
+                inputs=inputs,
+                reads=[folder],
+                restarts=True,
+            )
+        )
         writer.begin({})
         if plan.waits:
-            nulls = _finish(Finishing(Path(folder), plan, waiting_parts(plan, parts), device), parts, writer, report)
+            here = [stack.enter_context(part.here()) for part in parts]
+            waiting = Finishing(Path(folder_of(here[0].rows)), plan, waiting_parts(plan, here), device)
+            nulls = _finish(waiting, here, writer, report)
         else:
             nulls = _join(plan, parts, writer, out)
-        writer.finish(_run_file(plan, parts, nulls))
+        writer.finish(_run_file(plan, parts, nulls), with_digests=place.is_stored)
+    place.deliver()
     return Merged(len(parts), _sum(parts, "rows_out"), _sum(parts, "rows_rejected"))
-
-
-def _check_inputs(parts: Sequence[Part]) -> None:
-    """Check that parts that read one whole file, such as a compressed one, read the same bytes.
-
-    Raises:
-        PlanError: a file changed between two shards.
-    """
-    seen: dict[str, tuple[str, Path]] = {}
-    for part in parts:
-        for source in part.run["identity"]["inputs"]:
-            if not source.get("of_all", "begin" not in source) or "sha256" not in source:
-                continue
-            digest, rows = seen.setdefault(source["path"], (source["sha256"], part.rows))
-            if digest != source["sha256"]:
-                raise PlanError(
-                    f"{source['path']}: was changed between {rows.name} and {part.rows.name}; score all shards again, "
-                    "in another folder"
-                )
 
 
 def _join(plan: Plan, parts: Sequence[Part], writer: RunWriter, out: str) -> Mapping[str, float]:
     """Copy the rows and rejects of all parts; returns the rows by column that is null."""
     for part, lines in zip(parts, _lines_before(parts), strict=True):
-        _copy_rows(part, writer, is_same=out.endswith(plan.suffix))
-        _copy_rejects(part, writer, lines, of_file=_first_file(plan, part))
+        with part.here() as here:
+            _copy_rows(here, writer, is_same=out.endswith(plan.suffix))
+            _copy_rejects(here, writer, lines, of_file=_first_file(plan, part))
     return _added(part.run["counts"]["null"] for part in parts)
 
 
@@ -156,7 +108,7 @@ def _finish(finishing: Finishing, parts: Sequence[Part], writer: RunWriter, repo
     """Write the rows that wait for their neighbours; returns the rows by column that is null."""
     nulls: Counter[str] = Counter()
     written, rejected = 0, 0
-    folder = parts[0].rows.parent
+    folder = folder_of(parts[0].rows)
     with ExitStack() as stack:
         if writer.journal is not None:
             scratch = writer.journal.folder
@@ -167,24 +119,9 @@ def _finish(finishing: Finishing, parts: Sequence[Part], writer: RunWriter, repo
             written, rejected = written + len(rows), rejected + len(rejects)
             for row in rows:
                 nulls.update(row.notes.keys())
-    _check(folder, written, _sum(parts, "rows_out"), "rows")
-    _check(folder, rejected, _sum(parts, "rows_rejected"), "rejects")
+    check_count(folder, written, _sum(parts, "rows_out"), "rows")
+    check_count(folder, rejected, _sum(parts, "rows_rejected"), "rejects")
     return nulls
-
-
-def plan_of(folder: str) -> Plan:
-    """Return the plan of a folder.
-
-    Raises:
-        PlanError: there is none, or it cannot be read.
-    """
-    wanted = "wanted the folder that score --shard wrote to"
-    if not Path(folder).is_dir():
-        raise PlanError(f"{folder}: No such file or directory; {wanted}")
-    plan = Plan.load(folder)
-    if plan is None:
-        raise PlanError(f"{folder}: has no {NAME}; {wanted}")
-    return plan
 
 
 def pairs_of(folder: str, device: str) -> Pairs:
@@ -194,6 +131,8 @@ def pairs_of(folder: str, device: str) -> Pairs:
         PlanError: a part is missing, or the run searches no neighbours in pairs.
         DeviceError: the device does not work here.
     """
+    if is_address(folder):
+        raise PlanError(f"{folder}: is in a store; copy it to a disk to search in pairs, or merge it as it is")
     plan = plan_of(folder)
     if not plan.waits:
         raise PlanError(f"{folder}: no column of this run needs the neighbours among all rows")
@@ -212,7 +151,7 @@ def pairs_of(folder: str, device: str) -> Pairs:
 def waiting_parts(plan: Plan, parts: Sequence[Part]) -> list[WaitingPart]:
     """Return the parts as what waits for the neighbours among all."""
     return [
-        WaitingPart(part.rows, part.run, lines, _first_file(plan, part))
+        WaitingPart(Path(part.rows), part.run, lines, _first_file(plan, part))
         for part, lines in zip(parts, _lines_before(parts), strict=True)
     ]
 
@@ -231,37 +170,6 @@ def _first_file(plan: Plan, part: Part) -> str:
     return plan.files[part.begin.file][0] if part.begin.at else ""
 
 
-def finished_parts(folder: str, plan: Plan) -> list[Part]:
-    """Return the parts of all shards, in order.
-
-    Raises:
-        PlanError: one is missing or of another run.
-    """
-    parts = [_part(Path(folder), plan, shard) for shard in range(1, plan.shards + 1)]
-    if missing := [str(shard) for shard, part in enumerate(parts, 1) if part is None]:
-        raise PlanError(
-            f"{folder}: {len(missing):,} of {plan.shards:,} parts are missing, of the shards {few(missing)}; score them"
-        )
-    return [part for part in parts if part is not None]
-
-
-def _part(folder: Path, plan: Plan, shard: int) -> Part | None:
-    rows = folder / plan.part(shard, spooled=plan.waits)
-    try:
-        run = orjson.loads(Path(f"{rows}.run.json").read_bytes())
-        found = (run["identity"]["plan"], run["identity"]["shard"])
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise PlanError(f"{rows}.run.json: {error.strerror}") from error
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise PlanError(f"{rows}.run.json: is no run file of a shard; {_AGAIN}") from error
-    if found != (plan.digest, shard):
-        raise PlanError(f"{rows}: was written by another run than {NAME} plans; {_AGAIN}")
-    begin, end = plan.bounds(shard)
-    return Part(rows, run, begin or Cut(0, 0), end or Cut(len(plan.files), 0)) if rows.exists() else None
-
-
 def _copy_rows(part: Part, writer: RunWriter, *, is_same: bool) -> None:
     """Copy the rows of a part, as they are stored where OUT is stored so too.
 
@@ -272,14 +180,14 @@ def _copy_rows(part: Part, writer: RunWriter, *, is_same: bool) -> None:
     if not wanted:
         return
     rows = 0
-    with opened(str(part.rows)) as source:
+    with opened(part.rows) as source:
         for lines in _whole_lines(source.stream):
             rows += lines.count(b"\n")
             if not is_same:
                 writer.write_lines(lines)
-    _check(part.rows, rows, wanted, "rows")
+    check_count(part.rows, rows, wanted, "rows")
     if is_same:
-        with part.rows.open("rb") as file:
+        with open_file(part.rows) as file:
             while some := file.read(_CHUNK):
                 writer.write_lines(some, is_packed=True)
 
@@ -298,13 +206,13 @@ def _copy_rejects(part: Part, writer: RunWriter, lines: int, *, of_file: str) ->
     """
     rejects = 0
     try:
-        with part.rejects.open("rb") as file:
+        with open_file(part.rejects) as file:
             for line in file:
                 rejects += 1
                 writer.write_rejects(_later(line, lines, of_file) if lines else line)
     except FileNotFoundError as error:
-        raise PlanError(f"{part.rejects}: is missing; {_AGAIN}") from error
-    _check(part.rejects, rejects, part.count("rows_rejected"), "rejects")
+        raise PlanError(f"{part.rejects}: is missing; {AGAIN}") from error
+    check_count(part.rejects, rejects, part.count("rows_rejected"), "rejects")
 
 
 def _later(line: bytes, lines: int, of_file: str) -> bytes:
@@ -312,11 +220,6 @@ def _later(line: bytes, lines: int, of_file: str) -> bytes:
     if reject["source"] != of_file:
         return line
     return orjson.dumps(reject | {"line": reject["line"] + lines}) + b"\n"
-
-
-def _check(path: Path, found: int, wanted: int, what: str) -> None:
-    if found != wanted:
-        raise PlanError(f"{path}: has {found:,} {what}, its run file says {wanted:,}; {_AGAIN}")
 
 
 def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
@@ -354,7 +257,7 @@ def _run_file(plan: Plan, parts: Sequence[Part], nulls: Mapping[str, float]) -> 
         "tokens": _added(run["tokens"] for run in runs),
         **{name: sum(run[name] for run in runs) for name in _SUMS},
         "seconds": _added(run["seconds"] for run in runs),
-        "merged_from": [{"part": part.rows.name, "device": part.run["device"]} for part in parts],
+        "merged_from": [{"part": name_of(part.rows), "device": part.run["device"]} for part in parts],
         "identity": {**plan.identity, "inputs": inputs},
     }
 

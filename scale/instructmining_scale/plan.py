@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,12 +16,16 @@ import orjson
 
 from instructmining.errors import InstructMiningError, OutputError
 from instructmining.reading.blocks import Cut
+from instructmining.stores.addresses import is_address, joined
+from instructmining.stores.files import exists, read_file
+from instructmining.stores.transfers import upload
 from instructmining.types import KNN_COLUMNS
 from instructmining.writing.atomic import beside, sync_folder
 
 NAME = "plan.json"
 WAITING = ".windows"  # suffix of a part whose rows wait for the neighbours among all
 _FORMAT = 1
+_SETTLES_S = 2.0  # in which another process that saw no plan in a store has brought its own
 
 
 class PlanError(InstructMiningError):
@@ -44,9 +50,9 @@ class Plan:
         Raises:
             PlanError: it cannot be read.
         """
-        path = Path(folder) / NAME
+        path = joined(folder, NAME)
         try:
-            said = orjson.loads(path.read_bytes())
+            said = orjson.loads(read_file(path))
             if said["format"] != _FORMAT:
                 raise PlanError(f"{path}: is of format {said['format']}; wanted {_FORMAT}")
             files = [(name, size) for name, size in said["files"]]
@@ -66,22 +72,15 @@ class Plan:
             OutputError: the folder cannot be written.
             PlanError: the other process's plan cannot be read.
         """
-        path = Path(folder) / NAME
-        partial = beside(path)
+        path = joined(folder, NAME)
+        content = orjson.dumps(self._content(), option=orjson.OPT_INDENT_2) + b"\n"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("xb") as file:
-                file.write(orjson.dumps(self._content(), option=orjson.OPT_INDENT_2) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):
-                _put(partial, path)
-            sync_folder(path.parent)
+            if is_address(path):
+                _bring(content, path)
+            else:
+                _put(content, Path(path))
         except OSError as error:
             raise OutputError(f"{path}: {error.strerror}") from error
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
         kept = Plan.load(folder)
         if kept is None:
             raise PlanError(f"{path}: was removed while the run began; start it again")
@@ -114,16 +113,43 @@ class Plan:
         return f"part-{shard:05}-of-{self.shards:05}{WAITING if spooled else self.suffix}"
 
 
-def _put(partial: Path, path: Path) -> None:
-    """Give a file its name, unless there is one of that name; a rename would replace it.
+def _put(content: bytes, path: Path) -> None:
+    """Write a file, unless there is one of that name; a rename would replace it.
 
     Raises:
-        OSError: there is one, or the disk refuses.
+        OSError: the disk refuses.
     """
+    partial = beside(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(partial, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        with path.open("xb") as file:
-            file.write(partial.read_bytes())
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            try:
+                os.link(partial, path)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                with path.open("xb") as file:
+                    file.write(content)
+        sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _bring(content: bytes, path: str) -> None:
+    """Bring a file to a store, unless there is one; of processes that do so at once, all then see the last one's.
+
+    Raises:
+        OSError: the store refuses.
+    """
+    if exists(path):
+        return
+    with tempfile.TemporaryDirectory(prefix="instructmining-") as folder:
+        local = Path(folder) / NAME
+        local.write_bytes(content)
+        upload(local, path)
+    time.sleep(_SETTLES_S)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import orjson
 
 from instructmining.errors import InputError
+from instructmining.reading.small_files import read_small
 from instructmining.reading.values import all_utf8
 from instructmining_cli.process.terminal import echo
 
@@ -33,7 +33,7 @@ def print_record(out: str, suffix: str) -> None:
         InputError: the record was removed or changed.
     """
     try:
-        record = orjson.loads(Path(f"{out}{suffix}").read_bytes())
+        record = orjson.loads(read_small(f"{out}{suffix}"))
     except (OSError, orjson.JSONDecodeError) as error:
         raise InputError(f"{out}{suffix}: {error}") from error
     print_document({"out": out, **record})

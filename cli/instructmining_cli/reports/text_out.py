@@ -8,14 +8,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from instructmining_cli.process.terminal import echo
 
 _MAX_DIGITS = 9  # of COLUMNS
 
 
-def text_width(target: Path | None) -> int | None:
+def text_width(target: str | None) -> int | None:
     """Return the width of a line from COLUMNS or the terminal; None for a file, or if neither is set."""
     if target is not None:
         return None
@@ -50,7 +49,7 @@ def text_file(
 
     check_apart([out, *others], reads)
     with Placement([out], overwrite=overwrite) as files:
-        target = None if out in STANDARD else Path(str(out))
+        target = None if out in STANDARD else str(out)
         text = TextOut(text_width(target))
         yield text
         if target is not None:

@@ -58,19 +58,20 @@ class Display:
     def say_room(self) -> None:
         """Say the disk space that the run needs if it is large, and warn if it is more than is free."""
         run = self._run
-        if run.out == "-":
+        here = run.here or run.out
+        if here == "-":
             return
-        needed = room_needed(run.inputs, run.out, embedding_size=run.scorer.embedding_size, options=run.options)
+        needed = room_needed(run.inputs, here, embedding_size=run.scorer.embedding_size, options=run.options)
         if needed is None:
             return
-        left = room_left(run.out)
+        left = room_left(here)
         if needed > left:
             self.warn(
-                f"caution: the run needs about {size_of(needed)} next to {run.out}; {size_of(left)} are free; "
+                f"caution: the run needs about {size_of(needed)} next to {here}; {size_of(left)} are free; "
                 "if the disk fills up it stops, and --resume continues it"
             )
         elif needed >= max(_SAID_FROM_BYTES, _SAID_FROM_SHARE * left):
-            self.say(f"the run needs about {size_of(needed)} next to {run.out}; {size_of(left)} are free")
+            self.say(f"the run needs about {size_of(needed)} next to {here}; {size_of(left)} are free")
 
     @contextmanager
     def showing(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from instructmining.reading.formats import FieldOptions
 from instructmining.reading.options import ReadOptions
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import SCORE_COLUMNS
+from instructmining.writing.destinations import Destination
 from instructmining.writing.journal import SPOOLED
 from instructmining.writing.run_writer import RunWriter, added_names
 from instructmining_cli.process.stopping import stopping
@@ -118,7 +119,8 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
     sources = [InputPart.of(path) for path in request.inputs] if sharding is None else sharding.parts()
     neighbours = [InputPart.of(path) for path in request.neighbours]
     with ExitStack() as stack:
-        writer = _writer(request, stack) if sharding is None else None
+        place = Destination.of(request.out)
+        writer = _writer(request, place, stack) if sharding is None else None
         reader = read_examples(
             request.inputs,
             fields=request.fields,
@@ -132,13 +134,16 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
         kept = KeptColumns(reader, request.inputs, request.knn, recompute=request.recompute, limit=request.limit)
         scorer, rule, indicators = _opened(request, kept, stack, scorers)
         if sharding is not None:  # only the columns tell what the shard's file is
-            request = replace(request, out=sharding.out(scorer), resume=not request.overwrite)
+            place = Destination.of(sharding.out(scorer))
+            request = replace(request, out=place.out, resume=not request.overwrite)
             if request.resume and is_damaged(request.out):
                 warn(f"caution: {request.out} is damaged; it is scored again")
                 request = replace(request, resume=False, overwrite=True)
-        writer = writer or _writer(request, stack, spools=sharding is not None and sharding.spools(scorer))
+        writer = writer or _writer(request, place, stack, spools=sharding is not None and sharding.spools(scorer))
+        finished = place.finished() if request.resume else None
+        earlier = writer.identity if finished is None else finished["identity"]
         planned = sharding.identity if sharding is not None else None
-        origin = kept_budgets(writer.identity or planned, scorer, given=request.max_batch_tokens) or choose_budgets(
+        origin = kept_budgets(earlier or planned, scorer, given=request.max_batch_tokens) or choose_budgets(
             scorer,
             request.inputs,
             request.fields,
@@ -156,6 +161,7 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
             request.inputs,
             request.out,
             asked | settings,
+            place.here if place.is_stored else "",
             request.knn,
             reader=reader,
             options=request.reading,
@@ -166,7 +172,14 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
         identity = identity_of(scorer, sources, settings, origin)
         if sharding is not None:
             identity = sharding.settled(scorer, identity)
-        _carry_out(run, reader, writer, identity, [*sources, *neighbours], strict=request.strict)
+        if earlier is not None:
+            check_identity(earlier, identity, run.out)
+        if writer.finished or finished is not None:
+            say(f"{run.out}: the run is already finished")
+        else:
+            _carry_out(run, reader, writer, identity, [*sources, *neighbours], strict=request.strict)
+    if finished is None:
+        place.deliver()
     return run
 
 
@@ -198,15 +211,17 @@ def _opened(
     return scorer, rule, indicators
 
 
-def _writer(request: ScoreRequest, stack: ExitStack, *, spools: bool = False) -> RunWriter:
+def _writer(request: ScoreRequest, place: Destination, stack: ExitStack, *, spools: bool = False) -> RunWriter:
+    reads = [*request.neighbours, request.bundle, request.rule]
+    place.check(overwrite=request.overwrite, resume=request.resume, reads=[*request.inputs, *reads])
     return stack.enter_context(
         RunWriter(
-            request.out,
+            place.here,
             prefix=request.prefix,
             overwrite=request.overwrite,
             resume=request.resume,
             inputs=request.inputs,
-            reads=[*request.neighbours, request.bundle, request.rule],
+            reads=reads,
             spools=spools,
         )
     )
@@ -228,17 +243,12 @@ def _carry_out(
         InputError: an input changed during the run.
         InstructMiningError: rows cannot be read, scored or written.
     """
-    if writer.identity is not None:
-        check_identity(writer.identity, identity, run.out)
-    if writer.finished:
-        say(f"{run.out}: the run is already finished")
-        return
     if writer.journal is not None:
         restore(writer.journal, run, reader)
     writer.begin(identity)
     display = Display(run)
     how = "--resume continues the run" if run.shard is None else "start the shard again to continue it"
-    kept = f"finished work is kept in {run.out}.partial; {how}"
+    kept = f"finished work is kept in {run.here or run.out}.partial; {how}"
     with stopping().noting(lambda: kept if writer.resumable else None, say=warn):
         with display.showing():
             display.say_room()
@@ -249,7 +259,9 @@ def _carry_out(
         check_inputs(identity, sources)
         run.check_counts()
         spooled = {"spool": writer.journal.marks[SPOOLED]["spool"]} if writer.spools and writer.journal else {}
-        writer.finish(run_file(run) | {"identity": identity} | spooled, with_digests=run.shard is not None)
+        writer.finish(
+            run_file(run) | {"identity": identity} | spooled, with_digests=run.shard is not None or bool(run.here)
+        )
         run.keep_speed()
         display.say_result()
         if writer.spools:

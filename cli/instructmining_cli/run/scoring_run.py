@@ -46,6 +46,7 @@ class Run:
     inputs: Sequence[str]
     out: str
     settings: dict[str, object]
+    here: str = ""  # where OUT is written, if not there
     knn: KnnOptions = field(default_factory=KnnOptions)
     statistics: Statistics = field(default_factory=Statistics)
     reader: ExampleReader | None = None

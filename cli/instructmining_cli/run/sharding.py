@@ -19,6 +19,7 @@ from instructmining.reading.example_reader import ExampleReader
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import utf8
 from instructmining.scorer.scorer import Scorer
+from instructmining.stores.addresses import joined
 from instructmining_cli.run.resuming import difference
 from instructmining_scale.cuts import even_cuts
 from instructmining_scale.plan import Plan, PlanError
@@ -62,7 +63,7 @@ class Sharding:
 
     def out(self, scorer: Scorer) -> str:
         """Return the file of this shard's rows, or of the windows that wait for the other shards."""
-        return str(Path(self._folder) / self.plan.part(self.number, spooled=self.spools(scorer)))
+        return joined(self._folder, self.plan.part(self.number, spooled=self.spools(scorer)))
 
     @property
     def identity(self) -> Mapping[str, Any] | None:

@@ -11,14 +11,16 @@ from typing import Literal, TypeAlias, get_args
 import orjson
 
 from instructmining.bundle.digests import Digests, sha256_of
+from instructmining.bundle.fetching import MANIFEST as MANIFEST
+from instructmining.bundle.fetching import check_inside, fetched
 from instructmining.bundle.template import Template
 from instructmining.errors import BundleError, MissingRoleError
 from instructmining.errors.arguments import check_type
 from instructmining.reading.small_files import read_small
+from instructmining.stores.addresses import is_address, joined, plain
 
 FORMAT_VERSION = 3  # graphs take ``best_of``; CUDA may have its own
 _FORMATS = (2, FORMAT_VERSION)  # that this version reads
-MANIFEST = "manifest.json"
 RoleName: TypeAlias = Literal["reward", "perplexity", "embedding", "unieval"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
 PrecisionName: TypeAlias = Literal["fp32", "fp16", "int8"]
@@ -76,7 +78,7 @@ class Bundle:
         Files that did not change since an earlier check are not read; see :mod:`instructmining.bundle.digests`.
 
         Args:
-            path: the folder.
+            path: the folder, or its address in a store; then its files are copied to the cache.
             tokenizers_alone: whether the folder has the tokenizers and no other file of the manifest, since the graphs
                 run elsewhere.
 
@@ -85,14 +87,18 @@ class Bundle:
                 exported one, or lies outside of the folder.
         """
         check_type("bundle", path, (str, Path), wanted="the path of a bundle's folder", error=BundleError)
-        folder = Path(path)
-        content = _read_manifest(folder)
-        manifest = _object(orjson.loads(content), folder / MANIFEST)
-        files = {name: _object(entry, folder / MANIFEST) for name, entry in _object(manifest["files"], folder).items()}
+        name = plain(str(path))
+        content = _read_manifest(name)
+        folder = Path(name)
+        where = joined(name, MANIFEST)
+        manifest = _object(orjson.loads(content), where)
+        files = {file: _object(entry, where) for file, entry in _object(manifest["files"], where).items()}
         entries = _object(manifest["roles"], folder)
         if tokenizers_alone:
             named = {_object(entry, folder).get("tokenizer") for entry in entries.values()}
             files = {name: entry for name, entry in files.items() if name in named}
+        if is_address(name):
+            folder = fetched(name, content, files)
         _check_files(folder, files)
         roles = {
             (role := _role_name(name, folder)): _role(
@@ -147,7 +153,7 @@ def bundle_with(roles: Collection[str], folders: Iterable[str | Path]) -> Path |
     """Return the first folder whose manifest has these roles; None where none has. Checks no other file."""
     for folder in map(Path, folders):
         try:
-            manifest = orjson.loads(_read_manifest(folder))
+            manifest = orjson.loads(_read_manifest(str(folder)))
         except BundleError:
             continue
         if {*roles} <= {*_object(manifest["roles"], folder / MANIFEST)}:
@@ -173,12 +179,12 @@ def export_command(roles: Iterable[str], out: str | Path) -> str:
     return f"instructmining export -o {out} {models}"
 
 
-def _read_manifest(folder: Path) -> bytes:
-    file = folder / MANIFEST
+def _read_manifest(folder: str) -> bytes:
+    file = joined(folder, MANIFEST)
     try:
         content = read_small(file)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and not folder.exists():
+        if isinstance(error, FileNotFoundError) and not is_address(folder) and not Path(folder).exists():
             raise BundleError(f"{folder}: no such folder") from error
         raise BundleError(f"{folder}: is not a bundle: {MANIFEST}: {error.strerror}") from error
     try:
@@ -263,11 +269,9 @@ def _inside(folder: Path, name: str) -> Path:
     Raises:
         BundleError: the file lies outside of the bundle, is a link or is missing.
     """
-    pure = PurePosixPath(name)
+    check_inside(folder, name)
     file = folder / name
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name:
-        raise BundleError(f"{folder}: the manifest names {name!r}, which is outside of the bundle")
-    if any(part.is_symlink() for part in (file, *file.parents[: len(pure.parts) - 1])):
+    if any(part.is_symlink() for part in (file, *file.parents[: len(PurePosixPath(name).parts) - 1])):
         raise BundleError(f"{file}: is a symbolic link; a bundle must contain its files")
     if not file.is_file():
         raise BundleError(f"{file}: is missing; export the bundle again")
@@ -294,7 +298,7 @@ def _check_digest(file: Path, entry: Mapping[str, object], sha256: Callable[[Pat
         raise BundleError(f"{file}: is not the file that was exported (sha256 {found[:12]}…); export the bundle again")
 
 
-def _object(value: object, where: Path) -> dict[str, object]:
+def _object(value: object, where: str | Path) -> dict[str, object]:
     if not isinstance(value, dict):
         raise BundleError(f"{where}: found {type(value).__name__} where the manifest has an object")
     return value

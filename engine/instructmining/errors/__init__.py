@@ -5,6 +5,7 @@ InstructMiningError
 ├── InputError       an input cannot be read, or its format is not known
 ├── OutputError      OUT exists, a name is in use, or the disk refuses to write
 │   └── ResumeError      what an earlier run left is damaged, or belongs to another run
+├── StoreError       an address of an object store is wrong, or lacks what it needs
 ├── BundleError      the bundle is damaged, from another version, or lacks a role
 │   └── MissingRoleError    it has no model for a column
 ├── DeviceError      the device does not work here
@@ -37,6 +38,10 @@ class OutputError(InstructMiningError):
 
 class ResumeError(OutputError):
     """A run cannot be resumed: its files are damaged, or it had another input, bundle or settings."""
+
+
+class StoreError(InstructMiningError):
+    """An address of an object store is wrong, or the store needs something that is not installed or not set."""
 
 
 class BundleError(InstructMiningError):

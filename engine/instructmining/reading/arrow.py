@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from instructmining.errors import InputError
@@ -15,6 +14,8 @@ from instructmining.reading.compression import file_size
 from instructmining.reading.file_kinds import Kind
 from instructmining.reading.parquet_footer import is_several
 from instructmining.reading.values import utf8
+from instructmining.stores.addresses import is_address
+from instructmining.stores.files import open_file, table_source
 from instructmining.types import Reject, RowOrReject, SourceRow
 
 if TYPE_CHECKING:
@@ -133,9 +134,12 @@ class TableRows:
             if source.rows is not None or not scan:
                 return source.rows
             rows = 0
-            with suppress(*_damage()):
+            try:
                 for _, batch in source.batches(0):
                     rows += batch.num_rows
+            except _damage() as error:
+                if _is_of_the_disk(error):
+                    raise self._unreadable(error) from error
             return rows
 
     def begin_at(self, line: int, offset: int) -> None:  # noqa: ARG002 - it is always offset + 1
@@ -165,7 +169,7 @@ class TableRows:
                         self._share = max(self._share, source.share(number))
                         yield self._made(number - 1, row)
             except _damage() as error:
-                if number == 0 or (isinstance(error, OSError) and error.errno is not None):
+                if number == 0 or _is_of_the_disk(error):
                     raise self._unreadable(error) from error
                 yield self._reject(number, f"the rest of the file cannot be read: {first_line(error)}", b"")
         self._share = 1.0
@@ -218,12 +222,16 @@ def _damage() -> tuple[type[Exception], ...]:
     return (pa.ArrowException, OSError, ValueError, TypeError)
 
 
+def _is_of_the_disk(error: BaseException) -> bool:
+    """Return whether reading failed, unlike damage, which is the same on every read."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
 def _parquet(path: str) -> _Opened:
     """Open a Parquet file; batches start at the same rows wherever reading begins."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - only where tables are read
 
-    # Only a relative path such as s3:rows.parquet is mistaken for a URL; an absolute one never is.
-    file = pq.ParquetFile(Path(path).absolute(), buffer_size=_BUFFER, page_checksum_verification=True)
+    file = pq.ParquetFile(table_source(path), buffer_size=_BUFFER, page_checksum_verification=True)
     rows = file.metadata.num_rows
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     if sum(group.num_rows for group in groups) != rows:
@@ -256,11 +264,11 @@ def _arrow(path: str) -> _Opened:
     """
     import pyarrow as pa  # noqa: PLC0415 - only where tables are read
 
-    with Path(path).open("rb") as opened:
+    with open_file(path) as opened:
         magic = opened.read(len(_ARROW_FILE))
     if magic.startswith(_FEATHER_1):
         raise InputError(f"{path}: is Feather version 1, which is not read; write it again as version 2 or Parquet")
-    file = pa.memory_map(path)
+    file = pa.PythonFile(open_file(path), "r") if is_address(path) else pa.memory_map(path)
     if magic != _ARROW_FILE:
         stream = pa.ipc.open_stream(file)
         size = file.size()

@@ -15,6 +15,8 @@ import zstandard
 from instructmining.errors import InputError
 from instructmining.reading.file_kinds import HEAD_BYTES, Packing, check_readable, kind_by_name, packing_by_head
 from instructmining.reading.waiting import wait_for_bytes
+from instructmining.stores.addresses import is_address
+from instructmining.stores.files import open_file, size_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -102,7 +104,7 @@ def opened(path: str, *, is_told: Callable[[bytes], bool] = _any) -> Iterator[By
         raise InputError("standard input is closed; give a file, or a pipe to read from")
     with ExitStack() as stack:
         try:
-            raw = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(Path(path).open("rb"))
+            raw = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(open_file(path))
             source = ByteSource(path, cast(BinaryIO, _Pipe(raw, is_told)) if is_pipe(path) else raw)
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from error
@@ -111,7 +113,10 @@ def opened(path: str, *, is_told: Callable[[bytes], bool] = _any) -> Iterator[By
 
 def is_pipe(path: str) -> bool:
     """Return whether a path can be read only once: standard input, or a pipe such as a shell's ``<(…)``."""
-    return path == STANDARD_INPUT or (Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir())
+    if path == STANDARD_INPUT or is_address(path):
+        return path == STANDARD_INPUT
+    file = Path(path)
+    return file.exists() and not file.is_file() and not file.is_dir()
 
 
 def file_size(path: str) -> int:
@@ -120,11 +125,10 @@ def file_size(path: str) -> int:
     Raises:
         InputError: there is no such file, or it is a folder.
     """
-    file = Path(path)
-    if file.is_dir():
+    if Path(path).is_dir():
         raise InputError(f"{path}: is a folder; wanted a file of rows")
     try:
-        return file.stat().st_size
+        return size_of(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 

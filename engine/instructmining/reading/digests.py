@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path
 from typing import Self
 
 from instructmining.errors import InputError
@@ -13,6 +14,8 @@ from instructmining.reading.compression import is_pipe, opened
 from instructmining.reading.file_kinds import HEAD_BYTES, table_by_head
 from instructmining.reading.file_states import State, state_of
 from instructmining.reading.values import utf8
+from instructmining.stores.addresses import is_address
+from instructmining.stores.files import open_file
 
 _CHUNK = 1 << 20
 
@@ -39,8 +42,9 @@ class InputPart:
     def digest(self) -> dict[str, object]:
         """Identify what is read by its path as given, size and SHA-256; a pipe by its path alone.
 
-        Of a part of a text its own bytes count, up to the end of its last line; of a part of a table, the beginning
-        and the end of the file, which says what the file holds and where; of a part of a compressed file all.
+        A store's file is identified by its time of change instead of a digest, since it would be fetched once more for
+        one. Of a part of a text its own bytes count, up to the end of its last line; of a part of a table, the
+        beginning and the end of the file, which says what the file holds and where; of a part of a compressed file all.
 
         Raises:
             InputError: the file cannot be read.
@@ -49,7 +53,9 @@ class InputPart:
             return {"path": utf8(self.path)}
         is_whole = not self.begin and self.end is None
         try:
-            with Path(self.path).open("rb") as file:
+            if is_address(self.path):
+                return self._said_by_store()
+            with open_file(self.path) as file:
                 if is_whole:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                     return {"path": utf8(self.path), "bytes": file.tell(), "sha256": digest}
@@ -59,6 +65,13 @@ class InputPart:
             raise InputError(f"{self.path}: {error.strerror}") from error
         found = {"path": utf8(self.path), "bytes": size, "begin": self.begin, "end": self.end, "sha256": digest}
         return found | {"of_all": is_of_all}
+
+    def _said_by_store(self) -> dict[str, object]:
+        if self.state is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        *_, size, modified_ns = self.state
+        found = {"path": utf8(self.path), "bytes": size, "modified_ns": modified_ns}
+        return found if not self.begin and self.end is None else found | {"begin": self.begin, "end": self.end}
 
     def _digest_of_part(self, file: BufferedReader) -> tuple[str, bool]:
         """Return the digest, and whether all bytes of the file are in it."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeAlias
 
+from instructmining.stores.addresses import is_address
+from instructmining.stores.files import stored
+
 State: TypeAlias = tuple[int, int, int, int]
 
 
@@ -13,6 +16,9 @@ def state_of(path: str | Path | None) -> State | None:
     if path is None:
         return None
     try:
+        if is_address(path):
+            there = stored(str(path))
+            return (0, 0, there.size, there.modified_ns) if there is not None else None
         found = Path(path).stat()
     except (OSError, ValueError):
         return None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
+
+from instructmining.stores.files import open_file
 
 MAGIC = b"PAR1"
 _SIZE = 4  # bytes that hold the footer's length, before the magic at the end
@@ -28,7 +29,7 @@ def is_several(path: str) -> bool:
     If so, one file ends and another begins between the last column and the footer, where indexes are. Files with a
     footer over a megabyte are not checked.
     """
-    with Path(path).open("rb") as file:
+    with open_file(path) as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - _SIZE - len(MAGIC)))
         footer = int.from_bytes(file.read(_SIZE), "little")

@@ -18,6 +18,7 @@ from instructmining.reading.jsonl import JsonRows
 from instructmining.reading.objects import Object, ObjectRows, is_objects
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.pipes import PipeRows
+from instructmining.stores.files import open_file
 from instructmining.types import RowOrReject
 
 WINDOW_BYTES = 8 << 20  # bytes of the rows held together; a window of usual rows has fewer
@@ -148,7 +149,7 @@ def _table_inside(path: str) -> Kind | None:
     if not file_size(path):
         return None
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             return table_by_head(file.read(HEAD_BYTES))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from instructmining.stores.files import open_file
+
 MOST = 64 << 20  # bytes
 
 
@@ -15,7 +17,7 @@ def read_small(path: str | Path, *, most: int = MOST) -> bytes:
         OSError: the file cannot be read, its name is invalid, or it has more than ``most`` bytes.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             content = file.read(most + 1)
     except ValueError as error:  # a zero byte in the name
         raise OSError(errno.EINVAL, str(error)) from error

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from instructmining.errors import InputError, OutputError
-from instructmining.reading.compression import STANDARD_INPUT, is_pipe
+from instructmining.reading.compression import is_pipe
 from instructmining.reading.file_kinds import kind_by_name
+from instructmining.reading.patterns import ANY_DEPTH, fits
+from instructmining.reading.trees import CLOSED, Tree, beside_it, tree_of
+from instructmining.stores.addresses import folder_of, is_address, joined, name_of, plain
 
 # What datasets' save_to_disk writes next to the rows, and what map and filter leave there.
 _METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
@@ -24,8 +26,6 @@ _CACHED = "cache-*.arrow"
 _OUT = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _NEXT_TO_OUT = (".rejects.jsonl", ".run.json", ".selection.json", ".partial")
 _NAMED = 5  # names shown in a message
-_ANY_DEPTH = "**"
-_LINK = "/"  # marks the name of a folder that is a link, which is not followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,15 @@ def expand(inputs: Sequence[str | Path], *, out: str | None = None) -> Files:
     """
     paths: list[str] = []
     skipped = []
-    if twice := [one for one, count in Counter(map(str, inputs)).items() if count > 1 and is_pipe(one)]:
+    named = [plain(str(one)) for one in inputs]
+    if twice := [one for one, count in Counter(named).items() if count > 1 and is_pipe(one)]:
         raise InputError(f"{twice[0]}: is given twice, but can be read only once")
-    for one in map(str, inputs):
-        if one == STANDARD_INPUT or (not Path(one).is_dir() and (os.path.lexists(one) or not glob.has_magic(one))):
+    for one in named:
+        tree = tree_of(one)
+        if tree.is_file():
             paths.append(one)
             continue
-        found = _Found(one)
+        found = _Found(one, tree)
         found.take()
         if out is not None and out != "-":
             found.check_out(out)
@@ -87,107 +89,108 @@ class _Found:
     """The files of a folder or a pattern."""
 
     where: str
+    tree: Tree
     files: set[str] = field(default_factory=set)
     folders: list[str] = field(default_factory=list)
     skipped: set[str] = field(default_factory=set)
 
     def take(self) -> None:
-        if Path(self.where).is_dir():
+        if self.tree.is_folder(self.where):
             self._take_folder(self.where)
             return
-        names_a_kind = Path(self.where).name.strip("*") != ""
-        for path in _fitting(self.where):
-            if path.endswith(_LINK):
+        names_a_kind = name_of(self.where).strip("*") != ""
+        for path in self.tree.fitting():
+            if path.endswith(CLOSED):
                 self.skipped.add(path)
-            elif Path(path).is_dir():
-                _check_not_ours(path)
-                if _ANY_DEPTH not in Path(self.where).parts:
+            elif self.tree.is_folder(path):
+                self._check_not_ours(path)
+                if ANY_DEPTH not in self.where.split("/"):
                     self._take_folder(path)
             else:
                 self._take_file(path, known=not names_a_kind)
 
     def in_order(self) -> list[str]:
         if not self.files:
-            what = "the folder holds no file of rows" if Path(self.where).is_dir() else "no file of rows matches"
+            what = "the folder holds no file of rows" if self.tree.is_folder(self.where) else "no file of rows matches"
             found = f"found {_named(self.skipped)}; " if self.skipped else ""
             raise InputError(f"{self.where}: {what}; {found}wanted JSON, JSON lines, CSV, TSV, Parquet or Arrow")
         return sorted(self.files, key=os.fsencode)
 
     def check_out(self, out: str) -> None:
+        if is_address(self.where) or is_address(out):
+            self._check_stored(out)
+            return
         target = Path(out).absolute()
         for folder in self.folders:
             if target.resolve().is_relative_to(Path(folder).resolve()):
                 raise OutputError(f"{out}: lies in the input {folder}; give -o a file outside of it")
         pattern = Path(self.where).absolute().parts
         for path in (target, *(Path(f"{target}{end}") for end in _NEXT_TO_OUT)):
-            if not Path(self.where).is_dir() and _fits(path.parts, pattern):
+            if not Path(self.where).is_dir() and fits(path.parts, pattern):
                 raise OutputError(f"{out}: {path.name} would match the input {self.where!r}; give -o another place")
+
+    def _check_stored(self, out: str) -> None:
+        if not (is_address(self.where) and is_address(out)):
+            return
+        if any(out.startswith(f"{folder}/") for folder in self.folders):
+            raise OutputError(f"{out}: lies in the input {self.where}; give -o a file outside of it")
+        for path in (out, *(f"{out}{end}" for end in _NEXT_TO_OUT)):
+            if not self.folders and fits(path.split("/"), self.where.split("/")):
+                raise OutputError(f"{out}: {name_of(path)} would match the input {self.where!r}; give -o another place")
 
     def _take_folder(self, folder: str) -> None:
         self.folders.append(folder)
-        for parent, folders, names in os.walk(folder, onerror=_refuse):
-            for name in list(folders):
-                path = str(Path(parent) / name)
-                _check_not_ours(path)
-                if name.startswith(".") or Path(path).is_symlink():
-                    folders.remove(name)
-                    self.skipped.add(f"{_below(path, folder)}/")
-            for name in names:
-                self._take_file(str(Path(parent) / name), known=True, folder=folder)
+        for below in self.tree.below(folder):
+            for at, letter in enumerate(below):
+                if letter == "/":
+                    self._check_not_ours(joined(folder, below[:at]))
+            if below.endswith(CLOSED):
+                self.skipped.add(below)
+            else:
+                self._take_file(joined(folder, below), known=True, below=below)
 
-    def _take_file(self, path: str, *, known: bool, folder: str | None = None) -> None:
-        _check_not_ours(path)
-        name = Path(path).name
-        if _is_metadata(path):
+    def _take_file(self, path: str, *, known: bool, below: str | None = None) -> None:
+        self._check_not_ours(path)
+        name = name_of(path)
+        if self._is_metadata(path):
             return
-        if is_pipe(path) or (known and (name.startswith(".") or not _is_known(path))):
-            self.skipped.add(_below(path, folder) if folder is not None else path)
+        if is_pipe(path) or (known and (name.startswith(".") or not self._is_known(path))):
+            self.skipped.add(below or path)
         else:
             self.files.add(path)
 
+    def _is_known(self, path: str) -> bool:
+        """Return whether the name of a file says that it holds rows."""
+        try:
+            known = kind_by_name(path).kind is not None
+        except InputError:
+            return False
+        return known and not (fnmatchcase(name_of(path), _CACHED) and self.tree.exists(beside_it(path, _STATE)))
 
-def _is_known(path: str) -> bool:
-    """Return whether the name of a file says that it holds rows."""
-    try:
-        known = kind_by_name(path).kind is not None
-    except InputError:
-        return False
-    state = Path(path).with_name(_STATE)
-    return known and not (fnmatchcase(Path(path).name, _CACHED) and state.exists())
+    def _is_metadata(self, path: str) -> bool:
+        """Return whether a file describes a data set and holds no rows of it."""
+        name = name_of(path)
+        return name in _METADATA or (name == _STATE and self.tree.exists(beside_it(path, _DATASET_INFO)))
 
+    def _check_not_ours(self, path: str) -> None:
+        """Refuse what a run wrote next to its OUT.
 
-def _is_metadata(path: str) -> bool:
-    """Return whether a file describes a data set and holds no rows of it."""
-    name = Path(path).name
-    return name in _METADATA or (name == _STATE and Path(path).with_name(_DATASET_INFO).exists())
-
-
-def _check_not_ours(path: str) -> None:
-    """Refuse what a run wrote next to its OUT.
-
-    Raises:
-        InputError: the path is such a file.
-    """
-    for end in _NEXT_TO_OUT:
-        out = path.removesuffix(end)
-        if out != path and fnmatchcase(Path(out).name, _PART) and Path(out).with_name(_PLAN).exists():
-            folder = Path(out).parent
-            raise InputError(
-                f"{folder}: holds the parts of a run in shards; join them first: instructmining merge {folder} -o FILE"
-            )
-        if out != path and out.endswith(_OUT):
-            raise InputError(
-                f"{path}: was written by a run next to {out} and holds no data; "
-                "move the run's files out of the input's folder"
-            )
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename}: {error.strerror}") from error
-
-
-def _below(path: str, folder: str) -> str:
-    return str(Path(path).relative_to(folder))
+        Raises:
+            InputError: the path is such a file.
+        """
+        for end in _NEXT_TO_OUT:
+            out = path.removesuffix(end)
+            if out != path and fnmatchcase(name_of(out), _PART) and self.tree.exists(beside_it(out, _PLAN)):
+                folder = folder_of(out)
+                raise InputError(
+                    f"{folder}: holds the parts of a run in shards; join them first: instructmining merge {folder} "
+                    "-o FILE"
+                )
+            if out != path and out.endswith(_OUT):
+                raise InputError(
+                    f"{path}: was written by a run next to {out} and holds no data; "
+                    "move the run's files out of the input's folder"
+                )
 
 
 def _named(names: Iterable[str]) -> str:
@@ -195,47 +198,3 @@ def _named(names: Iterable[str]) -> str:
     every = sorted(names, key=os.fsencode)
     more = f" and {len(every) - _NAMED:,} more" if len(every) > _NAMED else ""
     return f"{', '.join(every[:_NAMED])}{more}"
-
-
-def _fitting(pattern: str) -> Iterator[str]:
-    """Yield the paths that match a pattern; links to folders below its ``**``, which may lead in circles, end in /."""
-    parts = pattern.split("/")
-    if _ANY_DEPTH not in parts:
-        yield from glob.iglob(pattern)  # noqa: PTH207 - Path.glob would change the form of the path
-        return
-    at = parts.index(_ANY_DEPTH)
-    above, below = "/".join(parts[:at]), tuple(part for part in parts[at:] if part)
-    if at:
-        above = above or "/"
-    for top in glob.glob(above) if glob.has_magic(above) else [above]:  # noqa: PTH207
-        for path in _walked(top, hidden=any(part.startswith(".") for part in below)):
-            if path.endswith(_LINK) or _fits(path.split("/"), below):
-                yield os.path.join(top, path)  # noqa: PTH118 - keeps the form of the path
-
-
-def _walked(top: str, *, hidden: bool) -> Iterator[str]:
-    """Yield what a folder holds, recursively, relative to it."""
-    if not Path(top).is_dir():
-        return
-    for parent, folders, names in os.walk(top or os.curdir, onerror=_refuse):
-        if not hidden:
-            folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in [*folders, *names]:
-            path = Path(parent) / name
-            below = str(path.relative_to(top))
-            yield f"{below}{_LINK}" if name in folders and path.is_symlink() else below
-
-
-def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Return whether the parts of a path match those of a pattern; hidden names match only a leading dot."""
-    if not pattern:
-        return not parts
-    if pattern[0] == _ANY_DEPTH:
-        shown = next((number for number, part in enumerate(parts) if part.startswith(".")), len(parts))
-        return any(_fits(parts[begin:], pattern[1:]) for begin in range(shown + 1))
-    return (
-        bool(parts)
-        and fnmatchcase(parts[0], pattern[0])
-        and (not parts[0].startswith(".") or pattern[0].startswith("."))
-        and _fits(parts[1:], pattern[1:])
-    )

@@ -191,7 +191,7 @@ class Rule:
         Raises:
             OutputError: the file exists, or cannot be written.
         """
-        with Placement([Path(path)], overwrite=overwrite) as files:
+        with Placement([path], overwrite=overwrite) as files:
             files.write(path, self.content())
             files.put()
 

@@ -14,7 +14,7 @@ from instructmining.writing.run_writer import SUFFIXES, compressed
 from instructmining.writing.standard_streams import standard_output
 
 
-def check_row_file(out: str | Path) -> Path:
+def check_row_file(out: str | Path) -> str | Path:
     """Check the path of a file of rows, whose suffix sets the format and the compression.
 
     Raises:
@@ -23,7 +23,7 @@ def check_row_file(out: str | Path) -> Path:
     check_type("out", out, (str, Path), wanted="the path of a file to write", error=OutputError)
     if not Path(out).name.endswith(SUFFIXES):
         raise OutputError(f"{out}: wanted a name ending in {', '.join(SUFFIXES)}")
-    return Path(out)
+    return out
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def rescore(
     source.check_terms(chosen)
     to_file = str(out) != "-"
     out = check_row_file(out) if to_file else "-"
-    run_path = Path(f"{out}.run.json")
+    run_path = f"{out}.run.json"
     bundle = source.bundle
     caution = _caution(chosen, bundle)
     rows = without_value = 0

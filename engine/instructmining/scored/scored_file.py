@@ -25,6 +25,7 @@ from instructmining.reading.rows import Source, open_rows
 from instructmining.reading.small_files import read_small
 from instructmining.reading.values import dumps, loads
 from instructmining.rules import Rule
+from instructmining.stores.addresses import plain
 from instructmining.types import COLUMNS, MARGIN, PAIR_COLUMNS, PREDICTION, SCORE_COLUMNS, SIDES, Side, SourceRow
 from instructmining.writing.run_writer import added_names
 
@@ -49,7 +50,7 @@ class ScoredRows:
 
     Attributes:
         name: name of the source in messages.
-        path: path of the file; None for a table in memory.
+        path: path or address of the file; None for a table in memory.
         files: files that are read: the file and its run file.
         prefix: prefix of the columns of ``score``.
         columns: names, without prefix, of the columns of ``score`` in the first row, in order; empty without rows.
@@ -73,11 +74,11 @@ class ScoredRows:
         if isinstance(source, str) and is_pipe(source):
             raise InputError("standard input and pipes cannot be read twice; give a file")
         check_type("prefix", prefix, str, wanted="text", error=SelectionError)
-        self.path = Path(source) if isinstance(source, (str, Path)) else None
-        self.files = (self.path, Path(f"{self.path}.run.json")) if self.path is not None else ()
-        self.name = open_rows(source, _OPTIONS).path
+        self.path = plain(str(source)) if isinstance(source, (str, Path)) else None
+        self._source = source if self.path is None else self.path
+        self.files = (self.path, f"{self.path}.run.json") if self.path is not None else ()
+        self.name = open_rows(self._source, _OPTIONS).path
         self.prefix = prefix
-        self._source = source
         self._state = state_of(self.path)
         self._count: int | None = None  # number of rows, once all were read
         first = next(self.rows(), None)

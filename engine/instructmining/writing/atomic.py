@@ -2,7 +2,8 @@
 
 A file is written next to its target under a name of its own, ``.NAME.XXXXXXXX.instructmining``; then it is synced and
 renamed, and its folder synced. Only this module uses such names: a file with one that no process writes was left by a
-killed process, and the next process removes it.
+killed process, and the next process removes it. A file for a store is written on this machine, and then brought there
+as a whole.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from filelock import FileLock, Timeout
 
 from instructmining.errors import OutputError
+from instructmining.stores.addresses import SCHEMES, is_address, name_of, plain
+from instructmining.stores.files import exists
+from instructmining.stores.transfers import upload
 
 _OURS = ".instructmining"
 _LOCK = f".lock{_OURS}"
@@ -106,6 +111,7 @@ def claimed(target: Path, *, on_wait: Callable[[], None] | None = None) -> Itera
     path = target.with_name(f".{target.name}{_LOCK}")
     lock = FileLock(path, thread_local=False)
     try:
+        check_local(target)
         if not target.parent.is_dir():
             _make_folder(target.parent)
         try:
@@ -133,6 +139,16 @@ def _acquire(lock: FileLock, path: Path, *, timeout: float) -> None:
         if path.exists():
             return
         lock.release()
+
+
+def check_local(target: Path) -> None:
+    """Check that a path is not an address that became one, such as ``s3:/BUCKET``.
+
+    Raises:
+        OutputError: it is.
+    """
+    if target.parts and target.parts[0].removesuffix(":") in SCHEMES and target.parts[0].endswith(":"):
+        raise OutputError(f"{target}: is an address of a store; this command writes to a folder of this machine")
 
 
 def _make_folder(folder: Path) -> None:
@@ -167,16 +183,19 @@ class Placement:
         Raises:
             OutputError: a target is read, exists, is no file or is named twice, or another process writes it.
         """
-        wanted = [Path(str(target)) for target in targets if target not in STANDARD]
-        self._targets = [*map(Path, sidecars), *wanted]
+        wanted = [_key(target) for target in targets if target is not None and target not in STANDARD]
+        beside_them = list(map(_key, sidecars))
+        self._targets = [*beside_them, *wanted]
         for target in self._targets:
             check_place(target, overwrite=True)
         check_apart(self._targets, reads)
-        self._written: dict[Path, Path] = {}  # target → path where it was written
+        self._written: dict[str, Path] = {}  # target → path where it was written
         with ExitStack() as stack:
-            for target in [*wanted, *map(Path, sidecars)]:
-                stack.enter_context(claimed(target))
+            for target in [*wanted, *beside_them]:
+                if not is_address(target):
+                    stack.enter_context(claimed(Path(target)))
                 check_place(target, overwrite=overwrite or target not in wanted)
+            self._scratch = Path(stack.enter_context(TemporaryDirectory(prefix="instructmining-")))
             stack.callback(self._remove)
             self._stack = stack.pop_all()
 
@@ -197,8 +216,9 @@ class Placement:
         Raises:
             OutputError: the disk refuses it.
         """
-        target = Path(target)
-        self._written[target] = partial = beside(target)
+        target = _key(target)
+        partial = beside(self._scratch / name_of(target) if is_address(target) else Path(target))
+        self._written[target] = partial
         try:
             with partial.open("xb") as file:
                 yield file
@@ -220,9 +240,13 @@ class Placement:
         for target in self._targets:
             if target not in self._written:
                 continue
+            written = self._written.pop(target)
             try:
-                self._written.pop(target).replace(target)
-                sync_folder(target.parent)
+                if is_address(target):
+                    upload(written, target)
+                else:
+                    written.replace(target)
+                    sync_folder(Path(target).parent)
             except OSError as error:
                 raise OutputError(f"{target}: {error.strerror}") from error
 
@@ -230,6 +254,11 @@ class Placement:
         for partial in self._written.values():
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+def _key(target: str | Path) -> str:
+    """Return a target in one form."""
+    return plain(target) if is_address(target) and isinstance(target, str) else str(Path(target))
 
 
 def check_apart(outputs: Sequence[str | Path | None], reads: Iterable[str | Path | None]) -> None:
@@ -244,10 +273,16 @@ def check_apart(outputs: Sequence[str | Path | None], reads: Iterable[str | Path
     Raises:
         OutputError: an output is an input, contains one, or is another output.
     """
-    read = [_Read(str(name)) for name in reads if name not in STANDARD]
+    given = [str(name) for name in reads if name not in STANDARD]
+    read = [_Read(name) for name in given if not is_address(name)]
+    there = [plain(name) for name in given if is_address(name)]
     places: list[str] = []
     for output in outputs:
         if output in STANDARD:
+            continue
+        if is_address(output):
+            if any(output == name or f"{name}/".startswith(f"{output}/") for name in there):
+                raise OutputError(f"{output}: would replace what this command reads; name another output")
             continue
         place, identity = os.path.realpath(str(output)), _identity(str(output))
         for one in read:
@@ -258,12 +293,23 @@ def check_apart(outputs: Sequence[str | Path | None], reads: Iterable[str | Path
         places.append(place)
 
 
-def check_place(target: Path, *, overwrite: bool) -> None:
+def check_place(target: str | Path, *, overwrite: bool) -> None:
     """Check that a file may be put in a place.
 
     Raises:
-        OutputError: the place is a folder or a device, or a file that may not be replaced.
+        OutputError: the place is a folder or a device, a file that may not be replaced, or in a store that does not
+            answer.
+        StoreError: the address is wrong.
     """
+    if is_address(target):
+        try:
+            is_there = not overwrite and exists(target)
+        except OSError as error:
+            raise OutputError(f"{target}: {error.strerror}") from error
+        if is_there:
+            raise OutputError(f"{target}: exists; give --overwrite to replace it")
+        return
+    target = Path(target)
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name a file")
     if (target.exists() and not target.is_file()) or _is_of_the_system(target):

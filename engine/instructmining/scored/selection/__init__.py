@@ -179,7 +179,7 @@ def _choice(choice: SelectionOptions | None, given: Mapping[str, Any]) -> Select
     return choice
 
 
-def _rule(scored: Path | None, extras: Extras) -> tuple[Rule | None, str]:
+def _rule(scored: str | None, extras: Extras) -> tuple[Rule | None, str]:
     """Return the rule to explain; if it is not known, None and a remark that says why."""
     if extras.explain is None:
         return None, ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import orjson
@@ -24,9 +23,9 @@ from instructmining.types import PREDICTION, SourceRow
 _TOLERANCE = 1e-6  # between the file's prediction and the rule's, relative to the larger of 1 and the prediction
 
 
-def rule_of_run(scored: Path) -> tuple[Rule | None, str]:
+def rule_of_run(scored: str) -> tuple[Rule | None, str]:
     """Load the rule that the run file of a scored file names; returns the reason where there is none."""
-    path = Path(f"{scored}.run.json")
+    path = f"{scored}.run.json"
     try:
         run = orjson.loads(read_small(path))
         named = run["rule"]

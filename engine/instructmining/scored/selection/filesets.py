@@ -39,7 +39,7 @@ class FileSet:
         for target in targets:
             if target is not None and target != "-":
                 check_row_file(target)
-        self._selection_path = None if targets[-1] in STANDARD else Path(f"{targets[-1]}.selection.json")
+        self._selection_path = None if targets[-1] in STANDARD else f"{targets[-1]}.selection.json"
         sidecars = [] if self._selection_path is None else [self._selection_path]
         self._files = Placement(targets, overwrite=overwrite, sidecars=sidecars, reads=reads)
 
