@@ -52,7 +52,7 @@ class Store:
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object."""
-        with self.files.open_output_stream(f"{BUCKET}/{key}") as stream:
+        with self.files.open_output_stream(f"{BUCKET}/{key}", compression=None) as stream:
             stream.write(content)
 
     def get(self, key: str) -> bytes:
