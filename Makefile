@@ -9,10 +9,11 @@ OPTIMUM := .venv-optimum
 TRL := .venv-trl
 TRITON := .venv-triton
 RAY := .venv-ray
+STORES := .venv-stores
 PEERS := ctranslate2 python wana datasets
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 
-.PHONY: demo setup test cuda-dry slow test-transformers5 test-via test-trl test-triton test-ray faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
+.PHONY: demo setup test cuda-dry slow test-transformers5 test-via test-trl test-triton test-ray test-stores faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
 
 demo: $(BASE)
 	$(BIN)/python examples/demo.py
@@ -53,6 +54,10 @@ test-triton: $(TRITON)/.ready
 # Shards on a Ray cluster of several nodes on this machine; RAY_KILLS (50) workers, nodes and drivers are killed.
 test-ray: $(RAY)/.ready
 	$(RAY)/bin/python -m pytest -m peer tests/scale/test_ray_pool.py -s --timeout 3600
+
+# Stores: against servers of this machine, behind a proxy that breaks requests.
+test-stores: $(STORES)/.ready
+	$(STORES)/bin/python -m pytest -m peer tests/whole/stores --timeout 3600
 
 # Hundreds of runs killed at random moments; FAULT_KILLS and FAULT_SEED change how many and when.
 faults: $(READY)
@@ -156,6 +161,17 @@ $(RAY)/.ready: $(READY)
 		> "$$($(RAY)/bin/python -c 'import site; print(site.getsitepackages()[0])')/others.pth"
 	touch $(RAY)/.ready
 
+# The server of Azure's blobs comes from npm: where that is missing, its tests are skipped.
+$(STORES)/.ready: $(READY)
+	$(PYTHON) -m venv $(STORES)
+	echo '*' > $(STORES)/.gitignore
+	$(STORES)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt \
+		"moto[s3]==5.2.5" boto3==1.44.8 flask==3.1.3 flask-cors==6.0.5 gcp-storage-emulator==2026.7.19
+	if command -v npm > /dev/null; then npm install --silent --prefix $(STORES) azurite@3.37.0; fi
+	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+		> "$$($(STORES)/bin/python -c 'import site; print(site.getsitepackages()[0])')/others.pth"
+	touch $(STORES)/.ready
+
 $(BASE): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt -e .
@@ -166,4 +182,4 @@ $(READY): $(BASE)
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(TRANSFORMERS5) $(OPTIMUM) $(TRL) $(TRITON) $(PEERS:%=.venv-peers-%) .venv-peers-infinity demo-out gpu-results
+	rm -rf $(VENV) $(TRANSFORMERS5) $(OPTIMUM) $(TRL) $(TRITON) $(RAY) $(STORES) $(PEERS:%=.venv-peers-%) .venv-peers-infinity demo-out gpu-results

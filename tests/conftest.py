@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from object_stores import S3Server, serving_s3
 from small_bundle import write_small_bundle
 
 from instructmining.writing.cache import cache_folder
@@ -42,6 +44,22 @@ def real_rows() -> list[dict[str, str]]:
     """The 999 Alpaca rows."""
     rows: list[dict[str, str]] = json.loads(fetch("alpaca_en_demo.json", cache_folder() / "data").read_bytes())
     return rows
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server and a proxy before it that breaks requests on demand."""
+    if importlib.util.find_spec("moto") is None:
+        pytest.skip("moto is not installed: run `make test-stores`")
+    with serving_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server) -> S3Server:
+    """The S3 server with an empty bucket; all requests pass."""
+    s3_server.reset()
+    return s3_server
 
 
 @pytest.fixture
