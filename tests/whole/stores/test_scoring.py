@@ -227,7 +227,6 @@ def test_other_stores_give_the_same_files(other_store: Store, scored: Scored, tm
     assert "out.jsonl.run.json" in set(other_store.keys())
 
 
-@pytest.mark.xfail(reason="pyarrow compresses a stream by the suffix of its path unless told not to", strict=True)
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
 def test_compressed_rows_are_compressed_once(client: Client, s3: S3Server, scored: Scored, suffix: str) -> None:
     ended = client.run("score", IN, "-o", f"s3://bucket/out{suffix}", "--bundle", BUNDLE, *SETTINGS)
