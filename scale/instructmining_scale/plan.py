@@ -18,6 +18,7 @@ from instructmining.types import KNN_COLUMNS
 from instructmining.writing.atomic import beside, sync_folder
 
 NAME = "plan.json"
+MERGED = "scored.jsonl"  # of rows that waited for the neighbours among all, where their folder is to hold them too
 WAITING = ".windows"  # suffix of a part whose rows wait for the neighbours among all
 _FORMAT = 1
 

@@ -232,6 +232,7 @@ def _carry_out(
         check_identity(writer.identity, identity, run.out)
     if writer.finished:
         say(f"{run.out}: the run is already finished")
+        run.was_finished = True
         return
     if writer.journal is not None:
         restore(writer.journal, run, reader)
