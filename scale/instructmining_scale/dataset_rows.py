@@ -24,7 +24,7 @@ FOLDER, MARK = "rows", "rows.json"
 _FORMAT = 1
 _NAME = re.compile(r"rows-\d{6,}\.parquet")
 _GROUP_ROWS = 8192  # of a row group: where shards may begin
-_FEWEST_AT_ONCE = 4  # blocks that are written at once; on more nodes two each
+_FEWEST_AT_ONCE = 2  # blocks that are written at once; on more nodes one each
 _ANOTHER = "name another folder, or empty this one"
 
 
@@ -157,7 +157,7 @@ def _written(dataset: Dataset, folder: Path) -> tuple[list[WrittenFile], list[st
 
     # Without a CPU of their own: workers of the dataset may hold all that there are.
     task = ray.remote(_write_block).options(num_cpus=0, max_retries=-1)
-    most = max(_FEWEST_AT_ONCE, 2 * len(ray.nodes()))
+    most = max(_FEWEST_AT_ONCE, sum(node["Alive"] for node in ray.nodes()))
     done: dict[int, tuple[WrittenFile | None, list[str]]] = {}
     at_work: dict[Any, int] = {}
     number = 0

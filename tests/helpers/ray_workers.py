@@ -25,12 +25,12 @@ class Worker:
         return 10 * shard
 
 
-def scoring_workers() -> list[int]:
-    """The processes of actors that score shards."""
+def workers_at(name: str) -> list[int]:
+    """The processes of actors of a class, or of tasks of a function."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with suppress(OSError):
-                if (folder / "cmdline").read_bytes().startswith(b"ray::ShardWorker"):
+                if (folder / "cmdline").read_bytes().startswith(f"ray::{name}".encode()):
                     found.append(int(folder.name))
     return found

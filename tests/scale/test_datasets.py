@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ray_workers import scoring_workers
+from ray_workers import workers_at
 
 from instructmining.errors import BundleError, OutputError, RuleError
 from instructmining.reading.options import ReadOptions
@@ -191,7 +191,7 @@ def test_a_killed_worker_costs_nothing_but_time(cluster: Cluster, run: Run, smal
 
     def kill() -> None:
         while len(killed) < 2:
-            for worker in scoring_workers():
+            for worker in workers_at("ShardWorker"):
                 if worker not in killed:
                     with suppress(ProcessLookupError):
                         os.kill(worker, signal.SIGKILL)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cut_runs import write_rows
-from ray_workers import STORE, Worker, scoring_workers
+from ray_workers import STORE, Worker, workers_at
 
 from instructmining.errors import InputError
 from instructmining_scale.ray_pool import Pool, PoolOptions, RayError, connected
@@ -131,7 +131,7 @@ def _disturbed(command: list[str], cluster: Cluster, killed: dict[str, int], rng
                 cluster.remove_node(rng.choice(list(cluster.worker_nodes)), allow_graceful=False)
                 cluster.add_node(num_cpus=1, object_store_memory=STORE)
                 killed[kind] += 1
-            elif workers := scoring_workers():
+            elif workers := workers_at("ShardWorker"):
                 with suppress(ProcessLookupError):
                     os.kill(rng.choice(workers), signal.SIGKILL)
                     killed["worker"] += 1

@@ -29,11 +29,12 @@ from instructmining_scale.merging import finished_parts, plan_of
 from instructmining_scale.plan import MERGED, Plan, PlanError
 from instructmining_scale.selection.borders import Borders, Counts, Round, find_borders
 from instructmining_scale.selection.part_columns import Ask, Limits, Look, Question, Seen, ask, keep_groups, look
-from instructmining_scale.selection.part_rows import CutOut, Join, Joined, Kept, Place, cut_out, join
+from instructmining_scale.selection.part_rows import PLACE, CutOut, Join, Joined, Kept, Place, cut_out, join
 from instructmining_scale.selection.tasks import cpus, mapped
 
 MARK = "selection.json"
 _FILE_BYTES = 64 << 20  # of the lines in a file of the selection, about; a task holds them in memory
+_SAMPLES = 64  # places for the rows of a file
 _ASKED_EACH = 2  # answers of each processor in a round
 
 
@@ -124,7 +125,8 @@ def select_dataset(  # noqa: PLR0913 - each field of SelectionOptions is also an
             raise OutputError(f"{out}: exists; name another folder, or replace a selection with overwrite")
         folder = beside(target)
         scratch = folder / "scratch"
-        question = Question(choice, by, str(plan.identity["prefix"]), descending, keep_scores, scratch)
+        prefix, sample_bytes = str(plan.identity["prefix"]), max(1, _FILE_BYTES // _SAMPLES)
+        question = Question(choice, by, prefix, descending, keep_scores, scratch, sample_bytes)
         try:
             scratch.mkdir(parents=True)
             selecting = _Selecting(question, parts, str(scored))
@@ -254,10 +256,10 @@ class _Selecting:
     def _join(self, folder: Path, found: Mapping[int, Kept]) -> list[Joined]:
         """Write the files of the selection."""
         size = sum(kept.bytes for kept in found.values())
-        places = sorted(place for kept in found.values() for place in kept.sample)
+        places = np.sort(np.concatenate([np.zeros(0, PLACE), *(kept.sample for kept in found.values())]))
         files = max(1, -(-size // _FILE_BYTES))
-        cuts: list[Place | None] = [None]
-        cuts += sorted({places[len(places) * number // files] for number in range(1, files)})
+        at = [len(places) * number // files for number in range(1, files)]
+        cuts: list[Place | None] = [None, *sorted({places[one].item() for one in at})]
         bounds = list(zip(cuts, [*cuts[1:], None], strict=True))
         wanted = [
             Join(

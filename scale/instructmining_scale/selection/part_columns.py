@@ -26,6 +26,7 @@ class Question:
     descending: bool
     keep_scores: bool
     scratch: Path  # a folder that all nodes see
+    sample_bytes: int  # of kept rows, for one place of the sample that tells where to cut them into files
 
 
 @dataclass(frozen=True, slots=True)

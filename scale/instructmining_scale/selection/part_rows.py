@@ -19,8 +19,9 @@ from instructmining.writing.atomic import beside, write_whole
 from instructmining_scale.selection.part_columns import Candidates, Limits, Question
 
 Place = tuple[int, int]  # of a row in the order of all: its key, and its number among the rows of all parts
-_SAMPLES = 64  # places of a part that tell where all are cut
 _PLACED = np.dtype([("key", np.uint64), ("row", np.int64), ("begin", np.int64), ("size", np.int64)])
+PLACE = np.dtype([("key", np.uint64), ("row", np.int64)])
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples spread evenly between whole numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Kept:
     tokens: int
     bytes: int  # of the lines of the kept rows
     last: tuple[Place, float] | None  # place and value of the last kept row in order
-    sample: Sequence[Place]  # places of kept rows at even distances, ascending
+    sample: NDArray[np.void]  # places of kept rows, one for so many bytes, from which the places of cuts are taken
 
 
 def cut_out(wanted: CutOut) -> Kept:
@@ -65,19 +66,28 @@ def cut_out(wanted: CutOut) -> Kept:
     }
     verdicts = {int(verdict): count for verdict, count in counts.items() if count}
     if not len(kept):
-        return Kept(verdicts, {}, 0, 0, None, [])
+        return Kept(verdicts, {}, 0, 0, None, np.zeros(0, PLACE))
     kept = kept[np.argsort(of.keys[kept], kind="stable")]
     placed = _write(wanted, of, kept)
-    places = list(zip(placed["key"].tolist(), placed["row"].tolist(), strict=True))
     groups, by_group = np.unique(of.groups[kept], return_counts=True)
     return Kept(
         verdicts,
         dict(zip(groups.tolist(), by_group.tolist(), strict=True)) if question.choice.group_by is not None else {},
         int(of.tokens[kept].sum()) if len(of.tokens) else 0,
         int(placed["size"].sum()),
-        (places[-1], float(of.values[kept[-1]])),
-        places[:: max(1, len(places) // _SAMPLES)],
+        ((int(placed["key"][-1]), int(placed["row"][-1])), float(of.values[kept[-1]])),
+        _sample(placed, wanted.number, question.sample_bytes),
     )
+
+
+def _sample(placed: NDArray[np.void], number: int, sample_bytes: int) -> NDArray[np.void]:
+    """Return the places of rows at even distances in bytes, in each part from another beginning."""
+    ends = np.cumsum(placed["size"])
+    at = np.arange(number * _GOLDEN % 1 * sample_bytes, ends[-1], sample_bytes)
+    rows = placed[np.searchsorted(ends, at, side="right")]
+    sample = np.zeros(len(rows), PLACE)
+    sample["key"], sample["row"] = rows["key"], rows["row"]
+    return sample
 
 
 def _write(wanted: CutOut, of: Candidates, kept: NDArray[np.int64]) -> NDArray[np.void]:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import threading
+import time
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from made_up_parts import Row, scored_rows, write_parts
 from numpy.typing import NDArray
+from ray_workers import workers_at
 
 from instructmining import Distinct, Example, SelectionOptions, select
 from instructmining.errors import InstructMiningError, OutputError, SelectionError
 from instructmining_scale import select_dataset
 from instructmining_scale import selection as selections
 from instructmining_scale.plan import PlanError
+from instructmining_scale.ray_pool import connected
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 QUESTIONS: list[dict[str, Any]] = [
     {"top": 1},
@@ -134,6 +144,39 @@ def test_what_cannot_be_selected_is_an_error_and_leaves_nothing(
         select_dataset(**({"scored": "parts", "out": "best"} | question))
     assert "\n" not in str(raised.value)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.peer
+def test_on_a_cluster_the_rows_are_the_same_whatever_worker_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+    merged = write_parts(tmp_path / "parts", cut(scored_rows(3000), 40, seed=2))
+    question: dict[str, Any] = {"group_by": "kind", "fraction": 0.4, "tokens": 20_000}
+    expected = select(merged, tmp_path / "best.jsonl", **question)
+    killed, done = set[int](), threading.Event()
+
+    def kill() -> None:
+        while not done.is_set() and len(killed) < 2:
+            for worker in [*workers_at("look"), *workers_at("cut_out")][: 2 - len(killed)]:
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+                    killed.add(worker)
+            time.sleep(0.1)
+
+    with connected(cluster.address):
+        killing = threading.Thread(target=kill)
+        killing.start()
+        found = select_dataset(tmp_path / "parts", tmp_path / "best", **question)
+        done.set()
+        killing.join()
+    assert killed
+    assert b"".join(path.read_bytes() for path in found.files) == (tmp_path / "best.jsonl").read_bytes()
+    assert found.selection == expected
+
+
+@pytest.mark.peer
+def test_an_error_in_a_task_is_that_of_the_process(cluster: Cluster, tmp_path: Path) -> None:
+    write_parts(tmp_path / "parts", [scored_rows(20)])
+    with connected(cluster.address), pytest.raises(SelectionError, match="no column 'reward'"):
+        select_dataset(tmp_path / "parts", tmp_path / "best", top=3, by="reward")
 
 
 def test_lengths_that_are_no_numbers_of_tokens_are_refused(tmp_path: Path) -> None:
