@@ -25,6 +25,7 @@ _FORMAT = 1
 _NAME = re.compile(r"rows-\d{6,}\.parquet")
 _GROUP_ROWS = 8192  # of a row group: where shards may begin
 _FEWEST_AT_ONCE = 2  # blocks that are written at once; on more nodes one each
+_MOST_TRIES = 4  # of a block whose task was lost
 _ANOTHER = "name another folder, or empty this one"
 
 
@@ -156,7 +157,7 @@ def _written(dataset: Dataset, folder: Path) -> tuple[list[WrittenFile], list[st
     from ray.data.exceptions import SystemException  # noqa: PLC0415
 
     # Without a CPU of their own: workers of the dataset may hold all that there are.
-    task = ray.remote(_write_block).options(num_cpus=0, max_retries=-1)
+    task = ray.remote(_write_block).options(num_cpus=0, max_retries=_MOST_TRIES - 1)
     most = max(_FEWEST_AT_ONCE, sum(node["Alive"] for node in ray.nodes()))
     done: dict[int, tuple[WrittenFile | None, list[str]]] = {}
     at_work: dict[Any, int] = {}
@@ -175,9 +176,11 @@ def _written(dataset: Dataset, folder: Path) -> tuple[list[WrittenFile], list[st
         cause = error.cause
         if isinstance(cause, InstructMiningError):
             raise cause from None
-        raise DatasetError(f"the dataset cannot be read: {_said(cause)}") from None
+        # Of what the dataset's own functions raise, only the text of the traceback is left.
+        first, chained, _ = str(error).partition("\n\nThe above exception was the direct cause")
+        raise DatasetError(f"the dataset cannot be read: {_last_line(first if chained else str(cause))}") from None
     except (ray.exceptions.RayError, SystemException) as error:
-        raise DatasetError(f"the dataset cannot be read: {_said(error)}") from None
+        raise DatasetError(f"the dataset cannot be read: {_last_line(str(error))}") from None
     results = [done[at] for at in range(number)]
     columns = dict.fromkeys(name for _, names in results for name in names)
     return [file for file, _ in results if file is not None], list(columns)
@@ -224,7 +227,7 @@ def _write_block(
     try:
         parquet.write_table(table, sink, row_group_size=_GROUP_ROWS, compression="zstd")
     except (pa.ArrowException, ValueError) as error:
-        raise DatasetError(f"the dataset has rows that Parquet cannot hold: {_said(error)}") from error
+        raise DatasetError(f"the dataset has rows that Parquet cannot hold: {_last_line(str(error))}") from error
     content = memoryview(sink.getvalue())
     name = f"rows-{number:06}.parquet"
     write_whole(Path(folder) / name, content)
@@ -249,6 +252,6 @@ def _check_type(column: str, kind: pa.DataType) -> None:
         _check_type(column, kind.field(number).type)
 
 
-def _said(error: BaseException) -> str:
-    """Return the last line of an error's message, where Ray's have what was raised."""
-    return next(iter(reversed(str(error).strip().splitlines())), type(error).__name__).strip()
+def _last_line(text: str) -> str:
+    """Return the last line of a message, where Ray's have what was raised."""
+    return text.strip().rpartition("\n")[2].strip()

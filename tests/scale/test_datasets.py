@@ -274,7 +274,7 @@ def test_what_cannot_be_scored_is_an_error_of_one_line(cluster: Cluster, small_b
         objects = rows.map(lambda row: {**row, "kind": 1j})
         refuse(objects, DatasetError, r"column 'kind' of the dataset is ")
         refuse(rows.map(fault), DatasetError, "the dataset cannot be read: .*a fault")
-        refuse(rows.filter(lambda _: False), DatasetError, "the dataset has no rows")
+        refuse(rows.flat_map(lambda _: []), DatasetError, "the dataset has no rows")
         refuse(rows, BundleError, "no-bundle", bundle=tmp_path / "no-bundle")
         refuse(rows, RuleError, "no such indicator", indicators="perplexty")
         refuse(rows, RayError, "the cluster has 2 CPUs, and 7 workers were asked for", workers=7)
