@@ -276,7 +276,7 @@ def test_what_cannot_be_scored_is_an_error_of_one_line(cluster: Cluster, small_b
         refuse(rows.map(fault), DatasetError, "the dataset cannot be read: .*a fault")
         refuse(rows.flat_map(lambda _: []), DatasetError, "the dataset has no rows")
         refuse(rows, BundleError, "no-bundle", bundle=tmp_path / "no-bundle")
-        refuse(rows, RuleError, "no such indicator", indicators="perplexty")
+        refuse(rows, RuleError, "no indicator .perplexty.", indicators="perplexty")
         refuse(rows, RayError, "the cluster has 2 CPUs, and 7 workers were asked for", workers=7)
         refuse(rows, RayError, "the cluster has no GPU", device="cuda")
         refuse(rows, OutputError, "wanted a folder that all nodes see, not an address", out="s3://bucket/out")
