@@ -53,7 +53,7 @@ test-triton: $(TRITON)/.ready
 
 # Shards on a Ray cluster of several nodes on this machine; RAY_KILLS (50) workers, nodes and drivers are killed.
 test-ray: $(RAY)/.ready
-	$(RAY)/bin/python -m pytest -m peer tests/scale/test_ray_pool.py -s --timeout 3600
+	$(RAY)/bin/python -m pytest -m peer tests/scale -s --timeout 3600
 
 # Stores: against servers of this machine, behind a proxy that breaks requests.
 test-stores: $(STORES)/.ready
@@ -156,7 +156,7 @@ $(TRITON)/.ready: $(READY)
 $(RAY)/.ready: $(READY)
 	$(PYTHON) -m venv $(RAY)
 	echo '*' > $(RAY)/.gitignore
-	$(RAY)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt "ray==2.60.0"
+	$(RAY)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt "ray[data]==2.60.0"
 	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
 		> "$$($(RAY)/bin/python -c 'import site; print(site.getsitepackages()[0])')/others.pth"
 	touch $(RAY)/.ready

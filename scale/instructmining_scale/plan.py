@@ -22,6 +22,7 @@ from instructmining.types import KNN_COLUMNS
 from instructmining.writing.atomic import beside, sync_folder
 
 NAME = "plan.json"
+MERGED = "scored.jsonl"  # of rows that waited for the neighbours among all, where their folder is to hold them too
 WAITING = ".windows"  # suffix of a part whose rows wait for the neighbours among all
 _FORMAT = 1
 _SETTLES_S = 2.0  # in which another process that saw no plan in a store has brought its own

@@ -8,15 +8,14 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cut_runs import write_rows
-from paths import ROOT
-from ray_workers import Worker
+from ray_workers import STORE, Worker, workers_at
 
 from instructmining.errors import InputError
 from instructmining_scale.ray_pool import Pool, PoolOptions, RayError, connected
@@ -28,7 +27,6 @@ Run = Callable[..., int]
 COLUMNS = ("--indicators", "perplexity,knn_2,mtld", "--device", "cpu", "--block-bytes", "3000")
 HAS_RAY = importlib.util.find_spec("ray") is not None
 SHARDS = 12
-STORE = 80 << 20  # bytes of a node's object store, which is hardly used
 
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
@@ -45,21 +43,6 @@ def test_a_shard_and_ray_together_are_wrong_usage(run: Run, small_bundle: Path, 
     write_rows(tmp_path / "rows.jsonl", 5)
     arguments = (tmp_path / "rows.jsonl", "-o", tmp_path / "parts", "--ray", "local", "--bundle", small_bundle)
     assert run("score", *arguments, *COLUMNS, "--shard", "1/2") == 2
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A head without room for workers, and two nodes for one worker each."""
-    from ray.cluster_utils import Cluster as Started  # noqa: PLC0415 - peer
-
-    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")  # else it kills workers where a machine is full
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")])
-    started = Started(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE})
-    for _ in range(2):
-        started.add_node(num_cpus=1, object_store_memory=STORE)
-    started.wait_for_nodes()
-    yield started
-    started.shutdown()
 
 
 @pytest.mark.peer
@@ -148,18 +131,7 @@ def _disturbed(command: list[str], cluster: Cluster, killed: dict[str, int], rng
                 cluster.remove_node(rng.choice(list(cluster.worker_nodes)), allow_graceful=False)
                 cluster.add_node(num_cpus=1, object_store_memory=STORE)
                 killed[kind] += 1
-            elif workers := _workers():
+            elif workers := workers_at("ShardWorker"):
                 with suppress(ProcessLookupError):
                     os.kill(rng.choice(workers), signal.SIGKILL)
                     killed["worker"] += 1
-
-
-def _workers() -> list[int]:
-    """The processes of actors that score."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with suppress(OSError):
-                if (folder / "cmdline").read_bytes().startswith(b"ray::ShardWorker"):
-                    found.append(int(folder.name))
-    return found

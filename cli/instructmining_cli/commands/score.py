@@ -183,7 +183,7 @@ def _score_on_ray(request: ScoreRequest, address: str, shards: int | None, worke
     device = request.device
     uses_gpus = None if device == "auto" else device.startswith("cuda")
     done = score_on_ray(request, PoolOptions(address, workers, uses_gpus), shards)
-    say(f"scored {rows_of(done.rows)} in {done.new:,} shards; join them: instructmining merge {request.out} -o FILE")
+    say(f"scored {rows_of(done.rows)} in {done.scored:,} shards; join them: instructmining merge {request.out} -o FILE")
     if done.rejected:
         raise typer.Exit(3)
 

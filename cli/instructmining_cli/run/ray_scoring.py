@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
 
 from instructmining import __version__
+from instructmining.stores.addresses import is_address
 from instructmining_cli.process.terminal import say, voice
 from instructmining_cli.reports.wording import duration, rows_of
 from instructmining_cli.run.demo_bundle import demo_bundle
@@ -26,6 +27,7 @@ class ScoredShard:
     rows: int
     rejected: int
     version: str
+    was_there: bool  # finished before, and whole
 
 
 class ShardWorker:
@@ -45,9 +47,9 @@ class ShardWorker:
         self._scorers = OpenScorers()
 
     def score(self, shard: int) -> ScoredShard:
-        """Score a shard, or what is left of it."""
+        """Score a shard, or what is left of it; of one that is finished, check that it is of this run and whole."""
         run = score_files(replace(self._request, shard=(shard, self._shards)), scorers=self._scorers)
-        return ScoredShard(run.rows_written, run.rejected, __version__)
+        return ScoredShard(run.rows_written, run.rejected, __version__, run.was_finished)
 
 
 @dataclass(slots=True)
@@ -55,16 +57,17 @@ class Progress:
     """Counts what is done, and says it."""
 
     shards: int
-    done: int
-    began: float
-    rows: int = 0
-    rejected: int = 0
-    new: int = 0
+    say: Callable[[str], None]
+    rows: int = 0  # of the shards that were scored now
+    rejected: int = 0  # likewise
+    scored: int = 0  # shards
+    there: int = 0  # shards that were finished before
+    began: float = field(default_factory=time.monotonic)
 
-    @classmethod
-    def of(cls, shards: int, *, done: int) -> Self:
-        """Begin."""
-        return cls(shards, done, time.monotonic())
+    @property
+    def left(self) -> int:
+        """Shards that no worker has looked at yet."""
+        return self.shards - self.scored - self.there
 
     def take(self, shard: int, scored: ScoredShard) -> None:
         """Take a shard.
@@ -74,14 +77,18 @@ class Progress:
         """
         if scored.version != __version__:
             raise RayError(f"a worker has instructmining {scored.version}, this process {__version__}; install one")
-        self.done, self.new = self.done + 1, self.new + 1
+        if scored.was_there:
+            self.there += 1
+            return
+        self.scored += 1
         self.rows, self.rejected = self.rows + scored.rows, self.rejected + scored.rejected
-        left = (time.monotonic() - self.began) / self.new * (self.shards - self.done)
-        say(f"shard {shard} ({self.done:,} of {self.shards:,}): {rows_of(scored.rows)}; about {duration(left)} left")
+        left_s = (time.monotonic() - self.began) / self.scored * self.left
+        done = f"{self.shards - self.left:,} of {self.shards:,}"
+        self.say(f"shard {shard} ({done}): {rows_of(scored.rows)}; at most about {duration(left_s)} left")
 
 
 def score_on_ray(request: ScoreRequest, options: PoolOptions, shards: int | None) -> Progress:
-    """Score all shards of an input that are not done yet.
+    """Connect to a cluster, or start one, and score all shards of an input that are not done yet.
 
     Args:
         request: with a folder as ``out``.
@@ -92,24 +99,34 @@ def score_on_ray(request: ScoreRequest, options: PoolOptions, shards: int | None
         RayError: Ray is missing, or workers are lost again and again.
         InstructMiningError: as for :func:`score_files`.
     """
-    request = replace(request, bundle=str(Path(request.bundle or demo_bundle(say)).absolute()))
-    plan = Plan.load(request.out)
+    request = replace(request, bundle=request.bundle or str(demo_bundle(say)))
     with connected(options.address):
-        count = shards or (plan.shards if plan is not None else None)
-        pool = Pool(options)
-        count = count or _SHARDS_EACH * pool.workers
-        missing = _missing(request, count, plan)
-        progress = Progress.of(count, done=count - len(missing))
-        say(f"{count:,} shards, {len(missing):,} to score, on {pool.workers:,} workers")
-        for shard, scored in pool.run(missing, ShardWorker, (request, count, str(Path.cwd()))):
-            progress.take(shard, scored)
+        return score_shards(request, Pool(options), shards, say=say)
+
+
+def score_shards(request: ScoreRequest, pool: Pool, shards: int | None, *, say: Callable[[str], None]) -> Progress:
+    """Score all shards of an input on the cluster that this process is connected to.
+
+    Workers are given all shards, and themselves find out which are finished, whole and of this run.
+
+    Args:
+        request: with a bundle, and a folder as ``out``.
+        pool: of workers.
+        shards: how many there are; by default four for each worker, or as many as the folder's plan has.
+        say: called with lines of progress.
+
+    Raises:
+        RayError: workers are lost again and again.
+        InstructMiningError: as for :func:`score_files`.
+    """
+    bundle = str(request.bundle)
+    request = replace(request, bundle=bundle if is_address(bundle) else str(Path(bundle).absolute()))
+    plan = Plan.load(request.out)
+    count = shards or (_SHARDS_EACH * pool.workers if plan is None else plan.shards)
+    progress = Progress(count, say)
+    say(f"{count:,} shards on {pool.workers:,} workers")
+    for shard, scored in pool.run(range(1, count + 1), ShardWorker, (request, count, str(Path.cwd()))):
+        progress.take(shard, scored)
+    if progress.there:
+        say(f"{progress.there:,} of {count:,} shards were finished before, and are whole")
     return progress
-
-
-def _missing(request: ScoreRequest, count: int, plan: Plan | None) -> list[int]:
-    """Return the shards whose run file is not there; a worker checks that the others are of this run when asked to."""
-    shards = range(1, count + 1)
-    if plan is None or request.overwrite or plan.shards != count:
-        return list(shards)
-    folder = Path(request.out)
-    return [shard for shard in shards if not (folder / plan.part(shard, spooled=plan.waits)).exists()]

@@ -177,6 +177,7 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
             check_identity(earlier, identity, run.out)
         if writer.finished or finished is not None:
             say(f"{run.out}: the run is already finished")
+            run.was_finished = True
             _deliver(place)
         else:
             _carry_out(run, reader, writer, place, identity, [*sources, *neighbours], strict=request.strict)

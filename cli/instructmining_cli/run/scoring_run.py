@@ -56,6 +56,7 @@ class Run:
     options: ReadOptions = field(default_factory=ReadOptions)
     shard: tuple[int, int] | None = None  # its number, from 1, and how many there are
     spools: bool = False  # its rows wait for the neighbours among the rows of all shards
+    was_finished: bool = False  # by an earlier process; this one did nothing
     from_before: FromBefore = field(default_factory=FromBefore)
     nulls: Counter[str] = field(default_factory=Counter)  # column → rows in which it is null
     unpredicted: int = 0  # rows without a prediction, or pairs without one on either side

@@ -21,7 +21,7 @@ from instructmining.scored.selection.explanations import Explainer, rule_of_run
 from instructmining.scored.selection.filesets import FileSet
 from instructmining.scored.selection.near_duplicates import Distinct
 from instructmining.scored.selection.options import Extras, SelectionOptions, check
-from instructmining.scored.selection.ranking import Ranking, groups_as_json, rank
+from instructmining.scored.selection.ranking import Ranking, groups_as_json, rank, short_of_quota
 from instructmining.scored.selection.subsets import in_file_order, in_order, random_rows, without_scores
 from instructmining.types import PREDICTION, SourceRow
 
@@ -114,7 +114,7 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
         "quotas": {} if quotas is None else quotas,
         "distinct": distinct,
     }
-    choice = _choice(choice, given)
+    choice = chosen(choice, given)
     check("out", out, (str, Path, NoneType), wanted='a path, "-" or None')
     check("by", by, str, wanted="the name of a column")
     check("extras", extras, (Extras, NoneType), wanted="Extras, as Extras(explain='why.jsonl')")
@@ -157,7 +157,7 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
     return found
 
 
-def _choice(choice: SelectionOptions | None, given: Mapping[str, Any]) -> SelectionOptions:
+def chosen(choice: SelectionOptions | None, given: Mapping[str, Any]) -> SelectionOptions:
     """Return the given choice, or make one of the arguments.
 
     Raises:
@@ -214,15 +214,6 @@ def _selection(
     )
 
 
-def _short_of_quota(ranking: Ranking, choice: SelectionOptions) -> Iterator[str]:
-    if ranking.groups is None:
-        return
-    kept = np.bincount(ranking.groups.of_row[ranking.kept], minlength=len(ranking.groups.names)).tolist()
-    for name, count in zip(ranking.groups.names, kept, strict=True):
-        if count < choice.quotas.get(name, 0):
-            yield f"group {name!r}: {count:,} of its quota of {choice.quotas[name]:,}"
-
-
 def _as_json(
     found: Selection,
     ranking: Ranking,
@@ -243,9 +234,21 @@ def _as_json(
             "candidates": len(ranking.order),
             "kept": found.kept,
             "left_out": dict(found.left_out),
-            "groups": groups_as_json(ranking),
+            "groups": _groups_as_json(ranking),
         },
         "tokens": found.tokens,
         "worst": found.worst,
         "remarks": list(found.remarks),
     }
+
+
+def _short_of_quota(ranking: Ranking, choice: SelectionOptions) -> Iterator[str]:
+    if ranking.groups is not None:
+        yield from short_of_quota(ranking.groups.names, ranking.counts_of(ranking.kept), choice)
+
+
+def _groups_as_json(ranking: Ranking) -> Mapping[str, object] | None:
+    if ranking.groups is None:
+        return None
+    candidates, kept = ranking.counts_of(ranking.order), ranking.counts_of(ranking.kept)
+    return groups_as_json(ranking.groups.names, candidates, ranking.room, kept)

@@ -43,6 +43,51 @@ class Groups:
     of_row: NDArray[np.int32]  # (rows,) index of each row's group in ``names``
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What rows have of what a selection asks for: all rows of a scored file, or those of a part of it."""
+
+    rows: int
+    has_values: bool  # whether the column to order by is a number in any row
+    missing: frozenset[str]  # columns asked for that no row has
+    groups: Sequence[str]  # in the order of their first rows
+    fields: Sequence[str]  # of the first row
+
+    def check(self, name: str, choice: SelectionOptions, by: str) -> None:
+        """Check that the rows can answer a selection.
+
+        Args:
+            name: of the scored file.
+            choice: which rows to keep.
+            by: field to order by.
+
+        Raises:
+            SelectionError: no row has a number to order by, or they lack a column or a group that is asked for.
+        """
+        if not self.rows:
+            return
+        if not self.has_values:
+            raise SelectionError(f"{name}: no row has a number in column {by!r}")
+        for column in sorted(self.missing):
+            raise SelectionError(f"{name}: {no_column(column, self.fields)}")
+        check_groups(name, len(self.groups), choice.group_by or "")
+        unknown = choice.quotas.keys() - set(self.groups)
+        for group in choice.quotas:
+            if group in unknown:
+                missing = no_such("group", group, self.groups)
+                raise SelectionError(f"{name}: --quota {group}={choice.quotas[group]}: {missing}")
+
+
+def check_groups(name: str, groups: int, column: str) -> None:
+    """Check that there are not too many groups.
+
+    Raises:
+        SelectionError: there are.
+    """
+    if groups > _MOST_GROUPS:
+        raise SelectionError(f"{name}: column {column!r} has more than {_MOST_GROUPS:,} values; wanted one of groups")
+
+
 class Columns:
     """The numbers of every row, and the verdicts on rows that are no candidates.
 
@@ -51,6 +96,7 @@ class Columns:
         verdicts: int16 (rows,), values of :class:`Verdict`.
         lengths: float64 (rows,), tokens of prompt and response; None without a token budget.
         groups: the groups; None without ``group_by``.
+        contents: what the rows have of what is asked for; see :meth:`Contents.check`.
     """
 
     def __init__(self, source: ScoredRows, choice: SelectionOptions, by: str) -> None:
@@ -63,7 +109,7 @@ class Columns:
 
         Raises:
             InputError: the source cannot be read.
-            SelectionError: the rows lack a column that is asked for, or a group that has a quota.
+            SelectionError: a row has no number in the column to order by, or no group's name.
         """
         self._source = source
         self._choice = choice
@@ -90,7 +136,13 @@ class Columns:
         self.verdicts = np.concatenate(verdicts)
         self.lengths = np.concatenate(lengths) if choice.tokens is not None else None
         self.groups = Groups(list(self._numbers), np.concatenate(of_row)) if choice.group_by is not None else None
-        self._check(by)
+        self.contents = Contents(
+            rows=len(self.values),
+            has_values=not np.isnan(self.values).all(),
+            missing=frozenset(self._missing),
+            groups=list(self._numbers),
+            fields=source.names,
+        )
         if self.groups is not None:
             closed = np.array([not choice.has_room(name) for name in self.groups.names], dtype=bool)
             _set(self.verdicts, closed[self.groups.of_row], Verdict.NO_QUOTA)
@@ -109,29 +161,8 @@ class Columns:
     def _groups_of(self, rows: Sequence[SourceRow]) -> NDArray[np.int32]:
         field = self._source.field(self._choice.group_by or "")
         found = [self._numbers.setdefault(_group_name(row, field), len(self._numbers)) for row in rows]
-        if len(self._numbers) > _MOST_GROUPS:
-            raise SelectionError(
-                f"{self._source.name}: column {field!r} has more than {_MOST_GROUPS:,} values; wanted one of groups"
-            )
+        check_groups(self._source.name, len(self._numbers), field)
         return np.array(found, dtype=np.int32)
-
-    def _check(self, by: str) -> None:
-        """Check that the file has the columns and groups asked for.
-
-        Raises:
-            SelectionError: it lacks one.
-        """
-        if not len(self.values):
-            return
-        name = self._source.name
-        if np.isnan(self.values).all():
-            raise SelectionError(f"{name}: no row has a number in column {self._source.field(by)!r}")
-        for column in sorted(self._missing):
-            raise SelectionError(f"{name}: {no_column(column, self._source.names)}")
-        for group in self._choice.quotas:
-            if group not in self._numbers:
-                missing = no_such("group", group, self._numbers)
-                raise SelectionError(f"{name}: --quota {group}={self._choice.quotas[group]}: {missing}")
 
 
 def _set(verdicts: NDArray[np.int16], rows: NDArray[np.bool_], verdict: int) -> None:

@@ -42,27 +42,44 @@ class Ranking:
     nearest: NearestKept | None
     tokens: int | None  # of the rows kept, if a budget was given
 
+    def counts_of(self, rows: NDArray[np.int64]) -> list[int]:
+        """Count rows by group, in the order of the groups; there are groups."""
+        assert self.groups is not None
+        found: list[int] = np.bincount(self.groups.of_row[rows], minlength=len(self.groups.names)).tolist()
+        return found
+
     def left_out(self, choice: SelectionOptions, value: str) -> dict[str, int]:
         """Count the rows left out by reason; ``value`` is the name of the column to order by."""
-        names = {
-            Verdict.NO_VALUE: f"{value} is null",
-            Verdict.NO_LENGTH: f"{' or '.join(LENGTHS)} is null",
-            Verdict.NO_QUOTA: "the group has no quota",
-            Verdict.ABOVE: f"{value} is more than {choice.max_loss}",
-            Verdict.FULL: "after the rows wanted" if self.groups is None else "the group is full",
-            Verdict.OVER_BUDGET: "beyond the token budget",
-            Verdict.NEAR: "near duplicate of a row that was kept",
-        }
-        counts: Counter[str] = Counter()
         found, rows = np.unique(self.verdicts, return_counts=True)
-        for verdict, count in zip(found.tolist(), rows.tolist(), strict=True):
-            if verdict >= Verdict.FIRST_CONDITION:
-                number, is_null = divmod(verdict - Verdict.FIRST_CONDITION, 2)
-                condition = choice.conditions[number]
-                counts[f"{condition.column} is null" if is_null else f"fails {condition}"] += count
-            elif verdict != Verdict.KEPT:
-                counts[names[Verdict(verdict)]] += count
-        return dict(counts)
+        return by_reason(dict(zip(found.tolist(), rows.tolist(), strict=True)), choice, value)
+
+
+def by_reason(counts: Mapping[int, int], choice: SelectionOptions, value: str) -> dict[str, int]:
+    """Name the reasons for which rows are left out.
+
+    Args:
+        counts: verdict → rows, ascending by verdict.
+        choice: which rows to keep.
+        value: name of the column to order by.
+    """
+    names = {
+        Verdict.NO_VALUE: f"{value} is null",
+        Verdict.NO_LENGTH: f"{' or '.join(LENGTHS)} is null",
+        Verdict.NO_QUOTA: "the group has no quota",
+        Verdict.ABOVE: f"{value} is more than {choice.max_loss}",
+        Verdict.FULL: "after the rows wanted" if choice.group_by is None else "the group is full",
+        Verdict.OVER_BUDGET: "beyond the token budget",
+        Verdict.NEAR: "near duplicate of a row that was kept",
+    }
+    reasons: Counter[str] = Counter()
+    for verdict, count in counts.items():
+        if verdict >= Verdict.FIRST_CONDITION:
+            number, is_null = divmod(verdict - Verdict.FIRST_CONDITION, 2)
+            condition = choice.conditions[number]
+            reasons[f"{condition.column} is null" if is_null else f"fails {condition}"] += count
+        elif verdict != Verdict.KEPT:
+            reasons[names[Verdict(verdict)]] += count
+    return dict(reasons)
 
 
 def rank(source: ScoredRows, choice: SelectionOptions, *, by: str, descending: bool) -> Ranking:
@@ -80,6 +97,7 @@ def rank(source: ScoredRows, choice: SelectionOptions, *, by: str, descending: b
         RowError: ``distinct`` is given, and a row has no example to embed.
     """
     columns = Columns(source, choice, by)
+    columns.contents.check(source.name, choice, source.field(by))
     values, verdicts = columns.values, columns.verdicts
     candidates = np.flatnonzero(verdicts == Verdict.UNDECIDED)
     keys = -values[candidates] if descending else values[candidates]
@@ -184,14 +202,17 @@ def _walk(
     return None
 
 
-def groups_as_json(ranking: Ranking) -> Mapping[str, object] | None:
-    """Return the candidates, most rows and kept rows of each group, in file order; None without groups."""
-    if ranking.groups is None:
-        return None
-    of_row, most = ranking.groups.of_row, len(ranking.groups.names)
-    candidates = np.bincount(of_row[ranking.order], minlength=most).tolist()
-    kept = np.bincount(of_row[ranking.kept], minlength=most).tolist()
+def groups_as_json(
+    names: Sequence[str], candidates: Sequence[int], room: Sequence[int], kept: Sequence[int]
+) -> Mapping[str, object]:
+    """Return the candidates, most rows and kept rows of each group, as the selection file has them."""
     return {
-        name: {"candidates": candidates[at], "at_most": ranking.room[at], "kept": kept[at]}
-        for at, name in enumerate(ranking.groups.names)
+        name: {"candidates": candidates[at], "at_most": room[at], "kept": kept[at]} for at, name in enumerate(names)
     }
+
+
+def short_of_quota(names: Sequence[str], kept: Sequence[int], choice: SelectionOptions) -> Iterator[str]:
+    """Yield a remark on each group that has fewer rows than its quota."""
+    for name, count in zip(names, kept, strict=True):
+        if count < choice.quotas.get(name, 0):
+            yield f"group {name!r}: {count:,} of its quota of {choice.quotas[name]:,}"
