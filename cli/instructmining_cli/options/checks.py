@@ -124,9 +124,25 @@ def rows_out(name: str | None) -> str | None:
         return name
     from instructmining.writing.run_writer import SUFFIXES
 
+    name = known_place(name)
     if not name.endswith(SUFFIXES):
         raise typer.BadParameter(f"{name}: wanted a name ending in {', '.join(SUFFIXES)}")
     return name
+
+
+def known_place(name: str) -> str:
+    """Return a path, or an address of a store in its one form.
+
+    Raises:
+        BadParameter: the address is wrong, or holds secrets, which the message leaves out.
+    """
+    from instructmining.errors import StoreError
+    from instructmining.stores.addresses import plain
+
+    try:
+        return plain(name)
+    except StoreError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def folder_out(name: str) -> str:
@@ -137,6 +153,7 @@ def folder_out(name: str) -> str:
     """
     from instructmining.writing.run_writer import SUFFIXES
 
+    name = known_place(name)
     if name == "-" or name.endswith(SUFFIXES) or Path(name).is_file():
         raise typer.BadParameter(f"{name}: with --shard, wanted a folder; merge writes one file of its parts")
     return name

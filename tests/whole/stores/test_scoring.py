@@ -29,6 +29,13 @@ def check_finished(s3: S3Server, scored: Scored, out: str = "out/scored.jsonl") 
     assert json.loads(found[f"{out}.run.json"])["counts"]["rows_out"] == scored.rows.count(b"\n")
 
 
+def check_not_done(s3: S3Server, out: str = "out/scored.jsonl") -> None:
+    """Check that no run file says that a run has finished; an empty one says that it has begun."""
+    found = s3.objects(out)
+    assert not found.get(f"{out}.run.json")
+    assert set(found) <= {f"{out}{end}" for end in ("", ".rejects.jsonl", ".run.json")}
+
+
 def test_files_in_a_store_are_those_of_a_run_on_this_machine(client: Client, s3: S3Server, scored: Scored) -> None:
     ended = client.run(*SCORE)
     assert ended.code == 3, ended.said
@@ -93,7 +100,7 @@ def test_a_fault_that_stays_is_one_plain_error_and_then_the_run_is_finished(
     assert (ended.code, len(ended.errors)) == (1, 1), ended.said
     assert ended.said.splitlines()[-1] == ended.errors[0]
     assert "s3://bucket/" in ended.errors[0]
-    assert s3.keys("out/") == []
+    check_not_done(s3)
     s3.proxy.rules()
     assert client.run(*SCORE, "--resume").code in FINISHED
     check_finished(s3, scored)
@@ -118,7 +125,7 @@ def test_a_run_that_is_ended_while_it_uses_the_store_is_finished_later(
     s3.proxy.wait_for(lambda request: request.fault == "hang")
     ended = client.end(process, number, 60)
     assert ended.code == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
-    assert "out/scored.jsonl.run.json" not in s3.objects()
+    check_not_done(s3)
     s3.proxy.rules()
     assert client.run(*SCORE, "--resume").code in FINISHED
     check_finished(s3, scored)
@@ -131,7 +138,7 @@ def test_a_shard_that_is_killed_while_it_is_brought_is_finished_by_another_machi
     process = client.start(*SHARD)
     s3.proxy.wait_for(lambda request: request.fault == "hang")
     client.end(process, signal.SIGKILL)
-    assert f"{PART}.run.json" not in s3.objects()
+    check_not_done(s3, PART)
     s3.proxy.rules()
     other = Client(client.folder, tmp_path / "another", client.environment, client.secrets)
     ended = other.run(*SHARD)
@@ -161,7 +168,7 @@ def test_an_input_that_is_replaced_during_the_run_is_an_error(client: Client, s3
     ended = client.end(process)
     assert (ended.code, len(ended.errors)) == (1, 1), ended.said
     assert "s3://bucket/in/a.jsonl" in ended.errors[0]
-    assert s3.keys("out/") == []
+    check_not_done(s3)
 
 
 def test_two_machines_may_write_the_same_shard(client: Client, tmp_path: Path) -> None:
