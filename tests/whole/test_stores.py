@@ -226,6 +226,21 @@ def test_a_wrong_address_is_one_line_without_secrets(
     assert err.count("\n") == 1
 
 
+def test_an_input_that_is_replaced_during_the_run_ends_it(
+    store: PretendedStore, run: Run, one: Mapping[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def replaces(call: str, path: str) -> None:
+        file = store.folder / "bucket/in/a.jsonl"
+        if call == "open" and path == "bucket/in/c.parquet":
+            file.write_bytes(file.read_bytes().replace(b"the", b"THE"))
+
+    assert one
+    store.fails = replaces
+    assert score(run, "s3://bucket/out/scored.jsonl") == 1
+    assert "s3://bucket/in/a.jsonl" in capsys.readouterr().err
+    assert not (store.folder / "bucket/out/scored.jsonl").exists()
+
+
 def test_a_store_that_breaks_off_ends_the_run_and_rejects_nothing(
     store: PretendedStore, run: Run, one: Mapping[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:

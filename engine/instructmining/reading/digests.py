@@ -67,9 +67,10 @@ class InputPart:
         return found | {"of_all": is_of_all}
 
     def _said_by_store(self) -> dict[str, object]:
-        if self.state is None:
+        now = state_of(self.path)
+        if now is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        *_, size, modified_ns = self.state
+        *_, size, modified_ns = now
         found = {"path": utf8(self.path), "bytes": size, "modified_ns": modified_ns}
         return found if not self.begin and self.end is None else found | {"begin": self.begin, "end": self.end}
 
