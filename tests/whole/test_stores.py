@@ -101,6 +101,13 @@ def test_a_compressed_out_is_compressed_once(
     assert (store.folder / f"bucket/there{suffix}").read_bytes() == (tmp_path / f"here{suffix}").read_bytes()
 
 
+def test_batch_sizes_may_be_left_to_the_run(store: PretendedStore, run: Run, inputs: Path, small_bundle: Path) -> None:
+    brought(store, inputs, "in")
+    given = ("s3://bucket/in", "-o", "s3://bucket/out.jsonl", "--indicators", "perplexity", "--bundle", small_bundle)
+    assert run("score", *given, "--device", "cpu") == 3
+    assert run("score", *given, "--device", "cpu", "--dry-run") == 0
+
+
 def test_a_file_address_is_a_path(run: Run, one: Mapping[str, bytes], small_bundle: Path, tmp_path: Path) -> None:
     given = (f"file://{tmp_path}/in", "-o", f"file://{tmp_path}/out.jsonl", "--bundle", f"file://{small_bundle}")
     assert run("score", *given, *SETTINGS) == 3
@@ -211,6 +218,7 @@ def test_scored_files_in_a_store_are_selected_described_and_rescored(
         ("s3://bucket/in/a.jsonl?X-Amz-Signature=TOPSECRET", "has a query"),
         ("https://bucket.example/a.jsonl?sig=TOPSECRET", "is no address of a store"),
         ("s3://bucket/nothing", "No such file"),
+        ("s3://other/in", "no such bucket"),
         ("s3://bucket/in/*.csv", "no file of rows matches"),
     ],
 )

@@ -9,7 +9,10 @@ import typer
 from instructmining_cli.options.checks import a_count, as_utf8, known_indicators, known_roles, known_rule
 
 BundleFolder: TypeAlias = Annotated[
-    str | None, typer.Option(help="Bundle folder; by default the demo's, fetched (180 MB) the first time.")
+    str | None,
+    typer.Option(
+        help="Bundle folder, or its address in a store; by default the demo's, fetched (180 MB) the first time."
+    ),
 ]
 RuleName: TypeAlias = Annotated[
     str | None,

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import orjson
@@ -14,7 +13,7 @@ import orjson
 from instructmining import __version__
 from instructmining.inference.batching import Batching
 from instructmining.inference.calibration import one_budget
-from instructmining.reading.compression import is_pipe
+from instructmining.reading.compression import file_size, is_pipe
 from instructmining.reading.examples import read_examples
 from instructmining.reading.formats import FieldOptions
 from instructmining.reading.options import ReadOptions
@@ -51,11 +50,7 @@ def choose_budgets(
     if cached is not None:
         scorer.batching = cached
         return "measured before"
-    if (
-        any(map(is_pipe, inputs))
-        or limit is not None
-        or sum(Path(path).stat().st_size for path in inputs) < _CALIBRATE_FROM_BYTES
-    ):
+    if any(map(is_pipe, inputs)) or limit is not None or sum(map(file_size, inputs)) < _CALIBRATE_FROM_BYTES:
         return "usual"
     say("finding the fastest batch size on this device, once")
     examples = read_examples(inputs, fields=fields, options=options, on_reject=_pass)

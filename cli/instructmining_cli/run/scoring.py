@@ -178,7 +178,9 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
         if writer.finished or finished is not None:
             say(f"{run.out}: the run is already finished")
             run.was_finished = True
-            _deliver(place)
+            if place.waiting:
+                _deliver(place)
+                say(f"its files are in the store now: {run.out}")
         else:
             _carry_out(run, reader, writer, place, identity, [*sources, *neighbours], strict=request.strict)
     return run

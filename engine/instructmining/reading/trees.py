@@ -12,7 +12,7 @@ from instructmining.errors import InputError
 from instructmining.reading.compression import is_pipe
 from instructmining.reading.patterns import ANY_DEPTH, fits
 from instructmining.stores.addresses import Address, folder_of, is_address, joined
-from instructmining.stores.files import stored, stored_below
+from instructmining.stores.files import has_bucket_of, stored, stored_below
 
 CLOSED = "/"  # ends the name of a folder that is not entered: a hidden one, or a link, which may lead in circles
 
@@ -112,8 +112,11 @@ class _Store:
         try:
             self._is_file = stored(name) is not None
             self._files = [] if self._is_file else [one.path for one in stored_below(top)]
+            has_bucket = bool(self._is_file or self._files) or has_bucket_of(name)
         except OSError as error:
             raise InputError(f"{name}: {error.strerror}") from error
+        if not has_bucket:
+            raise InputError(f"{name}: no such bucket")
         self._all = frozenset(self._files)
         self._folders = {parent for file in self._files for parent in _parents(file)}
 

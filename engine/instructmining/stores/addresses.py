@@ -45,7 +45,12 @@ class Address:
         scheme = match[1].lower() if match else ""
         scheme = _ALIASES.get(scheme, scheme)
         if match is None or scheme not in SCHEMES or scheme == "file":
-            raise StoreError(f"{shown(text)}: is no address of a store; wanted {', '.join(SCHEMES)}://… or a path")
+            how = (
+                "; to read from the web, pipe: curl ADDRESS | instructmining score -"
+                if scheme.startswith("http")
+                else ""
+            )
+            raise StoreError(f"{shown(text)}: is no address of a store; wanted {', '.join(SCHEMES)}://… or a path{how}")
         if _QUERY.search(text):
             raise StoreError(
                 f"{shown(text)}: has a query; give region, endpoint and credentials in the environment (AWS_REGION, "

@@ -161,6 +161,21 @@ def look_at(paths: Sequence[str]) -> None:
             list(pool.map(head_of, there))
 
 
+def has_bucket_of(path: str) -> bool:
+    """Return whether the bucket of an address exists.
+
+    Raises:
+        OSError: the store cannot be reached, or refuses.
+    """
+    from pyarrow.fs import FileType  # noqa: PLC0415 - only where a store is used
+
+    address = Address.parse(path)
+    if address.scheme == "hf":
+        return True  # the first part of the path is a kind of repository
+    with translated():
+        return bool(file_system(address).get_file_info(address.bucket).type != FileType.NotFound)
+
+
 def exists(path: str | Path) -> bool:
     """Return whether there is a file, or on this machine a folder.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ANONYMOUS = "INSTRUCTMINING_ANONYMOUS"  # set to read public buckets without credentials
 _TRIES = 8  # of a request
 _REQUEST_S, _CONNECT_S = 60, 10  # without a byte; pyarrow's own three seconds are fewer than a busy store takes
-_GIVE_UP_S = 120
+_GIVE_UP_S = 60
 
 
 def file_system(address: Address) -> FileSystem:

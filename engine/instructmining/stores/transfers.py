@@ -48,7 +48,8 @@ def upload(local: Path, path: str) -> None:
                 _write(file_system(address), address.path, local)
             there = stored(path)
             if there is None or there.size != size:
-                raise OSError(errno.EIO, "the store has fewer bytes than were written")
+                found = "nothing" if there is None else f"{there.size:,} bytes"
+                raise OSError(errno.EIO, f"{size:,} bytes were written, and the store has {found}")
         except OSError as error:
             if tries == _TRIES or error.errno in _FINAL:
                 raise

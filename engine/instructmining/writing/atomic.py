@@ -148,7 +148,9 @@ def check_local(target: Path) -> None:
         OutputError: it is.
     """
     if target.parts and target.parts[0].removesuffix(":") in SCHEMES and target.parts[0].endswith(":"):
-        raise OutputError(f"{target}: is an address of a store; this command writes to a folder of this machine")
+        raise OutputError(
+            f"{target}: looks like an address of a store; wanted {target.parts[0]}//BUCKET/KEY, or a path"
+        )
 
 
 def _make_folder(folder: Path) -> None:

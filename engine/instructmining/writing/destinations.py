@@ -87,8 +87,10 @@ class Destination:
         check_apart([self.out, run], reads)
         try:
             kept = stored(run)
-            if not (overwrite or resume) and ((kept is not None and kept.size) or stored(self.out) is not None):
-                raise OutputError(f"{self.out}: exists; give --overwrite to replace it, or --resume to finish it")
+            has_begun = kept is not None and not kept.size  # and not finished, even where OUT is there
+            if not (overwrite or resume or has_begun) and (kept is not None or stored(self.out) is not None):
+                again = ", or --resume to finish it" if self.resumes else ""
+                raise OutputError(f"{self.out}: exists; give --overwrite to replace it{again}")
             if kept is None:
                 put(b"", run)
         except OSError as error:
