@@ -29,11 +29,10 @@ from instructmining import __version__
 from instructmining.inference.devices import cpu_threads
 from instructmining.reading.formats import FieldOptions
 from instructmining.reading.options import ReadOptions
-from instructmining_cli.process.terminal import voice
-from instructmining_cli.run.ray_scoring import ShardWorker
-from instructmining_cli.run.scoring import ScoreRequest
 from instructmining_scale.cuts import even_cuts
 from instructmining_scale.merging import merge
+from instructmining_scale.runs.ray_scoring import ShardWorker
+from instructmining_scale.runs.scoring import ScoreRequest
 
 _WORDS = ["the", "of", "to", "and", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as"]
 _FILES = 10_000
@@ -44,7 +43,6 @@ def main() -> None:
     """Measure, write and print."""
     bundle = os.environ["BENCH_BUNDLE"]
     rows, shards = int(os.environ.get("BENCH_ROWS", "20000")), int(os.environ.get("BENCH_SHARDS", "40"))
-    voice().quiet = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = _written(folder / "rows.jsonl", rows)

@@ -1,4 +1,4 @@
-"""Scores an input in parts, on any machines in any order, and merges what they wrote.
+"""Scores files, whole or in parts on any machines in any order, and merges what they wrote.
 
 Example:
     >>> import ray

@@ -23,11 +23,11 @@ from instructmining_scale.merging import merge
 from instructmining_scale.parts import finished_parts, plan_of
 from instructmining_scale.plan import MERGED
 from instructmining_scale.ray_pool import Pool, PoolOptions, RayError
+from instructmining_scale.runs.ray_scoring import score_shards
+from instructmining_scale.runs.scoring import ScoreRequest
 
 if TYPE_CHECKING:
     from ray.data import Dataset
-
-    from instructmining_cli.run.scoring import ScoreRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,6 @@ def score_dataset(  # noqa: PLR0913 - each is an option that users know by its n
         >>> scored = score_dataset(rows, "/shared/scored", bundle="/shared/bundle")  # doctest: +SKIP
         >>> scored.dataset.filter(expr="predicted_log_loss < 1.5").count()  # doctest: +SKIP
     """
-    # A scoring run and its shards are still modules of the command line.
-    from instructmining_cli.run.ray_scoring import score_shards  # noqa: PLC0415
-
     options = options or DatasetOptions()
     check_type("options", options, DatasetOptions, wanted="a DatasetOptions", error=InputError)
     check_type("rule", rule, (str, Path, NoneType), wanted="a rule's name or the path of its file", error=InputError)
@@ -204,8 +201,6 @@ def _request(
     indicators: str | None,
     device: str,
 ) -> ScoreRequest:
-    from instructmining_cli.run.scoring import ScoreRequest  # noqa: PLC0415
-
     against = options.knn.against
     return ScoreRequest(
         paths,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from altered_bundle import Manifest
 
 from instructmining.bundle import FORMAT_VERSION, Bundle
 from instructmining.bundle.template import Template
-from instructmining.errors import BundleError
+from instructmining.errors import BundleError, MissingRoleError
 from instructmining.tokenizing.templates import conversation
 from instructmining.types import Example
 
@@ -292,6 +293,18 @@ def test_a_role_that_is_missing_is_named_with_who_needs_it_and_how_to_get_it(sma
         match=r"has no role 'unieval', which rule 'mine' needs; its roles: .*embedding.*; add it: .* --unieval MODEL",
     ):
         bundle.role("unieval", wanted_by="rule 'mine'")
+
+
+def test_the_error_of_a_missing_role_is_the_same_in_another_process(small_bundle: Path) -> None:
+    with pytest.raises(MissingRoleError) as raised:
+        Bundle.open(small_bundle).role("unieval", wanted_by="rule 'mine'")
+    found = pickle.loads(pickle.dumps(raised.value))
+    assert (str(found), found.lacks, found.role, found.how) == (
+        str(raised.value),
+        raised.value.lacks,
+        "unieval",
+        raised.value.how,
+    )
 
 
 def test_a_template_is_read_as_it_was_written() -> None:

@@ -29,7 +29,7 @@ _START_S = 30.0
 _MOST_RUNS = 100
 _FORKING = multiprocessing.get_context("forkserver")  # which has no threads that a fork would lose
 _FORKING.set_forkserver_preload(
-    ["instructmining.scorer.scorer", "instructmining_cli.run.scoring", "instructmining_cli.run.resuming"]
+    ["instructmining.scorer.scorer", "instructmining_scale.runs.scoring", "instructmining_cli.run.terminal_host"]
 )
 
 

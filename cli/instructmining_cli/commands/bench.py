@@ -78,8 +78,8 @@ def bench(
     from instructmining_cli.machine.throughput import measure_throughput
     from instructmining_cli.reports.bench_report import BenchReport
     from instructmining_cli.reports.json_out import as_document, print_document
-    from instructmining_cli.run.calibrations import choose_budgets
     from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
+    from instructmining_scale.runs.calibrations import choose_budgets
 
     if any(is_pipe(path) for path in inputs):
         raise typer.BadParameter("bench reads its input several times and cannot read a pipe; give files")

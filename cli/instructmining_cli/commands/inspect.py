@@ -141,7 +141,7 @@ def _opened(bundle: str | None, max_length: int | None) -> Bundle | None:
 
 def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[float | None, str]:
     """Return the seconds that scoring all rows should take, and what they are based on or why they are not known."""
-    from instructmining_cli.run.speeds import LEAST_S, last_speed
+    from instructmining_scale.runs.speeds import LEAST_S, last_speed
 
     if bundle is None:
         return None, _NO_BUNDLE

@@ -34,8 +34,8 @@ def merge(
         instructmining merge parts -o scored.parquet --overwrite
     """
     from instructmining_cli.reports.json_out import print_record
-    from instructmining_cli.reports.wording import duration, rows_of
     from instructmining_scale.merging import merge as merge_parts
+    from instructmining_scale.wording import duration, rows_of
 
     check_json(json, out)
     said = False

@@ -33,8 +33,8 @@ def neighbours(
         instructmining neighbours parts --device cuda
     """
     from instructmining_cli.reports.json_out import print_document
-    from instructmining_cli.reports.wording import duration
     from instructmining_scale.merging import pairs_of
+    from instructmining_scale.wording import duration
 
     pairs = pairs_of(folder, device)
     asked = pairs.all if pair is None else [pairs.known(pair_of(pair))]

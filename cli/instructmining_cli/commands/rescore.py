@@ -32,8 +32,8 @@ def rescore(
     """
     from instructmining.scored.rescore import rescore as rescore_rows
     from instructmining_cli.reports.json_out import print_record
-    from instructmining_cli.reports.wording import rows_of
     from instructmining_cli.run.demo_bundle import check_terms
+    from instructmining_scale.wording import rows_of
 
     check_json(json, out)
     begin = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from instructmining.knn.options import KnnOptions
     from instructmining.reading.formats import FieldOptions
     from instructmining.reading.options import ReadOptions
-    from instructmining_cli.run.scoring import ScoreRequest
-    from instructmining_cli.run.scoring_run import Run
+    from instructmining_scale.runs.scoring import ScoreRequest
+    from instructmining_scale.runs.scoring_run import Run
 
 
 def score(
@@ -42,7 +43,7 @@ def score(
         typer.Argument(
             metavar="INPUT...",
             help="JSON, JSON lines, CSV or TSV, also .gz or .zst; .parquet, .arrow, .feather; folders of them and "
-            "'patterns/**/*.jsonl'; - reads standard input.",
+            "'patterns/**/*.jsonl', here or at an address such as s3://BUCKET/KEY; - reads standard input.",
         ),
     ],
     out: Annotated[str | None, typer.Option("-o", "--out", help=f"{OUT_HELP} With --shard a folder.")] = None,
@@ -114,8 +115,10 @@ def score(
         instructmining score data.jsonl -o scored.jsonl --rule paper-v1
         instructmining score 'data/**/*.parquet' -o scored.parquet --device cuda
     """
-    from instructmining_cli.run.scoring import ScoreRequest, score_files
+    from instructmining_cli.run.demo_bundle import naming_another
     from instructmining_cli.run.space import check_open_files
+    from instructmining_cli.run.terminal_host import TerminalHost
+    from instructmining_scale.runs.scoring import ScoreRequest, score_files
 
     if resume and overwrite:
         raise typer.BadParameter(
@@ -167,7 +170,9 @@ def score(
     if ray is not None:
         _score_on_ray(request, ray, shards, workers)
         return
-    _end(score_files(request), json=json)
+    with naming_another():
+        run = score_files(request, host=TerminalHost())
+    _end(run, json=json)
 
 
 def _score_on_ray(request: ScoreRequest, address: str, shards: int | None, workers: int | None) -> None:
@@ -176,13 +181,18 @@ def _score_on_ray(request: ScoreRequest, address: str, shards: int | None, worke
     Raises:
         Exit: rows were rejected; code 3.
     """
-    from instructmining_cli.reports.wording import rows_of
-    from instructmining_cli.run.ray_scoring import score_on_ray
-    from instructmining_scale.ray_pool import PoolOptions
+    from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
+    from instructmining_cli.run.terminal_host import quiet_host
+    from instructmining_scale.ray_pool import Pool, PoolOptions, connected
+    from instructmining_scale.runs.ray_scoring import score_shards
+    from instructmining_scale.wording import rows_of
 
     device = request.device
     uses_gpus = None if device == "auto" else device.startswith("cuda")
-    done = score_on_ray(request, PoolOptions(address, workers, uses_gpus), shards)
+    request = replace(request, bundle=request.bundle or str(demo_bundle(say)))
+    with connected(address), naming_another():
+        pool = Pool(PoolOptions(address, workers, uses_gpus))
+        done = score_shards(request, pool, shards, say=say, host=quiet_host)
     say(f"scored {rows_of(done.rows)} in {done.scored:,} shards; join them: instructmining merge {request.out} -o FILE")
     if done.rejected:
         raise typer.Exit(3)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from instructmining.scored.aligning import aligned, wrapped
-from instructmining_cli.reports.wording import rows_of
 from instructmining_experiments.comparing.comparison import Comparison
 from instructmining_experiments.comparing.figures import CONFIDENCE, Difference, MethodFigures
 from instructmining_experiments.comparing.selections import ALL
+from instructmining_scale.wording import rows_of
 
 _HEAD = ("", "rows", "tokens", "runs", "loss", "sd of runs", "minus random", f"{100 * CONFIDENCE:g} % interval")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from instructmining_cli.reports.wording import duration, rows_of
 from instructmining_experiments.designing.design import Design
 from instructmining_experiments.designing.drawing import POOL_PER_SUBSET, TOLERANCE
 from instructmining_experiments.designing.power import LEVEL, POWER
+from instructmining_scale.wording import duration, rows_of
 
 _HOUR_S = 3600
 

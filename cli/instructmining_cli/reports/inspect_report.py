@@ -9,7 +9,7 @@ import numpy as np
 from instructmining.reading.formats import SHAPES
 from instructmining.scored.aligning import aligned, wrapped
 from instructmining_cli.reports.inspecting import FileFacts, Inspection, Lengths, SeenRow, SeenText
-from instructmining_cli.reports.wording import duration, rows_of
+from instructmining_scale.wording import duration, rows_of
 
 _MAX_TEXT_CHARS = 600  # the middle of a longer text is left out
 _OPEN, _CLOSE = "⟦", "⟧"  # enclose scored text

@@ -1,1 +1,1 @@
-"""A scoring run as the user sees it: progress, resuming, and what is cached between runs."""
+"""A scoring run as the user sees it: progress, a summary, the disk space that it needs, and the demo bundle."""

@@ -15,10 +15,11 @@ from instructmining.scored.aligning import wrapped
 from instructmining.scored.few_tokens import said_of_few_tokens
 from instructmining.writing.statistics import Statistics
 from instructmining_cli.process.terminal import visible, voice
-from instructmining_cli.reports.wording import duration, rows_of, size_of
 from instructmining_cli.run.run_views import closing_table, live_view
-from instructmining_cli.run.scoring_run import FromBefore, Run
 from instructmining_cli.run.space import room_left, room_needed
+from instructmining_scale.runs.host import View
+from instructmining_scale.runs.scoring_run import FromBefore, Run
+from instructmining_scale.wording import duration, rows_of, size_of
 
 _SAID_FROM_S = 5.0  # expected time of a search for neighbours
 _SAID_FROM_BYTES = 2**30  # disk space needed
@@ -28,7 +29,7 @@ _PLAIN_EVERY_S = 30.0  # interval of lines without a live view
 _LIVE_EVERY_S = 0.25
 
 
-class Display:
+class Display(View):
     """Reports the progress and the result of a run; with ``--quiet`` only cautions.
 
     Draws a live view and a closing table if standard error is a terminal that can move its cursor; otherwise writes

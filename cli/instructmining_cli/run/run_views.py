@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from instructmining_cli.process.terminal import visible
-from instructmining_cli.reports.wording import duration, rows_of
-from instructmining_cli.run.scoring_run import Run
+from instructmining_scale.runs.scoring_run import Run
+from instructmining_scale.wording import duration, rows_of
 
 _BAR_WIDTH = 16
 _INDENT = 12  # column where the text after a name starts

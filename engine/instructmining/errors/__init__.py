@@ -62,6 +62,10 @@ class MissingRoleError(BundleError):
         super().__init__(f"{lacks}; {how}")
         self.lacks, self.role, self.how = lacks, role, how
 
+    def __reduce__(self) -> tuple[type[MissingRoleError], tuple[str, str, str]]:
+        """Pickle what it was made of: the error of a worker reaches the process that started it."""
+        return type(self), (self.lacks, self.role, self.how)
+
 
 class DeviceError(InstructMiningError):
     """The device does not work here; the message names what is missing."""

@@ -14,8 +14,7 @@ from paths import EXAMPLES
 
 from instructmining import Bundle, FieldOptions, ReadOptions
 from instructmining_cli.reports.inspecting import Asked, inspect_inputs
-from instructmining_cli.run import speeds
-from instructmining_cli.run.speeds import Speed, keep_speed, last_speed
+from instructmining_scale.runs import speeds
 
 Run = Callable[..., int]
 
@@ -195,44 +194,3 @@ def test_the_time_is_that_of_the_last_run_by_tokens(
     assert "8 rows: scoring should take" in capsys.readouterr().out
     assert run("inspect", EXAMPLES / "alpaca.json", *options[:-1], "reward", "--json") == 0
     assert orjson.loads(capsys.readouterr().out)["expected_s"] is None  # that model was not timed
-
-
-def test_speeds_are_kept_by_bundle_and_device(
-    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path))
-    bundle = Bundle.open(small_bundle)
-    assert last_speed(bundle, "auto") is None
-    busy = {"perplexity": 3.0, "embedding": 1.0}
-    keep_speed(bundle, "auto", "cpu", tokens={"perplexity": 900, "embedding": 100}, busy_s=busy, elapsed_s=8.0)
-    speed = last_speed(bundle, "auto")
-    assert speed is not None
-    assert speed.tokens_per_s == {"perplexity": 150.0, "embedding": 50.0}
-    assert speed.expected_s({"perplexity": 300, "embedding": 100}) == 4.0
-    assert speed.expected_s({"unieval": 1}) is None
-    assert last_speed(bundle, "cuda") is None
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"device": "cpu", "at": "x", "tokens_per_s": {"a": "b"}}'])
-def test_a_damaged_speed_is_none(
-    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
-) -> None:
-    monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path))
-    bundle = Bundle.open(small_bundle)
-    keep_speed(bundle, "cpu", "cpu", tokens={"a": 1}, busy_s={"a": 1.0}, elapsed_s=9.0)
-    (file,) = (tmp_path / "speeds").iterdir()
-    file.write_bytes(content)
-    assert last_speed(bundle, "cpu") is None
-
-
-def test_a_short_run_and_a_cache_that_cannot_be_written_keep_nothing(
-    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path / "file"))
-    (tmp_path / "file").write_text("")
-    bundle = Bundle.open(small_bundle)
-    keep_speed(bundle, "cpu", "cpu", tokens={"a": 1}, busy_s={"a": 1.0}, elapsed_s=9.0)
-    monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path))
-    keep_speed(bundle, "cpu", "cpu", tokens={"a": 1}, busy_s={"a": 1.0}, elapsed_s=1.0)
-    assert last_speed(bundle, "cpu") is None
-    assert Speed("cpu", "now", {}).expected_s({}) == 0.0

@@ -22,7 +22,7 @@ from instructmining.writing.statistics import Statistics
 from instructmining_cli.process.terminal import voice
 from instructmining_cli.run import display as displays
 from instructmining_cli.run.display import Display
-from instructmining_cli.run.scoring_run import FromBefore, Run
+from instructmining_scale.runs.scoring_run import FromBefore, Run
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from instructmining.writing.statistics import Statistics
 from instructmining_cli.run.run_views import closing_table, live_view
-from instructmining_cli.run.scoring_run import Run
+from instructmining_scale.runs.scoring_run import Run
 
 
 def a_run() -> Run:

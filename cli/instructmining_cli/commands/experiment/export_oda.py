@@ -33,8 +33,8 @@ def export_oda(
         instructmining experiment export-oda scored.jsonl -o pool.jsonl --rows
     """
     from instructmining_cli.reports.json_out import print_document
-    from instructmining_cli.reports.wording import rows_of
     from instructmining_experiments.opendataarena.scores import export_scores
+    from instructmining_scale.wording import rows_of
 
     check_json(json, out)
     done = export_scores(scored, out, with_rows=rows, prefix=prefix, overwrite=overwrite)

@@ -60,8 +60,8 @@ def import_oda(
 
 def _import_scores(rows: str, scores: list[str], out: str, *, overwrite: bool, json: bool) -> None:
     from instructmining_cli.reports.json_out import print_document
-    from instructmining_cli.reports.wording import rows_of
     from instructmining_experiments.opendataarena.scores import import_scores
+    from instructmining_scale.wording import rows_of
 
     done = import_scores(rows, scores, out, overwrite=overwrite)
     if done.left_out:

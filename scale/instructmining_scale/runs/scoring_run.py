@@ -20,7 +20,7 @@ from instructmining.scored.few_tokens import rows_on_few_tokens
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import PAIR_COLUMNS, PREDICTION, Position, ScoredRow, ScoredWindow
 from instructmining.writing.statistics import Statistics, Work
-from instructmining_cli.run.speeds import keep_speed
+from instructmining_scale.runs.speeds import keep_speed
 
 _FEW_TOKENS = ("output_length", "perplexity", "ifd")  # columns that tell whether a value rests on few tokens
 _PREDICTIONS = frozenset((PREDICTION, *PAIR_COLUMNS[PREDICTION]))

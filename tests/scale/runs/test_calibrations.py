@@ -9,7 +9,7 @@ import pytest
 
 from instructmining import ReadOptions, Scorer
 from instructmining.reading.formats import FieldOptions
-from instructmining_cli.run import calibrations
+from instructmining_scale.runs import calibrations
 
 
 @pytest.fixture(autouse=True)

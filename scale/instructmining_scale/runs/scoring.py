@@ -19,16 +19,15 @@ from instructmining.types import SCORE_COLUMNS
 from instructmining.writing.destinations import Destination
 from instructmining.writing.journal import SPOOLED
 from instructmining.writing.run_writer import RunWriter, added_names
-from instructmining_cli.process.stopping import stopping
-from instructmining_cli.process.terminal import say, warn
-from instructmining_cli.run.calibrations import choose_budgets
-from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
-from instructmining_cli.run.display import Display
-from instructmining_cli.run.kept_columns import KeptColumns, neighbours_as_json
-from instructmining_cli.run.resuming import check_identity, check_inputs, identity_of, kept_budgets, restore
-from instructmining_cli.run.run_file import run_file
-from instructmining_cli.run.scoring_run import Run
-from instructmining_cli.run.sharding import Sharding, is_damaged
+from instructmining_scale.runs.calibrations import choose_budgets
+from instructmining_scale.runs.host import Host, View
+from instructmining_scale.runs.kept_columns import KeptColumns, neighbours_as_json
+from instructmining_scale.runs.resuming import check_identity, check_inputs, identity_of, kept_budgets, restore
+from instructmining_scale.runs.run_file import run_file
+from instructmining_scale.runs.scoring_run import Run
+from instructmining_scale.runs.sharding import Sharding, is_damaged
+
+_QUIET = Host()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +102,16 @@ class OpenScorers:
         return self._open[key]
 
 
-def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) -> Run:
+def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None, host: Host = _QUIET) -> Run:
     """Score the rows of files, or one shard of them, and write them; a run that had finished does nothing.
 
     Args:
         request: what to score.
         scorers: where the scorer stays open; by default it is closed at the end.
+        host: the program that starts the run.
 
     Raises:
+        MissingRoleError: the bundle has no model for a column.
         InstructMiningError: a bundle, a rule, an input or OUT cannot be used, or another run writes there.
     """
     sharding = None
@@ -133,12 +134,12 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
         if sharding is not None:
             sharding.restrict(reader)
         kept = KeptColumns(reader, request.inputs, request.knn, recompute=request.recompute, limit=request.limit)
-        scorer, rule, indicators = _opened(request, kept, stack, scorers)
+        scorer, rule, indicators = _opened(request, kept, stack, scorers, host)
         if sharding is not None:  # only the columns tell what the shard's file is
             place = Destination.of(sharding.out(scorer))
             request = replace(request, out=place.out, resume=not request.overwrite)
             if request.resume and is_damaged(request.out):
-                warn(f"caution: {request.out} is damaged; it is scored again")
+                host.warn(f"caution: {request.out} is damaged; it is scored again")
                 request = replace(request, resume=False, overwrite=True)
         writer = writer or _writer(request, place, stack, spools=sharding is not None and sharding.spools(scorer))
         finished = place.finished() if request.resume else None
@@ -151,10 +152,10 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
             given=request.max_batch_tokens,
             limit=request.limit,
             options=request.reading,
-            say=say,
+            say=host.say,
         )
         if request.knn != KnnOptions() and not scorer.searches_neighbours:
-            warn("caution: the neighbour options have no effect: no knn column is computed")
+            host.warn("caution: the neighbour options have no effect: no knn column is computed")
         asked = {"rule": rule, "indicators": indicators, **request.asked, "budget_from": origin}
         settings = request.settings | {"kept": sorted(kept.names)}
         run = Run(
@@ -176,21 +177,22 @@ def score_files(request: ScoreRequest, *, scorers: OpenScorers | None = None) ->
         if earlier is not None:
             check_identity(earlier, identity, run.out)
         if writer.finished or finished is not None:
-            say(f"{run.out}: the run is already finished")
+            host.say(f"{run.out}: the run is already finished")
             run.was_finished = True
             if place.waiting:
-                _deliver(place)
-                say(f"its files are in the store now: {run.out}")
+                _deliver(place, host)
+                host.say(f"its files are in the store now: {run.out}")
         else:
-            _carry_out(run, reader, writer, place, identity, [*sources, *neighbours], strict=request.strict)
+            read = [*sources, *neighbours]
+            _carry_out(run, reader, writer, place, identity, read, strict=request.strict, host=host)
     return run
 
 
 def _opened(
-    request: ScoreRequest, kept: KeptColumns, stack: ExitStack, scorers: OpenScorers | None
+    request: ScoreRequest, kept: KeptColumns, stack: ExitStack, scorers: OpenScorers | None, host: Host
 ) -> tuple[Scorer, str | None, str | None]:
     """Open the scorer; return it, the rule and the indicators that it was opened with."""
-    bundle = Bundle.open(request.bundle or demo_bundle(say)).limited(request.max_length)
+    bundle = Bundle.open(request.bundle or host.default_bundle()).limited(request.max_length)
     indicators, rule = kept.asked(request.indicators, request.rule, bundle.default_rule)
 
     def opened() -> Scorer:
@@ -205,12 +207,9 @@ def _opened(
             kept=kept.names,
         )
 
-    with naming_another():
-        if scorers is None:
-            scorer = stack.enter_context(opened())
-        else:
-            scorer = scorers.get((rule, indicators, kept.names), opened)
-    kept.say(scorer, say=say, warn=warn)
+    key = (rule, indicators, kept.names)
+    scorer = stack.enter_context(opened()) if scorers is None else scorers.get(key, opened)
+    kept.say(scorer, say=host.say, warn=host.warn)
     return scorer, rule, indicators
 
 
@@ -241,6 +240,7 @@ def _carry_out(
     sources: Sequence[InputPart],
     *,
     strict: bool,
+    host: Host,
 ) -> None:
     """Start or resume the run, and put its files in place.
 
@@ -252,16 +252,16 @@ def _carry_out(
     if writer.journal is not None:
         restore(writer.journal, run, reader)
     writer.begin(identity)
-    display = Display(run)
+    view = host.view(run)
     how = "--resume continues the run" if run.shard is None else "start the shard again to continue it"
     kept = f"finished work is kept in {run.here or run.out}.partial; {how}"
-    with stopping().noting(lambda: kept if writer.resumable else None, say=warn):
-        with display.showing():
-            display.say_room()
+    with host.noting(lambda: kept if writer.resumable else None):
+        with view.showing():
+            view.say_room()
             if writer.spools:
-                _spool(run, display, reader, writer, strict=strict)
+                _spool(run, view, reader, writer, strict=strict)
             else:
-                _score(run, display, reader, writer, strict=strict)
+                _score(run, view, reader, writer, strict=strict)
         check_inputs(identity, sources)
         run.check_counts()
         spooled = {"spool": writer.journal.marks[SPOOLED]["spool"]} if writer.spools and writer.journal else {}
@@ -269,29 +269,29 @@ def _carry_out(
             run_file(run) | {"identity": identity} | spooled, with_digests=run.shard is not None or bool(run.here)
         )
         run.keep_speed()
-    _deliver(place)
-    display.say_result()
+    _deliver(place, host)
+    view.say_result()
     if writer.spools:
-        say("its rows wait for the neighbours among the rows of all shards; merge finishes them")
+        host.say("its rows wait for the neighbours among the rows of all shards; merge finishes them")
 
 
-def _deliver(place: Destination) -> None:
+def _deliver(place: Destination, host: Host) -> None:
     """Bring the finished files to where they belong.
 
     Raises:
         OutputError: a store refuses them.
     """
-    with stopping().noting(lambda: place.waiting, say=lambda _: None):  # an error says it too
+    with host.noting(lambda: place.waiting, on_error=False):  # an error says it itself
         place.deliver()
 
 
-def _score(run: Run, display: Display, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
+def _score(run: Run, view: View, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
     """Score the remaining rows and write them, one window at a time."""
     scorer, statistics = run.scorer, run.statistics
     windows = scorer.score_windows(
         reader.windows(scorer.batching.window_rows),
         strict=strict,
-        on_progress=display.progress,
+        on_progress=view.progress,
         statistics=statistics,
         journal=writer.journal,
     )
@@ -306,7 +306,7 @@ def _score(run: Run, display: Display, reader: ExampleReader, writer: RunWriter,
                     writer.commit(run.mark(window.end))
 
 
-def _spool(run: Run, display: Display, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
+def _spool(run: Run, view: View, reader: ExampleReader, writer: RunWriter, *, strict: bool) -> None:
     """Score the remaining rows but for what depends on the rows of all shards."""
     scorer, statistics = run.scorer, run.statistics
     assert writer.journal is not None
@@ -314,7 +314,7 @@ def _spool(run: Run, display: Display, reader: ExampleReader, writer: RunWriter,
         reader.windows(scorer.batching.window_rows),
         writer.journal,
         strict=strict,
-        on_progress=display.progress,
+        on_progress=view.progress,
         statistics=statistics,
     )
     with closing(windows):

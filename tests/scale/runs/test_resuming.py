@@ -26,7 +26,7 @@ from instructmining.inference.batching import Batch, Batching
 from instructmining.inference.sessions import GraphSession
 from instructmining.scorer import scorer
 from instructmining.writing.run_writer import RunWriter
-from instructmining_cli.run import resuming
+from instructmining_scale.runs import resuming
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

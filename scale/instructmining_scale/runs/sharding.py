@@ -20,9 +20,9 @@ from instructmining.reading.options import ReadOptions
 from instructmining.reading.values import utf8
 from instructmining.scorer.scorer import Scorer
 from instructmining.stores.addresses import joined
-from instructmining_cli.run.resuming import difference
 from instructmining_scale.cuts import even_cuts
 from instructmining_scale.plan import Plan, PlanError
+from instructmining_scale.runs.resuming import difference
 
 _OWN = ("inputs", "knn_against")  # of the identity of a run, what each shard has of its own
 _ELSEWHERE = "name another folder, or empty this one"

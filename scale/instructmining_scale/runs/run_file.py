@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from instructmining import __version__
 from instructmining.reading.values import all_utf8
-from instructmining_cli.run.scoring_run import Run
+from instructmining_scale.runs.scoring_run import Run
 
 _TEXTS = {
     "document": "turns joined by newlines",

@@ -10,18 +10,16 @@ from cut_runs import write_rows
 from instructmining import __version__
 from instructmining.reading.formats import FieldOptions
 from instructmining.reading.options import ReadOptions
-from instructmining_cli.process.terminal import voice
-from instructmining_cli.run.ray_scoring import Progress, ScoredShard, ShardWorker
-from instructmining_cli.run.scoring import ScoreRequest
 from instructmining_scale.plan import PlanError
 from instructmining_scale.ray_pool import RayError
+from instructmining_scale.runs.ray_scoring import Progress, ScoredShard, ShardWorker
+from instructmining_scale.runs.scoring import ScoreRequest
 
 
 def test_a_worker_looks_at_a_shard_that_is_there(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(voice(), "quiet", True)
     write_rows(tmp_path / "rows.jsonl", 60)
     options = ReadOptions(block_bytes=3000)
     request = ScoreRequest(

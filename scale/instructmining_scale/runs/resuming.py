@@ -15,7 +15,7 @@ from instructmining.reading.values import all_utf8
 from instructmining.scorer.scorer import Scorer
 from instructmining.types import Position
 from instructmining.writing.journal import SPOOLED, WRITTEN, Journal
-from instructmining_cli.run.scoring_run import Run
+from instructmining_scale.runs.scoring_run import Run
 
 _BUDGET_FROM = "budget_from"  # stored with the identity, but changes no row
 

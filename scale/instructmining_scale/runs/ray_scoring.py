@@ -10,12 +10,11 @@ from pathlib import Path
 
 from instructmining import __version__
 from instructmining.stores.addresses import is_address
-from instructmining_cli.process.terminal import say, voice
-from instructmining_cli.reports.wording import duration, rows_of
-from instructmining_cli.run.demo_bundle import demo_bundle
-from instructmining_cli.run.scoring import OpenScorers, ScoreRequest, score_files
 from instructmining_scale.plan import Plan
-from instructmining_scale.ray_pool import Pool, PoolOptions, RayError, connected
+from instructmining_scale.ray_pool import Pool, RayError
+from instructmining_scale.runs.host import Host
+from instructmining_scale.runs.scoring import OpenScorers, ScoreRequest, score_files
+from instructmining_scale.wording import duration, rows_of
 
 _SHARDS_EACH = 4  # of a worker, by default: what a lost one costs is a quarter of its work
 
@@ -33,22 +32,23 @@ class ScoredShard:
 class ShardWorker:
     """Scores shards in a process of its own; models stay open from one to the next."""
 
-    def __init__(self, request: ScoreRequest, shards: int, folder: str) -> None:
+    def __init__(self, request: ScoreRequest, shards: int, folder: str, host: Callable[[], Host] = Host) -> None:
         """Open nothing yet.
 
         Args:
             request: of the run.
             shards: how many there are.
             folder: that paths are relative to.
+            host: makes, in this process, the host of the runs.
         """
         os.chdir(folder)
-        voice().quiet = True
-        self._request, self._shards = request, shards
+        self._request, self._shards, self._host = request, shards, host()
         self._scorers = OpenScorers()
 
     def score(self, shard: int) -> ScoredShard:
         """Score a shard, or what is left of it; of one that is finished, check that it is of this run and whole."""
-        run = score_files(replace(self._request, shard=(shard, self._shards)), scorers=self._scorers)
+        request = replace(self._request, shard=(shard, self._shards))
+        run = score_files(request, scorers=self._scorers, host=self._host)
         return ScoredShard(run.rows_written, run.rejected, __version__, run.was_finished)
 
 
@@ -87,24 +87,14 @@ class Progress:
         self.say(f"shard {shard} ({done}): {rows_of(scored.rows)}; at most about {duration(left_s)} left")
 
 
-def score_on_ray(request: ScoreRequest, options: PoolOptions, shards: int | None) -> Progress:
-    """Connect to a cluster, or start one, and score all shards of an input that are not done yet.
-
-    Args:
-        request: with a folder as ``out``.
-        options: of the workers.
-        shards: how many there are; by default four for each worker, or as many as the folder's plan has.
-
-    Raises:
-        RayError: Ray is missing, or workers are lost again and again.
-        InstructMiningError: as for :func:`score_files`.
-    """
-    request = replace(request, bundle=request.bundle or str(demo_bundle(say)))
-    with connected(options.address):
-        return score_shards(request, Pool(options), shards, say=say)
-
-
-def score_shards(request: ScoreRequest, pool: Pool, shards: int | None, *, say: Callable[[str], None]) -> Progress:
+def score_shards(
+    request: ScoreRequest,
+    pool: Pool,
+    shards: int | None,
+    *,
+    say: Callable[[str], None],
+    host: Callable[[], Host] = Host,
+) -> Progress:
     """Score all shards of an input on the cluster that this process is connected to.
 
     Workers are given all shards, and themselves find out which are finished, whole and of this run.
@@ -114,6 +104,7 @@ def score_shards(request: ScoreRequest, pool: Pool, shards: int | None, *, say: 
         pool: of workers.
         shards: how many there are; by default four for each worker, or as many as the folder's plan has.
         say: called with lines of progress.
+        host: makes the host of a worker's runs, in the worker's process.
 
     Raises:
         RayError: workers are lost again and again.
@@ -125,7 +116,7 @@ def score_shards(request: ScoreRequest, pool: Pool, shards: int | None, *, say: 
     count = shards or (_SHARDS_EACH * pool.workers if plan is None else plan.shards)
     progress = Progress(count, say)
     say(f"{count:,} shards on {pool.workers:,} workers")
-    for shard, scored in pool.run(range(1, count + 1), ShardWorker, (request, count, str(Path.cwd()))):
+    for shard, scored in pool.run(range(1, count + 1), ShardWorker, (request, count, str(Path.cwd()), host)):
         progress.take(shard, scored)
     if progress.there:
         say(f"{progress.there:,} of {count:,} shards were finished before, and are whole")
