@@ -64,3 +64,10 @@ def test_the_last_file_is_not_there_before_the_others_are(store: PretendedStore,
     upload_in_order([(tmp_path / name, f"s3://bucket/{name}") for name in ("rows", "mark")])
     assert marks == [("bucket/rows", False), ("bucket/mark", False)]
     assert read_file("s3://bucket/mark") == b"new"
+
+
+@pytest.mark.usefixtures("store")
+def test_the_hub_is_read_and_not_written(tmp_path: Path) -> None:
+    (tmp_path / "here").write_bytes(b"x")
+    with pytest.raises(OSError, match="read here, not written"):
+        upload(tmp_path / "here", "hf://datasets/owner/name/rows.jsonl")

@@ -39,6 +39,8 @@ def upload(local: Path, path: str) -> None:
         OSError: the store refuses it, after several tries; nothing is at the address then.
     """
     address = Address.parse(path)
+    if address.scheme == "hf":  # each file would be a commit
+        raise OSError(errno.EROFS, "files of the hub are read here, not written; upload a folder with the hub's client")
     size = local.stat().st_size
     if size > _LARGEST.get(address.scheme, size):
         raise OSError(errno.EFBIG, f"has {size:,} bytes, more than one object may have here; write it in shards")
