@@ -127,7 +127,6 @@ def test_rows_of_equal_values_keep_their_order_over_all_parts(
         ({"top": 1, "out": "there"}, OutputError, "there: exists; name another folder"),
         ({"top": 1, "scored": "."}, PlanError, "has no plan.json"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_selected_is_an_error_and_leaves_nothing(
     tmp_path: Path,
