@@ -197,7 +197,9 @@ class Placement:
                 if not is_address(target):
                     stack.enter_context(claimed(Path(target)))
                 check_place(target, overwrite=overwrite or target not in wanted)
-            self._scratch = Path(stack.enter_context(TemporaryDirectory(prefix="instructmining-")))
+            self._scratch = Path()  # for files that are brought to a store
+            if any(map(is_address, self._targets)):
+                self._scratch = Path(stack.enter_context(TemporaryDirectory(prefix="instructmining-")))
             stack.callback(self._remove)
             self._stack = stack.pop_all()
 

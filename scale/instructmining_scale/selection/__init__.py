@@ -24,6 +24,7 @@ from instructmining.scored.selection import Selection, chosen
 from instructmining.scored.selection.options import SelectionOptions, check
 from instructmining.scored.selection.qualifying import Contents, Verdict, check_groups
 from instructmining.scored.selection.ranking import by_reason, groups_as_json, short_of_quota
+from instructmining.types import PREDICTION
 from instructmining.writing.atomic import beside, claimed, put_folder, write_whole
 from instructmining_scale.parts import finished_parts, plan_of
 from instructmining_scale.plan import MERGED, Plan, PlanError
@@ -59,7 +60,7 @@ def select_dataset(  # noqa: PLR0913 - each field of SelectionOptions is also an
     where: Sequence[str] = (),
     group_by: str | None = None,
     quotas: Mapping[str, int] | None = None,
-    by: str = "predicted_log_loss",
+    by: str = PREDICTION,
     descending: bool = False,
     keep_scores: bool = False,
     overwrite: bool = False,
