@@ -35,7 +35,7 @@ class Table:
     header: tuple[str, ...]  # the first is that of the rows' names
     rows: tuple[tuple[str, ...], ...]
     units: tuple[str, ...] = ()  # (rows,) of the rows' numbers, "" for none; shown in HTML
-    marks: tuple[Mark | None, ...] = ()  # (rows,) drawn in HTML at the end of each row
+    marks: tuple[Mark | None, ...] = ()  # (rows,) drawn in HTML beside each name
 
     def lines(self) -> Iterator[tuple[str, ...]]:
         """Yield the cells of the header, then those of each row."""

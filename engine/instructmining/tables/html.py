@@ -69,7 +69,7 @@ def _table(table: Table) -> Iterator[str]:
         *(f'<th scope="col" style="{_HEAD}"><bdi>{_text(name)}</bdi></th>' for name in others),
     ]
     if table.marks:
-        cells.append(f'<td style="{_HEAD}"></td>')
+        cells.insert(1, f'<td style="{_HEAD}"></td>')
     yield f"<thead><tr>{''.join(cells)}</tr></thead>"
     yield "<tbody>"
     for place, (name, *values) in enumerate(table.rows):
@@ -77,7 +77,7 @@ def _table(table: Table) -> Iterator[str]:
         cells = [f'<th scope="row" style="{_NAME}"><bdi>{_text(name)}</bdi>{unit}</th>']
         cells += [f'<td style="{_CELL}">{_text(value)}</td>' for value in values]
         if table.marks:
-            cells.append(f'<td style="{_CELL}">{_mark(table.marks[place])}</td>')
+            cells.insert(1, f'<td style="{_CELL}">{_mark(table.marks[place])}</td>')
         yield f"<tr>{''.join(cells)}</tr>"
     yield "</tbody>"
 
