@@ -14,7 +14,7 @@ from paths import ROOT
 from troubles import make_folder
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-ENTRIES = dict(re.findall(r"^### (.+)\n\n((?:(?!^##).*\n)*)", PAGE, re.MULTILINE))
+ENTRIES = dict(re.findall(r"^### `(.+)`\n\n((?:(?!^##).*\n)*)", PAGE, re.MULTILINE))
 RUN = {name: entry for name, entry in ENTRIES.items() if "```console" in entry}
 QUOTED = {name: entry for name, entry in ENTRIES.items() if "```text" in entry}
 VARIES = "…"
@@ -81,7 +81,7 @@ def test_a_heading_is_found_by_searching_for_what_is_printed(name: str) -> None:
 
 
 def test_the_page_has_no_heading_twice_and_each_entry_quotes_a_message() -> None:
-    names = re.findall(r"^### (.+)$", PAGE, re.MULTILINE)
+    names = re.findall(r"^### `(.+)`$", PAGE, re.MULTILINE)
     assert len(names) == len(set(names)) == len(ENTRIES)
     assert len(RUN) >= 40
     assert len(QUOTED) >= 25

@@ -16,7 +16,8 @@ from instructmining.tables.controls import visible
 _TABLE = "border-collapse:collapse;text-align:right;font-variant-numeric:tabular-nums;margin:.6em 0"
 _CAPTION = "caption-side:top;text-align:left;padding:.2em 0;color:inherit"
 _CELL = "padding:.15em .6em"
-_HEAD = f"{_CELL};border-bottom:1px solid;white-space:nowrap"
+_NUMBER = f"{_CELL};white-space:nowrap"
+_HEAD = f"{_NUMBER};border-bottom:1px solid"
 _NAME = f"{_CELL};text-align:left;font-weight:normal"
 _LINE = "margin:.2em 0"
 _MARK_WIDTH, _MARK_HEIGHT = 120, 14
@@ -75,7 +76,7 @@ def _table(table: Table) -> Iterator[str]:
     for place, (name, *values) in enumerate(table.rows):
         unit = f" <small>{_text(table.units[place])}</small>" if table.units and table.units[place] else ""
         cells = [f'<th scope="row" style="{_NAME}"><bdi>{_text(name)}</bdi>{unit}</th>']
-        cells += [f'<td style="{_CELL}">{_text(value)}</td>' for value in values]
+        cells += [f'<td style="{_NUMBER}">{_text(value)}</td>' for value in values]
         if table.marks:
             cells.insert(1, f'<td style="{_CELL}">{_mark(table.marks[place])}</td>')
         yield f"<tr>{''.join(cells)}</tr>"
