@@ -67,7 +67,7 @@ def density(found: Density, name: str, label: str, titles: tuple[str, str]) -> M
         across, up = found.across_axis, found.up_axis
         # In a plane of bins, so that one picture shows bins of any width.
         box = (0, counts.shape[1], 0, counts.shape[0])
-        axes.imshow(image, origin="lower", aspect="auto", extent=box, interpolation="none")
+        axes.imshow(image, origin="lower", aspect="auto", extent=box, interpolation="none", zorder=2)
         axes.set_xlim(0, counts.shape[1])
         axes.set_ylim(0, counts.shape[0])
         for axis, ticks in ((across, axes.xaxis), (up, axes.yaxis)):
@@ -79,8 +79,8 @@ def density(found: Density, name: str, label: str, titles: tuple[str, str]) -> M
         if found.medians:
             xs = [_in_bins(across, x) for x, _ in found.medians]
             ys = [_in_bins(up, y) for _, y in found.medians]
-            axes.plot(xs, ys, color=PAPER, lw=4)
-            axes.plot(xs, ys, color=SETS[1], lw=2, marker="o", markersize=4)
+            axes.plot(xs, ys, color=PAPER, lw=4, zorder=3)
+            axes.plot(xs, ys, color=SETS[1], lw=2, marker="o", markersize=4, zorder=4)
         axes.set_xlabel(titles[0], fontsize=11)
         axes.set_ylabel(titles[1], fontsize=11)
         return made.svg(name, label)

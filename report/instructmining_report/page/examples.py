@@ -19,7 +19,7 @@ from instructmining_report.page.visible import cut
 _ALL_BYTES = 900_000  # of all texts of examples, as markup
 _MOST_BYTES = 24_000  # of one row
 _LEAST_BYTES = 256  # of a turn
-_BEGINNING = 90  # characters that name a row in the table
+_BEGINNING = 64  # characters that name a row in the table
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from instructmining_report.figures.repeats import Repeats, repeats_of
 from instructmining_report.figures.terms import TermFigures, terms_of
 from instructmining_report.gathering.scored_set import ScoredSet
 from instructmining_report.options import ReportOptions
-from instructmining_report.page.cards import card_of, tokens_of
+from instructmining_report.page.cards import Card, card_of, tokens_of
 from instructmining_report.page.examples import beginnings, shown_examples
 from instructmining_report.page.rendering import render
 from instructmining_report.page.visible import plain
@@ -80,12 +80,14 @@ def page_of(content: PageContent) -> bytes:
     pairs = paired_columns(first.store, described[0])
     chosen = chosen_rows(order, options.examples) if order is not None and options.texts else ()
     found = distributions(sets, described)
+    cards = [card_of(*one, place) for place, one in enumerate(zip(sets, described, missing, strict=True))]
     values: dict[str, object] = {
         "headline": _headline(content, order, missing[0], repeats[0]),
         "labels": [one.label for one in sets],
         "sets": sets,
         "described": described,
-        "cards": [card_of(*one, place) for place, one in enumerate(zip(sets, described, missing, strict=True))],
+        "cards": cards,
+        "cautions": _cautions(cards),
         "rule": content.rule,
         "remarks": content.remarks,
         "order": order,
@@ -109,7 +111,7 @@ def page_of(content: PageContent) -> bytes:
         "missing": missing,
         "texts": options.texts,
         "examples": shown_examples(first, chosen, content.rule if content.rule is not None else None),
-        "example_columns": first.columns,
+        "example_columns": _ordered_first(first.columns, order),
         "show_bytes": _SHOWN_REJECTS,
     }
     return render(values, _data(cuts))
@@ -137,6 +139,20 @@ def _headline(content: PageContent, order: Order | None, missing: Missing, repea
         lacks.append(f"{counted(missing.rejected, 'row')} could not be scored")
     sentence = "; ".join(parts)
     return f"{sentence}. {', '.join(lacks)}.".replace(". .", ".") if lacks else f"{sentence}."
+
+
+def _ordered_first(columns: Sequence[str], order: Order | None) -> list[str]:
+    """Return the columns with the one that orders the rows first."""
+    return list(columns if order is None else dict.fromkeys((order.column, *columns)))
+
+
+def _cautions(cards: Sequence[Card]) -> list[tuple[list[str], str]]:
+    """Return each caution once, with the sets that it is about."""
+    found: dict[str, list[str]] = {}
+    for card in cards:
+        for text in card.cautions:
+            found.setdefault(text, []).append(card.label)
+    return [(labels, text) for text, labels in found.items()]
 
 
 def _order_words(order: Order) -> str:
