@@ -19,7 +19,7 @@ from instructmining.types import SourceRow
 
 _MOST_REASONS = 200  # counted by name
 _REJECT_OPTIONS = ReadOptions(max_row_bytes=2**31 - 2)
-_NUMBERS = re.compile(r"\d[\d,._]*|0x[0-9a-f]+")
+_NUMBERS = re.compile(r"0x[0-9a-f]+|(?<![A-Za-z]-)(?<!\w)\d[\d,.]*(?<![,.])")  # not those in names: knn_6, UTF-8
 # Quotes of a row's own values; names of fields stay.
 _QUOTED = re.compile(r"(?<!field )(?<!fields )(?<!column )(?<!in )'[^']*'|\"[^\"]*\"")
 _OTHERS = "other reasons"

@@ -200,6 +200,8 @@ def _term_plot(figures: TermFigures, at: int) -> Markup:
 
 def _group_plot(grouping: Grouping, order: Order) -> Markup:
     groups = [group for group in grouping.groups if group.quantiles]
+    if not groups:
+        return Markup("")
     label = plain("; ".join(f"{group.name}: median {number(group.quantiles[2])}" for group in groups[:10]))
     return plots.intervals(
         [plain(group.name) for group in groups],
