@@ -64,8 +64,8 @@ class Browser:
     def tab(self) -> str:
         """Press Tab; returns what is focused then: its tag, id and text."""
         self.driver.switch_to.active_element.send_keys(Keys.TAB)
-        script = "const one = document.activeElement; return `${one.tagName} ${one.id} ${one.textContent.trim().slice(0, 30)}`"
-        return str(self.run(script))
+        script = "const one = document.activeElement; return [one.tagName, one.id, one.textContent.trim().slice(0, 30)]"
+        return " ".join(self.run(script))
 
     def logged(self) -> list[str]:
         """Return what the console holds since the page was opened."""

@@ -74,7 +74,8 @@ def report(
         from instructmining_report import ReportOptions
         from instructmining_report import report as make_report
     except ModuleNotFoundError as error:
-        raise InstructMiningError(f"{error.name} is not installed; pip install 'instructmining[report]'") from error
+        library = str(error.name).partition(".")[0]
+        raise InstructMiningError(f"{library} is not installed; pip install 'instructmining[report]'") from error
     from instructmining_cli.reports.json_out import print_document
 
     options = ReportOptions(
