@@ -20,6 +20,7 @@ from instructmining.scored.selection.explanations import rule_of_run
 from instructmining.writing.atomic import STANDARD, Placement
 from instructmining.writing.standard_streams import standard_output
 from instructmining_report.figures.ordering import order_column
+from instructmining_report.figures.terms import rows_of_another_rule
 from instructmining_report.gathering.scored_set import ScoredSet, read_set, with_values_of
 from instructmining_report.options import ReportOptions
 from instructmining_report.page.view import MOST_SETS, PageContent, page_of
@@ -144,9 +145,17 @@ def _content(opened: Sequence[ScoredRows], options: ReportOptions, stores: ExitS
         )
         for one in sets
     ]
-    return PageContent(
-        tuple(sets), tuple(descriptions), _applicable(sets[0], rule), options, (remark,) if remark else ()
-    )
+    shown = _applicable(sets[0], rule)
+    if shown is None and rule is not None:
+        remark = f"{sets[0].source.name} lacks a term of rule {rule.id!r}, which its run file names"
+    elif shown is not None and (rows := rows_of_another_rule(sets[0], shown)):
+        remark = (
+            f"{rows:,} of the predictions in {sets[0].source.name} are not those of rule {shown.id!r}; rescore it first"
+        )
+        shown = None
+    if remark:
+        remark = f"the terms of the rule are not shown: {remark}"
+    return PageContent(tuple(sets), tuple(descriptions), shown, options, (remark,) if remark else ())
 
 
 def _applicable(one: ScoredSet, rule: Rule | None) -> Rule | None:

@@ -248,6 +248,36 @@ def test_a_rule_predicts_rows_without_predictions_and_must_be_the_files_own(scor
         page_of(scored, rule="paper-v3")
 
 
+def test_predictions_that_are_not_the_rules_of_the_run_file_have_no_terms(tmp_path: Path) -> None:
+    rows = scored_rows(10)
+    rows[3]["predicted_log_loss"] = 5.0
+    path = write_scored(tmp_path / "s.jsonl", rows)
+    write_run(path)
+    made = report(path)
+    assert "terms" not in sections(Page(made.html))
+    (remark,) = made.remarks
+    assert (
+        remark
+        == f"the terms of the rule are not shown: 1 of the predictions in {path} are not those of rule 'paper-v1'; rescore it first"
+    )
+    assert "1 of the predictions in s.jsonl are not those of rule" in Page(made.html).text
+
+
+def test_no_folder_of_a_path_is_in_the_page(scored: Path, tmp_path: Path) -> None:
+    alone = write_scored(tmp_path / "alone.jsonl", scored_rows(10))
+    for one in (scored, alone):
+        assert str(tmp_path) not in report(one).html.decode()
+
+
+def test_columns_that_lack_a_term_of_the_run_files_rule_have_no_terms(tmp_path: Path) -> None:
+    rows = [{name: value for name, value in row.items() if name != "knn_6"} for row in scored_rows(10)]
+    path = write_scored(tmp_path / "s.jsonl", rows)
+    write_run(path)
+    made = report(path)
+    assert "terms" not in sections(Page(made.html))
+    assert "lacks a term of rule 'paper-v1'" in made.remarks[0]
+
+
 def test_what_cannot_be_reported_is_one_clear_error(scored: Path, tmp_path: Path) -> None:
     with pytest.raises(SelectionError, match="no column that score adds"):
         report(write_scored(tmp_path / "plain.jsonl", [{"instruction": "a", "output": "b"}]))

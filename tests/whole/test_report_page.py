@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from scored_rows import pair_rows, scored_rows, write_run, write_scored
 
-from instructmining import Extras, select
+from instructmining import Extras, Rule, select
 from instructmining_report import ReportOptions, report
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of a whole set, its best half and a random half; one row holds markup that would load and run."""
     folder = tmp_path_factory.mktemp("report")
     rows = scored_rows(90)
-    rows[0] |= {"output": WORST, "predicted_log_loss": -9.0}
+    rows[0] |= {"output": WORST, "reward": 40.0}
+    rows[0]["predicted_log_loss"] = (
+        Rule.load("paper-v1")
+        .predict({name: np.array(float(str(rows[0][name]))) for name in ("reward", "output_length", "knn_6")})
+        .item()
+    )
     scored = write_scored(folder / "scored.jsonl", rows)
     write_run(scored)
     select(scored, folder / "half.jsonl", fraction=0.5, extras=Extras(random_baseline=folder / "drawn.jsonl"))

@@ -90,7 +90,7 @@ def report(
     )
     made = make_report(scored, out, options, overwrite=overwrite)
     for remark in made.remarks:
-        warn(f"not shown: the terms of the rule: {remark}")
+        warn(remark)
     if json:
         print_document({"out": made.out, "bytes": made.size, "rows": made.rows, "seconds": round(made.seconds, 3)})
     rows = ", ".join(f"{label} {count:,}" for label, count in made.rows.items())

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructmining.rules import OutOfRange, Rule
-from instructmining.types import MARGIN
-from instructmining_report.gathering.scored_set import ScoredSet
+from instructmining.types import MARGIN, PREDICTION
+from instructmining_report.gathering.scored_set import TOLERANCE, ScoredSet
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -51,6 +51,19 @@ def contributions_of(one: ScoredSet, rule: Rule, rows: NDArray[np.int64]) -> dic
         for part in one.parts
         for term, coefficient in rule.terms.items()
     }
+
+
+def rows_of_another_rule(one: ScoredSet, rule: Rule) -> int:
+    """Return the rows whose prediction in the file is not what a rule predicts."""
+    found = np.zeros(one.rows, dtype=np.bool_)
+    for part in one.parts:
+        if f"{part}{PREDICTION}" not in one.columns:
+            continue
+        total = np.full(one.rows, 0.0 if part == f"{MARGIN}." else rule.intercept)
+        for term, coefficient in rule.terms.items():
+            total += coefficient * one.store.column(f"{part}{term}")
+        found |= np.abs(one.store.column(f"{part}{PREDICTION}") - total) > TOLERANCE * np.maximum(1, np.abs(total))
+    return int(found.sum())
 
 
 def _figures(one: ScoredSet, rule: Rule, part: str) -> TermFigures | None:

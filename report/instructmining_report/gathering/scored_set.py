@@ -29,7 +29,7 @@ from instructmining_report.options import ReportOptions
 _LOOKED_AT = 20  # rows in which the format is detected
 _MOST_REASONS = 200  # per column
 _MOST_COLUMNS = 40
-_TOLERANCE = 1e-6  # between a prediction in the file and the rule's, relative to the larger of 1 and the prediction
+TOLERANCE = 1e-6  # between a prediction in the file and the rule's, relative to the larger of 1 and the prediction
 _NO_PROMPT = b"\0" * 8
 
 
@@ -228,7 +228,7 @@ def _predict(
         if name in missing:
             columns[name] = np.where(np.isfinite(values), values, np.nan)
             continue
-        other = np.abs(columns[name] - values) > _TOLERANCE * np.maximum(1, np.abs(values))
+        other = np.abs(columns[name] - values) > TOLERANCE * np.maximum(1, np.abs(values))
         if other.any():
             at = int(other.argmax())
             row = block.rows[at]

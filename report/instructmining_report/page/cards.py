@@ -40,7 +40,7 @@ def card_of(one: ScoredSet, described: Description, missing: Missing, place: int
         facts.append(("truncated", _of_rows(missing.truncated_rows, one.rows)))
     if missing.rejects is not None:
         facts.append(("rejected", number(missing.rejected)))
-    facts.append(("file", one.source.name))
+    facts.append(("file", Path(one.source.name).name or one.source.name))  # a path would tell about the machine
     if one.borrowed_from is not None:
         facts.append(("scores", f"those of equal rows of {one.borrowed_from}"))
         if one.unmatched:

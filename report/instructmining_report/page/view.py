@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -13,7 +14,7 @@ from instructmining_report.drawing import plots
 from instructmining_report.drawing.numbers import fixed, number, percent
 from instructmining_report.figures.cuts import PERCENTS, SHOWN, Cuts, cuts_of
 from instructmining_report.figures.densities import Density, by_length, paired_columns
-from instructmining_report.figures.differences import differences_of
+from instructmining_report.figures.differences import SetDifference, differences_of
 from instructmining_report.figures.distributions import Distribution, distributions
 from instructmining_report.figures.examples import chosen_rows
 from instructmining_report.figures.grouping import Grouping, group_field, grouping_of
@@ -80,19 +81,21 @@ def page_of(content: PageContent) -> bytes:
     pairs = paired_columns(first.store, described[0])
     chosen = chosen_rows(order, options.examples) if order is not None and options.texts else ()
     found = distributions(sets, described)
+    differences = differences_of(sets)
     cards = [card_of(*one, place) for place, one in enumerate(zip(sets, described, missing, strict=True))]
     values: dict[str, object] = {
         "headline": _headline(content, order, missing[0], repeats[0]),
+        "others": list(_others(content, differences, order)),
         "labels": [one.label for one in sets],
         "sets": sets,
         "described": described,
         "cards": cards,
         "cautions": _cautions(cards),
         "rule": content.rule,
-        "remarks": content.remarks,
+        "remarks": [_without_folders(remark, sets) for remark in content.remarks],
         "order": order,
         "order_words": None if order is None else _order_words(order),
-        "differences": differences_of(sets),
+        "differences": differences,
         "distributions": list(_histograms(found, sets)),
         "cuts": cuts,
         "cut_plot": None if cuts is None else _cut_plot(cuts),
@@ -115,6 +118,13 @@ def page_of(content: PageContent) -> bytes:
         "show_bytes": _SHOWN_REJECTS,
     }
     return render(values, _data(cuts))
+
+
+def _without_folders(text: str, sets: Sequence[ScoredSet]) -> str:
+    """Return a text with the paths of the files cut to their names: a page may be shown to others."""
+    for name in sorted((one.source.name for one in sets), key=len, reverse=True):
+        text = text.replace(name, Path(name).name)
+    return text
 
 
 def _headline(content: PageContent, order: Order | None, missing: Missing, repeats: Repeats) -> str:
@@ -155,6 +165,24 @@ def _cautions(cards: Sequence[Card]) -> list[tuple[list[str], str]]:
     return [(labels, text) for text, labels in found.items()]
 
 
+def _others(content: PageContent, differences: Sequence[SetDifference], order: Order | None) -> Iterator[str]:
+    """Yield a sentence on each further set: how much of the first it holds, and how far its order moved."""
+    rows = content.sets[0].rows
+    for other, one in zip(content.sets[1:], differences, strict=True):
+        text = f"{one.label} has {counted(other.rows, 'row')}"
+        if rows and not one.entered:
+            text += f", {percent(one.common / rows, 0)} of {content.sets[0].label}"
+        moved = one.columns[order.column].standardized if order is not None and order.column in one.columns else None
+        if order is not None and moved is not None:
+            way = (
+                "the same"
+                if fixed(moved) == "0.00"
+                else f"{fixed(abs(moved))} spreads {'lower' if moved < 0 else 'higher'}"
+            )
+            text += f"; its mean {order.column} is {way}"
+        yield f"{text}."
+
+
 def _order_words(order: Order) -> str:
     how = "largest first" if order.descending else "smallest first"
     why = ", since the file has no prediction" if order.chosen_here else ""
@@ -181,7 +209,7 @@ def _histograms(found: Sequence[Distribution], sets: Sequence[ScoredSet]) -> Ite
 
 
 def _density(density: Density, name: str) -> tuple[Density, Markup]:
-    label = f"{density.up} against {density.across}, {density.rows:,} rows, darker where there are more"
+    label = f"{density.up} against {density.across}, {density.rows:,} rows, stronger where there are more"
     if density.spearman is not None:
         label += f"; rank correlation {density.spearman:.2f}"
     titles = tuple(

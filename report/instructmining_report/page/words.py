@@ -25,12 +25,12 @@ _WORDS = {
     "input_length": ColumnWords("tokens", "Length of everything before the response.", _LENGTH_DOUBT),
     "output_length": ColumnWords("tokens", "Length of the response.", _LENGTH_DOUBT),
     "reward": ColumnWords(
-        "reward",
+        "score of its model",
         "How much the reward model likes the response; higher is better liked.",
         "Only ranks within one bundle mean something. The demo's reward head is a demonstration.",
     ),
     "perplexity": ColumnWords(
-        "perplexity",
+        "per token",
         "How unexpected the response is to the language model; lower is more expected.",
         "A response of a few tokens can have any value, and a single one moves the mean: read the median.",
     ),

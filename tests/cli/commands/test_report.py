@@ -84,7 +84,7 @@ def test_what_does_not_fit_the_file_is_an_error_of_one_line(
 def test_a_file_without_run_file_says_why_there_are_no_terms(run: Run, tmp_path: Path, capsys: Capture) -> None:
     scored = write_scored(tmp_path / "scored.jsonl", scored_rows(3))
     assert run("report", scored, "-o", tmp_path / "report.html") == 0
-    assert "not shown: the terms of the rule: there is no" in capsys.readouterr().err
+    assert "the terms of the rule are not shown: there is no" in capsys.readouterr().err
 
 
 def test_descending_needs_a_column(run: Run, scored: Path, tmp_path: Path) -> None:
