@@ -18,7 +18,7 @@ STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --bench
 demo: $(BASE)
 	$(BIN)/python examples/demo.py
 
-# Everything but NVIDIA's libraries: the extras experiment (with export and fit), serve, knn and dev, with PyTorch.
+# Everything but NVIDIA's libraries: the extras experiment (with export and fit), serve, report, knn and dev, with PyTorch.
 setup: $(READY)
 
 # One process a core; a worker takes tests from the slower ones, and one that builds the demo bundle is waited for.
@@ -178,7 +178,7 @@ $(BASE): pyproject.toml constraints.txt Makefile
 	touch $(BASE)
 
 $(READY): $(BASE)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch -e ".[experiment,serve,knn,dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch -e ".[experiment,serve,report,knn,dev]"
 	touch $(READY)
 
 clean:

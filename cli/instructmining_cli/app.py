@@ -20,6 +20,7 @@ from instructmining_cli.commands.fit import fit
 from instructmining_cli.commands.inspect import inspect
 from instructmining_cli.commands.merge import merge
 from instructmining_cli.commands.neighbours import neighbours
+from instructmining_cli.commands.report import report
 from instructmining_cli.commands.rescore import rescore
 from instructmining_cli.commands.score import score
 from instructmining_cli.commands.select import select
@@ -53,7 +54,22 @@ def _options(
     pass
 
 
-_COMMANDS = (score, merge, neighbours, inspect, select, describe, compare, rescore, fit, serve, export, bench, doctor)
+_COMMANDS = (
+    score,
+    merge,
+    neighbours,
+    inspect,
+    select,
+    describe,
+    compare,
+    report,
+    rescore,
+    fit,
+    serve,
+    export,
+    bench,
+    doctor,
+)
 for _command in _COMMANDS:
     app.command(cls=Command)(sharing(_command))
 

@@ -40,6 +40,7 @@ def test_every_test_file_stands_where_its_module_does() -> None:
         "cli": "cli/instructmining_cli",
         "experiments": "experiments/instructmining_experiments",
         "export": "export/instructmining_export",
+        "report": "report/instructmining_report",
         "scale": "scale/instructmining_scale",
         "serving": "serving/instructmining_serving",
     }
@@ -130,10 +131,10 @@ def test_a_users_script_passes_mypy_in_strict_mode(tmp_path: Path) -> None:
 def test_each_package_says_that_it_is_typed() -> None:
     packages = [
         path.parent
-        for root in ("engine", "export", "experiments", "serving", "scale", "cli")
+        for root in ("engine", "export", "experiments", "serving", "scale", "report", "cli")
         for path in (ROOT / root).glob("*/__init__.py")
     ]
-    assert len(packages) == 6
+    assert len(packages) == 7
     assert all((package / "py.typed").is_file() for package in packages)
 
 

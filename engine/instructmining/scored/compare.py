@@ -22,6 +22,7 @@ from instructmining.scored.distances import distances
 from instructmining.scored.line_files import check_row_file, row_file
 from instructmining.scored.matching import match
 from instructmining.scored.scored_file import LARGEST, LENGTHS, ScoredRows
+from instructmining.types import SourceRow
 from instructmining.writing.atomic import Placement
 
 __all__ = ["ColumnDifference", "Comparison", "Differing", "SetCounts", "compare"]
@@ -77,7 +78,7 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
             _Side(sources[1].name, len(digests[1]), stores[1], stores[0], matching.first_of_second),
         )
         common = [name for name in sides[0].columns if name in sides[1].columns]
-        columns = {name: _difference(sides[0].values(name), sides[1].values(name)) for name in common}
+        columns = {name: difference(sides[0].values(name), sides[1].values(name)) for name in common}
         counts = [side.counts() for side in sides]
         for source, out, alone in zip(sources, outs, (matching.left, matching.entered), strict=True):
             if out is not None:
@@ -96,9 +97,13 @@ def _read(source: ScoredRows, store: ColumnStore) -> NDArray[np.uint64]:
     digests = []
     for block in source.blocks(store.names, largest=LARGEST):
         store.add(block.columns)
-        contents = (dumps(source.own_fields(row), sort_keys=True) for row in block.rows)
-        digests.append(b"".join([hashlib.blake2b(content, digest_size=8).digest() for content in contents]))
+        digests.append(b"".join([row_digest(source, row) for row in block.rows]))
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
+
+
+def row_digest(source: ScoredRows, row: SourceRow) -> bytes:
+    """Return 8 bytes that are equal for rows whose own fields are equal."""
+    return hashlib.blake2b(dumps(source.own_fields(row), sort_keys=True), digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,18 +148,19 @@ class _Side:
         )
 
 
-def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> ColumnDifference:
+def difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> ColumnDifference:
+    """Compare a column of two sets, float64 (rows,) each, NaN where there is no value."""
     rows = len(first), len(second)
     first, second = np.sort(first[~np.isnan(first)]), np.sort(second[~np.isnan(second)])
     first_mean, first_deviation = moments(first)
     second_mean, second_deviation = moments(second)
-    difference = standardized = ks = wasserstein = None
+    of_means = standardized = ks = wasserstein = None
     if first_mean is not None and second_mean is not None:
-        difference = second_mean - first_mean
+        of_means = second_mean - first_mean
         ks, wasserstein = distances(first, second)
         if first_deviation is not None and second_deviation is not None:
             spread = math.sqrt((first_deviation**2 + second_deviation**2) / 2)
-            standardized = difference / spread if spread else None
+            standardized = of_means / spread if spread else None
     return ColumnDifference(
         first_mean=first_mean,
         second_mean=second_mean,
@@ -162,7 +168,7 @@ def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Colu
         second_deviation=second_deviation,
         first_nulls=rows[0] - len(first),
         second_nulls=rows[1] - len(second),
-        difference=difference,
+        difference=of_means,
         standardized=standardized,
         ks=ks,
         wasserstein=wasserstein,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,6 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
     if chosen is not None:
         source.check_terms(chosen)
     terms = tuple(chosen.terms) if chosen is not None else ()
-    indicators = [name for name in source.columns if name != PREDICTION]
     with ColumnStore(tuple(dict.fromkeys(source.columns + terms)) if source.fields else ()) as store:
         truncation = Truncation(f"{prefix}truncated")
         few_tokens: Counter[str] = Counter()
@@ -68,20 +68,48 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
             few_tokens.update(rows_on_few_tokens(block.columns))
             for row in block.rows:
                 truncation.count(row)
-        found = correlations(store, source.columns)
-        return Description(
-            name=source.name,
-            rows=store.rows,
-            columns={name: _summary(store.known(name), store.rows) for name in source.columns},
-            truncated_rows=truncation.rows,
-            truncated=dict(sorted(truncation.roles.items())),
-            pearson=_by_name(source.columns, found.pearson),
-            spearman=_by_name(source.columns, found.spearman),
-            # A margin is the difference of two other columns: with it, all three would be collinear.
-            inflation=inflation(store, [name for name in indicators if not name.startswith(f"{MARGIN}.")]),
-            predicted=_predicted(store, chosen) if store.rows else None,
-            few_tokens=dict(few_tokens),
-        )
+        return described(source.name, store, source.columns, truncation, few_tokens, rule=chosen)
+
+
+def described(
+    name: str,
+    store: ColumnStore,
+    columns: Sequence[str],
+    truncation: Truncation,
+    few_tokens: Mapping[str, int],
+    *,
+    rule: Rule | None = None,
+) -> Description:
+    """Describe a set that was read.
+
+    Args:
+        name: name of the source.
+        store: the columns, and the terms of the rule.
+        columns: names of the columns of ``score`` among them.
+        truncation: the truncated rows.
+        few_tokens: column → rows with fewer than three scored tokens.
+        rule: predicts the loss of the set; by default the stored predictions are used.
+
+    Raises:
+        OutputError: the temporary folder refuses the numbers.
+    """
+    columns = tuple(columns)
+    found = correlations(store, columns)
+    return Description(
+        name=name,
+        rows=store.rows,
+        columns={column: _summary(store.known(column), store.rows) for column in columns},
+        truncated_rows=truncation.rows,
+        truncated=dict(sorted(truncation.roles.items())),
+        pearson=_by_name(columns, found.pearson),
+        spearman=_by_name(columns, found.spearman),
+        # A margin is the difference of two other columns: with it, all three would be collinear.
+        inflation=inflation(
+            store, [column for column in columns if column != PREDICTION and not column.startswith(f"{MARGIN}.")]
+        ),
+        predicted=_predicted(store, rule) if store.rows else None,
+        few_tokens=dict(few_tokens),
+    )
 
 
 class Truncation:
