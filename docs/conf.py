@@ -28,6 +28,8 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4  # links to headings as code hosts have them: page.md#heading
 
+smartquotes = False  # it makes a dash of the two hyphens of an option
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
@@ -61,6 +63,12 @@ def _led(link: re.Match[str]) -> str:
     return SHOWN[link[1]] + (link[2] or "") if link[1] in SHOWN else f"<path:{link[1]}>"
 
 
+def hide_constructor(app: Sphinx, what: str, name: str, *_: object) -> tuple[str, None] | None:
+    """Leave out what nobody calls: a scorer is made by its method ``open``."""
+    return ("", None) if name == "instructmining.Scorer" else None
+
+
 def setup(app: Sphinx) -> None:
     """Connect what is above."""
+    app.connect("autodoc-process-signature", hide_constructor)
     app.connect("source-read", prepare)
