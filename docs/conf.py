@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
-for root in ("engine", "export", "experiments", "serving", "scale", "report", "cli"):
+for root in ("docs", "engine", "export", "experiments", "serving", "scale", "report", "cli"):
     sys.path.insert(0, str(ROOT / root))  # the docstrings of this folder's code, whatever else is installed
+
+from notebook_parser import NotebookParser  # noqa: E402 - found by the lines above
 
 from instructmining import __version__  # noqa: E402 - found by the lines above
 
@@ -22,7 +24,7 @@ project_copyright = f"{author}, Apache-2.0"
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "markdown", ".ipynb": "notebook"}
 exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["colon_fence"]
@@ -72,3 +74,4 @@ def setup(app: Sphinx) -> None:
     """Connect what is above."""
     app.connect("autodoc-process-signature", hide_constructor)
     app.connect("source-read", prepare)
+    app.add_source_parser(NotebookParser)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,7 +74,8 @@ def pages_of(site: Path) -> Iterator[tuple[Path, Page]]:
 
 def test_every_page_is_built(site: Path) -> None:
     built = {path.relative_to(site).with_suffix("") for path in site.rglob("*.html")}
-    assert {page.relative_to(ROOT / "docs").with_suffix("") for page in DOCS} <= built
+    sources = [*DOCS, *(ROOT / "docs").rglob("*.ipynb")]
+    assert {page.relative_to(ROOT / "docs").with_suffix("") for page in sources} <= built
 
 
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
@@ -116,6 +119,26 @@ def test_every_link_inside_the_site_leads_somewhere(site: Path) -> None:
                 assert unquote(parts.fragment) in pages[target].anchors, f"{path}: {link}"
             checked += 1
     assert checked > 1000
+
+
+def test_a_notebook_becomes_a_page_with_its_stored_outputs() -> None:
+    outputs = [
+        {"output_type": "stream", "text": ["one\n", "```\n"]},
+        {"output_type": "execute_result", "data": {"text/plain": "no", "text/html": ["<b>two</b>"]}},
+        {"output_type": "display_data", "data": {"image/png": "aGk=\n", "text/plain": "no"}},
+        {"output_type": "error", "ename": "RowError", "evalue": "three"},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "text"]},
+        {"cell_type": "code", "source": "print(1)", "outputs": outputs},
+        {"cell_type": "code", "source": "", "outputs": []},
+    ]
+    made: str = runpy.run_path(str(ROOT / "docs" / "notebook_parser.py"))["markdown_of"](json.dumps({"cells": cells}))
+    assert made == (
+        "# Title\ntext\n\n```python\nprint(1)\n```\n\n````text\none\n```\n````\n\n"
+        '```{raw} html\n<div class="table-wrapper">\n<b>two</b>\n</div>\n```\n\n'
+        '```{raw} html\n<img alt="" src="data:image/png;base64,aGk=">\n```\n\n```text\nRowError: three\n```\n'
+    )
 
 
 def test_the_api_page_has_every_public_name(site: Path) -> None:
