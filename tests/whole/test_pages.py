@@ -1,39 +1,36 @@
-"""What the pages say is so: their commands run or are valid, their Python runs, their links lead somewhere.
+"""What the pages say can be done can be done: their commands run or are valid, and their Python runs.
 
 A block of ``sh`` or ``python`` runs here with a bundle of random weights, in a folder where the files that it names are
 made. One that cannot, since it wants a hub, a store, a cluster, a GPU or a server, has a comment before it in the page
-that says why (``<!-- not run: REASON -->``): its commands are then only parsed by the real command line. Links to other
-sites are checked for their form alone.
+that says why (``<!-- not run: REASON -->``): its commands are then only parsed by the real command line.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib
 import importlib.util
-import json
 import re
 import shlex
 import subprocess
 import sys
 import textwrap
-import tomllib
-from collections.abc import Callable, Iterable
+import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import typer
-from commands import commands_of
-from pages import DOCS, PAGES, Block, anchors_of, blocks_of, commands_in, inline_code_of, links_of, name_of
+from page_files import Files, Run, alpaca
+from pages import PAGES, Block, blocks_of, commands_in, name_of
 from paths import ROOT
+from served import listening
 from typer.exceptions import TyperException
 from typer.main import get_command
 
+from instructmining.bundle.demo import demo_place
 from instructmining_cli.app import app
-
-Run = Callable[..., int]
 
 # Pages whose blocks another test runs, and compares with what is printed there.
 RUN_ELSEWHERE = {
@@ -46,11 +43,6 @@ RUN_ELSEWHERE = {
 }
 # What a line of shell may begin with besides our command; pip, make and python are looked at more closely.
 OTHER_PROGRAMS = {"curl", "export", "head", "lm_eval", "make", "pip", "python", ".venv/bin/python", "tritonserver"}
-# Options in the text that are of other programs.
-OTHER_OPTIONS = {"--array", "--flip-keys", "--from", "--keep-original", "--requeue"}
-CHANGELOG = ROOT / "CHANGELOG.md"  # names what there was
-BENCHMARKS = ROOT / "benchmarks" / "README.md"  # names options of its own programs
-COMING_FROM = ROOT / "docs" / "coming-from.md"  # names those of other tools
 
 
 def blocks(language: str, *, run: bool) -> list[Block]:
@@ -112,32 +104,6 @@ def test_commands_that_do_not_run_here_are_valid(block: Block) -> None:
             parsed([word.replace("{}", "1,2") for word in command.words], f"{block}: {line}")
 
 
-@pytest.mark.parametrize("page", [name_of(page) for page in PAGES if page not in {CHANGELOG, BENCHMARKS, COMING_FROM}])
-def test_the_text_of_a_page_names_commands_and_options_that_exist(page: str) -> None:
-    commands = commands_of()
-    options = {option for command in commands.values() for param in command.params for option in param.opts}
-    known = options | {f"--no-{option[2:]}" for option in options} | {"--help", "--version"} | OTHER_OPTIONS
-    for code in inline_code_of(ROOT / page):
-        if code.split()[0] not in OTHER_PROGRAMS:
-            assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", code)) <= known, code
-        if found := re.match(r"instructmining ((?:experiment )?[a-z][a-z-]*)", code):
-            assert found[1] in {*commands, "experiment"}, code
-
-
-def test_the_makefile_and_the_extras_have_what_the_pages_name() -> None:
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for page in PAGES:
-        lines = [line for block in blocks_of(page, "sh") for line in block.lines]
-        for code in [*lines, *inline_code_of(page)]:
-            if found := re.match(r"(?:[A-Z_]+=\S+ )?make ([\w-]+)", code):
-                assert found[1] in targets, f"{page}: {code}"
-            for extras in re.findall(r"instructmining\[([\w,-]+)\]", code):
-                assert set(extras.split(",")) <= set(project["optional-dependencies"]), f"{page}: {code}"
-            if found := re.match(r"\S*python -m (instructmining\w*[\w.]*)", code):
-                assert importlib.util.find_spec(found[1]), f"{page}: {code}"
-
-
 # Python
 
 
@@ -147,6 +113,9 @@ def test_the_python_of_a_page_runs(
 ) -> None:
     made = Files(tmp_path, small_bundle, run)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INSTRUCTMINING_CACHE", str(tmp_path / "cache"))
+    demo_place().parent.mkdir()
+    demo_place().symlink_to(small_bundle)
     for block in blocks_of(ROOT / page, "python"):
         if block.why_not_run is None:
             made.make(re.findall(r'"([\w./-]+)"', block.code))
@@ -164,31 +133,42 @@ def test_python_that_does_not_run_here_imports_names_that_exist(block: Block) ->
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == [], block
 
 
-# Links
+# The service
 
 
-@pytest.mark.parametrize("page", [name_of(page) for page in PAGES])
-def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
-    here = ROOT / page
-    for link in links_of(here):
-        if "://" in link or link.startswith("mailto:"):
-            parts = urlsplit(link)  # there is no network here: only the form is checked
-            assert parts.scheme == "https", link
-            assert re.fullmatch(r"[\w.-]+\.[a-z]{2,}", parts.netloc), link
-            continue
-        path, _, anchor = link.partition("#")
-        target = (here.parent / path).resolve() if path else here
-        assert target.exists(), f"{page}: {link}"
-        assert target.is_relative_to(ROOT), f"{page}: {link}"
-        assert not anchor or anchor in anchors_of(target), f"{page}: {link}: no such heading"
+def test_what_the_page_of_the_service_asks_is_answered(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = ROOT / "docs" / "serving.md"
+    monkeypatch.chdir(tmp_path)
+    files = Files(tmp_path, small_bundle, lambda *_: 0)
+    files.make(["rows.jsonl", "pool.jsonl"])
+    with listening(small_bundle, rule="paper-v1", indicators="perplexity", knn_against="pool.jsonl") as served:
+        asked = 0
+        for block in blocks_of(page, "sh"):
+            for line in block.lines:
+                if line.startswith("curl ") and "$" not in line:
+                    answer = asked_by_curl(line.replace("localhost:8000", f"127.0.0.1:{served.port}"))
+                    assert "error" not in answer.splitlines()[0], block
+                    asked += 1
+        assert asked >= 3
+        code = "".join(block.code for block in blocks_of(page, "python") if "client.score" in block.code)
+        exec(code.replace("http://127.0.0.1:8000", served.url), {"rows": iter(alpaca(3))})
+    assert float(capsys.readouterr().out) > 1
 
 
-@pytest.mark.parametrize("page", [name_of(page) for page in PAGES if page != CHANGELOG])
-def test_every_file_of_the_project_that_a_page_names_is_there(page: str) -> None:
-    folders = "benchmarks|cli|deploy|docs|engine|examples|experiments|export|report|scale|serving|tests"
-    for code in inline_code_of(ROOT / page):
-        if re.fullmatch(rf"(?:{folders})/[\w./-]+", code):
-            assert (ROOT / code).exists(), f"{page}: {code}"
+def asked_by_curl(line: str) -> str:
+    """Send what a call of curl would; the answer."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    for short, long in (("-d", "--data"), ("-T", "--upload-file"), ("-X", "--request"), ("-H", "--header")):
+        parser.add_argument(short, long)
+    asked = parser.parse_args(shlex.split(line)[1:])
+    body = Path(asked.upload_file).read_bytes() if asked.upload_file else asked.data.encode()
+    headers = dict([asked.header.split(": ", 1)] if asked.header else [])
+    request = urllib.request.Request(f"http://{asked.url}", body, headers, method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return str(answer.read().decode())
 
 
 # The whole
@@ -206,14 +186,6 @@ def test_every_page_that_does_not_run_all_says_why() -> None:
             assert (ROOT / reason).is_file() or " " in reason, f"{block}: {reason}"
 
 
-def test_the_index_leads_to_every_page() -> None:
-    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    trees = "".join(re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL))
-    listed = set(re.findall(r"^(?:[^#\n]*<)?([\w/-]+)>?$", trees, re.MULTILINE))
-    pages = {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in DOCS} - {"index"}
-    assert sorted(pages - listed) == []
-
-
 def parsed(words: list[str], where: str) -> None:
     """Parse by the real command line: all options, arguments and kinds of values are right. Nothing runs."""
     group: Any = get_command(app)
@@ -227,100 +199,3 @@ def parsed(words: list[str], where: str) -> None:
         pass
     except TyperException as error:
         pytest.fail(f"{where}: {error}")
-
-
-class Files:
-    """Makes the files that pages name, when a command reads one that is not there yet."""
-
-    def __init__(self, folder: Path, bundle: Path, run: Run) -> None:
-        self.folder, self.run = folder, run
-        (folder / "examples").symlink_to(ROOT / "examples")
-        for name in ("demo-bundle", "my-bundle"):
-            (folder / name).symlink_to(bundle)
-
-    def make(self, words: list[str]) -> None:
-        """Make those of these words that are names of files made here; what follows ``-o`` is made by the command."""
-        for before, word in zip(["", *words], words, strict=False):
-            if before not in {"-o", "--out"} and not (self.folder / word).exists() and word in MADE:
-                MADE[word](self)
-
-    def write(self, name: str, lines: Iterable[object]) -> None:
-        """Write JSON lines."""
-        path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
-
-    def write_array(self, name: str, rows: object) -> None:
-        """Write a JSON array."""
-        (self.folder / name).write_text(json.dumps(rows), encoding="utf-8")
-
-    def score(self, rows: str, out: str, *options: str) -> None:
-        """Score rows that are made first."""
-        self.make([rows])
-        assert self.run("score", rows, "-o", out, "--bundle", "demo-bundle", *options, "--quiet") == 0
-
-    def select(self, out: str) -> None:
-        """Select from scored rows, which are made first."""
-        self.make(["scored.jsonl"])
-        assert self.run("select", "scored.jsonl", "-o", out, "--fraction", "0.5", "--quiet") == 0
-
-
-ANSWERS = (
-    "Green is a colour, and so are blue and red.",
-    "The ferry sails at three.",
-    "Ten",
-    "Bread rises in the dough.",
-)
-
-
-def alpaca(count: int) -> list[dict[str, object]]:
-    return [
-        {
-            "id": number,
-            "instruction": f"Count to {number} and name a colour.",
-            "input": "",
-            "output": f"{ANSWERS[number % 4]} " * (1 + number % 3) + f"{number} trains.",
-            "category": ("open qa", "science")[number % 2],
-        }
-        for number in range(count)
-    ]
-
-
-def _csv(files: Files) -> None:
-    lines = ["instruction;output", *(f"{row['instruction']};{row['output']}" for row in alpaca(8))]
-    (files.folder / "rows.csv").write_text("\n".join(lines), encoding="latin-1")
-
-
-def _rule(files: Files) -> None:
-    (text,) = (block.code for block in blocks_of(ROOT / "docs" / "rules.md", "json"))
-    (files.folder / "mine.json").write_text(text, encoding="utf-8")
-
-
-def _pair(row: dict[str, object]) -> dict[str, object]:
-    return {"prompt": row["instruction"], "chosen": row["output"], "rejected": "No."}
-
-
-def _renamed(row: dict[str, object]) -> dict[str, object]:
-    return {"query": row["instruction"], "reply": row["output"]}
-
-
-# How each file that pages name is made.
-MADE: dict[str, Callable[[Files], None]] = {
-    **{
-        name: lambda files, name=name: files.write(name, alpaca(24))  # type: ignore[misc]
-        for name in ("rows.jsonl", "my.jsonl", "pool.jsonl", "v1_sft_demo.jsonl")
-    },
-    **{
-        name: lambda files, name=name: files.write_array(name, alpaca(24))  # type: ignore[misc]
-        for name in ("alpaca_en_demo.json", "glaive_toolcall_en_demo.json")
-    },
-    "data/": lambda files: files.write("data/rows.jsonl", alpaca(24)),
-    "questions.jsonl": lambda files: files.write("questions.jsonl", map(_renamed, alpaca(8))),
-    "pairs.jsonl": lambda files: files.write("pairs.jsonl", map(_pair, alpaca(8))),
-    "rows.csv": _csv,
-    "mine.json": _rule,
-    "scored.jsonl": lambda files: files.score(
-        "rows.jsonl", "scored.jsonl", "--rule", "paper-v1", "--indicators", "all"
-    ),
-    "best.jsonl": lambda files: files.select("best.jsonl"),
-}
