@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from docutils.nodes import Text
+
 if TYPE_CHECKING:
+    from docutils.nodes import document
     from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +33,7 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4  # links to headings as code hosts have them: page.md#heading
 
-smartquotes = False  # it makes a dash of the two hyphens of an option
+smartquotes_action = "qe"  # no dashes: it would make one of the two hyphens of an option
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -70,8 +73,16 @@ def hide_constructor(app: Sphinx, what: str, name: str, *_: object) -> tuple[str
     return ("", None) if name == "instructmining.Scorer" else None
 
 
+def write_dashes(app: Sphinx, doctree: document, docname: str) -> None:
+    """Write the dash between the name of a parameter and its description, where Sphinx has two hyphens."""
+    for text in list(doctree.findall(Text)):
+        if text == " -- ":
+            text.parent.replace(text, Text(" – "))
+
+
 def setup(app: Sphinx) -> None:
     """Connect what is above."""
     app.connect("autodoc-process-signature", hide_constructor)
     app.connect("source-read", prepare)
+    app.connect("doctree-resolved", write_dashes)
     app.add_source_parser(NotebookParser)

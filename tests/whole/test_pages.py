@@ -11,6 +11,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -176,6 +177,36 @@ def asked_by_curl(line: str) -> str:
 
 def test_the_readme_is_one_screen() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
+
+
+@pytest.mark.slow
+def test_the_scores_on_the_pages_and_in_the_picture_are_those_of_the_demo(
+    run: Run, real_bundle: Path, tmp_path: Path
+) -> None:
+    rows, out = ROOT / "examples" / "alpaca.json", tmp_path / "scored.jsonl"
+    options = ["--bundle", real_bundle, "--device", "cpu", "--rule", "paper-v1", "--indicators", "all", "--quiet"]
+    assert run("score", rows, "-o", out, *options) == 0
+    scored = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    ranked = sorted(scored, key=lambda row: float(row["predicted_log_loss"]))
+    table = (ROOT / "docs" / "scores.md").read_text(encoding="utf-8").split("## Three rows")[1]
+    names, _, *lines = [line.strip("| ").split(" | ") for line in re.findall(r"^\|.*\|$", table, re.MULTILINE)]
+    for (response, *cells), row in zip(lines, [ranked[0], ranked[2], ranked[-1]], strict=True):
+        assert " ".join(row["output"].split()) == response
+        for name, cell in zip(names[1:], cells, strict=True):
+            assert rounded(row[name], cell.split(",")[0]), (name, cell)
+    picture = (ROOT / "docs" / "images" / "flow.svg").read_text(encoding="utf-8")
+    shown = re.findall(r'class="n e"[^>]*>([^<]+)<', picture)
+    kept = [ranked[0], ranked[2], scored[0], ranked[-1]]
+    wanted = [row[name] for row in kept for name in ("reward", "output_length", "knn_6")]
+    wanted += [row["predicted_log_loss"] for row in kept]
+    assert len(wanted) == len(shown)
+    assert all(map(rounded, wanted, shown)), (wanted, shown)
+
+
+def rounded(value: float, text: str) -> bool:
+    """Whether a text is this number, rounded to as many places."""
+    digits = text.strip("*").replace("−", "-")
+    return abs(value - float(digits)) <= 0.51 * 10.0 ** -len(digits.partition(".")[2])
 
 
 def test_every_page_that_does_not_run_all_says_why() -> None:
