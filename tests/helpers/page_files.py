@@ -61,6 +61,7 @@ def alpaca(count: int) -> list[dict[str, object]]:
             "input": "",
             "output": f"{ANSWERS[number % 4]} " * (1 + number % 3) + f"{number} trains.",
             "category": ("open qa", "science")[number % 2],
+            "source": ("forum", "book", "web")[number % 3],
         }
         for number in range(count)
     ]
@@ -94,7 +95,7 @@ def _array(name: str) -> Callable[[Files], object]:
 
 # How each file that pages name is made.
 MADE: dict[str, Callable[[Files], object]] = {
-    **{name: _rows(name) for name in ("rows.jsonl", "my.jsonl", "pool.jsonl", "v1_sft_demo.jsonl")},
+    **{name: _rows(name) for name in ("rows.jsonl", "data.jsonl", "my.jsonl", "pool.jsonl", "v1_sft_demo.jsonl")},
     **{name: _array(name) for name in ("alpaca_en_demo.json", "glaive_toolcall_en_demo.json")},
     "data/": _rows("data/rows.jsonl"),
     "questions.jsonl": lambda files: files.write("questions.jsonl", map(_renamed, alpaca(8))),

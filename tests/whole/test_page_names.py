@@ -13,7 +13,7 @@ from pages import DOCS, PAGES, anchors_of, blocks_of, inline_code_of, links_of, 
 from paths import ROOT
 
 # Options in the text that are of other programs.
-OTHER_OPTIONS = {"--array", "--flip-keys", "--from", "--keep-original", "--requeue"}
+OTHER_OPTIONS = {"--array", "--flip-keys", "--from", "--gpus", "--keep-original", "--requeue"}
 CHANGELOG = ROOT / "CHANGELOG.md"  # names what there was
 BENCHMARKS = ROOT / "benchmarks" / "README.md"  # names options of its own programs
 COMING_FROM = ROOT / "docs" / "coming-from.md"  # names those of other tools
