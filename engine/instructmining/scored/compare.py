@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from instructmining.errors.arguments import check_type
 from instructmining.reading.rows import Source
 from instructmining.reading.values import dumps
 from instructmining.scored.column_store import ColumnStore, moments
+from instructmining.scored.comparison import ColumnDifference, Comparison, SetCounts
 from instructmining.scored.distances import distances
 from instructmining.scored.line_files import check_row_file, row_file
 from instructmining.scored.matching import match
@@ -25,44 +25,7 @@ from instructmining.scored.scored_file import LARGEST, LENGTHS, ScoredRows
 from instructmining.types import SourceRow
 from instructmining.writing.atomic import Placement
 
-
-@dataclass(frozen=True, slots=True)
-class ColumnDifference:
-    """A column in two sets, over the rows that have a value; None where a figure is undefined."""
-
-    first_mean: float | None
-    second_mean: float | None
-    first_deviation: float | None  # sample standard deviation (n − 1)
-    second_deviation: float | None
-    first_nulls: int
-    second_nulls: int
-    difference: float | None  # of the means, second − first
-    standardized: float | None  # the difference / square root of the mean of both variances
-    ks: float | None  # Kolmogorov-Smirnov statistic, 0..1
-    wasserstein: float | None  # Wasserstein-1 distance, in the column's unit
-
-
-@dataclass(frozen=True, slots=True)
-class SetCounts:
-    """The size of a set."""
-
-    name: str  # name of the source
-    rows: int
-    tokens: Mapping[str, int]  # sums of input_length and output_length, where the set has them
-    values_from_other: bool  # it has no scores; those of equal rows in the other set were used
-    unmatched: int  # rows without values, since the other set has no equal row
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A comparison of two sets; rows are equal if all fields but those of ``score`` are; each matches one other row."""
-
-    first: SetCounts
-    second: SetCounts
-    common: int  # rows that both sets have
-    left: int  # rows in the first set only
-    entered: int  # rows in the second set only
-    columns: Mapping[str, ColumnDifference]  # columns that both sets have
+__all__ = ["ColumnDifference", "Comparison", "Differing", "SetCounts", "compare", "difference", "row_digest"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,62 +15,17 @@ from instructmining.errors import SelectionError
 from instructmining.errors.arguments import shown
 from instructmining.errors.names import few
 from instructmining.reading.rows import Source
-from instructmining.rules import OutOfRange, Rule
+from instructmining.rules import Rule
 from instructmining.scored.column_store import ColumnStore, moments
 from instructmining.scored.correlations import correlations, inflation
+from instructmining.scored.description import ColumnSummary, Description, PredictedLoss
 from instructmining.scored.few_tokens import rows_on_few_tokens
 from instructmining.scored.scored_file import LARGEST, ScoredRows
 from instructmining.types import MARGIN, PREDICTION, SourceRow
 
+__all__ = ["ColumnSummary", "Description", "PredictedLoss", "Truncation", "describe", "described"]
+
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnSummary:
-    """A column of a set, in the column's unit; None where no row has a value."""
-
-    nulls: int  # rows without a value
-    mean: float | None = None
-    standard_deviation: float | None = None  # of a sample (n − 1); None for a single value
-    minimum: float | None = None
-    percentile_5: float | None = None  # interpolated linearly, as numpy does by default
-    percentile_25: float | None = None
-    median: float | None = None
-    percentile_75: float | None = None
-    percentile_95: float | None = None
-    maximum: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PredictedLoss:
-    """The natural log loss that a rule predicts for a set."""
-
-    rule: str | None  # id of the rule; None for the predictions in the file
-    at_means: float | None  # prediction from the means of the terms, each over the rows that have it
-    mean_of_rows: float | None  # mean of the rows' predictions; equals at_means where no term is null
-    rows: int  # rows with a prediction
-    extrapolated: tuple[OutOfRange, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """Figures of a scored set; column names have no prefix."""
-
-    name: str  # name of the source
-    rows: int
-    columns: Mapping[str, ColumnSummary]  # the indicators, then the prediction, where the file has one
-    truncated_rows: int  # rows whose text a model saw truncated
-    truncated: Mapping[str, int]  # role → rows that its model saw truncated
-    pearson: Mapping[str, Mapping[str, float | None]]  # each pair over the rows where both are known
-    spearman: Mapping[str, Mapping[str, float | None]]
-    inflation: Mapping[str, float | None]  # variance inflation factors among the indicators; infinite where collinear
-    predicted: PredictedLoss | None  # None without a rule or predictions in the file
-    few_tokens: Mapping[str, int] = field(default_factory=dict)  # column → rows with fewer than three scored tokens
-
-    @property
-    def means(self) -> dict[str, float | None]:
-        """Mean of each indicator: the set's line in the table that ``fit`` reads."""
-        return {name: summary.mean for name, summary in self.columns.items() if name != PREDICTION}
 
 
 def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None = None) -> Description:
