@@ -151,7 +151,6 @@ def select(
 
     Examples:
         instructmining select scored.jsonl -o best.jsonl --fraction 0.25
-        instructmining select scored.jsonl -o best.jsonl --top 1000 --keep-scores
         instructmining select scored.jsonl -o train.jsonl --top 1000 --as messages
     """
     from instructmining.errors import SelectionError

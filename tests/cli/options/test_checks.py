@@ -13,6 +13,7 @@ ALPACA = EXAMPLES / "alpaca.json"
 
 # Of each option that has wrong values one of them, by its name alone or with the command's.
 WRONG = {
+    "--as": "mesages",
     "--batches-at-once": "0",
     "--evaluation-rows": "0",
     "--near": "2.5",
@@ -94,7 +95,7 @@ FREE = {
     *("--bundle", "--knn-against", "--figures", "--config", "--evaluation"),  # files and folders
     *("describe --out", "compare --out", "fit --out", "export --out", "bench --out", "experiment design --out"),
     *("experiment import-oda --out", "--trials"),
-    *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
+    *("--pool", "--group-by", "--by", "--terms", "--ignore", "--keep-fields"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
     *("--prefix", "--id", "--reward-model", "--model", "--licence"),
     *("--host", "--token-file", "--triton", "--ray"),
@@ -135,6 +136,7 @@ NEAR = {
     "--preset": "'demo'",
     "--precision": "'fp32'",
     "--via": "'optimum'",
+    "--as": "'messages'",
 }
 
 
