@@ -139,7 +139,7 @@ def rows_out(name: str | None) -> str | None:
     """
     if name is None or name == "-":
         return name
-    from instructmining.writing.run_writer import SUFFIXES
+    from instructmining.writing.tables import SUFFIXES
 
     name = known_place(name)
     if not name.endswith(SUFFIXES):
@@ -168,7 +168,7 @@ def folder_out(name: str) -> str:
     Raises:
         BadParameter: the name is that of a file.
     """
-    from instructmining.writing.run_writer import SUFFIXES
+    from instructmining.writing.tables import SUFFIXES
 
     name = known_place(name)
     if name == "-" or name.endswith(SUFFIXES) or Path(name).is_file():

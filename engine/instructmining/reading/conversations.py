@@ -129,11 +129,13 @@ def turn_list(value: object, field: str, keys: TurnKeys, unread: Unread) -> list
 
 
 def history(value: object, field: str, keys: TurnKeys, unread: Unread) -> list[Turn]:
-    """Convert the turns before the prompt: pairs of texts, or a list of turns.
+    """Convert the turns before the prompt: pairs of texts, or a list of turns; perhaps as JSON text.
 
     Raises:
         RowError: the value is neither.
     """
+    if isinstance(value, str):
+        value = _from_json(value) if value.strip() else []
     if not isinstance(value, list):
         raise RowError(f"field '{field}' is {kind_of(value)}, wanted a list")
     if value and isinstance(value[0], dict):
@@ -269,9 +271,9 @@ def _pair(item: Mapping[str, object], place: _Place, unread: Unread) -> list[Tur
     return turns
 
 
-def _from_json(text: str) -> object:
-    """Parse a text that is the JSON of a list; return any other text as it is."""
-    if text.lstrip()[:1] != "[":
+def _from_json(text: str, first: str = "[") -> object:
+    """Parse a text that is JSON and begins like a list, or as given; return any other text as it is."""
+    if text.lstrip()[:1] not in {*first}:
         return text
     try:
         return orjson.loads(text)
@@ -280,8 +282,9 @@ def _from_json(text: str) -> object:
 
 
 def json_turns(value: object, keys: TurnKeys) -> list[object] | None:
-    """Parse a text that is the JSON of a list of turns; None for anything else."""
-    items = _from_json(value) if isinstance(value, str) else None
+    """Parse a text that is the JSON of a list of turns, or of one; None for anything else."""
+    items = _from_json(value, "[{") if isinstance(value, str) else None
+    items = [items] if isinstance(items, dict) else items
     return items if isinstance(items, list) and items and all(_is_whole(item, keys) for item in items) else None
 
 

@@ -26,6 +26,7 @@ from instructmining.scored.selection.options import Extras, SelectionOptions, ch
 from instructmining.scored.selection.ranking import Ranking, groups_as_json, rank, short_of_quota
 from instructmining.scored.selection.subsets import in_file_order, in_order, random_rows, without_scores
 from instructmining.types import PREDICTION, SourceRow
+from instructmining.writing.provenance import of_run, of_selection
 from instructmining.writing.shapes import TargetName, target_name
 
 __all__ = ["Conversion", "Extras", "Selection", "SelectionOptions", "select"]
@@ -74,8 +75,8 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
 
     Args:
         scored: a file that ``score`` wrote, or scored rows in memory.
-        out: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output, without OUT.selection.json. None
-            writes no file, and returns the rows in ``kept_rows``.
+        out: .jsonl, .parquet, .csv or .tsv, text also .gz or .zst; "-" for standard output, without
+            OUT.selection.json. None writes no file, and returns the rows in ``kept_rows``.
         choice: which rows are kept; or give its fields as arguments.
         top: as in :class:`SelectionOptions`, which explains all eight.
         fraction: likewise.
@@ -141,29 +142,32 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
         written = _Contents(source, conversion, keep_scores=keep_scores)
         if extras.random_baseline is not None:
             drawn = random_rows(np.flatnonzero(~np.isnan(ranking.values)), len(ranking.kept), extras.seed)
-            files.write(extras.random_baseline, map(written.content(), in_file_order(source, drawn)))
+            random = map(written.content(), in_file_order(source, drawn))
+            files.write(extras.random_baseline, random, lambda: of_run(source.run))
         if extras.explain is not None:
             files.write(extras.explain, Explainer(source, ranking, choice, source.field(by), rule).lines())
         lines = _begun(line for _, line in in_order(source, ranking.kept, written.content()))
         rows: tuple[Mapping[str, object], ...] = ()
+
+        def finished() -> tuple[Selection, dict[str, Any]]:
+            """Return the result and the content of the selection file, once all lines are made."""
+            nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []
+            short = _short_of_quota(ranking, choice)
+            remarks = (*nothing, *([remark] if remark else []), *short, *written.remarks())
+            found = _selection(ranking, choice, source.field(by), remarks, rows)
+            settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
+            digest = input_digest(str(source.path)) if source.path is not None else None
+            identity = {"instructmining": version("instructmining"), "scored": digest}
+            content = _as_json(found, ranking, choice, settings | written.as_json(), extras, rule)
+            return found, all_utf8(identity | content)
+
         if out is None:
             rows = tuple(map(loads, lines))
         elif str(out) != "-":
-            files.write(out, lines)
+            files.write(out, lines, lambda: of_run(source.run) | of_selection(finished()[1]))
         source.check_unchanged()
-        nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []
-        remarks = (
-            *nothing,
-            *([remark] if remark else []),
-            *_short_of_quota(ranking, choice),
-            *written.remarks(),
-        )
-        found = _selection(ranking, choice, source.field(by), remarks, rows)
-        settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
-        digest = input_digest(str(source.path)) if source.path is not None else None
-        identity = {"instructmining": version("instructmining"), "scored": digest}
-        converted = written.as_json()
-        files.put_in_place(all_utf8(identity | _as_json(found, ranking, choice, settings | converted, extras, rule)))
+        found, content = finished()
+        files.put_in_place(content)
         if out is not None and str(out) == "-":
             files.write("-", lines)
     return found

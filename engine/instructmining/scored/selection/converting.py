@@ -8,14 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import NoneType
 
-import orjson
-
 from instructmining.errors import InputError, RowError, SelectionError
 from instructmining.errors.arguments import check_type
 from instructmining.errors.names import no_such
 from instructmining.reading.formats import FieldOptions, format_name
 from instructmining.reading.parsing import RowParser
-from instructmining.reading.small_files import read_small
 from instructmining.reading.values import dumps
 from instructmining.scored.scored_file import ScoredRows
 from instructmining.types import Example, SourceRow
@@ -69,7 +66,7 @@ class Converter:
         self._source = source
         self._conversion = conversion
         self._keep_scores = keep_scores
-        self._options = conversion.fields or fields_of_run(source)
+        self._options = conversion.fields or fields_of_run(source.run)
         self._parsers: dict[str, RowParser] = {}
         self.left_out: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
@@ -90,6 +87,8 @@ class Converter:
 
     def _converted(self, row: SourceRow) -> dict[str, object]:
         own = self._source.own_fields(row)
+        if self._source.is_delimited:  # fields that only rows of another format have
+            own = {name: value for name, value in own.items() if value != ""}
         bare = replace(row, fields=own)
         parser = self._parser(bare)
         example = parser.example(bare)
@@ -151,13 +150,11 @@ class Converter:
         }
 
 
-def fields_of_run(source: ScoredRows) -> FieldOptions:
-    """Return how ``score`` read the fields of rows, as the run file says it; by default they are detected."""
-    if source.path is None:
-        return FieldOptions()
-    with suppress(OSError, orjson.JSONDecodeError, InputError, TypeError, ValueError):
-        match orjson.loads(read_small(f"{source.path}.run.json")):
-            case {"settings": {"format": str() | None as name, "map": dict() as mapped}}:
+def fields_of_run(run: Mapping[str, object]) -> FieldOptions:
+    """Return how ``score`` read the fields of rows, as its run file says it; by default they are detected."""
+    match run:
+        case {"settings": {"format": str() | None as name, "map": dict() as mapped}}:
+            with suppress(InputError):
                 return FieldOptions(format_name(name), mapped)
     return FieldOptions()
 
