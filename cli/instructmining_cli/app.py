@@ -11,6 +11,7 @@ import typer
 from instructmining import __version__
 from instructmining.errors import InstructMiningError
 from instructmining_cli.commands.bench import bench
+from instructmining_cli.commands.card import card
 from instructmining_cli.commands.compare import compare
 from instructmining_cli.commands.describe import describe
 from instructmining_cli.commands.doctor import doctor
@@ -53,7 +54,10 @@ def _options(
     pass
 
 
-_COMMANDS = (score, merge, neighbours, inspect, select, describe, compare, rescore, fit, serve, export, bench, doctor)
+_COMMANDS = (
+    *(score, merge, neighbours, inspect, select, describe, compare, rescore, card, fit),
+    *(serve, export, bench, doctor),
+)
 for _command in _COMMANDS:
     app.command(cls=Command)(sharing(_command))
 

@@ -47,6 +47,7 @@ def test_help_lists_the_commands_that_work(run: Callable[..., int], capsys: pyte
         "describe",
         "compare",
         "rescore",
+        "card",
         "fit",
         "serve",
         "export",

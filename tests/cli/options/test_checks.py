@@ -93,7 +93,18 @@ WRONG = {
 # Text of any kind, or a name of something in a file or on the disk: that it is not there is an error, not wrong usage.
 FREE = {
     *("--bundle", "--knn-against", "--figures", "--config", "--evaluation"),  # files and folders
-    *("describe --out", "compare --out", "fit --out", "export --out", "bench --out", "experiment design --out"),
+    *(
+        "card --out",
+        "--name",
+        "--license",
+        "--language",
+        "describe --out",
+        "compare --out",
+        "fit --out",
+        "export --out",
+        "bench --out",
+        "experiment design --out",
+    ),
     *("experiment import-oda --out", "--trials"),
     *("--pool", "--group-by", "--by", "--terms", "--ignore", "--keep-fields"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
@@ -111,6 +122,7 @@ NEEDED = {
     "inspect": [str(ALPACA)],
     "select": ["scored.jsonl", "-o", "out.jsonl"],
     "describe": ["scored.jsonl"],
+    "card": ["scored.jsonl"],
     "compare": ["scored.jsonl", "other.jsonl"],
     "rescore": ["scored.jsonl", "-o", "out.jsonl", "--rule", "paper-v1"],
     "fit": ["runs.csv", "-o", "rule.json"],
