@@ -194,7 +194,7 @@ def test_hostile_text_is_only_text(tmp_path: Path) -> None:
     assert (head["pretty_name"], head["license"], head["language"]) == (HOSTILE, HOSTILE, [HOSTILE])
     body = text.split("---\n", 2)[2]
     shown = MarkdownIt("commonmark").enable("table").render(body)
-    tags = {tag for tag in re.findall(r"<([a-z0-9]+)", shown)}
+    tags = set(re.findall(r"<([a-z0-9]+)", re.sub("<!--.*?-->", "", shown)))
     assert tags <= {"h1", "h2", "p", "code", "pre", "table", "thead", "tbody", "tr", "th", "td", "ul", "li"}
     assert shown.count("<h1>") == 1
     assert "\u202e" not in body

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +17,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from paths import EXAMPLES
+from paths import EXAMPLES, ROOT
 
 from instructmining import describe, read_examples
 from instructmining.scored.scored_file import ScoredRows
+from instructmining.writing.shapes import GivenPrompt, target_name, written_as
 
 Run = Callable[..., int]
 NUMBERS = ("input_length", "output_length", "reward", "perplexity", "mtld", "predicted_log_loss")
@@ -150,3 +153,43 @@ def test_pandas_and_polars_read_a_table(scored: Callable[..., Path]) -> None:
     assert pd.read_parquet(path)["mtld"].astype(object).where(lambda column: column.notna(), None).tolist() == wanted
     assert pl.read_parquet(path)["mtld"].to_list() == wanted
     assert pl.read_parquet(path)["truncated"].dtype == pl.List(pl.String)
+
+
+def blocks(language: str) -> list[str]:
+    """The code in a language that docs/outputs.md shows."""
+    text = (ROOT / "docs/outputs.md").read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def test_the_commands_of_the_page_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"id": number, "instruction": "Say hi.", "output": "Hi.", "reward": 0.5, "output_length": 2, "knn_6": 1.0}
+        | {"predicted_log_loss": number / 10, "truncated": [], "score_notes": {}}
+        for number in range(3)
+    ]
+    (tmp_path / "scored.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    commands = [shlex.split(line)[1:] for block in blocks("sh") for line in block.splitlines()]
+    assert len(commands) == 5
+    for command in commands:
+        assert run(*command) == 0, command
+    (block,) = [text for text in blocks("python") if "read_schema" in text]
+    capsys.readouterr()
+    exec(block, {})
+    assert "paper-v1" in capsys.readouterr().out
+
+
+def test_the_rows_that_the_page_shows_are_rows_of_their_shape(tmp_path: Path) -> None:
+    shown = [orjson.loads(text) for text in blocks("json") if '"file_name"' not in text]
+    assert [next(iter(row)) for row in shown] == ["messages", "instruction", "conversations", "prompt"]
+    for row in shown:
+        path = tmp_path / "row.jsonl"
+        path.write_bytes(orjson.dumps(row) + b"\n")
+        (example,) = read_examples(path)
+        target = {"instruction": "alpaca", "conversations": "sharegpt", "prompt": "preference"}.get(
+            next(iter(row)), "messages"
+        )
+        given = GivenPrompt(str(row["instruction"]), str(row["input"])) if target == "alpaca" else None
+        assert written_as(target_name(target), example, tools=row.get("tools"), given=given).fields == row
