@@ -136,6 +136,15 @@ def test_what_is_not_known_is_left_out_and_named(tmp_path: Path) -> None:
     assert not re.search("^##* How", text, re.MULTILINE)
 
 
+def test_files_of_several_kinds_are_named(scored: Path, tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.csv"):
+        select(scored, tmp_path / name, top=2)
+    unknown = unknown_of(
+        [facts_of(str(tmp_path / name)) for name in ("a.jsonl", "b.csv")], CardOptions("x", "y", ("z",))
+    )
+    assert unknown[0].startswith("the files are of several kinds (csv, json)")
+
+
 def test_a_rule_of_ones_own_has_no_provenance(scored: Path) -> None:
     Path(f"{scored}.run.json").write_bytes(orjson.dumps(run_file({"id": "paper-v1", "digest": "other"})))
     text = card_of(scored)

@@ -15,6 +15,8 @@ import pytest
 from paths import ROOT
 from small_bundle import small_tokenizer
 
+from instructmining.scored.card_facts import facts_of
+from instructmining.scored.card_text import CardOptions, card_text
 from instructmining.scored.selection import Conversion, select
 from instructmining.types import SCORE_COLUMNS
 from instructmining.writing.shapes import TargetName
@@ -211,6 +213,46 @@ def test_trl_trains_on_pairs(folder: Path, name: str) -> None:
     policy().save_pretrained(folder / "model")
     trainer = DPOTrainer(str(folder / "model"), args=arguments, train_dataset=train, processing_class=tokenizer())
     assert trainer.train().global_step == 1
+
+
+# datasets
+
+
+@pytest.mark.parametrize(
+    "name", ["best.jsonl", "best.jsonl.gz", "best.jsonl.zst", "best.parquet", "best.csv", "best.tsv"]
+)
+def test_datasets_loads_every_kind_of_file_as_the_card_says(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import DatasetCard  # noqa: PLC0415
+
+    path = written(folder, "messages", PLAIN, name)
+    text = card_text([facts_of(str(path))], CardOptions(license="cc-by-4.0"), [name])
+    (block,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(folder)
+    found: dict[str, Any] = {}
+    exec(block.partition("import pandas")[0], found)
+    assert found["rows"]["predicted_log_loss"][:] == [0.0, 0.1, 0.2]
+    assert found["rows"].features["predicted_log_loss"].dtype == "float64"
+    said = found["rows"]["messages"][1]
+    assert (json.loads(said) if isinstance(said, str) else said) == CONVERSATIONS[1]
+    assert DatasetCard(text).data.license == "cc-by-4.0"
+
+
+def test_datasets_finds_the_files_of_a_folder_by_its_card(folder: Path) -> None:
+    from datasets import get_dataset_config_names, load_dataset  # noqa: PLC0415
+
+    place = folder / "set"
+    place.mkdir()
+    for name in ("best.jsonl", "random.jsonl"):
+        written(folder, "messages", PLAIN, f"set/{name}")
+        (place / f"{name}.selection.json").rename(folder / f"{name}.selection.json")
+    names = ["best.jsonl", "random.jsonl"]
+    facts = [facts_of(str(place / name)) for name in names]
+    (place / "README.md").write_text(card_text(facts, CardOptions(), names), "utf-8")
+    assert get_dataset_config_names(str(place)) == ["best", "random"]
+    rows = load_dataset(str(place), "random", split="train", cache_dir=str(folder / "cache"))
+    assert rows["messages"][1] == CONVERSATIONS[1]
 
 
 # LLaMA-Factory

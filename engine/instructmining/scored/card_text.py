@@ -73,7 +73,13 @@ def unknown_of(files: Sequence[FileFacts], options: CardOptions) -> list[str]:
         ("no language is named (--language)", options.languages),
         ("no name is given (--name)", options.name),
     ]
-    return [*(said for said, given in asked if not given), *(line for one in files for line in one.unknown)]
+    kinds = {_kind(one.path) for one in files}
+    mixed = f"the files are of several kinds ({', '.join(sorted(kinds))}), and hubs load one kind; write all alike"
+    return [
+        *(said for said, given in asked if not given),
+        *([mixed] if len(kinds) > 1 else []),
+        *(line for one in files for line in one.unknown),
+    ]
 
 
 def _body(files: Sequence[FileFacts], names: Sequence[str]) -> Iterator[str]:
@@ -201,12 +207,8 @@ def _cautions(one: FileFacts) -> Iterator[str]:
 
 
 def _loading(one: FileFacts, name: str, config: str) -> str:
-    suffix = next(
-        (end for end in DELIMITERS if end in name.lower()), ".parquet" if name.endswith(".parquet") else ".json"
-    )
-    path = _literal(name)
-    kind = {".parquet": "parquet", ".json": "json"}.get(suffix, "csv")
-    tab = ', sep="\\t"' if suffix == ".tsv" else ""
+    path, kind = _literal(name), _kind(name)
+    tab = ', sep="\\t"' if ".tsv" in name else ""
     pandas = {
         "parquet": f"pandas.read_parquet({path})",
         "json": f"pandas.read_json({path}, lines=True)",
@@ -225,6 +227,13 @@ def _loading(one: FileFacts, name: str, config: str) -> str:
     if one.format == "preference":
         lines += ["", '# TRL: DPOTrainer(..., train_dataset=rows.select_columns(["prompt", "chosen", "rejected"]))']
     return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _kind(name: str) -> str:
+    """Return the kind of a file as ``datasets`` names it."""
+    if name.endswith(".parquet"):
+        return "parquet"
+    return "csv" if any(suffix in name for suffix in DELIMITERS) else "json"
 
 
 def code(text: str) -> str:
