@@ -80,6 +80,14 @@ def test_what_is_selected_does_not_depend_on_the_kind_of_file(
     assert len(kept[0].splitlines()) == 5
 
 
+def test_numbers_of_ones_own_are_read_from_delimited_text(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,completion,mine,truncated,score_notes\na,b,2.5,[],{}\nc,d,,[],{}\ne,f,1,[],{}\n", "utf-8")
+    assert run("select", path, "-o", tmp_path / "best.csv", "--by", "mine", "--top", "2") == 0
+    assert (tmp_path / "best.csv").read_text("utf-8") == "prompt,completion,mine\ne,f,1\na,b,2.5\n"
+    assert run("select", path, "-o", tmp_path / "other.csv", "--by", "prompt", "--top", "2") == 1
+
+
 def test_delimited_text_is_rescored(scored: Callable[..., Path], run: Run, tmp_path: Path) -> None:
     rule = tmp_path / "other.json"
     rule.write_text(json.dumps({"id": "other", "intercept": 0.0, "terms": {"mtld": 1.0}, "reward_model": None}))

@@ -212,7 +212,7 @@ class ScoredRows:
         if not any(sides):
             return self._numbers(rows, column)
         names = [f"{self.prefix}{side}.{column}" if side else f"{self.prefix}{column}" for side in sides]
-        return np.array([_number(row, name) for row, name in zip(rows, names, strict=True)], dtype=np.float64)
+        return np.array([self._number(row, name) for row, name in zip(rows, names, strict=True)], dtype=np.float64)
 
     def field(self, column: str) -> str:
         """Return the field that holds a column: with the prefix for a column of ``score``, else the name itself."""
@@ -242,7 +242,8 @@ class ScoredRows:
             SelectionError: a row holds no number in it.
         """
         name = self.field(column)
-        return np.array([_number(row, name) if name in row.fields else math.nan for row in rows], dtype=np.float64)
+        found = [self._number(row, name) if name in row.fields else math.nan for row in rows]
+        return np.array(found, dtype=np.float64)
 
     def own_fields(self, row: SourceRow) -> dict[str, object]:
         """Return the row's fields without those that ``score`` added."""
@@ -298,7 +299,25 @@ class ScoredRows:
             values = []
         if values and set(map(type, values)) <= _NUMBERS:
             return np.array(values, dtype=np.float64)  # None becomes NaN
-        return np.array([_number(row, name) for row in rows], dtype=np.float64)
+        return np.array([self._number(row, name) for row in rows], dtype=np.float64)
+
+    def _number(self, row: SourceRow, name: str) -> float:
+        """Return a field as a number, NaN where it is null; in delimited text numbers are text.
+
+        Raises:
+            SelectionError: the row lacks the field, or holds no number in it.
+        """
+        if name not in row.fields:
+            raise SelectionError(f"{row.source}, line {row.line}: {no_column(name, row.fields)}")
+        given = row.fields[name]
+        value = _typed(given) if self.is_delimited else given
+        if value is None:
+            return math.nan
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise SelectionError(
+                f"{row.source}, line {row.line}: column {name!r} is {str(given)[:60]!r}, wanted a number"
+            )
+        return float(value)
 
 
 def _typed(value: object) -> object:
@@ -325,14 +344,3 @@ def no_column(name: str, there: Collection[str]) -> str:
     if all(other in there for other in of_pairs):
         return f"no column {name!r}: the rows are preference pairs; name {', '.join(of_pairs[:-1])} or {of_pairs[-1]}"
     return no_such("column", name, there) + _HOW_TO_ADD.get(name, "")
-
-
-def _number(row: SourceRow, name: str) -> float:
-    if name not in row.fields:
-        raise SelectionError(f"{row.source}, line {row.line}: {no_column(name, row.fields)}")
-    value = row.fields[name]
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise SelectionError(f"{row.source}, line {row.line}: column {name!r} is {str(value)[:60]!r}, wanted a number")
-    return float(value)

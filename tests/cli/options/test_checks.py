@@ -38,7 +38,7 @@ WRONG = {
     "--knn": "aprox",
     "--knn-metric": "cosin",
     "--knn-text": "promt",
-    "--left": "left.csv",
+    "--left": "left.txt",
     "--limit": "0",
     "--map": "prompt",
     "--max-loss": "nan",
