@@ -21,6 +21,7 @@ from instructmining_cli.commands.fit import fit
 from instructmining_cli.commands.inspect import inspect
 from instructmining_cli.commands.merge import merge
 from instructmining_cli.commands.neighbours import neighbours
+from instructmining_cli.commands.report import report
 from instructmining_cli.commands.rescore import rescore
 from instructmining_cli.commands.score import score
 from instructmining_cli.commands.select import select
@@ -55,8 +56,21 @@ def _options(
 
 
 _COMMANDS = (
-    *(score, merge, neighbours, inspect, select, describe, compare, rescore, card, fit),
-    *(serve, export, bench, doctor),
+    score,
+    merge,
+    neighbours,
+    inspect,
+    select,
+    describe,
+    compare,
+    report,
+    rescore,
+    card,
+    fit,
+    serve,
+    export,
+    bench,
+    doctor,
 )
 for _command in _COMMANDS:
     app.command(cls=Command)(sharing(_command))

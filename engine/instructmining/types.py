@@ -42,6 +42,25 @@ PAIR_COLUMNS = {column: tuple(f"{part}.{column}" for part in (*SIDES, MARGIN)) f
 SCORE_COLUMNS = tuple(name for column in COLUMNS for name in (column, *PAIR_COLUMNS[column]))
 
 
+# What the numbers of a column count or measure, by its words; columns without a unit are not here.
+_UNITS = {
+    "input_length": "tokens",
+    "output_length": "tokens",
+    "mtld": "words",
+    "naturalness": "0 to 1",
+    "coherence": "0 to 1",
+    "understandability": "0 to 1",
+    PREDICTION: "ln of loss",
+} | dict.fromkeys(KNN_COLUMNS.values(), "distance")
+
+
+def unit(column: str) -> str:
+    """Return the unit of a column, or of a side's column of a preference pair; "" where it has none."""
+    part, _, name = column.rpartition(".")
+    found = _UNITS.get(name, "")
+    return "" if part == MARGIN and found == "0 to 1" else found
+
+
 def pair_columns(
     column: str, chosen: ColumnValue, rejected: ColumnValue
 ) -> tuple[dict[str, ColumnValue], dict[str, str]]:

@@ -63,12 +63,17 @@ def test_a_bundle_may_lie_behind_a_symbolic_link(small_bundle: Path, tmp_path: P
 
 
 def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"is not a bundle: manifest\.json: No such file"):
+    with pytest.raises(
+        BundleError,
+        match=r"is not a bundle: manifest\.json: No such file or directory; wanted a folder that instructmining",
+    ):
         Bundle.open(tmp_path)
 
 
 def test_a_folder_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"gone: no such folder$"):
+    with pytest.raises(
+        BundleError, match=r"gone: no such folder; wanted a bundle, which instructmining export writes$"
+    ):
         Bundle.open(tmp_path / "gone")
 
 

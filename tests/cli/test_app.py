@@ -46,6 +46,7 @@ def test_help_lists_the_commands_that_work(run: Callable[..., int], capsys: pyte
         "select",
         "describe",
         "compare",
+        "report",
         "rescore",
         "card",
         "fit",

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import orjson
 import pytest
+from balanced_html import read_html
 
 from instructmining.rules import OutOfRange
 from instructmining.scored.compare import ColumnDifference, Comparison, SetCounts
@@ -114,3 +115,65 @@ def test_rows_whose_value_rests_on_few_tokens_are_said_beside_the_mean() -> None
         "perplexity over fewer than 3 tokens: 12 rows; prefer the median",
         "ifd over fewer than 3 tokens: 1 row; prefer the median",
     ]
+
+
+# In notebooks
+
+
+def test_a_description_shows_the_numbers_of_its_text_as_html() -> None:
+    one = replace(
+        description("a/<b>.jsonl", mtld=1234.5678, **{"chosen.perplexity": None}), few_tokens={"chosen.perplexity": 2}
+    )
+    found = read_html(one._repr_html_())
+    text = descriptions_text([one])
+    summaries, correlations = found.tables
+    assert [row[:1] + row[2:] for row in summaries] == [
+        ["column", "mean", "median", "sd", "min", "5%", "25%", "75%", "95%", "max", "null", "VIF"],
+        ["mtld words", "1234.6", "4", "0.5", "1", "2", "3", "5", "6", "7", "1", "inf"],
+        ["chosen.perplexity", "-", "4", "0.5", "1", "2", "3", "5", "6", "7", "1", "inf"],
+    ]
+    assert [row[1] for row in summaries] == ["", "", ""]
+    assert correlations == [
+        ["", "mtld", "chosen.perplexity"],
+        ["mtld", "1", "0.250"],
+        ["chosen.perplexity", "0.250", "1"],
+    ]
+    cells = [cell.split(" ")[0] for row in [*summaries, *correlations] for cell in row if cell]
+    assert [cell for cell in cells if cell not in text.split()] == []
+    said = text.split("\n\n", maxsplit=1)[0].splitlines()
+    assert said[0] == "a/<b>.jsonl: 10 rows"
+    assert [line for line in said if line not in found.text.splitlines()] == []
+
+
+def test_a_set_without_rows_or_columns_is_one_line_of_html() -> None:
+    empty = Description("none.jsonl", 0, {}, 0, {}, {}, {}, {}, None)
+    found = read_html(empty._repr_html_())
+    assert found.tables == []
+    assert found.text.split("\n") == ["", "none.jsonl: 0 rows", ""]
+    without = Description("nulls", 2, {"a": ColumnSummary(2)}, 0, {}, {"a": {"a": None}}, {"a": {"a": None}}, {}, None)
+    summary = read_html(without._repr_html_()).tables[0][1]
+    assert summary == ["a", "", *["-"] * 9, "2", "-"]
+
+
+def test_a_comparison_shows_the_numbers_of_its_text_as_html() -> None:
+    sides = [
+        SetCounts(name, 1000, {"output_length": 12345}, values_from_other=False, unmatched=0)
+        for name in ("x&y.jsonl", "z.jsonl")
+    ]
+    columns = {
+        "mtld": ColumnDifference(1.0, 2.0, 0.5, None, 0, 7, 1.0, None, 0.25, 1.0),
+        "knn_6": ColumnDifference(math.nan, 2.0, 0.5, 0.5, 0, 1000, math.inf, -0.25, 0.25, 1.0),
+    }
+    compared = Comparison(sides[0], sides[1], 900, 100, 100, columns)
+    html = compared._repr_html_()
+    found = read_html(html)
+    lines = comparison_text(compared).splitlines()
+    (table,) = found.tables
+    names = [row[0].split(" ")[0] for row in table[1:]]
+    assert [[name, *row[2:]] for name, row in zip(names, table[1:], strict=True)] == [
+        line.split() for line in lines[-2:]
+    ]
+    assert lines[:3] == found.text.splitlines()[1:4]
+    assert html.count("<svg") == 1  # of the column that has a standardized difference
+    nothing = Comparison(sides[0], sides[1], 0, 0, 0, {})
+    assert read_html(nothing._repr_html_()).tables == []

@@ -759,7 +759,7 @@ def test_another_reward_model_than_the_rules_is_said(small_bundle: Path) -> None
         caution = scorer.caution
     assert caution is not None
     assert "OpenAssistant/reward-model-deberta-v3-large-v2" in caution
-    assert "this bundle has tests/reward: the predicted losses are not the paper's" in caution
+    assert "this bundle has tests/reward: the predicted losses are not the rule's" in caution
 
 
 def test_a_reward_model_of_a_folder_is_said_to_be_perhaps_another(small_bundle: Path, tmp_path: Path) -> None:

@@ -147,6 +147,17 @@ def rows_out(name: str | None) -> str | None:
     return name
 
 
+def page_out(name: str) -> str:
+    """Return the name of a page to write, or "-" for standard output.
+
+    Raises:
+        BadParameter: its suffix is not one of a page.
+    """
+    if name != "-" and not name.lower().endswith((".html", ".htm")):
+        raise typer.BadParameter(f"{name}: wanted a name ending in .html, or - for standard output")
+    return name
+
+
 def known_place(name: str) -> str:
     """Return a path, or an address of a store in its one form.
 

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from functools import cache
 
 import typer
 
-# Control characters except tab and newline, and characters that change the text direction.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def visible(text: str) -> str:
-    r"""Return the text with control characters escaped as in JSON, so that a file cannot control the terminal."""
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+from instructmining.tables.controls import visible
 
 
 class VisibleFormatter(logging.Formatter):

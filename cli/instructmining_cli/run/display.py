@@ -13,8 +13,9 @@ from rich.live import Live
 from instructmining.errors.names import few, short
 from instructmining.scored.aligning import wrapped
 from instructmining.scored.few_tokens import said_of_few_tokens
+from instructmining.tables.controls import visible
 from instructmining.writing.statistics import Statistics
-from instructmining_cli.process.terminal import visible, voice
+from instructmining_cli.process.terminal import voice
 from instructmining_cli.run.run_views import closing_table, live_view
 from instructmining_cli.run.space import room_left, room_needed
 from instructmining_scale.runs.host import View

@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from instructmining_cli.process.terminal import visible
+from instructmining.tables.controls import visible
 from instructmining_scale.runs.scoring_run import Run
 from instructmining_scale.wording import duration, rows_of
 

@@ -185,8 +185,13 @@ def _read_manifest(folder: str) -> bytes:
         content = read_small(file)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not is_address(folder) and not Path(folder).exists():
-            raise BundleError(f"{folder}: no such folder") from error
-        raise BundleError(f"{folder}: is not a bundle: {MANIFEST}: {error.strerror}") from error
+            raise BundleError(
+                f"{folder}: no such folder; wanted a bundle, which instructmining export writes"
+            ) from error
+        raise BundleError(
+            f"{folder}: is not a bundle: {MANIFEST}: {error.strerror}; wanted a folder that "
+            "instructmining export writes"
+        ) from error
     try:
         manifest = orjson.loads(content)
     except orjson.JSONDecodeError as error:

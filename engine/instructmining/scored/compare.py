@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,50 +17,15 @@ from instructmining.errors.arguments import check_type
 from instructmining.reading.rows import Source
 from instructmining.reading.values import dumps
 from instructmining.scored.column_store import ColumnStore, moments
+from instructmining.scored.comparison import ColumnDifference, Comparison, SetCounts
 from instructmining.scored.distances import distances
 from instructmining.scored.line_files import check_row_file, row_file
 from instructmining.scored.matching import match
 from instructmining.scored.scored_file import LARGEST, LENGTHS, ScoredRows
+from instructmining.types import SourceRow
 from instructmining.writing.atomic import Placement
 
-
-@dataclass(frozen=True, slots=True)
-class ColumnDifference:
-    """A column in two sets, over the rows that have a value; None where a figure is undefined."""
-
-    first_mean: float | None
-    second_mean: float | None
-    first_deviation: float | None  # sample standard deviation (n − 1)
-    second_deviation: float | None
-    first_nulls: int
-    second_nulls: int
-    difference: float | None  # of the means, second − first
-    standardized: float | None  # the difference / square root of the mean of both variances
-    ks: float | None  # Kolmogorov-Smirnov statistic, 0..1
-    wasserstein: float | None  # Wasserstein-1 distance, in the column's unit
-
-
-@dataclass(frozen=True, slots=True)
-class SetCounts:
-    """The size of a set."""
-
-    name: str  # name of the source
-    rows: int
-    tokens: Mapping[str, int]  # sums of input_length and output_length, where the set has them
-    values_from_other: bool  # it has no scores; those of equal rows in the other set were used
-    unmatched: int  # rows without values, since the other set has no equal row
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A comparison of two sets; rows are equal if all fields but those of ``score`` are; each matches one other row."""
-
-    first: SetCounts
-    second: SetCounts
-    common: int  # rows that both sets have
-    left: int  # rows in the first set only
-    entered: int  # rows in the second set only
-    columns: Mapping[str, ColumnDifference]  # columns that both sets have
+__all__ = ["ColumnDifference", "Comparison", "Differing", "SetCounts", "compare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +78,7 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
             _Side(sources[1].name, len(digests[1]), stores[1], stores[0], matching.first_of_second),
         )
         common = [name for name in sides[0].columns if name in sides[1].columns]
-        columns = {name: _difference(sides[0].values(name), sides[1].values(name)) for name in common}
+        columns = {name: difference(sides[0].values(name), sides[1].values(name)) for name in common}
         counts = [side.counts() for side in sides]
         for source, out, alone in zip(sources, outs, (matching.left, matching.entered), strict=True):
             if out is not None:
@@ -133,9 +97,13 @@ def _read(source: ScoredRows, store: ColumnStore) -> NDArray[np.uint64]:
     digests = []
     for block in source.blocks(store.names, largest=LARGEST):
         store.add(block.columns)
-        contents = (dumps(source.own_fields(row), sort_keys=True) for row in block.rows)
-        digests.append(b"".join([hashlib.blake2b(content, digest_size=8).digest() for content in contents]))
+        digests.append(b"".join([row_digest(source, row) for row in block.rows]))
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
+
+
+def row_digest(source: ScoredRows, row: SourceRow) -> bytes:
+    """Return 8 bytes that are equal for rows whose own fields are equal."""
+    return hashlib.blake2b(dumps(source.own_fields(row), sort_keys=True), digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,18 +148,19 @@ class _Side:
         )
 
 
-def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> ColumnDifference:
+def difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> ColumnDifference:
+    """Compare a column of two sets, float64 (rows,) each, NaN where there is no value."""
     rows = len(first), len(second)
     first, second = np.sort(first[~np.isnan(first)]), np.sort(second[~np.isnan(second)])
     first_mean, first_deviation = moments(first)
     second_mean, second_deviation = moments(second)
-    difference = standardized = ks = wasserstein = None
+    of_means = standardized = ks = wasserstein = None
     if first_mean is not None and second_mean is not None:
-        difference = second_mean - first_mean
+        of_means = second_mean - first_mean
         ks, wasserstein = distances(first, second)
         if first_deviation is not None and second_deviation is not None:
             spread = math.sqrt((first_deviation**2 + second_deviation**2) / 2)
-            standardized = difference / spread if spread else None
+            standardized = of_means / spread if spread else None
     return ColumnDifference(
         first_mean=first_mean,
         second_mean=second_mean,
@@ -199,7 +168,7 @@ def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Colu
         second_deviation=second_deviation,
         first_nulls=rows[0] - len(first),
         second_nulls=rows[1] - len(second),
-        difference=difference,
+        difference=of_means,
         standardized=standardized,
         ks=ks,
         wasserstein=wasserstein,

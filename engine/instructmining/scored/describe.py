@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,62 +15,17 @@ from instructmining.errors import SelectionError
 from instructmining.errors.arguments import shown
 from instructmining.errors.names import few
 from instructmining.reading.rows import Source
-from instructmining.rules import OutOfRange, Rule
+from instructmining.rules import Rule
 from instructmining.scored.column_store import ColumnStore, moments
 from instructmining.scored.correlations import correlations, inflation
+from instructmining.scored.description import ColumnSummary, Description, PredictedLoss
 from instructmining.scored.few_tokens import rows_on_few_tokens
 from instructmining.scored.scored_file import LARGEST, ScoredRows
 from instructmining.types import MARGIN, PREDICTION, SourceRow
 
+__all__ = ["ColumnSummary", "Description", "PredictedLoss", "Truncation", "describe"]
+
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnSummary:
-    """A column of a set, in the column's unit; None where no row has a value."""
-
-    nulls: int  # rows without a value
-    mean: float | None = None
-    standard_deviation: float | None = None  # of a sample (n − 1); None for a single value
-    minimum: float | None = None
-    percentile_5: float | None = None  # interpolated linearly, as numpy does by default
-    percentile_25: float | None = None
-    median: float | None = None
-    percentile_75: float | None = None
-    percentile_95: float | None = None
-    maximum: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PredictedLoss:
-    """The natural log loss that a rule predicts for a set."""
-
-    rule: str | None  # id of the rule; None for the predictions in the file
-    at_means: float | None  # prediction from the means of the terms, each over the rows that have it
-    mean_of_rows: float | None  # mean of the rows' predictions; equals at_means where no term is null
-    rows: int  # rows with a prediction
-    extrapolated: tuple[OutOfRange, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """Figures of a scored set; column names have no prefix."""
-
-    name: str  # name of the source
-    rows: int
-    columns: Mapping[str, ColumnSummary]  # the indicators, then the prediction, where the file has one
-    truncated_rows: int  # rows whose text a model saw truncated
-    truncated: Mapping[str, int]  # role → rows that its model saw truncated
-    pearson: Mapping[str, Mapping[str, float | None]]  # each pair over the rows where both are known
-    spearman: Mapping[str, Mapping[str, float | None]]
-    inflation: Mapping[str, float | None]  # variance inflation factors among the indicators; infinite where collinear
-    predicted: PredictedLoss | None  # None without a rule or predictions in the file
-    few_tokens: Mapping[str, int] = field(default_factory=dict)  # column → rows with fewer than three scored tokens
-
-    @property
-    def means(self) -> dict[str, float | None]:
-        """Mean of each indicator: the set's line in the table that ``fit`` reads."""
-        return {name: summary.mean for name, summary in self.columns.items() if name != PREDICTION}
 
 
 def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None = None) -> Description:
@@ -106,7 +60,6 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
     if chosen is not None:
         source.check_terms(chosen)
     terms = tuple(chosen.terms) if chosen is not None else ()
-    indicators = [name for name in source.columns if name != PREDICTION]
     with ColumnStore(tuple(dict.fromkeys(source.columns + terms)) if source.fields else ()) as store:
         truncation = Truncation(f"{prefix}truncated")
         few_tokens: Counter[str] = Counter()
@@ -115,20 +68,48 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
             few_tokens.update(rows_on_few_tokens(block.columns))
             for row in block.rows:
                 truncation.count(row)
-        found = correlations(store, source.columns)
-        return Description(
-            name=source.name,
-            rows=store.rows,
-            columns={name: _summary(store.known(name), store.rows) for name in source.columns},
-            truncated_rows=truncation.rows,
-            truncated=dict(sorted(truncation.roles.items())),
-            pearson=_by_name(source.columns, found.pearson),
-            spearman=_by_name(source.columns, found.spearman),
-            # A margin is the difference of two other columns: with it, all three would be collinear.
-            inflation=inflation(store, [name for name in indicators if not name.startswith(f"{MARGIN}.")]),
-            predicted=_predicted(store, chosen) if store.rows else None,
-            few_tokens=dict(few_tokens),
-        )
+        return described(source.name, store, source.columns, truncation, few_tokens, rule=chosen)
+
+
+def described(
+    name: str,
+    store: ColumnStore,
+    columns: Sequence[str],
+    truncation: Truncation,
+    few_tokens: Mapping[str, int],
+    *,
+    rule: Rule | None = None,
+) -> Description:
+    """Describe a set that was read.
+
+    Args:
+        name: name of the source.
+        store: the columns, and the terms of the rule.
+        columns: names of the columns of ``score`` among them.
+        truncation: the truncated rows.
+        few_tokens: column → rows with fewer than three scored tokens.
+        rule: predicts the loss of the set; by default the stored predictions are used.
+
+    Raises:
+        OutputError: the temporary folder refuses the numbers.
+    """
+    columns = tuple(columns)
+    found = correlations(store, columns)
+    return Description(
+        name=name,
+        rows=store.rows,
+        columns={column: _summary(store.known(column), store.rows) for column in columns},
+        truncated_rows=truncation.rows,
+        truncated=dict(sorted(truncation.roles.items())),
+        pearson=_by_name(columns, found.pearson),
+        spearman=_by_name(columns, found.spearman),
+        # A margin is the difference of two other columns: with it, all three would be collinear.
+        inflation=inflation(
+            store, [column for column in columns if column != PREDICTION and not column.startswith(f"{MARGIN}.")]
+        ),
+        predicted=_predicted(store, rule) if store.rows else None,
+        few_tokens=dict(few_tokens),
+    )
 
 
 class Truncation:

@@ -214,5 +214,5 @@ def _caution(rule: Rule, bundle: Mapping[str, object] | None) -> str | None:
             given = "without the run file it is not known which model gave the column"
     return (
         f"rule {rule.id!r} was fitted with the reward model {rule.reward_model}; {given}: "
-        "the predicted losses are then not the paper's, in scale or in order"
+        "the predicted losses are then not the rule's, in scale or in order"
     )

@@ -125,7 +125,10 @@ class Scorer:
         models = [stream.role for stream in work.streams]
         devices = choose_devices_for(models, device, batches_at_once)
         if acceleration not in {None, Acceleration()} and devices[0].kind == "cpu":
-            raise DeviceError("CUDA graphs or a limit of GPU memory were asked for, but the graphs run on a CPU")
+            raise DeviceError(
+                "CUDA graphs or a limit of GPU memory were asked for, but the graphs run on a CPU; leave them out, or "
+                "give --device cuda"
+            )
         with ThreadPoolExecutor(1) as pool:  # tokenizers take half a second to load, graphs more
             loading = pool.submit(WindowBuilder, work, opened.roles[opened.length_tokenizer].tokenizer)
             executor = Executor(
@@ -231,12 +234,12 @@ class Scorer:
         if source.get("revision") == "local":
             return (
                 f"rule {self.rule.id!r} was fitted with the reward model {self.rule.reward_model}, this bundle's comes "
-                f"from a folder {found!r}: if it is not that model, the predicted losses are not the paper's, in scale "
+                f"from a folder {found!r}: if it is not that model, the predicted losses are not the rule's, in scale "
                 "or in order"
             )
         return (
             f"rule {self.rule.id!r} was fitted with the reward model {self.rule.reward_model}, this bundle has "
-            f"{found}: the predicted losses are not the paper's, in scale or in order"
+            f"{found}: the predicted losses are not the rule's, in scale or in order"
         )
 
     def score(

@@ -16,6 +16,7 @@ WRONG = {
     "--as": "mesages",
     "--batches-at-once": "0",
     "--evaluation-rows": "0",
+    "--examples": "0",
     "--near": "2.5",
     "--replicates": "-1",
     "--reserve": "1",
@@ -88,6 +89,7 @@ WRONG = {
     "select --out": "out.txt",
     "rescore --out": "out.txt",
     "experiment export-oda --out": "out.txt",
+    "report --out": "out.txt",
     "--top-k": "0",
 }
 # Text of any kind, or a name of something in a file or on the disk: that it is not there is an error, not wrong usage.
@@ -124,6 +126,7 @@ NEEDED = {
     "describe": ["scored.jsonl"],
     "card": ["scored.jsonl"],
     "compare": ["scored.jsonl", "other.jsonl"],
+    "report": ["scored.jsonl", "-o", "report.html"],
     "rescore": ["scored.jsonl", "-o", "out.jsonl", "--rule", "paper-v1"],
     "fit": ["runs.csv", "-o", "rule.json"],
     "export": ["-o", "bundle"],

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from instructmining.tables.controls import visible
 from instructmining_cli.app import app
-from instructmining_cli.process.terminal import VisibleFormatter, visible
+from instructmining_cli.process.terminal import VisibleFormatter
 
 CLEAR_SCREEN = "\x1b[2J"
 

@@ -97,7 +97,7 @@ FAULTS = [
     ("", "runs.csv: is empty; wanted a header line"),
     ("\n\n", "runs.csv: is empty"),
     ("reward,loss\n", "runs.csv: has no runs"),
-    ("reward,mtld\n1,2\n", "runs.csv: no column 'loss'. There are: reward, mtld"),
+    ("reward,mtld\n1,2\n", "runs.csv: no column 'loss'. There are: reward, mtld; add the evaluation loss of each run"),
     ("reward,loss\n1,0.9\n2,0\n", "runs.csv, line 3, column 'loss': 0, wanted a raw loss above 0"),
     ("reward,loss\n1,0.9\n\n2,-0.1\n", "runs.csv, line 4, column 'loss': -0.1, wanted a raw loss above 0"),
     ("reward,loss\n1,0.9\nnan,0.8\n", "runs.csv, line 3, column 'reward': 'nan', wanted a finite number"),

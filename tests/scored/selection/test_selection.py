@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 import pytest
 import zstandard
+from balanced_html import read_html
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -719,3 +720,15 @@ def test_a_run_file_that_names_what_cannot_be_a_file_is_passed_over(tmp_path: Pa
     Path(f"{scored}.run.json").write_bytes(orjson.dumps(run))
     found = select(scored, out, top=1, extras=Extras(explain=tmp_path / "why.jsonl"))
     assert "names a rule that is not there" in found.remarks[0]
+
+
+def test_in_a_notebook_a_selection_says_what_was_left_out_and_why_but_shows_no_row(
+    write_rows: Callable[..., Path],
+) -> None:
+    rows = [{"text": f"<b>{n}", PREDICTION: n / 4, "input_length": 0, "output_length": 5} for n in range(4)]
+    kept = select(write_rows(*rows, rows[0] | {PREDICTION: None}), top=2, where=['text!="<b>0"'], tokens=10)
+    found = read_html(kept._repr_html_())
+    assert found.text.strip().splitlines()[0] == "kept 2 of 5 rows, the last at 0.5000, 10 tokens"
+    assert found.tables == [[["reason", "rows"], *([why, str(rows)] for why, rows in kept.left_out.items())]]
+    assert any("<b>0" in why for why in kept.left_out)
+    assert "b" not in found.elements

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from types import NoneType
@@ -16,6 +16,7 @@ from instructmining.errors import FittingError
 from instructmining.errors.arguments import check_type
 from instructmining.rules import Rule
 from instructmining.rules.correlation import variance_inflation
+from instructmining.rules.fitting.fitted import Coefficient, Fit, Quality
 from instructmining.rules.fitting.regression import (
     LeastSquares,
     Projection,
@@ -26,7 +27,6 @@ from instructmining.rules.fitting.regression import (
     standardized,
 )
 from instructmining.rules.fitting.term_choice import (
-    PAPER_P,
     SEARCHES,
     Choose,
     Problem,
@@ -34,78 +34,15 @@ from instructmining.rules.fitting.term_choice import (
     figures,
     nested_r2,
 )
-from instructmining.rules.fitting.training_runs import Runs, RunsSource, read_runs
+from instructmining.rules.fitting.training_runs import RunsSource, read_runs
+
+__all__ = ["Coefficient", "Fit", "Quality", "fit"]
 
 CONFIDENCE = 0.95  # of all intervals
 RUNS_A_TERM = 10  # with fewer, a warning
 VIF_LIMIT = 10.0
 CONDITION_LIMIT = 30.0
 _SHOWN_SUBSETS = 10  # in the rule file
-
-_HOW = {
-    "loo": "the subset with the smallest leave-one-out error",
-    "adjusted-r2": "the subset with the highest adjusted R2",
-    "paper": f"starts with all terms (the highest R2) and drops the largest p until all are < {PAPER_P}",
-    "all": "all terms, without a choice",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Coefficient:
-    """A coefficient of ordinary least squares, in log loss per unit of its column.
-
-    ``p`` and ``interval`` assume that the terms were fixed beforehand.
-    """
-
-    name: str  # the column, or "intercept"
-    value: float
-    standard_error: float
-    t: float
-    p: float  # two-sided, of the hypothesis that the coefficient is 0
-    interval: tuple[float, float]  # 95 %, by Student's t
-    bootstrap_interval: tuple[float, float] | None  # 95 %, percentiles over resampled runs; None without resamples
-    vif: float | None  # variance inflation factor; None for the intercept
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """How well the rule fits its runs and predicts others."""
-
-    r2: float
-    adjusted_r2: float
-    loo_r2: float  # each run predicted by a fit of the same terms to the others
-    loo_error: float  # root mean square of these errors, in log loss
-    nested_loo_r2: float | None  # each run predicted by terms chosen without it; None for "all", or over 1,000 runs
-    residual_sd: float  # in log loss, with the degrees of freedom as divisor
-    f: float
-    f_p: float  # p-value of the hypothesis that no term has an effect
-    aic: float
-    bic: float
-    condition_number: float  # of the columns centred and scaled to variance 1
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """A fitted rule, with how it was estimated and how good it is."""
-
-    rule: Rule
-    choose: Choose
-    considered: tuple[str, ...]
-    intercept: Coefficient
-    coefficients: tuple[Coefficient, ...]  # one per term, in the order of the columns
-    quality: Quality
-    resamples: int  # of the runs, from which the bootstrap intervals come
-    search: tuple[Subset, ...]  # every subset, best first; for "paper" the steps, from all terms to those that remain
-    runs: Runs
-    fitted: NDArray[np.float64]  # (runs,) log loss
-    residuals: NDArray[np.float64]  # (runs,) observed − fitted log loss
-    left_out_residuals: NDArray[np.float64]  # (runs,) the same, each from a fit to the other runs
-    warnings: tuple[str, ...]
-
-    @property
-    def how(self) -> str:
-        """How the terms were chosen, in words."""
-        return _HOW[self.choose]
 
 
 def fit(

@@ -106,7 +106,9 @@ def read_runs(source: RunsSource, terms: Sequence[str] | None = None) -> Runs:
     if not table.places:
         raise FittingError(f"{table.name}: has no runs; wanted a header line and one line per run")
     if LOSS not in table.columns:
-        raise FittingError(f"{table.name}: {no_such('column', LOSS, table.columns)}")
+        raise FittingError(
+            f"{table.name}: {no_such('column', LOSS, table.columns)}; add the evaluation loss of each run"
+        )
     losses = table.losses()
     means = {column: table.numbers(column) for column in _considered(table, terms)}
     for column, values in {LOSS: losses, **means}.items():

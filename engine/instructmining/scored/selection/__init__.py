@@ -25,6 +25,8 @@ from instructmining.scored.selection.near_duplicates import Distinct
 from instructmining.scored.selection.options import Extras, SelectionOptions, check
 from instructmining.scored.selection.ranking import Ranking, groups_as_json, rank, short_of_quota
 from instructmining.scored.selection.subsets import in_file_order, in_order, random_rows, without_scores
+from instructmining.tables import Line, Table, counted
+from instructmining.tables.html import as_html
 from instructmining.types import PREDICTION, SourceRow
 from instructmining.writing.provenance import of_run, of_selection
 from instructmining.writing.shapes import TargetName, target_name
@@ -44,6 +46,15 @@ class Selection:
     tokens: int | None = None  # of the rows kept, if a budget was given
     remarks: tuple[str, ...] = ()  # what could not be done in full
     kept_rows: tuple[Mapping[str, object], ...] = ()  # the rows kept, best first, if no OUT was given
+
+    def _repr_html_(self) -> str:
+        """Return the counts as HTML, for notebooks; the rows themselves stay in ``kept_rows``."""
+        worst = "" if self.worst is None else f", the last at {self.worst:.4f}"
+        tokens = "" if self.tokens is None else f", {self.tokens:,} tokens"
+        reasons = tuple((reason, f"{rows:,}") for reason, rows in self.left_out.items())
+        blocks = [Line(f"kept {self.kept:,} of {counted(self.rows)}{worst}{tokens}")]
+        table = [Table("rows left out", ("reason", "rows"), reasons)] if reasons else []
+        return as_html([*blocks, *table, *(Line(f"caution: {remark}") for remark in self.remarks)])
 
 
 def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argument

@@ -160,7 +160,7 @@ class Columns:
 
     def _groups_of(self, rows: Sequence[SourceRow]) -> NDArray[np.int32]:
         field = self._source.field(self._choice.group_by or "")
-        found = [self._numbers.setdefault(_group_name(row, field), len(self._numbers)) for row in rows]
+        found = [self._numbers.setdefault(group_name(row, field), len(self._numbers)) for row in rows]
         check_groups(self._source.name, len(self._numbers), field)
         return np.array(found, dtype=np.int32)
 
@@ -170,7 +170,12 @@ def _set(verdicts: NDArray[np.int16], rows: NDArray[np.bool_], verdict: int) -> 
     verdicts[rows & (verdicts == Verdict.UNDECIDED)] = verdict
 
 
-def _group_name(row: SourceRow, field: str) -> str:
+def group_name(row: SourceRow, field: str) -> str:
+    """Return the group of a row: text, numbers as in JSON, or "null".
+
+    Raises:
+        SelectionError: the field holds a list or an object, or a long text.
+    """
     value = row.fields.get(field)
     if isinstance(value, (dict, list)):
         raise SelectionError(f"{row.source}, line {row.line}: column {field!r} is not a single value to group by")

@@ -1,0 +1,1 @@
+"""Draws figures as SVG in the colours of the page."""

@@ -1,0 +1,1 @@
+"""Reads what a report is about: scored files, once each, and the records beside them."""

@@ -1,0 +1,1 @@
+"""Puts figures, plots and words together as one page."""
