@@ -19,6 +19,7 @@ from pages import DOCS
 from paths import ROOT
 
 import instructmining
+import instructmining_report
 import instructmining_scale
 
 # What a browser loads by itself while it shows a page.
@@ -160,5 +161,5 @@ def test_a_notebook_becomes_a_page_with_its_stored_outputs() -> None:
 
 def test_the_api_page_has_every_public_name(site: Path) -> None:
     anchors = Page((site / "api.html").read_text(encoding="utf-8")).anchors
-    for package in (instructmining, instructmining_scale):
+    for package in (instructmining, instructmining_report, instructmining_scale):
         assert [name for name in package.__all__ if f"{package.__name__}.{name}" not in anchors] == []
