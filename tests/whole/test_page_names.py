@@ -31,6 +31,11 @@ def test_the_text_of_a_page_names_commands_and_options_that_exist(page: str) -> 
             assert found[1] in {*commands, "experiment"}, code
 
 
+def test_the_page_of_the_command_line_has_every_command() -> None:
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8").split("## Exit codes")[0]
+    assert {name.split()[0] for name in commands_of()} == set(re.findall(r"`([a-z]+)`", text))
+
+
 def test_the_makefile_and_the_extras_have_what_the_pages_name() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
