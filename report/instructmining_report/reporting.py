@@ -49,7 +49,7 @@ def report(
 ) -> Report:
     """Write one page about scored sets that opens without a network.
 
-    Reads each file once, and its beginning up to the last row shown once more for the examples. Memory holds some 50
+    Reads each file once, and its beginning up to the last row shown once more for the examples. Memory holds some 100
     bytes per row and one column at a time; the numbers wait in temporary files. The same files and options give the
     same bytes.
 

@@ -256,10 +256,8 @@ def test_predictions_that_are_not_the_rules_of_the_run_file_have_no_terms(tmp_pa
     made = report(path)
     assert "terms" not in sections(Page(made.html))
     (remark,) = made.remarks
-    assert remark == (
-        f"the terms of the rule are not shown: 1 of the predictions in {path} are not those of rule 'paper-v1'; "
-        "rescore it first"
-    )
+    said = f"1 of the predictions in {path} are not those of rule 'paper-v1'; rescore it first"
+    assert remark == f"the terms of the rule are not shown: {said}"
     assert "1 of the predictions in s.jsonl are not those of rule" in Page(made.html).text
 
 
@@ -348,6 +346,19 @@ def test_text_of_rows_is_text_whatever_it_holds(tmp_path: Path) -> None:
     assert "49" not in re.findall(r"x (\d+)", hostile.text)
 
 
+def test_names_of_groups_in_every_script_are_drawn_as_they_are(tmp_path: Path) -> None:
+    names = ["$x^2$ $\\frac{$", "漢字かな" * 20, "مرحبا", "🙂🙂", "a\uffffb", "<b>&", "_" * 60, "%s {0} \\n"]
+    rows = scored_rows(32)
+    for place, row in enumerate(rows):
+        row["source"] = names[place % len(names)]
+    page = page_of(write_scored(tmp_path / "s.jsonl", rows))
+    for name in names:
+        if "\uffff" not in name:
+            assert name in page.text
+    assert "aU+FFFFb" in page.text
+    assert page.text.count("$x^2$ $\\frac{$") >= 3  # two tables and the plot
+
+
 def test_a_file_name_is_text_too(tmp_path: Path) -> None:
     path = tmp_path / '<b onmouseover=alert(1)>"x.jsonl'
     page = page_of(write_scored(path, scored_rows(5)))
@@ -362,9 +373,8 @@ def test_halves_of_surrogate_pairs_are_refused_as_json_refuses_them() -> None:
 
 def test_a_row_of_a_megabyte_is_cut_and_says_so(tmp_path: Path) -> None:
     rows = scored_rows(6)
-    for row, text in zip(
-        rows, ["<" * 1_000_000, "é" * 1_000_000, "\x00" * 1_000_000, "a b " * 250_000, "", "x"], strict=True
-    ):
+    texts = ["<" * 1_000_000, "é" * 1_000_000, "\x00" * 1_000_000, "a b " * 250_000, "", "x"]
+    for row, text in zip(rows, texts, strict=True):
         row["output"] = f"{text}."
     made = report(write_scored(tmp_path / "s.jsonl", rows))
     Page(made.html).check()

@@ -64,7 +64,7 @@ def report(
 
     Examples:
         instructmining report scored.jsonl -o report.html
-        instructmining report scored.jsonl best.jsonl random.jsonl -o report.html --group-by source
+        instructmining report scored.jsonl best.jsonl -o report.html --by reward
     """
     check_json(json, out)
     if descending and by is None:
@@ -93,5 +93,5 @@ def report(
         warn(remark)
     if json:
         print_document({"out": made.out, "bytes": made.size, "rows": made.rows, "seconds": round(made.seconds, 3)})
-    rows = ", ".join(f"{label} {count:,}" for label, count in made.rows.items())
-    say(f"report of {rows} rows, {made.size / 1000:,.0f} kB: {out}")
+    rows = ", ".join(f"{label} ({count:,})" for label, count in made.rows.items())
+    say(f"report of the rows of {rows}, {made.size / 1000:,.0f} kB: {out}")

@@ -147,13 +147,13 @@ def rows_out(name: str | None) -> str | None:
     return name
 
 
-def page_out(name: str) -> str:
-    """Return the name of a page to write, or "-" for standard output.
+def page_out(name: str | None) -> str | None:
+    """Return the name of a page to write, "-" for standard output, or None.
 
     Raises:
         BadParameter: its suffix is not one of a page.
     """
-    if name != "-" and not name.lower().endswith((".html", ".htm")):
+    if name not in {None, "-"} and not str(name).lower().endswith((".html", ".htm")):
         raise typer.BadParameter(f"{name}: wanted a name ending in .html, or - for standard output")
     return name
 

@@ -25,7 +25,7 @@ from instructmining.scored.scored_file import LARGEST, LENGTHS, ScoredRows
 from instructmining.types import SourceRow
 from instructmining.writing.atomic import Placement
 
-__all__ = ["ColumnDifference", "Comparison", "Differing", "SetCounts", "compare"]
+__all__ = ["ColumnDifference", "Comparison", "Differing", "SetCounts", "compare", "difference", "row_digest"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from instructmining.scored.few_tokens import rows_on_few_tokens
 from instructmining.scored.scored_file import LARGEST, ScoredRows
 from instructmining.types import MARGIN, PREDICTION, SourceRow
 
-__all__ = ["ColumnSummary", "Description", "PredictedLoss", "Truncation", "describe"]
+__all__ = ["ColumnSummary", "Description", "PredictedLoss", "Truncation", "describe", "described"]
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 

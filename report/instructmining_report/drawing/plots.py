@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,7 +22,7 @@ from instructmining_report.figures.distributions import Distribution
 _HEAT = "#5b8def"  # seen on light and on dark ground
 _STEPS = {1: (1, 2, 5), 2: (1, 3), 3: (1,), 4: (1,)}
 _MOST_LOG_TICKS = 6
-_LABEL_WIDTH = 24  # characters of a name beside a plot
+_LABEL_WIDTH = 22  # characters of a name beside a plot
 
 
 def histogram(distribution: Distribution, name: str, label: str, places: Sequence[int]) -> Markup:
@@ -98,8 +99,8 @@ def intervals(
         label: what the plot shows.
         zero: whether a line shows 0.
     """
-    shown = [text if len(text) <= _LABEL_WIDTH else f"{text[: _LABEL_WIDTH - 1]}…" for text in names]
-    left = min(150, 14 + 6 * max((len(text) for text in shown), default=0))
+    shown = [_shortened(text) for text in names]
+    left = min(150, 14 + 6 * max((sum(map(_columns, text)) for text in shown), default=0))
     with plot(36 + 24 * len(names), left=left, bottom=26, top=6) as made:
         axes = made.axes
         for place, (low, first, middle, third, high) in enumerate(quantiles):
@@ -108,12 +109,12 @@ def intervals(
             axes.plot([middle], [place], marker="o", markersize=5, color=INK, ls="none")
         if zero:
             axes.axvline(0, color=FAINT, lw=0.8)
-        axes.set_yticks(range(len(names)), shown)
+        axes.set_yticks(range(len(names)), [f"text-{place}" for place in range(len(names))])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="x")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-        return made.svg(name, label)
+        return made.svg(name, label, {f"text-{place}": text for place, text in enumerate(shown)})
 
 
 def cut_curve(cuts: Cuts, name: str, label: str, title: str) -> Markup:
@@ -130,6 +131,21 @@ def cut_curve(cuts: Cuts, name: str, label: str, title: str) -> Markup:
         axes.set_xlabel("rows kept", fontsize=11)
         axes.set_ylabel(title, fontsize=11)
         return made.svg(name, label)
+
+
+def _shortened(text: str) -> str:
+    """Return a text that fits beside a plot."""
+    width = 0
+    for place, character in enumerate(text):
+        width += _columns(character)
+        if width > _LABEL_WIDTH:
+            return f"{text[: max(1, place - 1)]}…"
+    return text
+
+
+def _columns(character: str) -> int:
+    """Return how wide a character is, in those of Latin."""
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _scale(axes: Axes, axis: Axis) -> None:

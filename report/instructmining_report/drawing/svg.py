@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -84,25 +85,27 @@ class Plot:
         self.figure = figure
         self.axes = axes
 
-    def svg(self, name: str, label: str) -> Markup:
+    def svg(self, name: str, label: str, texts: Mapping[str, str] = MappingProxyType({})) -> Markup:
         """Return the drawing for a page.
 
         Args:
             name: unique in the page, for the ids inside.
             label: what the plot shows, for readers who do not see it.
+            texts: what stands in place of texts that were drawn. The user's names go this way: matplotlib takes $ for
+                formulas, and warns of letters that its font lacks.
         """
         written = io.BytesIO()
         with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
             self.figure.savefig(written, format="svg", metadata={"Date": None})
-        return _for_page(written.getvalue(), name, label)
+        return _for_page(written.getvalue(), name, label, texts)
 
 
-def _for_page(svg: bytes, name: str, label: str) -> Markup:
+def _for_page(svg: bytes, name: str, label: str, texts: Mapping[str, str]) -> Markup:
     root = ElementTree.fromstring(svg)  # written by matplotlib
     used = {value[1:] for element in root.iter() for key, value in element.items() if _local(key) == "href"}
     used |= {found for element in root.iter() for value in element.attrib.values() for found in _urls(value)}
     names = {old: f"{name}-{number}" for number, old in enumerate(sorted(used))}
-    inner = "".join(_written(child, names) for child in root)
+    inner = "".join(_written(child, names, texts) for child in root)
     box = root.get("viewBox", "")
     head = f'<svg viewBox="{box}" role="img" aria-label="{escape(label)}">'
     return Markup(f"{head}{inner}</svg>")  # every text in it is escaped
@@ -116,14 +119,15 @@ def _local(tag: str) -> str:
     return tag.rpartition("}")[2]
 
 
-def _written(element: ElementTree.Element, names: dict[str, str]) -> str:
+def _written(element: ElementTree.Element, names: Mapping[str, str], texts: Mapping[str, str]) -> str:
     """Return an element as the page has it; without what only a document of its own needs."""
     tag = _local(element.tag)
     if tag in {"metadata", "style"}:
         return ""
-    inner = "".join(_written(child, names) for child in element)
+    inner = "".join(_written(child, names, texts) for child in element)
     if tag in _TEXT_TAGS:
-        inner = str(escape(element.text or "")) + inner
+        text = element.text or ""
+        inner = str(escape(texts.get(text, text))) + inner
     if tag in {"g", "defs"} and not inner:
         return ""
     attributes = _attributes(element, names)
@@ -135,7 +139,7 @@ def _written(element: ElementTree.Element, names: dict[str, str]) -> str:
     return f"<{tag}{listed}>{inner}</{tag}>"
 
 
-def _attributes(element: ElementTree.Element, names: dict[str, str]) -> dict[str, str]:
+def _attributes(element: ElementTree.Element, names: Mapping[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in element.items():
         match _local(key):

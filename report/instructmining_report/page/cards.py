@@ -36,6 +36,11 @@ def card_of(one: ScoredSet, described: Description, missing: Missing, place: int
     tokens = tokens_of(one, described)
     if tokens is not None:
         facts.append(("tokens", number(tokens)))
+    if (predicted := described.predicted) is not None and predicted.mean_of_rows is not None:
+        text = number(predicted.mean_of_rows)
+        if predicted.at_means is not None and number(predicted.at_means) != text:
+            text += f"; {number(predicted.at_means)} at the means of the terms"
+        facts.append(("predicted log loss", text))
     if missing.truncated_rows:
         facts.append(("truncated", _of_rows(missing.truncated_rows, one.rows)))
     if missing.rejects is not None:

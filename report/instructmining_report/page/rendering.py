@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -76,7 +77,7 @@ def _environment() -> Environment:
         number=number, percent=percent, fixed=fixed, signed=signed, visible=visible, plain=plain, counted=counted
     )
     made.filters.update(cut_to=cut, breakable=_breakable, plus_one=lambda value: number(value + 1))
-    made.globals.update(words_of=words_of)
+    made.globals.update(words_of=words_of, infinite=math.inf)
     return made
 
 

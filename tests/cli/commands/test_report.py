@@ -27,7 +27,7 @@ def test_the_page_is_written_and_said(run: Run, scored: Path, tmp_path: Path, ca
     assert run("report", scored, "-o", out) == 0
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("report of scored 12 rows, ")
+    assert said.err.startswith("report of the rows of scored (12), ")
     assert out.read_bytes().startswith(b"<!doctype html>")
     assert run("report", scored, "-o", out) == 1
     assert capsys.readouterr().err == f"error: {out}: exists; give --overwrite to replace it\n"

@@ -23,7 +23,7 @@ def test_every_command_has_the_shared_options(
     shown = capsys.readouterr().out
     json = () if command == "serve" else ("--json",)  # a service has no result to print
     assert all(option in shown for option in (*json, "-q, --quiet", "--config FILE", "--print-config"))
-    assert "--no-" not in shown.replace("--no-auth", "")
+    assert "--no-" not in shown.replace("--no-auth", "").replace("--no-examples", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
