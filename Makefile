@@ -13,17 +13,22 @@ STORES := .venv-stores
 PEERS := ctranslate2 python wana datasets
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 
-.PHONY: demo setup test cuda-dry slow test-transformers5 test-via test-trl test-triton test-ray test-stores faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
+.PHONY: demo setup test docs cuda-dry slow test-transformers5 test-via test-trl test-triton test-ray test-stores faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
 
 demo: $(BASE)
 	$(BIN)/python examples/demo.py
 
-# Everything but NVIDIA's libraries: the extras experiment (with export and fit), serve, report, knn and dev, with PyTorch.
+# Everything but NVIDIA's libraries: the extras experiment (with export and fit), serve, report, knn, docs and dev, with PyTorch.
 setup: $(READY)
 
 # One process a core; a worker takes tests from the slower ones, and one that builds the demo bundle is waited for.
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+# The site, in build/docs; open build/docs/index.html. Warnings are errors.
+docs: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html --doctree-dir build/doctrees docs build/docs
+	@echo "build/docs/index.html"
 
 # The CUDA path without a GPU: where nodes run, which kernels, how much memory. Needs gcc; a minute.
 cuda-dry: $(READY)
@@ -178,7 +183,7 @@ $(BASE): pyproject.toml constraints.txt Makefile
 	touch $(BASE)
 
 $(READY): $(BASE)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch -e ".[experiment,serve,report,knn,dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch -e ".[experiment,serve,report,knn,docs,dev]"
 	touch $(READY)
 
 clean:

@@ -1,4 +1,4 @@
-"""What the comparison found: a table, ``results/peers-<device>.json``, and the README between its two marks."""
+"""What the comparison found: a table, ``results/peers-<device>.json``, docs/performance.md between its two marks."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def as_json(entries: Sequence[Entry], run: Run, machine: dict[str, Any]) -> dict
 
 
 def write(content: dict[str, Any], order: Sequence[str]) -> Path:
-    """The JSON file, in which these entries take the place of older ones, and the README's table of all of them."""
+    """The JSON file, in which these entries take the place of older ones, and the page's table of all of them."""
     out = results_file("peers")
     if out.exists():
         content["entries"] = json.loads(out.read_text(encoding="utf-8"))["entries"] | content["entries"]
     content["entries"] = {entry: content["entries"][entry] for entry in order if entry in content["entries"]}
     out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_readme(ROOT / "README.md", content)
+    write_page(ROOT / "docs" / "performance.md", content)
     return out
 
 
-def write_readme(readme: Path, content: dict[str, Any]) -> bool:
+def write_page(page: Path, content: dict[str, Any]) -> bool:
     """The short table between the marks; False, and nothing is written, where they are missing."""
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     begin, end = (text.find(mark) for mark in MARKS)
     if begin < 0 or end < begin:
         return False
@@ -86,7 +86,7 @@ def write_readme(readme: Path, content: dict[str, Any]) -> bool:
         for line in lines
     ]
     inside = "\n".join([heading, "", "| what | against | found | wanted |", "|---|---|--:|--:|", *rows])
-    readme.write_text(f"{text[: begin + len(MARKS[0])]}\n{inside}\n{text[end:]}", encoding="utf-8")
+    page.write_text(f"{text[: begin + len(MARKS[0])]}\n{inside}\n{text[end:]}", encoding="utf-8")
     return True
 
 

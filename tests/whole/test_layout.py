@@ -1,11 +1,10 @@
-"""The promises about the project itself: what is imported, what runs without PyTorch, what the README says."""
+"""The promises about the project itself: what is imported, what runs without PyTorch, what files name."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -64,18 +63,6 @@ def test_the_pins_cover_what_the_project_needs(pins: str) -> None:
     assert names <= pinned
 
 
-def test_the_readme_names_only_commands_and_options_that_exist() -> None:
-    text = "\n".join(re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE)) <= targets
-    commands = [shlex.split(line) for line in text.splitlines() if "instructmining " in line]
-    assert len(commands) >= 3
-    for _, command, *arguments in commands:
-        code = "from instructmining_cli.main import main; main()"
-        shown = python(sys.executable, code, command, "--help")
-        assert {word for word in arguments if word.startswith("--")} <= set(re.findall(r"--[\w-]+", shown))
-
-
 def test_the_containerfile_names_an_extra_and_options_of_serve_that_exist() -> None:
     text = (ROOT / "deploy" / "Containerfile").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -100,19 +87,6 @@ def test_the_makefile_and_the_pages_name_only_benchmarks_that_exist() -> None:
     files = re.findall(r"\bbenchmarks/[\w/-]+\.\w+", text) + scripts
     assert len(files) >= 6
     assert [file for file in files if not (ROOT / file).is_file()] == []
-
-
-def test_the_readmes_python_runs_as_printed(small_bundle: Path, tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "demo-bundle").symlink_to(small_bundle)
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 10
-    assert all(float(line.split()[0]) for line in lines[:8])
-    assert lines[8].startswith("{'reward': ")
-    assert lines[9].startswith("{'instruction': 'Name a colour.', 'output': 'Green.'} ")
 
 
 def test_a_users_script_passes_mypy_in_strict_mode(tmp_path: Path) -> None:
