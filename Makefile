@@ -13,7 +13,7 @@ STORES := .venv-stores
 PEERS := ctranslate2 python wana datasets
 STAGES = $(BIN)/python -m pytest benchmarks/stages --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds
 
-.PHONY: demo setup test docs cuda-dry slow test-transformers5 test-via test-trl test-triton test-ray test-stores faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
+.PHONY: demo setup test docs cuda-dry slow test-transformers5 test-via test-trl test-trainers test-triton test-ray test-stores faults fuzz lint types imports bench bench-check bench-stages bench-compare bench-export bench-via bench-serving peers clean
 
 demo: $(BASE)
 	$(BIN)/python examples/demo.py
@@ -51,6 +51,10 @@ test-trl: $(TRL)/.ready
 	$(TRL)/bin/python -m pytest -m peer tests/whole/test_trl.py --timeout 3600
 	PYTHONPATH=$(TRL)/ppo $(TRL)/bin/python -m pytest -m peer tests/whole/test_trl.py -k ppo --timeout 3600
 	$(TRL)/bin/python -m pytest -m peer tests/reading/test_saved_datasets.py
+
+# What select --as writes, loaded by the code of TRL, Axolotl and LLaMA-Factory.
+test-trainers: $(TRL)/.ready
+	PYTHONPATH=$(TRL)/trainers $(TRL)/bin/python -m pytest -m peer tests/whole/test_trainers.py --timeout 3600
 
 # The model repository by the schema of Triton's own client, which wants an older protobuf than constraints.txt.
 test-triton: $(TRITON)/.ready
@@ -140,13 +144,17 @@ $(TRANSFORMERS5)/.ready: pyproject.toml constraints-transformers5.txt Makefile
 		torch -e ".[transformers-exporter,serve,dev]"
 	touch $(TRANSFORMERS5)/.ready
 
-# TRL wants a newer datasets than constraints.txt allows. PPO's version lies beside it, with the same dependencies.
+# TRL wants a newer datasets than constraints.txt allows. PPO's version lies beside it, with the same dependencies, and
+# so do Axolotl and LLaMA-Factory, with what their reading of data needs and not what their training does.
 $(TRL)/.ready: pyproject.toml constraints-transformers5.txt Makefile
 	$(PYTHON) -m venv $(TRL)
 	echo '*' > $(TRL)/.gitignore
 	$(TRL)/bin/python -m pip install --quiet --no-compile --constraint constraints-transformers5.txt \
 		torch trl==1.16.0 -e ".[export,serve,dev]"
 	$(TRL)/bin/python -m pip install --quiet --no-compile --no-deps --target $(TRL)/ppo trl==1.12.0
+	$(TRL)/bin/python -m pip install --quiet --no-compile --no-deps --target $(TRL)/trainers llamafactory==0.9.5 \
+		axolotl==0.19.0 peft==0.21.2 addict==2.4.0 colorama==0.4.6 numba==0.68.1 llvmlite==0.50.0 posthog==6.7.11 \
+		backoff==2.2.1 distro==1.9.0
 	touch $(TRL)/.ready
 
 # Of the other packages those of .venv serve, after its own.

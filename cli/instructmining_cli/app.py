@@ -11,6 +11,7 @@ import typer
 from instructmining import __version__
 from instructmining.errors import InstructMiningError
 from instructmining_cli.commands.bench import bench
+from instructmining_cli.commands.card import card
 from instructmining_cli.commands.compare import compare
 from instructmining_cli.commands.describe import describe
 from instructmining_cli.commands.doctor import doctor
@@ -64,6 +65,7 @@ _COMMANDS = (
     compare,
     report,
     rescore,
+    card,
     fit,
     serve,
     export,

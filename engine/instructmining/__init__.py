@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from instructmining.scored.describe import Description, describe
     from instructmining.scored.rescore import Rescoring, rescore
     from instructmining.scored.selection import Selection, select
+    from instructmining.scored.selection.converting import Conversion
     from instructmining.scored.selection.near_duplicates import Distinct
     from instructmining.scored.selection.options import Extras, SelectionOptions
     from instructmining.scorer.frames import score_table, to_arrow
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Bundle",
     "Comparison",
+    "Conversion",
     "Description",
     "Differing",
     "Distinct",
@@ -71,6 +73,7 @@ __all__ = [
 _MODULES = {
     "Bundle": "bundle",
     "Comparison": "scored.compare",
+    "Conversion": "scored.selection.converting",
     "Description": "scored.describe",
     "Differing": "scored.compare",
     "Distinct": "scored.selection.near_duplicates",

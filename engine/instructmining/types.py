@@ -90,11 +90,22 @@ class SourceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnParts:
+    """The parts of a turn that was an object with more than a role and a text; they are written again, not scored."""
+
+    text: str  # content without calls of tools
+    calls: tuple[object, ...] = ()  # values of ``tool_calls`` and ``function_call``, as they were read
+    is_call: bool = False  # the role says that the text is a call of a tool
+    others: Mapping[str, object] = field(default_factory=dict)  # all other keys that are not null
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a conversation."""
 
     role: TurnRole
     text: str
+    parts: TurnParts | None = field(default=None, compare=False, repr=False)  # lost where rows wait on disk
 
     def __post_init__(self) -> None:
         """Check the role and the text.

@@ -50,7 +50,7 @@ def merge(
 
     Args:
         folder: that ``score --shard`` wrote to.
-        out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or "-" for standard output.
+        out: a path ending in .jsonl, .parquet, .csv or .tsv, text also .gz or .zst, or "-" for standard output.
         overwrite: replace OUT.
         device: of a search for neighbours, "auto", "cpu" or "cuda".
         report: called while neighbours are searched.

@@ -48,6 +48,7 @@ def test_help_lists_the_commands_that_work(run: Callable[..., int], capsys: pyte
         "compare",
         "report",
         "rescore",
+        "card",
         "fit",
         "serve",
         "export",
@@ -642,7 +643,7 @@ def test_rows_that_do_not_go_into_a_table_are_kept_and_named(
     def refuse(*_: object) -> None:
         raise OutputError("the rows do not go into Parquet: why; write .jsonl")
 
-    monkeypatch.setattr(writers, "write_parquet", refuse)
+    monkeypatch.setattr(writers, "write_table", refuse)
     rows = write_rows({"instruction": "a", "output": "b"})
     assert run("score", rows, "-o", tmp_path / "out.parquet", "--indicators", "mtld") == 1
     kept = tmp_path / "out.parquet.partial" / "rows"

@@ -69,7 +69,7 @@ def test_parts_of_each_kind_merge_to_the_file_of_one_run(score: Run, run: Run, t
     rows, parts = _rows(tmp_path), tmp_path / "parts"
     for shard in _shards(3):
         assert score(rows, "-o", parts, "--shard", shard, "--part-format", suffix) == 3
-    for out in (*SUFFIXES, ".parquet"):
+    for out in (*SUFFIXES, ".parquet", ".csv.gz"):
         one, merged = tmp_path / f"one{out}", tmp_path / f"merged{out}"
         if not one.exists():
             assert score(rows, "-o", one) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from filelock import FileLock
 from pages import DOCS
 from paths import ROOT
 
@@ -58,13 +60,28 @@ def styled(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site; a warning ends the build."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "--builder", "html"]
-    places = ["--doctree-dir", str(folder / "trees"), str(ROOT / "docs"), str(folder / "html")]
-    done = subprocess.run([*command, *places], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "html"
+    """The built site; a warning ends the build. Workers of pytest-xdist share it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    html = folder / "site"
+    with FileLock(folder / "site.lock"):
+        if not html.is_dir():
+            command = [
+                sys.executable,
+                "-m",
+                "sphinx",
+                "--fail-on-warning",
+                "--keep-going",
+                "--quiet",
+                "--builder",
+                "html",
+            ]
+            places = ["--doctree-dir", str(folder / "trees"), str(ROOT / "docs"), str(folder / "building")]
+            done = subprocess.run([*command, *places], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            (folder / "building").rename(html)
+    return html
 
 
 def pages_of(site: Path) -> Iterator[tuple[Path, Page]]:

@@ -16,8 +16,9 @@ from instructmining.reading.rows import open_rows
 from instructmining.reading.values import dumps
 from instructmining.types import SourceRow
 from instructmining.writing import parquet
-from instructmining.writing.parquet import Kind, ParquetLines, schema_of, write_parquet
+from instructmining.writing.parquet import Kind, schema_of, write_parquet
 from instructmining.writing.run_writer import known_kinds
+from instructmining.writing.tables import TableLines
 
 TEXT = pa.string()
 TURNS = pa.list_(pa.struct([("role", TEXT), ("content", TEXT), ("name", TEXT)]))
@@ -164,7 +165,7 @@ def test_fields_too_many_for_a_table_are_together_in_one_behind_the_others(tmp_p
 
 def test_a_stream_of_lines_becomes_a_table_when_it_is_closed(tmp_path: Path) -> None:
     with (tmp_path / "out.parquet").open("wb") as file:
-        lines = ParquetLines(file, {})
+        lines = TableLines(file, "out.parquet", {})
         lines.write(b'{"a":1}\n{"a"')
         lines.write(b":2}\n")
         assert file.tell() == 0

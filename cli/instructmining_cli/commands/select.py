@@ -13,11 +13,12 @@ from instructmining_cli.options.checks import (
     a_number,
     a_share,
     conditions,
+    known_target,
     named_rule,
     rows_out,
 )
 from instructmining_cli.options.devices import DeviceName
-from instructmining_cli.options.fields import Format, Map, field_options
+from instructmining_cli.options.fields import Format, Map, field_options, split
 from instructmining_cli.options.output import OUT_HELP, Json, check_json
 from instructmining_cli.options.scoring import ScoredPrefix
 from instructmining_cli.process.terminal import say, warn
@@ -123,6 +124,20 @@ def select(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, callback=a_count, help="Seed of --random-baseline.")] = 0,
+    as_: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="SHAPE",
+            callback=known_target,
+            help="Write rows as trainers read them, instead of in their own shape: messages, alpaca, sharegpt or "
+            "preference. docs/outputs.md says which trainer reads which.",
+        ),
+    ] = None,
+    keep_fields: Annotated[
+        list[str] | None,
+        typer.Option("--keep-fields", metavar="FIELD,…", help="With --as: write these fields of the row too."),
+    ] = None,
     prefix: ScoredPrefix = "",
     keep_scores: Annotated[bool, typer.Option("--keep-scores", help="Keep the added columns in the rows.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT and the other output files.")] = False,
@@ -136,18 +151,22 @@ def select(
 
     Examples:
         instructmining select scored.jsonl -o best.jsonl --fraction 0.25
-        instructmining select scored.jsonl -o best.jsonl --top 1000 --keep-scores
+        instructmining select scored.jsonl -o train.jsonl --top 1000 --as messages
     """
     from instructmining.errors import SelectionError
     from instructmining.scored.selection import select as select_rows
+    from instructmining.scored.selection.converting import Conversion
     from instructmining.scored.selection.near_duplicates import Distinct
     from instructmining.scored.selection.options import Extras, SelectionOptions
     from instructmining.writing.atomic import check_apart
+    from instructmining.writing.shapes import target_name
     from instructmining_cli.reports.json_out import print_record
 
     check_json(json, out)
     if descending and max_loss is not None:
         raise typer.BadParameter("--max-loss keeps the smallest values and cannot be used with --descending")
+    if keep_fields and as_ is None:
+        raise typer.BadParameter("--keep-fields goes with --as; without it, rows keep all their fields")
     fields = field_options(format=format, mapping=map)
     check_apart([*_outputs(out), explain, random_baseline], [bundle, *(quota or ())])
     with ExitStack() as stack:
@@ -175,6 +194,9 @@ def select(
             prefix=prefix,
             descending=descending,
             keep_scores=keep_scores,
+            convert=None
+            if as_ is None
+            else Conversion(target_name(as_), fields if format or map else None, tuple(split(keep_fields))),
             overwrite=overwrite,
             extras=Extras(explain=explain, rule=rule, random_baseline=random_baseline, seed=seed),
         )

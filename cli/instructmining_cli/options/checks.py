@@ -114,6 +114,23 @@ def known_rule(name: str | None) -> str | None:
     return name
 
 
+def known_target(name: str | None) -> str | None:
+    """Return the name of a shape that rows are written in, or None.
+
+    Raises:
+        BadParameter: there is no such shape.
+    """
+    if name is None:
+        return None
+    from instructmining.errors import OutputError
+    from instructmining.writing.shapes import target_name
+
+    try:
+        return target_name(name)
+    except OutputError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def rows_out(name: str | None) -> str | None:
     """Return the name of a file to write rows to, "-", or None.
 
@@ -122,7 +139,7 @@ def rows_out(name: str | None) -> str | None:
     """
     if name is None or name == "-":
         return name
-    from instructmining.writing.run_writer import SUFFIXES
+    from instructmining.writing.tables import SUFFIXES
 
     name = known_place(name)
     if not name.endswith(SUFFIXES):
@@ -162,7 +179,7 @@ def folder_out(name: str) -> str:
     Raises:
         BadParameter: the name is that of a file.
     """
-    from instructmining.writing.run_writer import SUFFIXES
+    from instructmining.writing.tables import SUFFIXES
 
     name = known_place(name)
     if name == "-" or name.endswith(SUFFIXES) or Path(name).is_file():

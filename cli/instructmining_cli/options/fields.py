@@ -53,7 +53,7 @@ def field_options(
     from instructmining.reading.formats import FieldOptions, format_name
 
     pairs: dict[str, str] = {}
-    for pair in _split(mapping):
+    for pair in split(mapping):
         role, equals, field = (part.strip() for part in pair.partition("="))
         if not (equals and role and field):
             raise typer.BadParameter(f"--map {pair!r}: wanted ROLE=FIELD, as in prompt=query,response=reply")
@@ -61,13 +61,11 @@ def field_options(
             raise typer.BadParameter(f"--map: {role!r} is given twice")
         pairs[role] = field
     try:
-        return FieldOptions(
-            format_name(format), pairs, frozenset(_split(ignore)), "error" if strict_fields else "count"
-        )
+        return FieldOptions(format_name(format), pairs, frozenset(split(ignore)), "error" if strict_fields else "count")
     except InputError as error:
         raise typer.BadParameter(str(error)) from error
 
 
-def _split(values: list[str] | None) -> list[str]:
+def split(values: list[str] | None) -> list[str]:
     """Split the comma-separated values of an option that can be repeated."""
     return [part.strip() for value in values or () for part in value.split(",") if part.strip()]

@@ -7,8 +7,8 @@ from typing import Annotated, TypeAlias
 import typer
 
 OUT_HELP = (
-    "Write rows to OUT.jsonl, .jsonl.gz, .jsonl.zst or .parquet, here or at an address such as s3://BUCKET/OUT.jsonl; "
-    "- is standard output."
+    "Write rows to OUT.jsonl, .parquet, .csv or .tsv, text also .gz or .zst, here or at an address such as "
+    "s3://BUCKET/OUT.jsonl; - is standard output."
 )
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print the result to standard output as one JSON document.")

@@ -10,7 +10,7 @@ import orjson
 
 from instructmining.errors import RowError
 from instructmining.reading.values import dumps
-from instructmining.types import Turn, TurnRole
+from instructmining.types import Turn, TurnParts, TurnRole
 
 SPEAKERS: Mapping[str, TurnRole] = {
     "system": "system",
@@ -31,6 +31,7 @@ SPEAKERS: Mapping[str, TurnRole] = {
     "observation": "tool",
 }
 _CALLS = ("tool_calls", "function_call")
+_CALL_ROLE = "function_call"  # ShareGPT's role of a turn whose text is a call
 _PAIR: tuple[tuple[str, TurnRole], ...] = (("input", "user"), ("output", "assistant"))
 _PART_KEYS = ("text", "value")
 _ALTERNATING: tuple[TurnRole, TurnRole] = ("user", "assistant")
@@ -128,11 +129,13 @@ def turn_list(value: object, field: str, keys: TurnKeys, unread: Unread) -> list
 
 
 def history(value: object, field: str, keys: TurnKeys, unread: Unread) -> list[Turn]:
-    """Convert the turns before the prompt: pairs of texts, or a list of turns.
+    """Convert the turns before the prompt: pairs of texts, or a list of turns; perhaps as JSON text.
 
     Raises:
         RowError: the value is neither.
     """
+    if isinstance(value, str):
+        value = _from_json(value) if value.strip() else []
     if not isinstance(value, list):
         raise RowError(f"field '{field}' is {kind_of(value)}, wanted a list")
     if value and isinstance(value[0], dict):
@@ -178,20 +181,26 @@ def turn(item: Mapping[str, object], place: _Place, keys: TurnKeys, unread: Unre
     if role_key is None:
         raise RowError(f"{place} has no field '{keys.role[0]}'")
     role = item[role_key]
-    known = SPEAKERS.get(role.strip().lower()) if isinstance(role, str) else None
+    name = role.strip().lower() if isinstance(role, str) else ""
+    known = SPEAKERS.get(name)
     if known is None:
         raise RowError(f"{place} has the unknown role {role!r}; known: {', '.join(SPEAKERS)}")
     content = item[content_key] if content_key is not None else None
-    if len(item) == 2 and isinstance(content, str):
+    is_call = name == _CALL_ROLE
+    if len(item) == 2 and isinstance(content, str) and not is_call:
         return Turn(known, content)
-    calls = [_compact(item[key], place) for key in _CALLS if item.get(key)]
+    given = [item[key] for key in _CALLS if item.get(key)]
+    calls = [_compact(value, place) for value in given]
     if content_key is None and not calls:
         raise RowError(f"{place} has no field '{keys.content[0]}'")
     text = "" if calls and content is None else _content(content, place, content_key or "", unread)
-    for key, value in item.items():
-        if key not in (role_key, content_key, *_CALLS):
-            unread.look(f"{place.field}[].{key}", value)
-    return Turn(known, "\n".join([text, *calls] if text else calls) if calls else text)
+    others = {
+        key: value for key, value in item.items() if key not in (role_key, content_key, *_CALLS) and value is not None
+    }
+    for key, value in others.items():
+        unread.look(f"{place.field}[].{key}", value)
+    parts = TurnParts(text, tuple(given), is_call, others) if given or is_call or others else None
+    return Turn(known, "\n".join([text, *calls] if text else calls) if calls else text, parts)
 
 
 def _compact(value: object, place: _Place) -> str:
@@ -262,9 +271,9 @@ def _pair(item: Mapping[str, object], place: _Place, unread: Unread) -> list[Tur
     return turns
 
 
-def _from_json(text: str) -> object:
-    """Parse a text that is the JSON of a list; return any other text as it is."""
-    if text.lstrip()[:1] != "[":
+def _from_json(text: str, first: str = "[") -> object:
+    """Parse a text that is JSON and begins like a list, or as given; return any other text as it is."""
+    if text.lstrip()[:1] not in {*first}:
         return text
     try:
         return orjson.loads(text)
@@ -273,8 +282,9 @@ def _from_json(text: str) -> object:
 
 
 def json_turns(value: object, keys: TurnKeys) -> list[object] | None:
-    """Parse a text that is the JSON of a list of turns; None for anything else."""
-    items = _from_json(value) if isinstance(value, str) else None
+    """Parse a text that is the JSON of a list of turns, or of one; None for anything else."""
+    items = _from_json(value, "[{") if isinstance(value, str) else None
+    items = [items] if isinstance(items, dict) else items
     return items if isinstance(items, list) and items and all(_is_whole(item, keys) for item in items) else None
 
 

@@ -261,8 +261,13 @@ def _joined(before: Sequence[Turn], turns: Sequence[Turn], name: str) -> tuple[T
 
 
 def _turns(name: str, value: object, role: Literal["user", "assistant"], parsed: Parsed) -> list[Turn]:
-    """Convert a text to one turn of the role, an object to a turn, a list of objects to turns."""
+    """Convert a text to one turn of the role, an object to a turn, a list of objects to turns; of a pair also as JSON.
+
+    In other rows a text that is the JSON of turns may be what the model is to learn.
+    """
     keys, unread = parsed.shape.keys, parsed.unread
+    if parsed.shape.is_of_pairs and (listed := json_turns(value, keys)) is not None:
+        value = listed
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         return turn_list(value, name, keys, unread)
     if isinstance(value, dict) and is_turn(value, keys):
@@ -286,8 +291,7 @@ def _side(parsed: Parsed, role: Literal["chosen", "rejected"], before: Sequence[
         raise RowError(f"no {role} response: field '{name}' is null")
     turns = transcript(value) if isinstance(value, str) else None
     if turns is None or any(turn not in turns for turn in before if turn.role != "system"):
-        listed = json_turns(value, parsed.shape.keys)
-        turns = _turns(name, value if listed is None else listed, "assistant", parsed)
+        turns = _turns(name, value, "assistant", parsed)
     if before and before[-1].role == "assistant":  # a conversation up to one of the two responses
         before = before[:-1] if before[-1].text in {turn.text for turn in _responses(parsed)} else before
     joined = _joined(before, turns, name)

@@ -23,7 +23,10 @@ from instructmining.stores.files import look_at
 _METADATA = frozenset({INFO, "dataset_infos.json", SPLITS})
 _PLAN, _PART = "plan.json", "part-[0-9]*-of-[0-9]*"  # of a run in shards
 # What score and select write next to OUT.
-_OUT = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+_OUT = (
+    *(".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"),
+    *(".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst"),
+)
 _NEXT_TO_OUT = (".rejects.jsonl", ".run.json", ".selection.json", ".partial")
 _NAMED = 5  # names shown in a message
 

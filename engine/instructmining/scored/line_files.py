@@ -10,8 +10,9 @@ from typing import BinaryIO
 from instructmining.errors import OutputError
 from instructmining.errors.arguments import check_type
 from instructmining.writing.atomic import STANDARD, Placement
-from instructmining.writing.run_writer import SUFFIXES, compressed
+from instructmining.writing.run_writer import compressed
 from instructmining.writing.standard_streams import standard_output
+from instructmining.writing.tables import SUFFIXES, About
 
 
 def check_row_file(out: str | Path) -> str | Path:
@@ -27,16 +28,17 @@ def check_row_file(out: str | Path) -> str | Path:
 
 
 @contextmanager
-def row_file(files: Placement, out: str | Path, *, prefix: str = "") -> Iterator[BinaryIO]:
+def row_file(files: Placement, out: str | Path, *, prefix: str = "", about: About | None = None) -> Iterator[BinaryIO]:
     """Yield a stream that takes lines for a target, compressed as its suffix says.
 
     Args:
         files: the placement of the target.
         out: a target, or "-" for standard output.
         prefix: prefix of the columns of ``score``.
+        about: what a Parquet file says about itself, asked once all lines are written.
 
     Raises:
-        OutputError: the disk refuses the lines.
+        OutputError: the disk refuses the lines, or they do not go into such a file.
     """
     if out in STANDARD:
         stream = standard_output()
@@ -44,7 +46,7 @@ def row_file(files: Placement, out: str | Path, *, prefix: str = "") -> Iterator
         stream.flush()
         return
     with files.open(out) as file:
-        stream = compressed(file, Path(out).name, prefix=prefix)
+        stream = compressed(file, Path(out).name, prefix=prefix, about=about)
         yield stream
         if stream is not file:
             stream.close()

@@ -23,6 +23,7 @@ from instructmining.scored.line_files import check_row_file, row_file
 from instructmining.scored.scored_file import ScoredRows
 from instructmining.types import PAIR_COLUMNS, PREDICTION, SourceRow, pair_columns
 from instructmining.writing.atomic import Placement
+from instructmining.writing.provenance import of_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def rescore(
 
     Args:
         scored: a file that ``score`` wrote, with or without a prediction.
-        out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output.
+        out: a path ending in .jsonl, .parquet, .csv or .tsv, text also .gz or .zst; "-" for standard output.
         rule: "paper-v1", "paper-v3", a JSON file or a rule.
         prefix: prefix of the columns of ``score``.
         overwrite: replace OUT.
@@ -70,7 +71,7 @@ def rescore(
     caution = _caution(chosen, bundle)
     rows = without_value = 0
 
-    def run_file() -> bytes:
+    def run_file() -> dict[str, object]:
         run = {
             "command": "rescore",
             "versions": {
@@ -85,11 +86,12 @@ def rescore(
             "counts": {"rows_in": rows, "rows_out": rows, "null": {PREDICTION: without_value}},
             "seconds": {"total": round(time.perf_counter() - began, 3)},
         }
-        return orjson.dumps(all_utf8(run), option=orjson.OPT_INDENT_2) + b"\n"
+        valid: dict[str, object] = all_utf8(run)
+        return valid
 
     reads = [*source.files, rule if isinstance(rule, (str, Path)) else None]
     with Placement([out], overwrite=overwrite, sidecars=[run_path] if to_file else [], reads=reads) as files:
-        with row_file(files, out, prefix=prefix) as stream:
+        with row_file(files, out, prefix=prefix, about=lambda: of_run(run_file())) as stream:
             edit = _Edit(prefix)
             for taken in source.row_blocks():
                 predictions = _predictions(source, taken, chosen)
@@ -98,7 +100,7 @@ def rescore(
                 rows += len(lines)
                 without_value += sum(bool(predicted.reasons) for predicted in predictions)
         if to_file:
-            files.write(run_path, run_file())
+            files.write(run_path, orjson.dumps(run_file(), option=orjson.OPT_INDENT_2) + b"\n")
             files.put()
     return Rescoring(rows, without_value, caution)
 

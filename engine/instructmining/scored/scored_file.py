@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
@@ -19,6 +20,7 @@ from instructmining.errors.names import no_such
 from instructmining.indicators import roles_of
 from instructmining.reading.arrow import read_once
 from instructmining.reading.compression import is_pipe
+from instructmining.reading.file_kinds import kind_by_name
 from instructmining.reading.file_states import state_of
 from instructmining.reading.options import ReadOptions
 from instructmining.reading.rows import Source, open_rows
@@ -53,6 +55,7 @@ class ScoredRows:
         path: path or address of the file; None for a table in memory.
         files: files that are read: the file and its run file.
         prefix: prefix of the columns of ``score``.
+        is_delimited: whether the file is delimited text, which has empty text for null.
         columns: names, without prefix, of the columns of ``score`` in the first row, in order; empty without rows.
         fields: names of all fields of the first row.
         names: the same, columns of ``score`` without the prefix.
@@ -81,11 +84,12 @@ class ScoredRows:
         self.prefix = prefix
         self._state = state_of(self.path)
         self._count: int | None = None  # number of rows, once all were read
+        self._added = frozenset(added_names(SCORE_COLUMNS, prefix))
+        self.is_delimited = self.path is not None and kind_by_name(self.path).kind == "delimited"
         first = next(self.rows(), None)
         self.fields = tuple(first.fields) if first is not None else ()
         there = [field.removeprefix(prefix) for field in self.fields if field.startswith(prefix)]
         self.columns = tuple(name for name in there if name in _COLUMNS)
-        self._added = frozenset(added_names(SCORE_COLUMNS, prefix))
         self._side_fields = frozenset(f"{prefix}{name}" for names in PAIR_COLUMNS.values() for name in names)
         self._plain_fields = [name for name in self.fields if name in {f"{prefix}{name}" for name in COLUMNS}]
         self._is_of_pairs = not self._plain_fields
@@ -105,7 +109,10 @@ class ScoredRows:
                 raise SelectionError(f"{self.name}, line {row.line}: {row.reason}; wanted a file that score wrote")
             if self._count is not None and count > self._count:
                 raise self._changed()
-            yield row if self.path is not None else self._with_notes(row)
+            if self.path is None:
+                yield self._with_notes(row)
+            else:
+                yield self._with_types(row) if self.is_delimited else row
         self.check_unchanged()
         if self._count not in {None, count}:
             raise self._changed()
@@ -133,6 +140,11 @@ class ScoredRows:
             fields = {**row.fields, name: loads(text)}
         except orjson.JSONDecodeError:
             return row
+        return replace(row, raw=dumps(fields), fields=fields)
+
+    def _with_types(self, row: SourceRow) -> SourceRow:
+        """Return a row of delimited text with what ``score`` added in its types; its own fields stay text."""
+        fields = {name: _typed(value) if name in self._added else value for name, value in row.fields.items()}
         return replace(row, raw=dumps(fields), fields=fields)
 
     def blocks(self, columns: Sequence[str], *, largest: float = math.inf) -> Iterator[ScoredBlock]:
@@ -200,22 +212,27 @@ class ScoredRows:
         if not any(sides):
             return self._numbers(rows, column)
         names = [f"{self.prefix}{side}.{column}" if side else f"{self.prefix}{column}" for side in sides]
-        return np.array([_number(row, name) for row, name in zip(rows, names, strict=True)], dtype=np.float64)
+        return np.array([self._number(row, name) for row, name in zip(rows, names, strict=True)], dtype=np.float64)
 
     def field(self, column: str) -> str:
         """Return the field that holds a column: with the prefix for a column of ``score``, else the name itself."""
         return f"{self.prefix}{column}" if column in _COLUMNS else column
 
     @property
-    def bundle(self) -> Mapping[str, object] | None:
-        """The bundle that computed the columns, as the run file names it; None where it does not."""
+    def run(self) -> Mapping[str, object]:
+        """The content of the run file; empty where there is none, or it is damaged."""
         if self.path is None:
-            return None
+            return {}
         try:
             run = orjson.loads(read_small(f"{self.path}.run.json"))
         except (OSError, orjson.JSONDecodeError):
-            return None
-        bundle = run.get("bundle") if isinstance(run, dict) else None
+            return {}
+        return run if isinstance(run, dict) else {}
+
+    @property
+    def bundle(self) -> Mapping[str, object] | None:
+        """The bundle that computed the columns, as the run file names it; None where it does not."""
+        bundle = self.run.get("bundle")
         return bundle if isinstance(bundle, dict) else None
 
     def numbers_or_missing(self, rows: Sequence[SourceRow], column: str) -> NDArray[np.float64]:
@@ -225,7 +242,8 @@ class ScoredRows:
             SelectionError: a row holds no number in it.
         """
         name = self.field(column)
-        return np.array([_number(row, name) if name in row.fields else math.nan for row in rows], dtype=np.float64)
+        found = [self._number(row, name) if name in row.fields else math.nan for row in rows]
+        return np.array(found, dtype=np.float64)
 
     def own_fields(self, row: SourceRow) -> dict[str, object]:
         """Return the row's fields without those that ``score`` added."""
@@ -281,7 +299,34 @@ class ScoredRows:
             values = []
         if values and set(map(type, values)) <= _NUMBERS:
             return np.array(values, dtype=np.float64)  # None becomes NaN
-        return np.array([_number(row, name) for row in rows], dtype=np.float64)
+        return np.array([self._number(row, name) for row in rows], dtype=np.float64)
+
+    def _number(self, row: SourceRow, name: str) -> float:
+        """Return a field as a number, NaN where it is null; in delimited text numbers are text.
+
+        Raises:
+            SelectionError: the row lacks the field, or holds no number in it.
+        """
+        if name not in row.fields:
+            raise SelectionError(f"{row.source}, line {row.line}: {no_column(name, row.fields)}")
+        given = row.fields[name]
+        value = _typed(given) if self.is_delimited else given
+        if value is None:
+            return math.nan
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise SelectionError(
+                f"{row.source}, line {row.line}: column {name!r} is {str(given)[:60]!r}, wanted a number"
+            )
+        return float(value)
+
+
+def _typed(value: object) -> object:
+    """Return the value that a text of delimited text stands for: empty for null, else JSON; any other text as it is."""
+    if not isinstance(value, str):
+        return value
+    with suppress(orjson.JSONDecodeError):
+        return loads(value) if value else None
+    return value
 
 
 LENGTHS = ("input_length", "output_length")
@@ -299,14 +344,3 @@ def no_column(name: str, there: Collection[str]) -> str:
     if all(other in there for other in of_pairs):
         return f"no column {name!r}: the rows are preference pairs; name {', '.join(of_pairs[:-1])} or {of_pairs[-1]}"
     return no_such("column", name, there) + _HOW_TO_ADD.get(name, "")
-
-
-def _number(row: SourceRow, name: str) -> float:
-    if name not in row.fields:
-        raise SelectionError(f"{row.source}, line {row.line}: {no_column(name, row.fields)}")
-    value = row.fields[name]
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise SelectionError(f"{row.source}, line {row.line}: column {name!r} is {str(value)[:60]!r}, wanted a number")
-    return float(value)

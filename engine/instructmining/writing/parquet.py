@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 from instructmining.errors import OutputError
@@ -113,7 +111,9 @@ class Shape:
         return pa.float64() if self._fits("number") else None
 
 
-def write_parquet(lines: BinaryIO, target: BinaryIO, known: Mapping[str, Kind]) -> None:
+def write_parquet(
+    lines: BinaryIO, target: BinaryIO, known: Mapping[str, Kind], about: Mapping[str, bytes] | None = None
+) -> None:
     """Write rows, read twice: for the types and for the values. Memory holds one row group.
 
     The bytes depend only on the rows and the version of pyarrow.
@@ -122,6 +122,7 @@ def write_parquet(lines: BinaryIO, target: BinaryIO, known: Mapping[str, Kind]) 
         lines: one JSON object per line, at the beginning; seekable.
         target: the file to write.
         known: types known beforehand, by field name.
+        about: metadata of the schema.
 
     Raises:
         OutputError: the values do not fit in a table.
@@ -131,7 +132,7 @@ def write_parquet(lines: BinaryIO, target: BinaryIO, known: Mapping[str, Kind]) 
     import pyarrow.parquet as pq  # noqa: PLC0415 - only where tables are written
 
     begin = lines.tell()
-    schema = schema_of((loads(line) for line in lines), known)
+    schema = schema_of((loads(line) for line in lines), known).with_metadata(about or None)
     lines.seek(begin)
     try:
         with pq.ParquetWriter(target, schema, compression="zstd", compression_level=_LEVEL) as writer:
@@ -211,33 +212,3 @@ def _groups(lines: Iterable[bytes]) -> Iterator[list[dict[str, object]]]:
             rows, size = [], 0
     if rows:
         yield rows
-
-
-class ParquetLines:
-    """A stream of JSON lines that writes them as Parquet on close."""
-
-    def __init__(self, target: BinaryIO, known: Mapping[str, Kind]) -> None:
-        """Create the stream; lines wait in a temporary file next to the target.
-
-        Args:
-            target: an open file, which stays open.
-            known: see :func:`write_parquet`.
-        """
-        self._target = target
-        self._known = known
-        self._waiting = tempfile.TemporaryFile(dir=Path(target.name).parent)  # noqa: SIM115 - closed with this
-
-    def write(self, lines: bytes) -> int:
-        """Add lines, or parts of them."""
-        return self._waiting.write(lines)
-
-    def close(self) -> None:
-        """Write the file.
-
-        Raises:
-            OutputError: the values do not fit in a table.
-            OSError: the disk refuses it.
-        """
-        with self._waiting as lines:
-            lines.seek(0)
-            write_parquet(lines, self._target, self._known)

@@ -22,16 +22,16 @@ from instructmining.types import SCORE_COLUMNS, Example, Reject, ScoredRow, Turn
 from instructmining.writing import partial_folder
 from instructmining.writing.atomic import check_apart, check_place, claimed, sync_folder, write_whole
 from instructmining.writing.journal import STATE, WRITTEN, Journal, close_quietly, opened_at
-from instructmining.writing.parquet import Kind, ParquetLines, write_parquet
+from instructmining.writing.parquet import Kind
+from instructmining.writing.provenance import of_run
 from instructmining.writing.spool import EMBEDDINGS, WINDOWS
 from instructmining.writing.standard_streams import standard_error, standard_output
+from instructmining.writing.tables import SUFFIXES, TABLES, ZSTD_LEVEL, About, TableLines, is_table, packed, write_table
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _FINISHED = "finished"
 _ROWS, _JOINED, _REJECTS, _RUN = "rows", "rows.joined", "rejects", "run"
-_ZSTD_LEVEL = 3
 _COPIED = 1 << 20  # bytes copied at a time
-_WHOLE = (".zst", ".parquet")  # suffixes of which OUT is made at the end, from the rows so far
+_WHOLE = (".zst", *TABLES)  # suffixes of which OUT is made at the end, from the rows so far
 
 
 def splice(row: ScoredRow, prefix: str = "") -> bytes:
@@ -89,7 +89,7 @@ def known_kinds(prefix: str = "") -> dict[str, Kind]:
     return kinds | {f"{prefix}truncated": "texts", f"{prefix}score_notes": "json"}
 
 
-def compressed(stream: BinaryIO, name: str, *, prefix: str = "") -> BinaryIO:
+def compressed(stream: BinaryIO, name: str, *, prefix: str = "", about: About | None = None) -> BinaryIO:
     """Wrap the stream to compress JSON lines as the file's name says, or to convert them to a table.
 
     The caller closes the wrapper when all is well, and then the stream. For a table the stream must be a named file.
@@ -98,14 +98,11 @@ def compressed(stream: BinaryIO, name: str, *, prefix: str = "") -> BinaryIO:
         stream: a file, open for writing.
         name: final name of the file.
         prefix: prefix of the added columns.
+        about: what a Parquet file says about itself.
     """
-    if name.endswith(".parquet"):
-        return ParquetLines(stream, known_kinds(prefix))  # type: ignore[return-value]
-    if name.endswith(".gz"):
-        return gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=6, mtime=0)  # type: ignore[return-value]
-    if name.endswith(".zst"):
-        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(stream, closefd=False)
-    return stream
+    if is_table(name):
+        return TableLines(stream, name, known_kinds(prefix), about)  # type: ignore[return-value]
+    return packed(stream, name)
 
 
 class RunWriter:
@@ -130,7 +127,7 @@ class RunWriter:
         """Check that OUT can be written, and claim the folder for this run.
 
         Args:
-            out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or "-" for standard output; there, rejects
+            out: a path ending in one of :data:`SUFFIXES`, or "-" for standard output; there, rejects
                 go to standard error, there is no run file, and no run can be resumed.
             prefix: prefix of each column's name.
             overwrite: replace OUT, and what another run left.
@@ -334,13 +331,14 @@ class RunWriter:
             return
         assert self.journal is not None
         try:
-            if self._final.name.endswith(".gz") and not self._rows.tell():
-                self._rows.write(_packed(b"", self._final.name))  # an empty gzip file is not zero bytes
+            name = self._final.name
+            if name.endswith(".gz") and not self._rows.tell():
+                self._rows.write(_packed(b"", name))  # an empty gzip file is not zero bytes
             self._rows.flush()
-            if self._final.name.endswith(".zst"):
+            if is_table(name):
+                self._make_table(name, run)
+            elif name.endswith(".zst"):
                 self._join_frames()
-            elif self._final.name.endswith(".parquet"):
-                self._make_table()
         except OSError as error:
             raise OutputError(f"{self._final}: {error.strerror}") from error
         if with_digests:
@@ -375,16 +373,16 @@ class RunWriter:
         with (
             (self._folder / _ROWS).open("rb") as parts,
             zstandard.ZstdDecompressor().stream_reader(parts, read_across_frames=True) as plain,
-            zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(joined, closefd=False) as packed,
+            zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(joined, closefd=False) as packed,
         ):
             shutil.copyfileobj(plain, packed, _COPIED)
 
-    def _make_table(self) -> None:
+    def _make_table(self, name: str, run: Mapping[str, object]) -> None:
         target = (self._folder / _JOINED).open("wb")
         self._open.append(target)
         with (self._folder / _ROWS).open("rb") as lines:
             try:
-                write_parquet(lines, target, known_kinds(self._prefix))
+                write_table(lines, target, name, known_kinds(self._prefix), lambda: of_run(run))
             except OutputError as error:
                 self._taken_over = True  # keeps the folder
                 raise OutputError(f"{error}; the rows are kept as JSON lines, {self._folder / _ROWS}") from error
@@ -420,9 +418,11 @@ class RunWriter:
 
 
 def _packed(lines: bytes, name: str) -> bytes:
-    """Compress lines as a gzip member or a zstd frame, where the file's name says so."""
+    """Compress lines as a gzip member or a zstd frame, where the file's name says so and it is no table."""
+    if is_table(name):
+        return lines
     if name.endswith(".gz"):
         return gzip.compress(lines, compresslevel=6, mtime=0)
     if name.endswith(".zst"):
-        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(lines)
+        return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(lines)
     return lines

@@ -73,7 +73,7 @@ def export_scores(
 
     Args:
         scored: a file that ``score`` wrote.
-        out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output.
+        out: a path ending in .jsonl, .parquet, .csv or .tsv, text also .gz or .zst; "-" for standard output.
         with_rows: also write the fields of the rows, as R-Select's pool has them.
         prefix: of the columns of ``score``.
         overwrite: replace OUT.
@@ -140,7 +140,7 @@ def import_scores(rows: str, files: Sequence[str], out: str, *, overwrite: bool 
     Args:
         rows: a scored file, or any file of rows that ``score`` reads.
         files: score files, as JSON lines without compression.
-        out: a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output.
+        out: a path ending in .jsonl, .parquet, .csv or .tsv, text also .gz or .zst; "-" for standard output.
         overwrite: replace OUT.
 
     Raises:

@@ -13,6 +13,7 @@ ALPACA = EXAMPLES / "alpaca.json"
 
 # Of each option that has wrong values one of them, by its name alone or with the command's.
 WRONG = {
+    "--as": "mesages",
     "--batches-at-once": "0",
     "--evaluation-rows": "0",
     "--examples": "0",
@@ -38,7 +39,7 @@ WRONG = {
     "--knn": "aprox",
     "--knn-metric": "cosin",
     "--knn-text": "promt",
-    "--left": "left.csv",
+    "--left": "left.txt",
     "--limit": "0",
     "--map": "prompt",
     "--max-loss": "nan",
@@ -94,9 +95,20 @@ WRONG = {
 # Text of any kind, or a name of something in a file or on the disk: that it is not there is an error, not wrong usage.
 FREE = {
     *("--bundle", "--knn-against", "--figures", "--config", "--evaluation"),  # files and folders
-    *("describe --out", "compare --out", "fit --out", "export --out", "bench --out", "experiment design --out"),
+    *(
+        "card --out",
+        "--name",
+        "--license",
+        "--language",
+        "describe --out",
+        "compare --out",
+        "fit --out",
+        "export --out",
+        "bench --out",
+        "experiment design --out",
+    ),
     *("experiment import-oda --out", "--trials"),
-    *("--pool", "--group-by", "--by", "--terms", "--ignore"),  # fields and columns of a file
+    *("--pool", "--group-by", "--by", "--terms", "--ignore", "--keep-fields"),  # fields and columns of a file
     *("--reward", "--perplexity", "--embedding", "--unieval", "--revision"),  # models
     *("--prefix", "--id", "--reward-model", "--model", "--licence"),
     *("--host", "--token-file", "--triton", "--ray"),
@@ -112,6 +124,7 @@ NEEDED = {
     "inspect": [str(ALPACA)],
     "select": ["scored.jsonl", "-o", "out.jsonl"],
     "describe": ["scored.jsonl"],
+    "card": ["scored.jsonl"],
     "compare": ["scored.jsonl", "other.jsonl"],
     "report": ["scored.jsonl", "-o", "report.html"],
     "rescore": ["scored.jsonl", "-o", "out.jsonl", "--rule", "paper-v1"],
@@ -138,6 +151,7 @@ NEAR = {
     "--preset": "'demo'",
     "--precision": "'fp32'",
     "--via": "'optimum'",
+    "--as": "'messages'",
 }
 
 

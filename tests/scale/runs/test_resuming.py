@@ -55,7 +55,10 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 # Killed
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [("rows", ".jsonl"), ("rows", ".jsonl.gz"), ("corpus", ".jsonl.zst")])
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [("rows", ".jsonl"), ("rows", ".jsonl.gz"), ("rows", ".csv.gz"), ("corpus", ".jsonl.zst"), ("corpus", ".parquet")],
+)
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_bytes(
     small_bundle: Path, rows: Path, tmp_path: Path, kind: str, suffix: str
 ) -> None:

@@ -447,7 +447,7 @@ def test_a_choice_that_the_rows_cannot_answer_is_a_selection_error(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", ["best.jsonl", "scored.jsonl", "baseline.csv"])
+@pytest.mark.parametrize("name", ["best.jsonl", "scored.jsonl", "baseline.txt"])
 def test_an_extra_that_would_replace_another_file_is_an_output_error(tmp_path: Path, out: Path, name: str) -> None:
     scored = scored_file(tmp_path, [0.5])
     before = scored.read_bytes()
@@ -501,7 +501,7 @@ def test_an_out_that_exists_is_kept_unless_overwrite_is_given(tmp_path: Path, ou
 
 def test_an_unknown_suffix_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"wanted a name ending in \.jsonl"):
-        select(scored_file(tmp_path, [0.5]), tmp_path / "best.csv", SelectionOptions(top=1))
+        select(scored_file(tmp_path, [0.5]), tmp_path / "best.txt", SelectionOptions(top=1))
 
 
 def test_an_out_below_a_file_is_an_output_error(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -17,6 +18,7 @@ from instructmining.reading.rows import Source
 from instructmining.reading.values import all_utf8, loads
 from instructmining.rules import Rule
 from instructmining.scored.scored_file import ScoredRows
+from instructmining.scored.selection.converting import Conversion, Converter
 from instructmining.scored.selection.explanations import Explainer, rule_of_run
 from instructmining.scored.selection.filesets import FileSet
 from instructmining.scored.selection.near_duplicates import Distinct
@@ -26,8 +28,10 @@ from instructmining.scored.selection.subsets import in_file_order, in_order, ran
 from instructmining.tables import Line, Table, counted
 from instructmining.tables.html import as_html
 from instructmining.types import PREDICTION, SourceRow
+from instructmining.writing.provenance import of_run, of_selection
+from instructmining.writing.shapes import TargetName, target_name
 
-__all__ = ["Extras", "Selection", "SelectionOptions", "select"]
+__all__ = ["Conversion", "Extras", "Selection", "SelectionOptions", "select"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
     prefix: str = "",
     descending: bool = False,
     keep_scores: bool = False,
+    convert: TargetName | Conversion | None = None,
     overwrite: bool = False,
     extras: Extras | None = None,
 ) -> Selection:
@@ -81,8 +86,8 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
 
     Args:
         scored: a file that ``score`` wrote, or scored rows in memory.
-        out: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; "-" for standard output, without OUT.selection.json. None
-            writes no file, and returns the rows in ``kept_rows``.
+        out: .jsonl, .parquet, .csv or .tsv, text also .gz or .zst; "-" for standard output, without
+            OUT.selection.json. None writes no file, and returns the rows in ``kept_rows``.
         choice: which rows are kept; or give its fields as arguments.
         top: as in :class:`SelectionOptions`, which explains all eight.
         fraction: likewise.
@@ -96,13 +101,15 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
         prefix: prefix of the columns of ``score``.
         descending: largest values first, for columns where more is better.
         keep_scores: keep the columns of ``score``; without it, rows have the bytes that they had before scoring.
+        convert: write rows in a shape that trainers read, instead of their own: "messages", "alpaca", "sharegpt" or
+            "preference", or a :class:`Conversion` with its options.
         overwrite: replace OUT and the extra files.
         extras: further files to write.
 
     Raises:
         InputError: the scored file cannot be read, or changed meanwhile.
-        SelectionError: an argument has the wrong type or is out of range, a line is not a row, or the rows lack a
-            column or a group that is asked for.
+        SelectionError: an argument has the wrong type or is out of range, a line is not a row, the rows lack a
+            column or a group that is asked for, or a row cannot be written in the shape asked for.
         RowError: ``distinct`` is given, and a row has no example to embed.
         RuleError: the rule to explain cannot be read, or the rows lack one of its terms.
         OutputError: a file exists, has another suffix, or cannot be written.
@@ -130,6 +137,8 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
     check("by", by, str, wanted="the name of a column")
     check("extras", extras, (Extras, NoneType), wanted="Extras, as Extras(explain='why.jsonl')")
     extras = extras or Extras()
+    check("convert", convert, (str, Conversion, NoneType), wanted="the name of a shape, a Conversion or None")
+    conversion = Conversion(target_name(convert)) if isinstance(convert, str) else convert
     if descending and choice.max_loss is not None:
         raise SelectionError("max_loss keeps the smallest values and cannot be combined with descending")
     source = ScoredRows(scored, prefix=prefix)
@@ -141,31 +150,75 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
             source.check_terms(rule)
         ranking = rank(source, choice, by=by, descending=descending)
 
-        def content(row: SourceRow) -> bytes:
-            return row.raw if keep_scores else without_scores(row, prefix)
-
+        written = _Contents(source, conversion, keep_scores=keep_scores)
         if extras.random_baseline is not None:
             drawn = random_rows(np.flatnonzero(~np.isnan(ranking.values)), len(ranking.kept), extras.seed)
-            files.write(extras.random_baseline, map(content, in_file_order(source, drawn)))
+            random = map(written.content(), in_file_order(source, drawn))
+            files.write(extras.random_baseline, random, lambda: of_run(source.run))
         if extras.explain is not None:
             files.write(extras.explain, Explainer(source, ranking, choice, source.field(by), rule).lines())
-        lines = (line for _, line in in_order(source, ranking.kept, content))
+        lines = _begun(line for _, line in in_order(source, ranking.kept, written.content()))
         rows: tuple[Mapping[str, object], ...] = ()
+
+        def finished() -> tuple[Selection, dict[str, Any]]:
+            """Return the result and the content of the selection file, once all lines are made."""
+            nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []
+            short = _short_of_quota(ranking, choice)
+            remarks = (*nothing, *([remark] if remark else []), *short, *written.remarks())
+            found = _selection(ranking, choice, source.field(by), remarks, rows)
+            settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
+            digest = input_digest(str(source.path)) if source.path is not None else None
+            identity = {"instructmining": version("instructmining"), "scored": digest}
+            content = _as_json(found, ranking, choice, settings | written.as_json(), extras, rule)
+            return found, all_utf8(identity | content)
+
         if out is None:
             rows = tuple(map(loads, lines))
         elif str(out) != "-":
-            files.write(out, lines)
+            files.write(out, lines, lambda: of_run(source.run) | of_selection(finished()[1]))
         source.check_unchanged()
-        nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []
-        remarks = (*nothing, *([remark] if remark else []), *_short_of_quota(ranking, choice))
-        found = _selection(ranking, choice, source.field(by), remarks, rows)
-        settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
-        digest = input_digest(str(source.path)) if source.path is not None else None
-        identity = {"instructmining": version("instructmining"), "scored": digest}
-        files.put_in_place(all_utf8(identity | _as_json(found, ranking, choice, settings, extras, rule)))
+        found, content = finished()
+        files.put_in_place(content)
         if out is not None and str(out) == "-":
             files.write("-", lines)
     return found
+
+
+class _Contents:
+    """What is written of each row: its bytes as they were before scoring or with its scores, or another shape."""
+
+    def __init__(self, source: ScoredRows, conversion: Conversion | None, *, keep_scores: bool) -> None:
+        self._source, self._conversion, self._keep_scores = source, conversion, keep_scores
+        self._converter: Converter | None = None
+
+    def content(self) -> Callable[[SourceRow], bytes]:
+        """Return the function for one file; the remarks are about the last one's rows."""
+        if self._conversion is not None:
+            self._converter = Converter(self._source, self._conversion, keep_scores=self._keep_scores)
+            return self._converter.line
+        if self._keep_scores:
+            return lambda row: row.raw
+        return lambda row: without_scores(row, self._source.prefix)
+
+    def remarks(self) -> Iterator[str]:
+        """Check the rows that were written, and yield what is to be said about them.
+
+        Raises:
+            SelectionError: a field that is to be kept was in no row.
+        """
+        if self._converter is not None:
+            self._converter.check()
+            yield from self._converter.remarks()
+
+    def as_json(self) -> dict[str, object]:
+        """Return what the selection file says; nothing where rows keep their shape."""
+        return {} if self._converter is None else {"converted": self._converter.as_json()}
+
+
+def _begun(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Return the lines with the first one made: all rows are read by then."""
+    first = next(lines, None)
+    return iter(()) if first is None else chain([first], lines)
 
 
 def chosen(choice: SelectionOptions | None, given: Mapping[str, Any]) -> SelectionOptions:

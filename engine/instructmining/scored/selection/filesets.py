@@ -11,6 +11,7 @@ import orjson
 
 from instructmining.scored.line_files import check_row_file, row_file
 from instructmining.writing.atomic import STANDARD, Placement
+from instructmining.writing.tables import About
 
 
 class FileSet:
@@ -53,13 +54,18 @@ class FileSet:
         """Remove what was not put in place."""
         self._files.__exit__(kind, error, trace)
 
-    def write(self, name: str | Path, lines: Iterable[bytes]) -> None:
+    def write(self, name: str | Path, lines: Iterable[bytes], about: About | None = None) -> None:
         """Write lines, compressed as the suffix says; those for standard output at once.
+
+        Args:
+            name: one of the targets, or "-".
+            lines: JSON objects, without newlines.
+            about: what a Parquet file says about itself, asked after the last line.
 
         Raises:
             OutputError: the disk refuses them.
         """
-        with row_file(self._files, name, prefix=self._prefix) as stream:
+        with row_file(self._files, name, prefix=self._prefix, about=about) as stream:
             for line in lines:
                 stream.write(line + b"\n")
 

@@ -58,7 +58,7 @@ def test_scores_are_added_and_counted(
         (("a.jsonl", "--trials", "b.json", "--top-k", "1"), "wanted SCORES or --trials, and not both"),
         (("--trials", "b.json"), "--trials and --top-k belong together"),
         (("--trials", "b.json", "--top-k", "1", "-o", "runs.json"), "runs.json: with --trials, wanted a name ending"),
-        (("a.jsonl", "-o", "out.csv"), "out.csv: wanted a name ending in .jsonl"),
+        (("a.jsonl", "-o", "out.txt"), "out.txt: wanted a name ending in .jsonl"),
     ],
 )
 def test_what_does_not_go_together_is_wrong_usage(
