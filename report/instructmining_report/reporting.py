@@ -17,6 +17,7 @@ from instructmining.rules import Rule
 from instructmining.scored.describe import described
 from instructmining.scored.scored_file import ScoredRows
 from instructmining.scored.selection.explanations import rule_of_run
+from instructmining.types import PREDICTION
 from instructmining.writing.atomic import STANDARD, Placement
 from instructmining.writing.standard_streams import standard_output
 from instructmining_report.figures.ordering import order_column
@@ -153,6 +154,8 @@ def _content(opened: Sequence[ScoredRows], options: ReportOptions, stores: ExitS
             f"{rows:,} of the predictions in {sets[0].source.name} are not those of rule {shown.id!r}; rescore it first"
         )
         shown = None
+    elif options.rule is None and not any(column.endswith(PREDICTION) for column in sets[0].columns):
+        remark = ""  # nobody asked for a rule
     if remark:
         remark = f"the terms of the rule are not shown: {remark}"
     return PageContent(tuple(sets), tuple(descriptions), shown, options, (remark,) if remark else ())

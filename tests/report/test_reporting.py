@@ -261,6 +261,22 @@ def test_predictions_that_are_not_the_rules_of_the_run_file_have_no_terms(tmp_pa
     assert "1 of the predictions in s.jsonl are not those of rule" in Page(made.html).text
 
 
+def test_rows_without_predictions_warn_of_no_rule_that_nobody_asked_for(tmp_path: Path) -> None:
+    path = write_scored(tmp_path / "s.jsonl", [{"output": "a", "reward": float(row)} for row in range(5)])
+    path.with_name("s.jsonl.run.json").write_bytes(b"{}")
+    assert report(path).remarks == ()
+
+
+def test_a_page_of_few_rows_speaks_of_no_line_of_medians(tmp_path: Path) -> None:
+    text = page_of(write_scored(tmp_path / "s.jsonl", scored_rows(12))).text
+    assert "too few for medians" in text
+    assert "Medians as a table" not in text
+
+
+def test_pairs_say_that_margins_are_left_out_of_the_planes(tmp_path: Path) -> None:
+    assert "without margins" in page_of(write_scored(tmp_path / "s.jsonl", pair_rows())).text
+
+
 def test_no_folder_of_a_path_is_in_the_page(scored: Path, tmp_path: Path) -> None:
     alone = write_scored(tmp_path / "alone.jsonl", scored_rows(10))
     for one in (scored, alone):

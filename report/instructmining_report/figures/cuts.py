@@ -29,7 +29,7 @@ class Cuts:
     border: tuple[float | None, ...]  # value of the last row kept
     tokens: tuple[int, ...] | None  # of prompts and responses; None where their lengths are not there
     means: dict[str, tuple[float | None, ...]]  # column → mean of the rows kept that have it
-    spreads: dict[str, float]  # column → standard deviation over all candidates
+    deviations: dict[str, tuple[float | None, ...]]  # column → root of the mean variance of all rows and of those kept
     groups: dict[str, tuple[int, ...]]  # group → rows kept
 
 
@@ -39,12 +39,11 @@ def cuts_of(one: ScoredSet, order: Order, groups: Groups | None) -> Cuts:
     # As select rounds a fraction.
     rows = np.floor(np.array(PERCENTS) / 100 * candidates + 0.5).astype(np.int64)
     by = one.store.column(order.column)[order.rows]
-    means, spreads = {}, {}
+    means, deviations = {}, {}
     for column in one.columns:
         values = one.store.column(column)[order.rows]
         means[column] = _means(values, rows)
-        known = values[~np.isnan(values)]
-        spreads[column] = float(known.std(ddof=1)) if len(known) > 1 else 0.0
+        deviations[column] = _deviations(values, rows)
     return Cuts(
         column=order.column,
         descending=order.descending,
@@ -53,7 +52,7 @@ def cuts_of(one: ScoredSet, order: Order, groups: Groups | None) -> Cuts:
         border=tuple(float(by[count - 1]) if count else None for count in rows.tolist()),
         tokens=_tokens(one, order, rows),
         means=means,
-        spreads=spreads,
+        deviations=deviations,
         groups={} if groups is None else _groups(groups, order, rows),
     )
 
@@ -63,6 +62,21 @@ def _means(values: NDArray[np.float64], rows: NDArray[np.int64]) -> tuple[float 
     sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])[rows]
     counts = np.concatenate([[0], np.cumsum(known)])[rows]
     return tuple(total / count if count else None for total, count in zip(sums.tolist(), counts.tolist(), strict=True))
+
+
+def _deviations(values: NDArray[np.float64], rows: NDArray[np.int64]) -> tuple[float | None, ...]:
+    """Return what ``compare`` divides a difference of means by, for the rows kept at each cut against all."""
+    known = ~np.isnan(values)
+    if not known.any():
+        return (None,) * len(rows)
+    centred = np.where(known, values - values[known].mean(), 0.0)
+    counts, sums, squares = (
+        np.concatenate([[0.0], np.cumsum(one)])[rows] for one in (known.astype(np.float64), centred, centred**2)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variances = np.maximum(squares - sums**2 / counts, 0.0) / (counts - 1)
+    pooled = np.sqrt((variances + variances[-1]) / 2)
+    return tuple(value if np.isfinite(value) and value > 0 else None for value in pooled.tolist())
 
 
 def _tokens(one: ScoredSet, order: Order, rows: NDArray[np.int64]) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ from instructmining_report.figures.axes import Axis, axis_of
 
 MOST_PAIRS = 12
 _BINS = 36
-_LENGTH_BINS = 12  # of the running median
+_MOST_BINS = 12  # of the running median
 _LEAST_IN_BIN = 5  # rows of which a median is shown
 
 
@@ -40,6 +40,7 @@ class PairedColumns:
 
     shown: tuple[Density, ...]
     pairs: int  # that there are
+    margins: bool  # whether margins, which are differences of two other columns, were left out
 
 
 def paired_columns(store: ColumnStore, described: Description) -> PairedColumns:
@@ -53,7 +54,9 @@ def paired_columns(store: ColumnStore, described: Description) -> PairedColumns:
     ]
     pairs.sort(key=lambda pair: -abs(described.spearman[pair[0]][pair[1]] or 0.0))
     shown = [_density(store, described, first, second) for first, second in pairs[:MOST_PAIRS]]
-    return PairedColumns(tuple(one for one in shown if one is not None), len(pairs))
+    return PairedColumns(
+        tuple(one for one in shown if one is not None), len(pairs), len(names) < len(described.columns)
+    )
 
 
 def by_length(store: ColumnStore, described: Description, parts: Sequence[str], order_by: str) -> tuple[Density, ...]:
@@ -95,15 +98,19 @@ def _density(
 
 
 def _medians(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
-    """Return the median of y in bins of x with about equal numbers of rows; equal x are in one bin."""
-    borders = np.unique(np.quantile(x, np.linspace(0, 1, _LENGTH_BINS + 1)))
+    """Return the median of y in bins of x with about equal numbers of rows; equal x are in one bin.
+
+    None where a single bin has enough rows: one point is no line.
+    """
+    bins = min(_MOST_BINS, max(1, len(x) // (2 * _LEAST_IN_BIN)))
+    borders = np.unique(np.quantile(x, np.linspace(0, 1, bins + 1)))
     places = np.clip(np.searchsorted(borders, x, side="right") - 1, 0, max(0, len(borders) - 2))
     found = []
     for place in np.unique(places).tolist():
         inside = places == place
         if inside.sum() >= _LEAST_IN_BIN:
             found.append((float(np.median(x[inside])), float(np.median(y[inside]))))
-    return tuple(found)
+    return tuple(found) if len(found) > 1 else ()
 
 
 def is_prediction(column: str) -> bool:

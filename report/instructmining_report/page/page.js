@@ -56,9 +56,9 @@
       rows.forEach((row, place) => {
         const kept = cuts.means[place][at];
         const all = cuts.means[place][last];
-        const spread = cuts.spreads[place];
+        const deviation = cuts.deviations[place][at];
         text(row.cells[2], number(kept));
-        const moved = kept === null || all === null || !spread ? null : (kept - all) / spread;
+        const moved = kept === null || all === null || !deviation ? null : (kept - all) / deviation;
         text(row.cells[3], moved === null ? "–" : `${moved < 0 ? "−" : "+"}${Math.abs(moved).toFixed(2)}`);
       });
       groups.forEach((row, place) => {

@@ -100,7 +100,7 @@ def page_of(content: PageContent) -> bytes:
         "cuts": cuts,
         "cut_plot": None if cuts is None else _cut_plot(cuts),
         "shown_cuts": [(percent, PERCENTS.index(percent)) for percent in SHOWN],
-        "kept_columns": [] if cuts is None else [column for column in cuts.means if "margin." not in column],
+        "kept_columns": [] if cuts is None else _compared(cuts),
         "terms": [(figures, _term_plot(figures, at)) for at, figures in enumerate(terms)],
         "grouping": grouping,
         "group_plot": None if grouping is None or order is None else _group_plot(grouping, order),
@@ -177,7 +177,7 @@ def _others(content: PageContent, differences: Sequence[SetDifference], order: O
             way = (
                 "the same"
                 if fixed(moved) == "0.00"
-                else f"{fixed(abs(moved))} spreads {'lower' if moved < 0 else 'higher'}"
+                else f"{fixed(abs(moved))} standard deviations {'lower' if moved < 0 else 'higher'}"
             )
             text += f"; its mean {order.column} is {way}"
         yield f"{text}."
@@ -278,6 +278,11 @@ def _near_dropped(one: ScoredSet) -> int | None:
     return sum(found) if found else None
 
 
+def _compared(cuts: Cuts) -> list[str]:
+    """Return the columns whose means are shown at each cut: of margins only the one that orders the rows."""
+    return [column for column in cuts.means if "margin." not in column or column == cuts.column]
+
+
 def _data(cuts: Cuts | None) -> dict[str, object]:
     """Return the figures for the script: numbers alone, in the order of the rows of the page's tables."""
     if cuts is None:
@@ -288,10 +293,12 @@ def _data(cuts: Cuts | None) -> dict[str, object]:
         "border": cuts.border,
         "tokens": cuts.tokens,
         "means": [
-            [None if value is None else float(f"{value:.6g}") for value in values]
-            for column, values in cuts.means.items()
-            if "margin." not in column
+            [None if value is None else float(f"{value:.6g}") for value in cuts.means[column]]
+            for column in _compared(cuts)
         ],
-        "spreads": [spread for column, spread in cuts.spreads.items() if "margin." not in column],
+        "deviations": [
+            [None if value is None else float(f"{value:.4g}") for value in cuts.deviations[column]]
+            for column in _compared(cuts)
+        ],
         "groups": list(cuts.groups.values()),
     }

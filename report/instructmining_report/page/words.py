@@ -59,7 +59,7 @@ _OTHER = ColumnWords("", "A column of the scored file.", "")
 _PARTS = {
     f"{SIDES[0]}.": "Of the chosen side. ",
     f"{SIDES[1]}.": "Of the rejected side. ",
-    f"{MARGIN}.": "Chosen minus rejected. ",
+    f"{MARGIN}.": "The chosen side's value minus the rejected side's, of this quantity: ",
 }
 
 

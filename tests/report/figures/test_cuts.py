@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from instructmining import select
+from instructmining import compare, select
 from instructmining_report.figures.cuts import cuts_of
 from instructmining_report.figures.ordering import order_of
 from instructmining_report.gathering.scored_set import ScoredSet
@@ -43,6 +43,25 @@ def test_a_cut_keeps_what_select_keeps(read: Callable[..., ScoredSet], percent: 
     kept = select(rows, fraction=percent / 100)
     assert cuts.rows[percent - 1] == kept.kept
     assert cuts.border[percent - 1] == kept.worst
+
+
+@pytest.mark.parametrize("percent", [10, 50, 90])
+def test_a_difference_is_divided_by_what_compare_divides_it_by(read: Callable[..., ScoredSet], percent: int) -> None:
+    rows: list[dict[str, object]] = [
+        {"output": str(row), "mtld": float(row * 29 % 41), "predicted_log_loss": (row * 37 % 50) / 10}
+        for row in range(60)
+    ]
+    one = read(rows)
+    order = order_of(one, ReportOptions())
+    assert order is not None
+    cuts = cuts_of(one, order, None)
+    kept = [rows[row] for row in order.rows[: cuts.rows[percent - 1]].tolist()]
+    wanted = compare(rows, kept).columns["mtld"].standardized
+    moved, deviation = cuts.means["mtld"][percent - 1], cuts.deviations["mtld"][percent - 1]
+    assert moved is not None
+    assert deviation is not None
+    assert wanted is not None
+    assert (moved - (cuts.means["mtld"][-1] or 0.0)) / deviation == pytest.approx(wanted, rel=1e-12)
 
 
 def test_the_order_is_by_reward_where_nothing_is_predicted(read: Callable[..., ScoredSet]) -> None:

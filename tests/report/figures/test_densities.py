@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from instructmining.scored.describe import described
 from instructmining_report.figures.densities import by_length, paired_columns
@@ -37,3 +38,11 @@ def test_medians_are_of_bins_with_as_many_rows(read: Callable[..., ScoredSet]) -
     assert len(length.medians) == 12
     assert [y for _, y in length.medians] == [float(place) for place in range(12)]
     assert length.medians[0][0] == 5.5
+
+
+@pytest.mark.parametrize(("rows", "bins"), [(19, 0), (20, 2), (40, 4), (500, 12)])
+def test_few_rows_have_few_bins_of_medians_or_none(read: Callable[..., ScoredSet], rows: int, bins: int) -> None:
+    one = read([{"output": "a", "output_length": row + 1, "reward": float(row)} for row in range(rows)])
+    found = described("set", one.store, one.columns, one.truncation, Counter())
+    (length,) = by_length(one.store, found, one.parts, "reward")
+    assert len(length.medians) == bins

@@ -174,7 +174,7 @@ def test_a_near_duplicate_makes_room_for_the_next_row(tmp_path: Path) -> None:
         extras=Extras(explain=why),
     )
     assert chosen(tmp_path / "best.jsonl") == [1, 3]
-    left_out = {"near duplicate of a row that was kept": 1, "after the rows wanted": 2}
+    left_out = {"near duplicate of a row that was kept": 1, "below the cut": 2}
     assert found == Selection(5, 0, 2, 0.2, left_out, None, found.remarks)
     reasons = [orjson.loads(line)["reason"] for line in why.read_bytes().splitlines()]
     chord = 2 * np.sin(np.radians(3) / 2)  # 0.0524

@@ -59,7 +59,7 @@ def out(tmp_path: Path) -> Path:
 def test_rows_come_in_ascending_predicted_loss(tmp_path: Path, out: Path) -> None:
     found = select(scored_file(tmp_path, [0.3, -0.1, 0.2, 1e-3]), out, SelectionOptions(top=3))
     assert kept(out) == [1, 3, 2]
-    assert found == Selection(rows=4, without_value=0, kept=3, worst=0.2, left_out={"after the rows wanted": 1})
+    assert found == Selection(rows=4, without_value=0, kept=3, worst=0.2, left_out={"below the cut": 1})
 
 
 def test_equal_losses_keep_their_input_order(tmp_path: Path, out: Path) -> None:

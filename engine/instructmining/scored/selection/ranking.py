@@ -67,7 +67,7 @@ def by_reason(counts: Mapping[int, int], choice: SelectionOptions, value: str) -
         Verdict.NO_LENGTH: f"{' or '.join(LENGTHS)} is null",
         Verdict.NO_QUOTA: "the group has no quota",
         Verdict.ABOVE: f"{value} is more than {choice.max_loss}",
-        Verdict.FULL: "after the rows wanted" if choice.group_by is None else "the group is full",
+        Verdict.FULL: "below the cut" if choice.group_by is None else "the group is full",
         Verdict.OVER_BUDGET: "beyond the token budget",
         Verdict.NEAR: "near duplicate of a row that was kept",
     }
