@@ -12,6 +12,7 @@ import typer
 from instructmining.errors import ExportError
 from instructmining_cli.options.checks import a_count, known_indicators, known_rule
 from instructmining_cli.options.output import Json
+from instructmining_cli.process.extras import not_installed
 from instructmining_cli.process.terminal import say
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def _export(
         from instructmining_export.exporting import export_bundle
         from instructmining_export.roles import Settings
     except ModuleNotFoundError as error:
-        raise ExportError(f"{error.name} is not installed; pip install 'instructmining[export]'") from error
+        raise ExportError(not_installed(error, "export")) from error
     settings = Settings(wanted.precision, wanted.max_length, say, wanted.via)
     if models:
         export_bundle(

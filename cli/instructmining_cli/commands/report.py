@@ -11,6 +11,7 @@ from instructmining_cli.options.checks import a_count, named_rule, page_out
 from instructmining_cli.options.fields import Format, Map, field_options
 from instructmining_cli.options.output import Json, Overwrite, check_json
 from instructmining_cli.options.scoring import ScoredPrefix
+from instructmining_cli.process.extras import not_installed
 from instructmining_cli.process.terminal import say, warn
 
 
@@ -74,8 +75,7 @@ def report(
         from instructmining_report import ReportOptions
         from instructmining_report import report as make_report
     except ModuleNotFoundError as error:
-        library = str(error.name).partition(".")[0]
-        raise InstructMiningError(f"{library} is not installed; pip install 'instructmining[report]'") from error
+        raise InstructMiningError(not_installed(error, "report")) from error
     from instructmining_cli.reports.json_out import print_document
 
     options = ReportOptions(

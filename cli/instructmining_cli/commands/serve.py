@@ -14,6 +14,7 @@ from instructmining.errors import InputError, InstructMiningError
 from instructmining_cli.options.checks import a_count, a_port, a_span
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.scoring import BundleFolder, Indicators, Roles, RuleName
+from instructmining_cli.process.extras import not_installed
 from instructmining_cli.process.stopping import stopping
 from instructmining_cli.process.terminal import say, warn
 
@@ -86,7 +87,7 @@ def serve(
         from instructmining_serving.scheduling.scheduler import Limits
         from instructmining_serving.service import ScoringService, ServiceOptions
     except ModuleNotFoundError as error:
-        raise InstructMiningError(f"{error.name} is not installed; pip install 'instructmining[serve]'") from error
+        raise InstructMiningError(not_installed(error, "serve")) from error
     from instructmining_cli.run.demo_bundle import demo_bundle, naming_another
 
     token = _token(token_file)

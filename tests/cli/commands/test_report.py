@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -103,4 +104,6 @@ def test_without_the_extra_the_error_says_how_to_install_it(scored: Path, tmp_pa
         timeout=120,
     )
     assert done.returncode == 1
-    assert done.stderr == f"error: {missing} is not installed; pip install 'instructmining[report]'\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {missing} is not installed, which the extra [report] has; ")
+    assert re.search(r"pip install (-e )?\S*\[report\]", line.replace("'", ""))

@@ -8,14 +8,13 @@ from typing import Annotated
 
 import typer
 
-from instructmining.errors import InputError
+from instructmining.errors import InputError, TrainingError
 from instructmining_cli.commands.experiment.design import ScoringProgress
 from instructmining_cli.commands.experiment.train import (
     CheckpointSteps,
     KeepModels,
     RetryFailed,
     check_plan,
-    not_installed,
     report_failed,
 )
 from instructmining_cli.options.checks import a_count, a_distance, named_rule, some_methods
@@ -23,6 +22,7 @@ from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.output import Json
 from instructmining_cli.options.reading import expanded
 from instructmining_cli.options.scoring import BundleFolder
+from instructmining_cli.process.extras import not_installed
 from instructmining_cli.process.stopping import stopping
 from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
@@ -95,7 +95,7 @@ def compare(
             from instructmining_experiments.comparing.comparison import compare as compare_selections
             from instructmining_experiments.training.laboratory import Work
         except ModuleNotFoundError as error:
-            raise not_installed(error) from error
+            raise TrainingError(not_installed(error, "experiment")) from error
         from instructmining.bundle import Bundle
         from instructmining.rules import Rule
         from instructmining_cli.reports.comparison_report import as_text

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-from instructmining_cli.commands.experiment.train import check_plan, not_installed, report_outcome
+from instructmining.errors import TrainingError
+from instructmining_cli.commands.experiment.train import check_plan, report_outcome
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.output import Json
+from instructmining_cli.process.extras import not_installed
 from instructmining_cli.process.terminal import say
 
 
@@ -34,6 +36,6 @@ def evaluate(
         from instructmining_experiments.training.all_runs import evaluate as evaluate_runs
         from instructmining_experiments.training.laboratory import Work
     except ModuleNotFoundError as error:
-        raise not_installed(error) from error
+        raise TrainingError(not_installed(error, "experiment")) from error
     outcome = evaluate_runs(Path(folder), work=Work(device, report=say))
     report_outcome(folder, outcome, json=json)

@@ -9,6 +9,7 @@ import typer
 from instructmining.errors import FittingError
 from instructmining_cli.options.fitting import Bootstrap, Choose, Terms, names_in
 from instructmining_cli.options.output import Json
+from instructmining_cli.process.extras import not_installed
 from instructmining_cli.process.terminal import echo, say, warn
 from instructmining_cli.reports.text_out import text_width
 
@@ -38,7 +39,7 @@ def fit(
     try:
         from instructmining_experiments.fitting.rule_fit import FitOptions, fit_rule
     except ModuleNotFoundError as error:
-        raise FittingError(f"{error.name} is not installed; pip install 'instructmining[fit]'") from error
+        raise FittingError(not_installed(error, "fit")) from error
     from instructmining_cli.reports.experiment_fit_report import as_text
     from instructmining_cli.reports.json_out import print_document
 

@@ -13,6 +13,7 @@ from instructmining.errors import TrainingError
 from instructmining_cli.options.checks import a_count, a_rate, some_rates
 from instructmining_cli.options.devices import DeviceName
 from instructmining_cli.options.output import Json
+from instructmining_cli.process.extras import not_installed
 from instructmining_cli.process.stopping import stopping
 from instructmining_cli.process.terminal import say, warn
 
@@ -86,7 +87,7 @@ def train(
             from instructmining_experiments.training.all_runs import train as train_runs
             from instructmining_experiments.training.laboratory import Work
         except ModuleNotFoundError as error:
-            raise not_installed(error) from error
+            raise TrainingError(not_installed(error, "experiment")) from error
         settings = Settings(
             template=template,
             max_length=max_length,
@@ -109,11 +110,6 @@ def check_plan(folder: str) -> None:
     from instructmining_experiments.state.plan import Plan
 
     Plan.load(Path(folder))
-
-
-def not_installed(error: ModuleNotFoundError) -> TrainingError:
-    """Return the error of a missing library, with how to install it."""
-    return TrainingError(f"{error.name} is not installed; pip install 'instructmining[experiment]'")
 
 
 def report_outcome(folder: str, outcome: Outcome, *, json: bool) -> None:
