@@ -262,3 +262,18 @@ def test_the_command_writes_a_card_and_names_what_is_missing(
     assert run("card", folder / "best.jsonl", "-o", tmp_path / "README.md") == 1
     assert run("card", folder / "gone.jsonl", "-o", tmp_path / "other.md") == 1
     assert run("card", folder / "best.jsonl", "-o", folder / "best.jsonl", "--overwrite") == 1
+
+
+def test_a_card_of_rows_that_were_never_scored_does_not_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"instruction": "a", "output": "b"}\n')
+    assert "1 row for fine-tuning language models.\n" in card_of(path)
+
+
+def test_a_card_of_rows_without_columns_says_that_they_are_elsewhere(scored: Path, tmp_path: Path) -> None:
+    best = tmp_path / "best.jsonl"
+    select(scored, best, top=2)
+    text = card_of(best)
+    assert "Columns that were computed: " in text
+    assert "This file does not have them" in text
+    assert "–keep" not in text

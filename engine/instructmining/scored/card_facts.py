@@ -125,7 +125,7 @@ def _unknown(facts: FileFacts) -> Iterator[str]:
     if not facts.selection:
         yield f"{facts.name}: no selection file says how its rows were chosen"
     if not facts.columns:
-        yield f"{facts.name}: its rows have no scores, so there are no figures of them; select --keep-scores keeps them"
+        yield f"{facts.name}: its rows have no scores, so there are no figures of them; select keeps scores if told to"
     if facts.format is None:
         yield f"{facts.name}: its rows have no known format"
 

@@ -84,10 +84,17 @@ def unknown_of(files: Sequence[FileFacts], options: CardOptions) -> list[str]:
 
 def _body(files: Sequence[FileFacts], names: Sequence[str]) -> Iterator[str]:
     rows = sum(one.rows for one in files)
-    yield (
-        f"{_count(rows, 'row')} for fine-tuning language models, scored"
-        f"{' and selected' if any(one.selection for one in files) else ''} with InstructMining."
-    )
+    what = "preference pair" if all(one.is_of_pairs for one in files) else "row"
+    how = [
+        done
+        for done, is_so in (
+            ("scored", any(one.run or one.columns for one in files)),
+            ("selected", any(one.selection for one in files)),
+        )
+        if is_so
+    ]
+    done = f", {' and '.join(how)} with InstructMining" if how else ""
+    yield f"{_count(rows, what)} for fine-tuning language models{done}."
     yield "<!-- Only you know what these rows are, who wrote them, and what they are not for: write it here. -->"
     for one, name, config in zip(files, names, _configs(names), strict=True):
         if len(files) > 1:
@@ -142,7 +149,9 @@ def _scoring(one: FileFacts) -> Iterator[str]:
         yield "\n".join(lines)
     columns = one.run.get("settings", {}).get("columns") if isinstance(one.run.get("settings"), Mapping) else None
     if isinstance(columns, Sequence) and columns:
-        yield f"Columns: {', '.join(code(str(column)) for column in columns)}."
+        sides = "; of both responses of a pair, and chosen − rejected" if one.is_of_pairs else ""
+        here = "" if one.columns else ". This file does not have them"
+        yield f"Columns that were computed: {', '.join(code(str(column)) for column in columns)}{sides}{here}."
 
 
 def _selection(selection: Mapping[str, Any]) -> Iterator[str]:
@@ -222,9 +231,11 @@ def _loading(one: FileFacts, name: str, config: str) -> str:
         "import pandas",
         f"table = {pandas}",
     ]
-    if one.format == "messages":
+    if one.format in {"messages", "preference"} and kind == "csv":
+        lines += ["", "# The turns are JSON text in this kind of file; trainers read them from .jsonl or .parquet."]
+    elif one.format == "messages":
         lines += ["", '# TRL: SFTTrainer(..., train_dataset=rows.select_columns(["messages"]))']
-    if one.format == "preference":
+    elif one.format == "preference":
         lines += ["", '# TRL: DPOTrainer(..., train_dataset=rows.select_columns(["prompt", "chosen", "rejected"]))']
     return "```python\n" + "\n".join(lines) + "\n```"
 

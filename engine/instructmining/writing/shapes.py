@@ -99,7 +99,7 @@ def _as_messages(example: Example, given: GivenPrompt | None, written: Written) 
 
 def _as_preference(example: Example, given: GivenPrompt | None, written: Written) -> None:  # noqa: ARG001 - as all writers
     if example.rejected is None:
-        raise RowError("it is no preference pair, with a chosen and a rejected response")
+        raise RowError("it is no preference pair, with a chosen and a rejected response; messages holds it")
     prompt, chosen, rejected = _parted(example.turns, example.rejected)
     written.fields |= {
         "prompt": _messages(prompt, written),

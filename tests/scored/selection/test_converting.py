@@ -13,6 +13,7 @@ from instructmining import Conversion, FieldOptions
 from instructmining.errors import OutputError, SelectionError
 from instructmining.reading.examples import read_examples
 from instructmining.scored.selection import select
+from instructmining.writing.shapes import TargetName
 
 ADDED: dict[str, object] = {"predicted_log_loss": 0.5, "truncated": [], "score_notes": {}}
 TURNS = [{"role": "user", "content": "Say hi."}, {"role": "assistant", "content": "Hi."}]
@@ -56,7 +57,9 @@ def test_fields_that_the_shape_lacks_are_named_and_can_be_kept(tmp_path: Path) -
     found = select(path, tmp_path / "out.jsonl", top=1, convert=Conversion("messages", keep=("id",)))
     (row,) = rows_in(tmp_path / "out.jsonl")
     assert list(row) == ["messages", "id"]
-    assert found.remarks == ("written as messages, rows are without topic (of 1); keep (--keep-fields) keeps fields",)
+    assert found.remarks == (
+        "left out of rows written as messages: topic (1 rows); --keep-fields id,topic keeps fields",
+    )
     said = orjson.loads((tmp_path / "out.jsonl.selection.json").read_bytes())["converted"]
     assert said == {"as": "messages", "keep_fields": ["id"], "left_out": {"topic": 1}, "uneven": 0}
 
@@ -78,7 +81,7 @@ SINGLE: dict[str, object] = {"id": 1, "prompt": "a", "completion": "b"}
     [
         (Conversion("messages", keep=("idd",)), [SINGLE], "no field 'idd'; did you mean 'id'"),
         (Conversion("alpaca", keep=("input",)), [SINGLE, SINGLE | {"input": "c"}], "a field 'input' of its own"),
-        ("preference", [PAIR, SINGLE], "line 2: cannot be written as preference: it is no preference pair"),
+        ("preference", [PAIR, SINGLE], "line 2: cannot be written as preference: it is no preference pair.*messages"),
         ("messages", [SINGLE, {"text_": "a"}], "line 2: cannot be written as messages: .*no known format"),
     ],
 )
@@ -164,3 +167,12 @@ def test_fields_to_keep_without_a_shape_are_wrong_usage(run: Callable[..., int],
     path = scored(tmp_path, {"id": 1, "prompt": "Say hi.", "completion": "Hi."})
     assert run("select", path, "-o", "-", "--top", "1", "--keep-fields", "id") == 2
     assert run("select", path, "-o", "-", "--top", "1", "--as", "preference") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "said"), [("o.csv", "messages", 1), ("o.csv", "alpaca", 0), ("o.parquet", "messages", 0)]
+)
+def test_turns_in_delimited_text_are_cautioned_about(tmp_path: Path, name: str, shape: TargetName, said: int) -> None:
+    path = scored(tmp_path, {"instruction": "Sort.", "input": "3 1", "output": "1 3"})
+    found = select(path, tmp_path / name, top=1, convert=shape)
+    assert len([remark for remark in found.remarks if "JSON text" in remark]) == said

@@ -14,6 +14,7 @@ import numpy as np
 
 from instructmining.errors import SelectionError
 from instructmining.reading.digests import input_digest
+from instructmining.reading.file_kinds import kind_by_name
 from instructmining.reading.rows import Source
 from instructmining.reading.values import all_utf8, loads
 from instructmining.rules import Rule
@@ -164,7 +165,7 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
             """Return the result and the content of the selection file, once all lines are made."""
             nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []
             short = _short_of_quota(ranking, choice)
-            remarks = (*nothing, *([remark] if remark else []), *short, *written.remarks())
+            remarks = (*nothing, *([remark] if remark else []), *short, *written.remarks(), *_as_text(out, conversion))
             found = _selection(ranking, choice, source.field(by), remarks, rows)
             settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
             digest = input_digest(str(source.path)) if source.path is not None else None
@@ -213,6 +214,12 @@ class _Contents:
     def as_json(self) -> dict[str, object]:
         """Return what the selection file says; nothing where rows keep their shape."""
         return {} if self._converter is None else {"converted": self._converter.as_json()}
+
+
+def _as_text(out: str | Path | None, conversion: Conversion | None) -> Iterator[str]:
+    """Yield a line where turns become text, since the file holds no lists."""
+    if conversion is not None and conversion.target != "alpaca" and kind_by_name(str(out)).kind == "delimited":
+        yield f"{out} holds the turns as JSON text, which trainers do not read: give them .jsonl or .parquet"
 
 
 def _begun(lines: Iterator[bytes]) -> Iterator[bytes]:

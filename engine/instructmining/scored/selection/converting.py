@@ -127,18 +127,22 @@ class Converter:
         missing = [name for name in self._conversion.keep if not self.kept[name]]
         if missing and self._rows:
             there = [*self.kept, *(name for name in self.left_out if "[]" not in name)]
-            raise SelectionError(f"{self._source.name}: keep (--keep-fields): {no_such('field', missing[0], there)}")
+            raise SelectionError(f"{self._source.name}: --keep-fields: {no_such('field', missing[0], there)}")
 
     def remarks(self) -> Iterator[str]:
         """Yield lines about what is not in the rows written, or may surprise a trainer."""
         if self.left_out:
-            named = ", ".join(f"{name} (of {rows:,})" for name, rows in sorted(self.left_out.items()))
-            yield f"written as {self._conversion.target}, rows are without {named}; keep (--keep-fields) keeps fields"
+            named = ", ".join(f"{name} ({rows:,} rows)" for name, rows in sorted(self.left_out.items()))
+            yield f"left out of rows written as {self._conversion.target}: {named}{self._how_to_keep()}"
         if self.uneven and self._conversion.target in {"messages", "sharegpt"}:
             yield (
                 f"in {self.uneven:,} rows user and assistant do not speak in turn up to a last response: "
                 "LLaMA-Factory leaves such rows out, and some chat templates refuse them"
             )
+
+    def _how_to_keep(self) -> str:
+        fields = sorted(name for name in self.left_out if "[]" not in name)
+        return f"; --keep-fields {','.join([*self._conversion.keep, *fields])} keeps fields" if fields else ""
 
     def as_json(self) -> dict[str, object]:
         """Return what the selection file says."""
