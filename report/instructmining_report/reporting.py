@@ -15,7 +15,7 @@ from instructmining.reading.objects import is_objects
 from instructmining.reading.rows import Source
 from instructmining.rules import Rule
 from instructmining.scored.describe import described
-from instructmining.scored.scored_file import ScoredRows
+from instructmining.scored.scored_file import ScoredRows, not_scored
 from instructmining.scored.selection.explanations import rule_of_run
 from instructmining.types import PREDICTION
 from instructmining.writing.atomic import STANDARD, Placement
@@ -120,11 +120,7 @@ def _sources(scored: Source | Sequence[Source]) -> list[Source]:
 
 def _content(opened: Sequence[ScoredRows], options: ReportOptions, stores: ExitStack) -> PageContent:
     if not any(one.columns for one in opened) and any(one.fields for one in opened):
-        names = ", ".join(one.name for one in opened)
-        raise SelectionError(
-            f"{names}: no column that score adds; select --keep-scores keeps them (or were they written with another "
-            "--prefix?)"
-        )
+        raise SelectionError(not_scored([one.name for one in opened]))
     if options.by is not None:  # before anything is read
         for one in opened:
             order_column([] if options.by.endswith("predicted_log_loss") else one.columns, options, one.name)

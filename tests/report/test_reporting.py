@@ -293,7 +293,7 @@ def test_columns_that_lack_a_term_of_the_run_files_rule_have_no_terms(tmp_path: 
 
 
 def test_what_cannot_be_reported_is_one_clear_error(scored: Path, tmp_path: Path) -> None:
-    with pytest.raises(SelectionError, match="no column that score adds"):
+    with pytest.raises(SelectionError, match=r"no column that score adds\. Score it first: "):
         report(write_scored(tmp_path / "plain.jsonl", [{"instruction": "a", "output": "b"}]))
     with pytest.raises(InputError, match=r"gone\.jsonl"):
         report(tmp_path / "gone.jsonl")

@@ -130,7 +130,9 @@ def test_a_prefix_is_of_both_sets(tmp_path: Path) -> None:
     a = scored(tmp_path / "a.jsonl", {1: 0.5, 2: 0.6}, prefix="im_")
     (tmp_path / "b.jsonl").write_bytes(b'{"row":1}\n')
     assert compare(a, tmp_path / "b.jsonl", prefix="im_").columns["reward"].second_mean == 0.5
-    with pytest.raises(SelectionError, match="neither has a column that score adds"):
+    with pytest.raises(
+        SelectionError, match=r"jsonl: no column that score adds\. Score it first: instructmining score FILE"
+    ):
         compare(a, tmp_path / "b.jsonl")
 
 

@@ -77,7 +77,9 @@ def test_columns_with_a_prefix_are_described_under_their_plain_names(table: pd.D
     path = tmp_path / "scored.jsonl"
     path.write_bytes(lines(table, prefix="im_"))
     assert list(describe(path, prefix="im_").columns) == list(table)
-    with pytest.raises(SelectionError, match=r"has no column that score adds.*another --prefix"):
+    with pytest.raises(
+        SelectionError, match=r"no column that score adds.*Score it first: .*--keep-scores.*give --prefix"
+    ):
         describe(path)
 
 

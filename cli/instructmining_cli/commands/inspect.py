@@ -59,7 +59,7 @@ def inspect(
     """Show what an input holds: its format and why, fields that are read and not read, bad rows, lengths.
 
     Also shows the first rows as each model would get them, with the scored and the truncated tokens, and how long
-    scoring should take here, judging by the last run. No model is loaded.
+    scoring should take here, judging by the last runs. No model is loaded.
 
     Examples:
         instructmining inspect data.jsonl
@@ -160,7 +160,6 @@ def _expected(found: Inspection, bundle: Bundle | None, device: str) -> tuple[fl
     if speed is None or expected_s is None:
         known = f"no run of {LEAST_S:.0f} s or more with this bundle on the device {device!r} computed these columns"
         return None, known
-    return (
-        expected_s,
-        f"{sum(tokens.values()):,.0f} tokens at the speed of the run of {speed.at[:10]} on {speed.device}",
-    )
+    basis = f"{sum(tokens.values()):,.0f} tokens at the last speeds measured, by the run of {speed.at[:10]} or before"
+    bound = "; at most this, as a model was timed only together with another" if speed.at_most(tokens) else ""
+    return expected_s, f"{basis}, on {speed.device}{bound}"

@@ -21,7 +21,7 @@ from instructmining.scored.comparison import ColumnDifference, Comparison, SetCo
 from instructmining.scored.distances import distances
 from instructmining.scored.line_files import check_row_file, row_file
 from instructmining.scored.matching import match
-from instructmining.scored.scored_file import LARGEST, LENGTHS, ScoredRows
+from instructmining.scored.scored_file import LARGEST, LENGTHS, ScoredRows, not_scored
 from instructmining.types import SourceRow
 from instructmining.writing.atomic import Placement
 
@@ -63,10 +63,7 @@ def compare(first: Source, second: Source, *, prefix: str = "", differing: Diffe
     wanted = differing or Differing()
     outs = [check_row_file(out) if out else None for out in (wanted.left, wanted.entered)]
     if not any(source.columns for source in sources) and any(source.fields for source in sources):
-        raise SelectionError(
-            f"{sources[0].name} and {sources[1].name}: neither has a column that score adds; select --keep-scores "
-            "keeps them (or were they written with another --prefix?)"
-        )
+        raise SelectionError(not_scored([source.name for source in sources]))
     reads = [path for source in sources for path in source.files]
     with ExitStack() as stack:
         files = stack.enter_context(Placement(outs, overwrite=wanted.overwrite, reads=reads))

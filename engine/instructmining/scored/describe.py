@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from instructmining.bundle import ROLES
 from instructmining.errors import SelectionError
 from instructmining.errors.arguments import shown
-from instructmining.errors.names import few
 from instructmining.reading.rows import Source
 from instructmining.rules import Rule
 from instructmining.scored.column_store import ColumnStore, moments
 from instructmining.scored.correlations import correlations, inflation
 from instructmining.scored.description import ColumnSummary, Description, PredictedLoss
 from instructmining.scored.few_tokens import rows_on_few_tokens
-from instructmining.scored.scored_file import LARGEST, ScoredRows
+from instructmining.scored.scored_file import LARGEST, ScoredRows, not_scored
 from instructmining.types import MARGIN, PREDICTION, SourceRow
 
 __all__ = ["ColumnSummary", "Description", "PredictedLoss", "Truncation", "describe", "described"]
@@ -53,10 +52,7 @@ def describe(scored: Source, *, prefix: str = "", rule: str | Path | Rule | None
     source = ScoredRows(scored, prefix=prefix)
     chosen = rule if isinstance(rule, Rule) or rule is None else Rule.load(rule)
     if source.fields and not source.columns:
-        raise SelectionError(
-            f"{source.name}: has no column that score adds; fields: {few(source.fields)}; select "
-            "--keep-scores keeps them (or were they written with another --prefix?)"
-        )
+        raise SelectionError(not_scored([source.name], source.fields))
     if chosen is not None:
         source.check_terms(chosen)
     terms = tuple(chosen.terms) if chosen is not None else ()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from instructmining.bundle import bundle_with, export_command
 from instructmining.errors import InputError, RuleError, SelectionError
 from instructmining.errors.arguments import check_type
-from instructmining.errors.names import no_such
+from instructmining.errors.names import few, no_such
 from instructmining.indicators import roles_of
 from instructmining.reading.arrow import read_once
 from instructmining.reading.compression import is_pipe
@@ -331,11 +331,21 @@ def _typed(value: object) -> object:
 
 LENGTHS = ("input_length", "output_length")
 _HOW_TO_ADD = {
-    PREDICTION: "; score the file with --rule first, or name another column",
+    PREDICTION: "; score the file with --rule first (if select wrote it, select --keep-scores keeps the column), or "
+    "name another column",
     **dict.fromkeys(
         LENGTHS, f", of which --tokens takes the sum; score the file with --indicators {','.join(LENGTHS)}"
     ),
 }
+
+
+def not_scored(files: Sequence[str], fields: Sequence[str] = ()) -> str:
+    """Return the message for files without any column that ``score`` adds."""
+    there = f"; fields: {few(fields)}" if fields else ""
+    return (
+        f"{' and '.join(files)}: no column that score adds{there}. Score it first: instructmining score FILE -o …; if "
+        "select wrote it, select --keep-scores keeps the columns; or give --prefix, if they have one"
+    )
 
 
 def no_column(name: str, there: Collection[str]) -> str:
