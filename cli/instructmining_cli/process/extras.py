@@ -18,12 +18,15 @@ def _install(extra: str) -> str:
     """Return the command; from a clone the extra is installed from there, since the package need not be on an index."""
     import shlex
     import sys
-    from importlib.metadata import distribution
+    from importlib.metadata import PackageNotFoundError, distribution
     from urllib.parse import unquote, urlsplit
 
     import orjson
 
-    stated = distribution("instructmining").read_text("direct_url.json")
+    try:
+        stated = distribution("instructmining").read_text("direct_url.json")
+    except PackageNotFoundError:  # the folders are on the path, and nothing is installed
+        stated = None
     origin = orjson.loads(stated) if stated else {}
     if not origin.get("dir_info", {}).get("editable"):
         return f"pip install 'instructmining[{extra}]'"
