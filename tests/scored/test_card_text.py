@@ -244,6 +244,14 @@ def test_the_code_for_pandas_loads_the_file(
     assert len(found["table"]) == 3
 
 
+def test_a_json_array_is_loaded_by_pandas_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_bytes(orjson.dumps([{"instruction": "a", "output": "b", "reward": 1.0, "score_notes": {}}] * 3))
+    text = card_of(path)
+    assert "pandas.read_json('rows.json')" in text
+    assert pd.read_json(path).shape[0] == 3
+
+
 def test_the_command_writes_a_card_and_names_what_is_missing(
     run: Run, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -220,7 +220,7 @@ def _loading(one: FileFacts, name: str, config: str) -> str:
     tab = ', sep="\\t"' if ".tsv" in name else ""
     pandas = {
         "parquet": f"pandas.read_parquet({path})",
-        "json": f"pandas.read_json({path}, lines=True)",
+        "json": f"pandas.read_json({path}{'' if name.endswith('.json') else ', lines=True'})",
         "csv": f"pandas.read_csv({path}{tab})",
     }[kind]
     lines = [

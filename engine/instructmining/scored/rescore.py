@@ -14,7 +14,6 @@ import orjson
 
 from instructmining.errors import SelectionError
 from instructmining.errors.arguments import shown
-from instructmining.reading.digests import input_digest
 from instructmining.reading.json_members import members
 from instructmining.reading.rows import Source
 from instructmining.reading.values import all_utf8, dumps
@@ -78,7 +77,7 @@ def rescore(
                 "python": platform.python_version(),
                 **{package: version(package) for package in ("instructmining", "numpy", "orjson")},
             },
-            "scored": None if source.path is None else input_digest(str(source.path)),
+            "scored": source.digest,
             "rule": {"id": chosen.id, "digest": chosen.digest, "reward_model": chosen.reward_model},
             "bundle": bundle,
             "caution": caution,

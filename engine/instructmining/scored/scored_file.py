@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import NoneType
 
@@ -20,6 +21,7 @@ from instructmining.errors.names import few, no_such
 from instructmining.indicators import roles_of
 from instructmining.reading.arrow import read_once
 from instructmining.reading.compression import is_pipe
+from instructmining.reading.digests import input_digest
 from instructmining.reading.file_kinds import kind_by_name
 from instructmining.reading.file_states import state_of
 from instructmining.reading.options import ReadOptions
@@ -217,6 +219,15 @@ class ScoredRows:
     def field(self, column: str) -> str:
         """Return the field that holds a column: with the prefix for a column of ``score``, else the name itself."""
         return f"{self.prefix}{column}" if column in _COLUMNS else column
+
+    @cached_property
+    def digest(self) -> dict[str, object] | None:
+        """What identifies the file, which is read for it once; None for a table in memory.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        return None if self.path is None else input_digest(self.path)
 
     @property
     def run(self) -> Mapping[str, object]:

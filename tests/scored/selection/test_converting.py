@@ -58,7 +58,7 @@ def test_fields_that_the_shape_lacks_are_named_and_can_be_kept(tmp_path: Path) -
     (row,) = rows_in(tmp_path / "out.jsonl")
     assert list(row) == ["messages", "id"]
     assert found.remarks == (
-        "left out of rows written as messages: topic (1 rows); --keep-fields id,topic keeps fields",
+        "left out of rows written as messages: topic (1 row); --keep-fields id,topic keeps fields",
     )
     said = orjson.loads((tmp_path / "out.jsonl.selection.json").read_bytes())["converted"]
     assert said == {"as": "messages", "keep_fields": ["id"], "left_out": {"topic": 1}, "uneven": 0}

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from instructmining.errors import SelectionError
-from instructmining.reading.digests import input_digest
 from instructmining.reading.file_kinds import kind_by_name
 from instructmining.reading.rows import Source
 from instructmining.reading.values import all_utf8, loads
@@ -168,8 +167,7 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
             remarks = (*nothing, *([remark] if remark else []), *short, *written.remarks(), *_as_text(out, conversion))
             found = _selection(ranking, choice, source.field(by), remarks, rows)
             settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
-            digest = input_digest(str(source.path)) if source.path is not None else None
-            identity = {"instructmining": version("instructmining"), "scored": digest}
+            identity = {"instructmining": version("instructmining"), "scored": source.digest}
             content = _as_json(found, ranking, choice, settings | written.as_json(), extras, rule)
             return found, all_utf8(identity | content)
 

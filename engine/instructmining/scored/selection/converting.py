@@ -15,6 +15,7 @@ from instructmining.reading.formats import FieldOptions, format_name
 from instructmining.reading.parsing import RowParser
 from instructmining.reading.values import dumps
 from instructmining.scored.scored_file import ScoredRows
+from instructmining.tables import counted
 from instructmining.types import Example, SourceRow
 from instructmining.writing.shapes import TARGETS, GivenPrompt, TargetName, alternates, target_name, written_as
 
@@ -132,7 +133,7 @@ class Converter:
     def remarks(self) -> Iterator[str]:
         """Yield lines about what is not in the rows written, or may surprise a trainer."""
         if self.left_out:
-            named = ", ".join(f"{name} ({rows:,} rows)" for name, rows in sorted(self.left_out.items()))
+            named = ", ".join(f"{name} ({counted(rows)})" for name, rows in sorted(self.left_out.items()))
             yield f"left out of rows written as {self._conversion.target}: {named}{self._how_to_keep()}"
         if self.uneven and self._conversion.target in {"messages", "sharegpt"}:
             yield (
