@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -128,6 +129,19 @@ def ended_by_two(served: Served, number: signal.Signals, apart_s: float) -> int:
     return served.process.wait(2)
 
 
+def wait_for_requests(served: Served, count: int, seconds: float = 30) -> None:
+    """Return once that many requests are being answered, without the one that asks."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        (begun,) = re.findall(
+            r"^instructmining_requests_in_flight (.+)$", httpx2.get(f"{served.url}/metrics").text, re.M
+        )
+        if float(begun) > count:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{count} requests were not begun in {seconds} s")
+
+
 def test_a_second_signal_ends_an_idle_service_at_once(small_bundle: Path) -> None:
     with serving(small_bundle, "--indicators", "mtld") as served:
         served.wait_until_ready()
@@ -152,7 +166,7 @@ def test_a_second_signal_ends_a_service_at_once_whatever_it_computes(small_bundl
         asking = [threading.Thread(target=ask, args=(number % 2 == 0,)) for number in range(6)]
         for thread in asking:
             thread.start()
-        time.sleep(0.3)
+        wait_for_requests(served, len(asking))
         assert ended_by_two(served, signal.SIGINT, 0.1) == 130
         for thread in asking:
             thread.join(30)
