@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
-from instructmining.errors.names import no_such
+from instructmining.errors.names import no_such, not_opened
 
 
 @pytest.mark.parametrize(
@@ -38,3 +42,37 @@ def test_several_names_are_told_together() -> None:
 def test_a_name_too_long_to_be_one_is_cut_in_the_list() -> None:
     said = no_such("field", "topic", ["instruction", "[" * 3000])
     assert said == f"no field 'topic'. There are: instruction, {'[' * 60}…"
+
+
+MISSING = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("alpca.json", "alpaca.json"),
+        ("Alpaca.JSON", "alpaca.json"),
+        ("alpaca.jsonl", "alpaca.json"),
+        ("al.json", None),
+        ("dolly.csv", None),
+        ("gone/alpaca.json", None),
+    ],
+)
+def test_a_file_that_is_not_there_is_told_with_the_one_that_was_meant(
+    tmp_path: Path, asked: str, meant: str | None
+) -> None:
+    (tmp_path / "alpaca.json").touch()
+    path = tmp_path / asked
+    suggestion = "" if meant is None else f"; did you mean {str(tmp_path / meant)!r}?"
+    assert not_opened(str(path), MISSING) == f"{path}: No such file or directory{suggestion}"
+
+
+def test_a_name_without_a_folder_is_looked_for_in_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "alpaca.json").touch()
+    monkeypatch.chdir(tmp_path)
+    assert not_opened("alpca.json", MISSING).endswith("; did you mean 'alpaca.json'?")
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    assert not_opened("alpca.json", denied) == "alpca.json: Permission denied"
+    assert not_opened("s3://alpca.json", MISSING) == "s3://alpca.json: No such file or directory"

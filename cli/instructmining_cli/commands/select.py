@@ -163,6 +163,10 @@ def select(
     from instructmining_cli.reports.json_out import print_record
 
     check_json(json, out)
+    if all(way is None for way in (top, fraction, tokens, max_loss, distinct)) and not where and not quota:
+        raise typer.BadParameter(
+            "give at least one of --top, --fraction, --tokens, --max-loss, --where, --quota and --distinct"
+        )
     if descending and max_loss is not None:
         raise typer.BadParameter("--max-loss keeps the smallest values and cannot be used with --descending")
     if keep_fields and as_ is None:

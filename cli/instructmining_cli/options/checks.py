@@ -211,7 +211,8 @@ def a_share(value: float | None) -> float | None:
         BadParameter: it is not above 0 and at most 1.
     """
     if value is not None and not 0 < value <= 1:
-        raise typer.BadParameter(f"{value}: wanted more than 0 and at most 1")
+        hint = f"; {value:g}% is {value / 100:g}" if 1 < value <= 100 else ""
+        raise typer.BadParameter(f"{value:g}: wanted more than 0 and at most 1{hint}")
     return value
 
 

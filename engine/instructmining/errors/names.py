@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
 
 _MOST_LISTED = 40
+_MOST_FILES = 5000  # of a folder are looked at for the one that was meant
 _MOST_CHARACTERS = 60  # longest name in a list, in characters; a longer one is seldom a name
 
 
@@ -44,3 +48,28 @@ def nearest(name: str, there: Iterable[str]) -> str | None:
     by_lower = {other.lower(): other for other in there}
     found = get_close_matches(name.lower(), by_lower, n=1)
     return by_lower[found[0]] if found else None
+
+
+def not_opened(path: str, error: OSError) -> str:
+    """Return ``alpca.json: No such file or directory; did you mean 'alpaca.json'?``.
+
+    Args:
+        path: the file of the message; a store's address gets no suggestion.
+        error: why it was not opened; only a file that is not there gets one.
+    """
+    said = f"{path}: {error.strerror}"
+    if not isinstance(error, FileNotFoundError) or "://" in path:
+        return said
+    folder, name = os.path.split(path)
+    try:
+        with os.scandir(folder or ".") as entries:
+            names = [entry.name for entry in islice(entries, _MOST_FILES)]
+    except OSError:  # there is no such folder either
+        return said
+    stem = nearest(_stem(name), map(_stem, names))  # a common suffix makes no two names alike
+    near = None if stem is None else nearest(name, (other for other in names if _stem(other) == stem))
+    return said if near is None else f"{said}; did you mean {str(Path(folder, near))!r}?"
+
+
+def _stem(file: str) -> str:
+    return file.partition(".")[0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import zstandard
 
 from instructmining.errors import InputError
+from instructmining.errors.names import not_opened
 from instructmining.reading.file_kinds import HEAD_BYTES, Packing, check_readable, kind_by_name, packing_by_head
 from instructmining.reading.waiting import wait_for_bytes
 from instructmining.stores.addresses import is_address
@@ -130,7 +131,7 @@ def file_size(path: str) -> int:
     try:
         return size_of(path, as_known=True)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+        raise InputError(not_opened(path, error)) from error
 
 
 class _Pipe(io.RawIOBase):

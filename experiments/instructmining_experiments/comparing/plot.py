@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 
-from instructmining.errors import TrainingError
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
 from instructmining_experiments.comparing.figures import MethodFigures
 from instructmining_experiments.comparing.selections import RANDOM
 
@@ -21,15 +23,7 @@ def drawing(figures: Sequence[MethodFigures], base: Mapping[str, float]) -> byte
     Args:
         figures: of each method on each evaluation set.
         base: loss before training, by evaluation set.
-
-    Raises:
-        TrainingError: matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - slow to load, and only this needs it
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise TrainingError(f"{error.name} is not installed; pip install 'instructmining[experiment]'") from error
     sets = list(dict.fromkeys(one.evaluation_set for one in figures))
     methods = list(dict.fromkeys(one.method for one in figures))
     size = (_INCHES_A_SET * len(sets), _MARGIN_INCHES + _INCHES_A_METHOD * len(methods))

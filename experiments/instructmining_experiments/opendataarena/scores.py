@@ -40,7 +40,7 @@ SHARED = MappingProxyType(
 TOKENS = "Token_Length"  # of instruction, input and output
 _SUMMED = ("input_length", "output_length")
 _WANTED = 'wanted lines such as {"id": 0, "scores": {"IFD": 0.7}}'
-_UNDEFINED = MappingProxyType({"IFD": -1, "IFDScorer": -1})  # written where a score has no value
+_UNDEFINED = MappingProxyType(dict.fromkeys(("IFD", "IFDScorer", "MTLD", "MtldScorer"), -1))  # where there is no value
 
 Number: TypeAlias = float | int | None
 

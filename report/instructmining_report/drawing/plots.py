@@ -37,7 +37,7 @@ def histogram(distribution: Distribution, name: str, label: str, places: Sequenc
     axis = distribution.axis
     if axis is None:
         return Markup("")
-    with plot(160, bottom=24) as made:
+    with plot(160, left=56, bottom=24) as made:
         axes = made.axes
         for one, place in zip(distribution.sets, places, strict=True):
             colour = SETS[place % len(SETS)]
@@ -52,6 +52,7 @@ def histogram(distribution: Distribution, name: str, label: str, places: Sequenc
         axes.grid(axis="y")
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+        axes.set_ylabel("rows", fontsize=11)
         _scale(axes, axis)
         return made.svg(name, label)
 

@@ -23,7 +23,7 @@ from instructmining.reading.values import all_utf8
 from instructmining.scored.selection import Selection, chosen
 from instructmining.scored.selection.options import SelectionOptions, check
 from instructmining.scored.selection.qualifying import Contents, Verdict, check_groups
-from instructmining.scored.selection.ranking import by_reason, groups_as_json, short_of_quota
+from instructmining.scored.selection.ranking import by_reason, groups_as_json, short_of_wanted
 from instructmining.types import PREDICTION
 from instructmining.writing.atomic import beside, claimed, put_folder, write_whole
 from instructmining_scale.parts import finished_parts, plan_of
@@ -289,7 +289,7 @@ class _Selecting:
             worst=None if last is None else last[1],
             left_out=by_reason(dict(sorted(verdicts.items())), choice, self._field),
             tokens=tokens,
-            remarks=(*nothing, *(short_of_quota(names, of_group, choice) if is_grouped else ())),
+            remarks=(*nothing, *short_of_wanted(choice, rows, *((names, of_group) if is_grouped else ()))),
         )
         groups = groups_as_json(names, self._candidates, self._room, of_group) if is_grouped else None
         question = self._question

@@ -98,6 +98,14 @@ def test_scores_of_each_of_their_forms_become_fields_of_the_row_with_the_id(writ
     assert (tmp_path / "out.jsonl").read_bytes().startswith(rows.read_bytes()[:30])
 
 
+@pytest.mark.parametrize("name", ["IFD", "IFDScorer", "MTLD", "MtldScorer"])
+def test_a_score_without_a_value_is_null(write_rows: Write, tmp_path: Path, name: str) -> None:
+    rows = write_rows(row(0), row(1), name="rows.jsonl")
+    scores = write_rows(*({"id": at, "scores": {name: score}} for at, score in enumerate((-1, 2))), name="scores.jsonl")
+    assert import_scores(str(rows), [str(scores)], str(tmp_path / "out.jsonl")).null == {f"oda.{name}": 1}
+    assert [line[f"oda.{name}"] for line in lines(tmp_path / "out.jsonl")] == [None, 2]
+
+
 def test_select_and_rescore_read_imported_scores_by_their_names(
     write_rows: Write, scored: Path, tmp_path: Path
 ) -> None:

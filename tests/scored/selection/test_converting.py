@@ -40,7 +40,7 @@ def test_rows_of_several_formats_come_out_in_one(tmp_path: Path) -> None:
         {"conversations": [{"from": "human", "value": "Say hi."}, {"from": "gpt", "value": "Hi."}]},
         {"messages": TURNS},
     )
-    found = select(path, tmp_path / "out.jsonl", top=9, convert="messages")
+    found = select(path, tmp_path / "out.jsonl", top=4, convert="messages")
     assert rows_in(tmp_path / "out.jsonl") == [{"messages": TURNS}] * 4
     assert found.remarks == ()
 

@@ -71,7 +71,8 @@ def test_rows_without_a_value_are_left_out_and_counted(tmp_path: Path, out: Path
     found = select(scored_file(tmp_path, [None, 0.2, None, 0.1]), out, SelectionOptions(top=10))
     assert kept(out) == [3, 1]
     left_out = {"predicted_log_loss is null": 2}
-    assert found == Selection(rows=4, without_value=2, kept=2, worst=0.2, left_out=left_out)
+    remarks = ("2 of the 10 rows wanted",)
+    assert found == Selection(rows=4, without_value=2, kept=2, worst=0.2, left_out=left_out, remarks=remarks)
 
 
 @pytest.mark.parametrize(
@@ -396,6 +397,12 @@ def test_compressed_files_go_in_and_out(tmp_path: Path) -> None:
     assert zstandard.ZstdDecompressor().stream_reader(packed).read() == b'{"row":1}\n'
 
 
+def test_fewer_rows_than_wanted_are_told(write_rows: Callable[..., Path], out: Path) -> None:
+    scored = write_rows(*(row_of(at, n=at) for at in range(4)))
+    assert select(scored, out, top=4).remarks == ()
+    assert select(scored, out, top=1000, overwrite=True).remarks == ("4 of the 1,000 rows wanted",)
+
+
 # Choices and files that cannot be
 
 
@@ -556,11 +563,12 @@ def test_quotas_can_stand_in_a_file(run: Callable[..., int], write_rows: Callabl
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "at least one of top"),
+        ((), "give at least one of --top, --fraction"),
         (("--where", "mtld~3"), "wanted NAME OP VALUE"),
         (("--quota", "a=3"), "give group_by (--group-by)"),
         (("--group-by", "source", "--quota", "gone.json"), "wanted GROUP=N or a JSON file"),
-        (("--fraction", "2"), "wanted more than 0 and at most 1"),
+        (("--fraction", "0"), "0: wanted more than 0 and at most 1"),
+        (("--fraction", "25"), "25: wanted more than 0 and at most 1; 25% is 0.25"),
         (("--distinct", "0"), "wanted more than 0 and at most 2"),
         (("--max-loss", "1", "--descending"), "cannot be used with --descending"),
     ],

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from instructmining.errors import FittingError, InputError
 from instructmining.errors.arguments import shown
-from instructmining.errors.names import no_such
+from instructmining.errors.names import no_such, not_opened
 from instructmining.reading.small_files import read_small
 from instructmining.reading.values import utf8
 from instructmining.types import COLUMNS, PREDICTION, known_columns
@@ -237,7 +237,7 @@ def read_table(path: Path) -> Table:
     try:
         content = read_small(path)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+        raise InputError(not_opened(str(path), error)) from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -23,7 +23,7 @@ from instructmining.scored.selection.explanations import Explainer, rule_of_run
 from instructmining.scored.selection.filesets import FileSet
 from instructmining.scored.selection.near_duplicates import Distinct
 from instructmining.scored.selection.options import Extras, SelectionOptions, check
-from instructmining.scored.selection.ranking import Ranking, groups_as_json, rank, short_of_quota
+from instructmining.scored.selection.ranking import Ranking, groups_as_json, rank, short_of_wanted
 from instructmining.scored.selection.subsets import in_file_order, in_order, random_rows, without_scores
 from instructmining.tables import Line, Table, counted
 from instructmining.tables.html import as_html
@@ -163,7 +163,7 @@ def select(  # noqa: PLR0913 - each field of SelectionOptions is also an argumen
         def finished() -> tuple[Selection, dict[str, Any]]:
             """Return the result and the content of the selection file, once all lines are made."""
             nothing = ["nothing was kept"] if len(ranking.values) and not len(ranking.kept) else []
-            short = _short_of_quota(ranking, choice)
+            short = _short(ranking, choice)
             remarks = (*nothing, *([remark] if remark else []), *short, *written.remarks(), *_as_text(out, conversion))
             found = _selection(ranking, choice, source.field(by), remarks, rows)
             settings = {"by": by, "prefix": prefix, "descending": descending, "keep_scores": keep_scores}
@@ -311,9 +311,10 @@ def _as_json(
     }
 
 
-def _short_of_quota(ranking: Ranking, choice: SelectionOptions) -> Iterator[str]:
-    if ranking.groups is not None:
-        yield from short_of_quota(ranking.groups.names, ranking.counts_of(ranking.kept), choice)
+def _short(ranking: Ranking, choice: SelectionOptions) -> Iterator[str]:
+    if ranking.groups is None:
+        return short_of_wanted(choice, len(ranking.kept))
+    return short_of_wanted(choice, len(ranking.kept), ranking.groups.names, ranking.counts_of(ranking.kept))
 
 
 def _groups_as_json(ranking: Ranking) -> Mapping[str, object] | None:

@@ -54,9 +54,7 @@ class SelectionOptions:
         self._check_types()
         ways = (self.top, self.fraction, self.max_loss, self.tokens, self.distinct)
         if not any(way is not None for way in ways) and not self.where and not self.quotas:
-            raise SelectionError(
-                "give at least one of top, fraction, max_loss, tokens, where, quotas (--quota) and distinct"
-            )
+            raise SelectionError("give at least one of top, fraction, max_loss, tokens, where, quotas and distinct")
         for name, count in (("top", self.top), ("tokens", self.tokens)):
             if count is not None:
                 _check_range(name, count, least=1)

@@ -211,8 +211,19 @@ def groups_as_json(
     }
 
 
-def short_of_quota(names: Sequence[str], kept: Sequence[int], choice: SelectionOptions) -> Iterator[str]:
-    """Yield a remark on each group that has fewer rows than its quota."""
-    for name, count in zip(names, kept, strict=True):
+def short_of_wanted(
+    choice: SelectionOptions, kept: int, names: Sequence[str] = (), of_group: Sequence[int] = ()
+) -> Iterator[str]:
+    """Yield a remark where fewer rows were kept than wanted, or on each group with fewer than its quota.
+
+    Args:
+        choice: what was wanted.
+        kept: rows.
+        names: of the groups, if there are any.
+        of_group: rows kept of each group.
+    """
+    if choice.group_by is None and choice.top is not None and 0 < kept < choice.top:
+        yield f"{kept:,} of the {choice.top:,} rows wanted"
+    for name, count in zip(names, of_group, strict=True):
         if count < choice.quotas.get(name, 0):
             yield f"group {name!r}: {count:,} of its quota of {choice.quotas[name]:,}"
