@@ -163,15 +163,15 @@ def select(
     from instructmining_cli.reports.json_out import print_record
 
     check_json(json, out)
-    if all(way is None for way in (top, fraction, tokens, max_loss, distinct)) and not where and not quota:
-        raise typer.BadParameter(
-            "give at least one of --top, --fraction, --tokens, --max-loss, --where, --quota and --distinct"
-        )
     if descending and max_loss is not None:
         raise typer.BadParameter("--max-loss keeps the smallest values and cannot be used with --descending")
     if keep_fields and as_ is None:
         raise typer.BadParameter("--keep-fields goes with --as; without it, rows keep all their fields")
     fields = field_options(format=format, mapping=map)
+    if all(way is None for way in (top, fraction, tokens, max_loss, distinct)) and not where and not quota:
+        raise typer.BadParameter(
+            "give at least one of --top, --fraction, --tokens, --max-loss, --where, --quota and --distinct"
+        )
     check_apart([*_outputs(out), explain, random_baseline], [bundle, *(quota or ())])
     with ExitStack() as stack:
         encoder = None if distinct is None else Encoder(bundle, device, stack)
