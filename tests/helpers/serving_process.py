@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import httpx2
 
 from instructmining_serving.client import Client, Retries, ServiceError
 
@@ -44,6 +47,18 @@ class Served:
                 else:
                     return
         raise AssertionError(f"not ready after {seconds} s; exit code {self.process.poll()}")
+
+
+def wait_for_requests(url: str, count: int, token: str = "none", seconds: float = 60) -> None:
+    """Return once so many requests are being answered, without the one that asks."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        metrics = httpx2.get(f"{url}/metrics", headers={"Authorization": f"Bearer {token}"}).text
+        (begun,) = re.findall(r"^instructmining_requests_in_flight (.+)$", metrics, re.MULTILINE)
+        if float(begun) > count:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{count} requests were not begun in {seconds} s")
 
 
 def free_port() -> int:

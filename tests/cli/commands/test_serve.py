@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from serving_process import Served, serving
+from serving_process import Served, serving, wait_for_requests
 
 from instructmining_serving.client import Client, Retries, ServiceError
 
@@ -70,13 +69,13 @@ def test_a_service_answers_with_its_token_and_ends_after_the_requests_at_work(sm
             said = httpx2.get(f"{url}/openapi.json", headers={"Authorization": "Bearer secret"}).json()
             assert said["components"]["securitySchemes"].keys() == {"bearer"}
             found: list[int] = []
-            working = threading.Thread(target=lambda: found.append(len(client.score(ROWS))))
+            working = threading.Thread(target=lambda: found.append(len(client.score(ROWS * 5))))
             working.start()
-            time.sleep(0.05)
+            wait_for_requests(url, 1, token="secret")
             service.send_signal(signal.SIGTERM)
             working.join(60)
         assert service.wait(60) == 0
-        assert found == [100]
+        assert found == [500]
     finally:
         service.kill()
         error = service.communicate()[1]
@@ -129,19 +128,6 @@ def ended_by_two(served: Served, number: signal.Signals, apart_s: float) -> int:
     return served.process.wait(2)
 
 
-def wait_for_requests(served: Served, count: int, seconds: float = 30) -> None:
-    """Return once that many requests are being answered, without the one that asks."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        (begun,) = re.findall(
-            r"^instructmining_requests_in_flight (.+)$", httpx2.get(f"{served.url}/metrics").text, re.M
-        )
-        if float(begun) > count:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{count} requests were not begun in {seconds} s")
-
-
 def test_a_second_signal_ends_an_idle_service_at_once(small_bundle: Path) -> None:
     with serving(small_bundle, "--indicators", "mtld") as served:
         served.wait_until_ready()
@@ -166,7 +152,7 @@ def test_a_second_signal_ends_a_service_at_once_whatever_it_computes(small_bundl
         asking = [threading.Thread(target=ask, args=(number % 2 == 0,)) for number in range(6)]
         for thread in asking:
             thread.start()
-        wait_for_requests(served, len(asking))
+        wait_for_requests(served.url, len(asking))
         assert ended_by_two(served, signal.SIGINT, 0.1) == 130
         for thread in asking:
             thread.join(30)

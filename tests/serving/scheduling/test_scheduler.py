@@ -342,7 +342,10 @@ def test_the_memory_of_a_large_batch_is_returned_once_when_nothing_waits(
     assert executor.released == 0  # a small batch takes little
     submit(scheduler, work(role, [30]))[0].result(10)
     assert executor.released == 0
-    time.sleep(0.5)
+    end = time.monotonic() + 10
+    while not executor.released and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.3)
     assert executor.released == 1
     submit(scheduler, work(role, [5]))[0].result(10)
 
