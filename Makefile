@@ -19,11 +19,12 @@ demo: $(BASE)
 	$(BIN)/python examples/demo.py
 
 # Everything but NVIDIA's libraries: the extras experiment (with export and fit), serve, report, knn, docs and dev, with PyTorch.
+# Compiled here on all cores: tests start hundreds of processes, and where nothing else writes bytecode each would compile it.
 setup: $(READY)
 
 # One process a core; a worker takes tests from the slower ones, and one that builds the demo bundle is waited for.
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal --durations 20
 
 # The site, in build/docs; open build/docs/index.html. Warnings are errors.
 docs: $(READY)
@@ -192,6 +193,7 @@ $(BASE): pyproject.toml constraints.txt Makefile
 
 $(READY): $(BASE)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch -e ".[experiment,serve,report,knn,docs,dev]"
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # templates of some packages are no Python
 	touch $(READY)
 
 clean:

@@ -118,10 +118,11 @@ def test_small_requests_beside_a_flood_of_large_ones_wait_at_most_two_batches(
     submit = listening.service.scheduler.submit
 
     def noting(work: Work) -> None:
-        begin = listening.batches
-        if work.left_texts == 1:
-            work.future.add_done_callback(lambda _: waited.append(listening.batches - begin))
+        is_small = work.left_texts == 1
         submit(work)
+        if is_small:
+            begin = listening.batches
+            work.future.add_done_callback(lambda _: waited.append(listening.batches - begin))
 
     monkeypatch.setattr(listening.service.scheduler, "submit", noting)
     ended = threading.Event()

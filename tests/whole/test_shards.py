@@ -17,9 +17,12 @@ COLUMNS = {
 
 
 def _cut(command: Command, seconds: float, rng: random.Random) -> tuple[int, int]:
-    """Kill a command at random moments until it ends; its code, and how often it was killed."""
+    """Kill a command at random moments until it ends; its code, and how often it was killed.
+
+    It gets more time after each kill: what begins anew each time would never end on a busy machine.
+    """
     kills = 0
-    while (code := command.run(rng.uniform(0, seconds))) == CUT:
+    while (code := command.run(rng.uniform(0, seconds * 1.2**kills))) == CUT:
         kills += 1
     return code, kills
 
