@@ -35,7 +35,8 @@ how varied its words are.
 
 Whether rows with a lower prediction train a better model is not known for
 these models: 44 fine-tuning runs of SmolLM2-135M found no rule that predicts
-the loss (docs/experiment.md); to tell, it would take about 276 of that size.
+the loss, and rows by the best fit trained no better model than random ones
+(docs/experiment.md); to tell, it would take about 276 runs of that size.
 
 Next, on your own file (JSON lines, JSON, CSV, Parquet):
   .venv/bin/instructmining inspect YOUR_FILE

@@ -10,7 +10,10 @@ from instructmining_experiments.comparing.figures import CONFIDENCE, Difference,
 from instructmining_experiments.comparing.selections import ALL
 from instructmining_scale.wording import rows_of
 
-_HEAD = ("", "rows", "tokens", "runs", "loss", "sd of runs", "minus random", f"{100 * CONFIDENCE:g} % interval")
+_HEAD = (
+    *("", "rows", "tokens", "of responses", "runs", "loss", "sd of runs", "minus random"),
+    f"{100 * CONFIDENCE:g} % interval",
+)
 
 
 def as_text(found: Comparison, width: int | None = None) -> str:
@@ -57,6 +60,7 @@ def _cells(one: MethodFigures) -> tuple[str, ...]:
         one.method,
         f"{one.rows:.0f}",
         f"{one.tokens:,.0f}",
+        f"{one.response_tokens:,.0f}",
         str(one.runs),
         f"{one.loss:.4f}",
         "" if one.deviation is None else f"{one.deviation:.4f}",
