@@ -34,9 +34,9 @@ is). perplexity says how little a language model expected the response, mtld
 how varied its words are.
 
 Whether rows with a lower prediction train a better model is not known for
-these models: 44 fine-tuning runs of SmolLM2-135M found no rule that predicts
-the loss, and rows by the best fit trained no better model than random ones
-(docs/experiment.md); to tell, it would take about 276 runs of that size.
+these models. 44 fine-tuning runs of SmolLM2-135M found no rule of our own that
+predicts the loss; to find one as good as the best fit would take about 276. Its
+rows trained no better model than random ones (docs/experiment.md).
 
 Next, on your own file (JSON lines, JSON, CSV, Parquet):
   .venv/bin/instructmining inspect YOUR_FILE

@@ -1,4 +1,4 @@
-"""Puts the folder of this experiment together again, so that its comparison continues where it stopped.
+"""Puts the folder of this experiment together again, so that its comparison is printed again or gets further runs.
 
     python experiments/results/smollm2-135m/prepare.py FOLDER
     python experiments/results/smollm2-135m/continue_comparison.py FOLDER
