@@ -67,6 +67,12 @@ def test_a_file_that_is_not_there_is_told_with_the_one_that_was_meant(
     assert not_opened(str(path), MISSING) == f"{path}: No such file or directory{suggestion}"
 
 
+def test_a_link_that_leads_nowhere_is_not_what_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "alpaca.json").symlink_to(tmp_path / "gone")
+    path = str(tmp_path / "alpaca.json")
+    assert not_opened(path, MISSING) == f"{path}: No such file or directory"
+
+
 def test_a_name_without_a_folder_is_looked_for_in_the_current_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,9 +63,10 @@ def not_opened(path: str, error: OSError) -> str:
     folder, name = os.path.split(path)
     try:
         with os.scandir(folder or ".") as entries:
-            names = [entry.name for entry in islice(entries, _MOST_FILES)]
+            there = [entry.name for entry in islice(entries, _MOST_FILES)]
     except OSError:  # there is no such folder either
         return said
+    names = [other for other in there if other != name]  # a link that leads nowhere has it
     stem = nearest(_stem(name), map(_stem, names))  # a common suffix makes no two names alike
     near = None if stem is None else nearest(name, (other for other in names if _stem(other) == stem))
     return said if near is None else f"{said}; did you mean {str(Path(folder, near))!r}?"

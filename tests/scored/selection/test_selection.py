@@ -401,6 +401,7 @@ def test_fewer_rows_than_wanted_are_told(write_rows: Callable[..., Path], out: P
     scored = write_rows(*(row_of(at, n=at) for at in range(4)))
     assert select(scored, out, top=4).remarks == ()
     assert select(scored, out, top=1000, overwrite=True).remarks == ("4 of the 1,000 rows wanted",)
+    assert select(scored, out, top=1000, fraction=0.5, overwrite=True).remarks == ()  # the other limit is meant
 
 
 # Choices and files that cannot be

@@ -214,7 +214,7 @@ def groups_as_json(
 def short_of_wanted(
     choice: SelectionOptions, kept: int, names: Sequence[str] = (), of_group: Sequence[int] = ()
 ) -> Iterator[str]:
-    """Yield a remark where fewer rows were kept than wanted, or on each group with fewer than its quota.
+    """Yield a remark where rows ran out before as many were kept as wanted, or on each group with fewer than its quota.
 
     Args:
         choice: what was wanted.
@@ -222,7 +222,8 @@ def short_of_wanted(
         names: of the groups, if there are any.
         of_group: rows kept of each group.
     """
-    if choice.group_by is None and choice.top is not None and 0 < kept < choice.top:
+    other_limit = any(limit is not None for limit in (choice.fraction, choice.max_loss, choice.tokens))
+    if choice.group_by is None and choice.top is not None and not other_limit and 0 < kept < choice.top:
         yield f"{kept:,} of the {choice.top:,} rows wanted"
     for name, count in zip(names, of_group, strict=True):
         if count < choice.quotas.get(name, 0):
